@@ -1,0 +1,435 @@
+"""`[tool.parity]` of a pyproject.toml as frozen dataclasses: strict, and it knows where each value came from."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from parity.contract import DTYPES, Contract, InputSpec, OutputKind, OutputSpec, Preprocess
+from parity.errors import ConfigError, ParityError
+from parity.limits import Rule
+from parity.plan import PRECISIONS, TARGETS, Cell, check_model_name, choose, did_you_mean
+from parity.toml_lines import key_lines
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+GateMode = Literal["block", "warn", "off"]
+
+
+@dataclass(frozen=True)
+class TensorName:
+    """What one input or output is called in a prebuilt artefact, and in which layout it stands there."""
+
+    name: str
+    layout: str | None = None
+
+
+@dataclass(frozen=True)
+class Prebuilt:
+    """A file to verify instead of exporting, with the names that differ from the model's."""
+
+    path: Path
+    inputs: Mapping[str, TensorName] = field(default_factory=dict)
+    outputs: Mapping[str, TensorName] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model: how to make it, what it promises, and the data that it is checked on. Paths are absolute."""
+
+    name: str
+    factory: str
+    contract: Contract
+    cells: tuple[Cell, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    golden: Path | None = None
+    calibration: Path | None = None
+    opset: int = 17
+    artifacts: Mapping[str, Prebuilt] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A known excess that a person accepted: `metric` of `cell` may reach `limit` until `expires`."""
+
+    cell: str
+    metric: str
+    reason: str
+    expires: datetime.date
+    limit: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that `[tool.parity]` says. `root` is the folder of the file; relative paths start there."""
+
+    root: Path
+    file: Path
+    models: Mapping[str, ModelConfig]
+    rules: tuple[Rule, ...] = ()
+    waive: tuple[Waiver, ...] = ()
+    require: tuple[str, ...] = ()
+    seed: int = 20260101
+    timeout: float = 600.0  # seconds that one step of an export, or one batch of cases, may take
+    memory: int = 8 << 30  # bytes that one child process may hold
+    cache: str | None = None
+    cache_size: int = 10 << 30
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return tuple(cell for model in self.models.values() for cell in model.cells)
+
+
+class _Table:
+    """A TOML table that is consumed key by key; what is left over is an error with a did-you-mean."""
+
+    def __init__(self, data: Any, path: tuple[str, ...], reader: _Reader):
+        if not isinstance(data, dict):
+            raise reader.error(path, f"expected a table, found {data!r:.40}")
+        self.data, self.path, self.reader, self.seen = data, path, reader, set[str]()
+
+    def error(self, key: str | None, message: str) -> ConfigError:
+        return self.reader.error((*self.path, key) if key else self.path, message)
+
+    def take(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+        self.seen.add(key)
+        if key not in self.data:
+            return default
+        value = self.data[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            names = " or ".join({"str": "text", "int": "a number", "float": "a number", "dict": "a table",
+                                 "list": "a list", "bool": "true or false"}.get(k.__name__, k.__name__)
+                                for k in kinds)  # fmt: skip
+            raise self.error(key, f"expected {names}, found {value!r:.40}")
+        return value
+
+    def words(self, key: str, known: tuple[str, ...] | None = None) -> tuple[str, ...] | None:
+        """A list of texts, each one of `known` when that is given."""
+        value = self.take(key, list)
+        if value is None:
+            return None
+        for word in value:
+            if not isinstance(word, str):
+                raise self.error(key, f"expected a list of texts, found {word!r:.40}")
+            if known is not None and word not in known:
+                raise self.error(key, f"unknown {word!r}{did_you_mean(word, known)}; known: {', '.join(known)}")
+        if len(set(value)) != len(value):
+            raise self.error(key, "names something twice")
+        return tuple(value)
+
+    def numbers(self, key: str, count: int | None = None) -> tuple[float, ...] | None:
+        value = self.take(key, list)
+        if value is None:
+            return None
+        bad = any(isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in value)
+        if bad or (count is not None and len(value) != count):
+            raise self.error(key, f"expected a list of {count or ''} numbers".replace("  ", " ") + f", found {value!r:.40}")
+        return tuple(float(v) for v in value)
+
+    def done(self) -> None:
+        for key in self.data:
+            if key not in self.seen:
+                raise self.error(key, f"unknown key {key!r}{did_you_mean(key, self.seen)}")
+
+
+class _Reader:
+    def __init__(self, file: Path, text: str, section: tuple[str, ...], targets: tuple[str, ...]):
+        self.file, self.lines, self.section, self.targets = file, key_lines(text), section, targets
+        self.root = file.parent
+
+    def where(self, path: tuple[str, ...]) -> str:
+        """`pyproject.toml:31 [tool.parity.limits] fp32` for a key path below the section."""
+        full = (*self.section, *path)
+        line = next((self.lines[full[:n]] for n in range(len(full), 0, -1) if full[:n] in self.lines), 1)
+        table = ".".join((*self.section, *path[:-1]))
+        return f"{self.file.name}:{line} [{table}] {path[-1]}" if path else f"{self.file.name}:{line} [{table}]"
+
+    def error(self, path: tuple[str, ...], message: str) -> ConfigError:
+        return ConfigError(f"{self.where(path)}: {message}")
+
+    def existing(self, table: _Table, key: str, kind: str = "file or folder") -> Path | None:
+        text = table.take(key, str)
+        if text is None:
+            return None
+        path = (self.root / text).resolve()
+        if not path.exists():
+            raise table.error(key, f"{text!r}: no such {kind}")
+        return path
+
+    def config(self, data: Mapping[str, Any]) -> Config:
+        top = _Table(data, (), self)
+        targets = top.words("targets", self.targets) or ("onnx", "tflite")
+        precisions = top.words("precisions", PRECISIONS) or ("fp32", "fp16")
+        models = {
+            name: self.model(_Table(value, ("models", name), self), name, targets, precisions)
+            for name, value in top.take("models", dict, {}).items()
+        }
+        if not models:
+            raise top.error(None, "no model: add a [tool.parity.models.NAME] table (parity init writes one)")
+        rules = self.limits(top.take("limits", dict, {}), models)
+        waive = tuple(
+            self.waiver(_Table(value, ("waive", str(i)), self), models)
+            for i, value in enumerate(top.take("waive", list, []))
+        )
+        require = top.words("require", tuple(dict.fromkeys((*targets, *self.targets, *models)))) or ()
+        config = Config(
+            self.root, self.file, models, rules, waive, require,
+            seed=top.take("seed", int, 20260101),
+            timeout=self.positive(top, "timeout", 600.0),
+            memory=self.size(top, "memory", 8 << 30),
+            cache=top.take("cache", str),
+            cache_size=self.size(top, "cache_size", 10 << 30),
+        )  # fmt: skip
+        top.done()
+        return config
+
+    def positive(self, table: _Table, key: str, default: float) -> float:
+        value = float(table.take(key, (int, float), default))
+        if not (math.isfinite(value) and value > 0):
+            raise table.error(key, f"expected a number above 0, found {value}")
+        return value
+
+    def size(self, table: _Table, key: str, default: int) -> int:
+        text = table.take(key, str)
+        if text is None:
+            return default
+        try:
+            return parse_size(text)
+        except ParityError as error:
+            raise table.error(key, str(error)) from None
+
+    def model(self, t: _Table, name: str, targets: tuple[str, ...], precisions: tuple[str, ...]) -> ModelConfig:
+        try:
+            check_model_name(name, self.targets)
+        except ConfigError as error:
+            raise t.error(None, str(error)) from None
+        factory = t.take("factory", str)
+        if factory is None:
+            raise t.error(None, f"model {name!r} needs factory = \"package.module:function\"")
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", factory):
+            raise t.error("factory", f"{factory!r} is not of the form 'package.module:function'")
+        inputs = tuple(self.input(t, i, v) for i, v in enumerate(t.take("inputs", list, [])))
+        outputs = tuple(self.output(t, i, v) for i, v in enumerate(t.take("outputs", list, [])))
+        for key, specs in (("inputs", inputs), ("outputs", outputs)):
+            names = [s.name for s in specs]
+            if not names:
+                raise t.error(key if key in t.data else None, f"model {name!r} needs {key} = [{{ name = ... }}]")
+            if len(set(names)) != len(names):
+                raise t.error(key, "two have the same name")
+        preprocess = t.take("preprocess", dict)
+        dims = self.dims(t, inputs)
+        opset = t.take("opset", int, 17)
+        if not 7 <= opset <= 25:
+            raise t.error("opset", f"{opset} is not an ONNX opset that can be asked for (7 to 25)")
+        contract = Contract(inputs, outputs, self.preprocess(t, preprocess) if preprocess is not None else None, dims)
+        cells = self.cells(t, name, targets, precisions)
+        artifacts = {}
+        for key, value in t.take("artifacts", dict, {}).items():
+            where = (*t.path, "artifacts")
+            if f"{name}-{key}" not in {c.id for c in cells}:
+                raise self.error((*where, key), f"{key!r} is not among this model's cells")
+            artifacts[key] = self.prebuilt(value, (*where, key))
+        result = ModelConfig(
+            name, factory, contract, cells, t.take("options", dict, {}),
+            self.existing(t, "checkpoint", "file"), self.existing(t, "golden"), self.existing(t, "calibration"),
+            opset, artifacts,
+        )  # fmt: skip
+        t.done()
+        return result
+
+    def cells(self, t: _Table, name: str, targets: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[Cell, ...]:
+        own_targets = t.words("targets", self.targets) or targets
+        own_precisions = t.words("precisions", PRECISIONS) or precisions
+        listed = t.words("cells")
+        if listed is None:
+            return tuple(Cell(name, target, p) for target in own_targets for p in own_precisions)
+        if not listed:
+            raise t.error("cells", "an empty list leaves nothing to check")
+        cells = []
+        for text in listed:
+            try:
+                cells.append(Cell.parse(f"{name}-{text}", self.targets))
+            except ConfigError as error:
+                raise t.error("cells", f"{text!r} should be target-precision, as in 'onnx-fp32': {error}") from None
+        return tuple(cells)
+
+    def input(self, t: _Table, index: int, value: Any) -> InputSpec:
+        e = _Table(value, (*t.path, "inputs"), self)
+        name, shape = self.name(e), e.take("shape", list)
+        if not shape or any(
+            isinstance(d, bool) or not isinstance(d, (int, str)) or (isinstance(d, int) and d < 1) for d in shape
+        ):
+            raise e.error(None, f"input {name!r}: shape must list sizes of at least 1 and names of dynamic axes")
+        dtype = e.take("dtype", str, "float32")
+        if dtype not in DTYPES:
+            raise e.error(None, f"input {name!r}: unknown dtype {dtype!r}{did_you_mean(dtype, DTYPES)}")
+        limits = e.numbers("range", 2)
+        if limits and not limits[0] < limits[1]:
+            raise e.error(None, f"input {name!r}: range {list(limits)} is empty")
+        e.done()
+        return InputSpec(name, tuple(shape), dtype, (limits[0], limits[1]) if limits else None)
+
+    def output(self, t: _Table, index: int, value: Any) -> OutputSpec:
+        e = _Table(value, (*t.path, "outputs"), self)
+        name, kind = self.name(e), e.take("kind", str, "dense")
+        if kind not in get_args(OutputKind):
+            kinds = get_args(OutputKind)
+            raise e.error(None, f"output {name!r}: unknown kind {kind!r}{did_you_mean(kind, kinds)}; known: {', '.join(kinds)}")
+        labels: tuple[str, ...] = ()
+        if isinstance(e.data.get("labels"), str):
+            file = self.existing(e, "labels", "file")
+            assert file is not None
+            labels = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+        else:
+            labels = e.words("labels") or ()
+        e.done()
+        return OutputSpec(name, kind, labels)
+
+    def name(self, e: _Table) -> str:
+        name = e.take("name", str)
+        if not name:
+            raise e.error(None, 'each needs a name, as in { name = "image", ... }')
+        return cast("str", name)
+
+    def dims(self, t: _Table, inputs: tuple[InputSpec, ...]) -> dict[str, tuple[int, ...]]:
+        known = {d for i in inputs for d in i.shape if isinstance(d, str)}
+        dims = {}
+        for name, sizes in t.take("dims", dict, {}).items():
+            path = (*t.path, "dims", name)
+            if name not in known:
+                raise self.error(path, f"no input has a dimension {name!r}{did_you_mean(name, known)}")
+            if not isinstance(sizes, list) or not sizes or any(type(s) is not int or s < 1 for s in sizes):
+                raise self.error(path, f"expected a list of sizes of at least 1, found {sizes!r:.40}")
+            dims[name] = tuple(sizes)
+        return dims
+
+    def preprocess(self, t: _Table, value: Any) -> Preprocess:
+        e = _Table(value, (*t.path, "preprocess"), self)
+        color = e.take("color", str, "RGB")
+        if color not in ("RGB", "BGR", "L"):
+            raise e.error("color", f"unknown colour order {color!r}; known: RGB, BGR, L")
+        channels = 1 if color == "L" else 3
+        resize = e.take("resize", str, "bilinear")
+        try:
+            choose("resize filter", resize, ("nearest", "bilinear", "bicubic", "lanczos", "box"))
+            alpha = choose("alpha rule", e.take("alpha", str, "drop"), ("drop", "white", "black"))
+        except ConfigError as error:
+            raise e.error(None, str(error)) from None
+        mean = e.numbers("mean", channels) or (0.0,) * channels
+        std = e.numbers("std", channels) or (1.0,) * channels
+        if min(std) <= 0:
+            raise e.error("std", f"every value must be above 0, found {list(std)}")
+        size = e.numbers("size", 2)
+        result = Preprocess(
+            mean, std, self.positive(e, "scale", 255.0), color, cast("Any", resize),
+            (int(size[0]), int(size[1])) if size else None, cast("Any", alpha), e.take("orient", bool, True),
+        )  # fmt: skip
+        e.done()
+        return result
+
+    def prebuilt(self, value: Any, path: tuple[str, ...]) -> Prebuilt:
+        e = _Table({"path": value} if isinstance(value, str) else value, path, self)
+        file = self.existing(e, "path")
+        if file is None:
+            raise e.error(None, "needs path = ...")
+        names = {}
+        for side in ("inputs", "outputs"):
+            names[side] = {}
+            for key, entry in e.take(side, dict, {}).items():
+                n = _Table(entry, (*path, side, key), self)
+                layout = n.take("layout", str)
+                names[side][key] = TensorName(self.name(n), layout)
+                n.done()
+        e.done()
+        return Prebuilt(file, names["inputs"], names["outputs"])
+
+    def limits(self, data: Mapping[str, Any], models: Mapping[str, ModelConfig]) -> tuple[Rule, ...]:
+        pairs = [f"{t}-{p}" for t in self.targets for p in PRECISIONS]
+        cells = {c.id: models[c.model] for m in models.values() for c in m.cells}
+        known = ("default", *PRECISIONS, *self.targets, *pairs, *models, *cells)
+        rules = []
+        for scope, table in data.items():
+            path = ("limits", scope)
+            if scope not in known:
+                raise self.error(path, f"{scope!r} is no precision, target, model or cell of this project"
+                                 + did_you_mean(scope, known))  # fmt: skip
+            outputs = {o.name for m in (models[scope],) for o in m.contract.outputs} if scope in models else (
+                {o.name for o in cells[scope].contract.outputs} if scope in cells
+                else {o.name for m in models.values() for o in m.contract.outputs})  # fmt: skip
+            for metric, value in _Table(table, path, self).data.items():
+                if isinstance(value, dict):
+                    if metric not in outputs:
+                        raise self.error((*path, metric), f"no output {metric!r}{did_you_mean(metric, outputs)}")
+                    rules += [self.rule(scope, m, v, metric, (*path, metric, m)) for m, v in value.items()]
+                else:
+                    rules.append(self.rule(scope, metric, value, None, (*path, metric)))
+        return tuple(rules)
+
+    def rule(self, scope: str, metric: str, value: Any, output: str | None, path: tuple[str, ...]) -> Rule:
+        if value is False:
+            return Rule(scope, metric, None, output, self.where(path))
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise self.error(path, f"a limit is a finite number, or false for no limit; found {value!r:.40}")
+        return Rule(scope, metric, float(value), output, self.where(path))
+
+    def waiver(self, t: _Table, models: Mapping[str, ModelConfig]) -> Waiver:
+        cell, metric, reason = t.take("cell", str), t.take("metric", str), t.take("reason", str)
+        expires, limit = t.take("expires", datetime.date), t.take("limit", (int, float))
+        if not (cell and metric and reason and reason.strip() and expires):
+            raise t.error(None, "a waiver needs cell, metric, reason and expires (a date)")
+        known = [c.id for m in models.values() for c in m.cells]
+        if cell not in known:
+            raise t.error("cell", f"{cell!r} is not a cell of this project{did_you_mean(cell, known)}")
+        t.done()
+        return Waiver(cell, metric, reason, expires, None if limit is None else float(limit), self.where(t.path))
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a text such as '8GiB', '500 MB' or '1024'. Raises ParityError."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(i?)[bB]?\s*", text)
+    if not found:
+        raise ParityError(f"{text!r} is not a size: write it as '8GiB' or '500MB'")
+    base = 1024 if found[3] else 1000
+    return int(float(found[1]) * base ** " kmgt".index(found[2].lower() or " "))
+
+
+def parse(text: str, file: Path, targets: tuple[str, ...] = TARGETS) -> Config:
+    """The configuration in the text of a pyproject.toml, `file` giving its place. Raises ConfigError."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file.name}: not valid TOML: {error}") from None
+    tool = data.get("tool", {})
+    if not isinstance(tool, dict) or "parity" not in tool:
+        raise ConfigError(f"{file}: no [tool.parity] table; run: parity init")
+    reader = _Reader(file, text, ("tool", "parity"), targets)
+    return reader.config(tool["parity"])
+
+
+def find(start: Path) -> Path | None:
+    """The nearest pyproject.toml with a [tool.parity] table at `start` or above it."""
+    for folder in (start, *start.parents):
+        file = folder / "pyproject.toml"
+        if file.is_file() and re.search(r"^\s*\[+\s*tool\s*\.\s*parity\b", file.read_text("utf-8", "replace"), re.M):
+            return file
+    return None
+
+
+def load(file: Path, targets: tuple[str, ...] = TARGETS) -> Config:
+    """The configuration in `file`. Raises ConfigError with one line: what, where, what to do."""
+    try:
+        return parse(file.read_text(encoding="utf-8"), file.resolve(), targets)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -1,0 +1,313 @@
+"""RunRecord: everything that a run found out, as frozen dataclasses and as plain builtins.
+
+One object feeds every output (HTML, JSON, Markdown, exit code), so they cannot disagree. Numbers leave a worker
+through `plain` only: no NumPy scalar, no NaN and no infinity ever reaches a record. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from parity.errors import ParityError
+
+SCHEMA = "parity.run/1"
+
+State = Literal["pass", "fail", "error", "crash", "timeout", "unavailable", "waived", "missing"]
+Verdict = Literal["pass", "fail", "incomplete", "partial"]
+Kind = Literal["contract", "static", "golden", "video", "property", "sequence", "batch", "accuracy"]
+Sense = Literal["max", "min"]
+
+STATES: tuple[State, ...] = typing.get_args(State)
+VERDICTS: tuple[Verdict, ...] = typing.get_args(Verdict)
+KINDS: tuple[Kind, ...] = typing.get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One measurement on one output against one limit, recorded whatever its result.
+
+    `value` is None when nothing finite was measured; `nonfinite` then counts what was found instead. `limit` is
+    None for a figure that is recorded and not gated: such a check is never evidence that a cell passed.
+    """
+
+    kind: Kind
+    case: str
+    output: str
+    metric: str
+    value: float | None
+    limit: float | None
+    sense: Sense
+    passed: bool
+    nonfinite: int = 0
+    source: str = ""  # who set the limit: "pyproject.toml:31 [tool.parity.limits] fp32", "default for fp32"
+    detail: str = ""  # the worst element, or what was expected and what was found
+
+    def share(self) -> float | None:
+        """Share of the limit that is used up, 1.0 at the limit; None where that has no meaning.
+
+        For a `max` limit it is value / limit; for a `min` limit of a score that is best at 1 (cosine, top1) it is
+        (1 - value) / (1 - limit), else limit / value (decibels).
+        """
+        if self.value is None or self.limit is None:
+            return None
+        if self.sense == "max":
+            used = self.value / self.limit if self.limit > 0 else float(self.value > self.limit)
+        elif 0 <= self.limit < 1 and self.value <= 1.0 + 1e-9:
+            used = (1 - self.value) / (1 - self.limit)
+        elif self.limit == 1:
+            used = float(self.value < 1)
+        else:
+            used = self.limit / self.value if self.value > 0 else math.inf
+        return used if math.isfinite(used) else None
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ArtifactRecord:
+    files: tuple[FileRecord, ...] = ()
+    key: str = ""  # content address in the cache
+    export_seconds: float | None = None
+    cached: bool = False
+    location: str = ""  # folder that holds the files, relative where it can be
+
+
+@dataclass(frozen=True)
+class RuntimeRecord:
+    name: str
+    version: str
+    median_ms: float | None = None
+    executor: str = ""  # which engine really ran: "mil-eval" or "coreml-runtime" for Core ML
+
+
+@dataclass(frozen=True)
+class Power:
+    injected: int
+    killed: int
+    survivors: tuple[str, ...] = ()
+    equivalent: int = 0
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A fault that explains an artefact's output, with the share of the error that it explains."""
+
+    fault: str
+    explains: float
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    layer: str
+    introduced: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a person should know about a cell and that does not gate by itself."""
+
+    text: str
+    level: Literal["note", "warning"] = "note"
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    id: str
+    model: str
+    target: str
+    precision: str
+    state: State
+    reason: str = ""
+    stage: str = ""  # where it went wrong: export, convert, load, run, compare
+    planned: tuple[str, ...] = ()  # kinds of checks that had to be measured
+    route: str = ""
+    routes_failed: tuple[str, ...] = ()  # "route: why", for the routes tried before
+    artifact: ArtifactRecord | None = None
+    checks: tuple[Check, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    power: Power | None = None
+    diagnosis: tuple[Explanation, ...] = ()
+    first_divergence: Divergence | None = None
+    runtime: RuntimeRecord | None = None
+    seconds: float | None = None
+    log: str = ""  # the end of the child's log, where something went wrong
+    rerun: str = ""  # a command line that repeats this cell
+
+
+@dataclass(frozen=True)
+class Regression:
+    cell: str
+    what: str
+    before: float | None
+    now: float | None
+    state: Literal["regressed", "improved", "incomparable", "new", "removed"] = "regressed"
+
+
+@dataclass(frozen=True)
+class BaselineRecord:
+    path: str | None = None
+    regressions: tuple[Regression, ...] = ()
+
+
+@dataclass(frozen=True)
+class WaiverRecord:
+    cell: str
+    metric: str
+    reason: str
+    expires: str
+    limit: float | None = None
+    state: Literal["used", "expired", "unmatched"] = "unmatched"
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Environment:
+    python: str
+    packages: Mapping[str, str]
+    machine: str
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    verdict: Verdict
+    cells: tuple[CellRecord, ...]
+    environment: Environment
+    reason: str = ""  # the verdict in one sentence, with what blocks
+    started: str = ""  # ISO 8601, UTC
+    seconds: float = 0.0
+    partial: str | None = None  # how the user narrowed the matrix, or None
+    command: str = ""
+    config: str = ""  # the file that holds [tool.parity]
+    profile: str = "full"
+    builds: int = 0  # converter steps really run, over all workers
+    waivers: tuple[WaiverRecord, ...] = ()
+    baseline: BaselineRecord = field(default_factory=BaselineRecord)
+    schema: str = SCHEMA
+
+    def cell(self, id: str) -> CellRecord:
+        """The record of the cell `id`; KeyError when the run did not plan it."""
+        for c in self.cells:
+            if c.id == id:
+                return c
+        raise KeyError(id)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON builtins: dataclasses as dicts, tuples as lists, NumPy scalars as numbers, NaN/inf as None."""
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(v) for v in value]
+    if isinstance(value, int):
+        return int(value)
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return plain(value.item())
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"a record cannot hold {type(value).__name__}: {value!r:.80}")
+
+
+T = TypeVar("T")
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def build(cls: type[T], data: Any, where: str = "") -> T:
+    """The dataclass `cls` from builtins, strictly: unknown, missing and ill-typed fields are a ParityError."""
+    if not isinstance(data, Mapping):
+        raise ParityError(f"{where or 'record'}: expected an object for {cls.__name__}, found {type(data).__name__}")
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise ParityError(f"{where or 'record'}: unknown field {unknown[0]!r} in {cls.__name__}")
+    values = {}
+    for name, f in known.items():
+        if name in data:
+            values[name] = _coerce(_hints(cls)[name], data[name], f"{where}.{name}" if where else name)
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise ParityError(f"{where or 'record'}: {cls.__name__} lacks the field {name!r}")
+    return cls(**values)
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Union or origin is types.UnionType:
+        if value is None and type(None) in args:
+            return None
+        return _coerce(next(a for a in args if a is not type(None)), value, where)
+    if origin is Literal:
+        ok = value in args
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_coerce(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        ok = False
+    elif origin is not None and issubclass(origin, Mapping):
+        if isinstance(value, Mapping):
+            return {str(k): _coerce(args[1], v, f"{where}.{k}") for k, v in value.items()}
+        ok = False
+    elif is_dataclass(hint):
+        return build(typing.cast("type[Any]", hint), value, where)
+    elif hint is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+        ok = False
+    elif hint is int:
+        ok = isinstance(value, int) and not isinstance(value, bool)
+    elif hint is Any:
+        ok = True
+    else:
+        ok = isinstance(value, hint)
+    if not ok:
+        raise ParityError(f"{where}: {value!r:.60} is not {getattr(hint, '__name__', hint)}")
+    return value
+
+
+def dumps(record: RunRecord) -> str:
+    """The record as JSON text: same record, same bytes; ends on a newline."""
+    return json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def loads(text: str, where: str = "record") -> RunRecord:
+    """The record of a `parity.json` text. Raises ParityError with one line for anything that is not one."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ParityError(f"{where}: not a JSON record ({error}); write it again with pytest -m parity") from None
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise ParityError(f"{where}: schema is {found!r}, this version reads {SCHEMA!r}")
+    return build(RunRecord, data, where)
+
+
+def read(path: Path) -> RunRecord:
+    """The record in the file `path`. Raises ParityError when it is missing, unreadable or not a record."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParityError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    return loads(text, str(path))
