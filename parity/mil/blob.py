@@ -72,7 +72,9 @@ class BlobFile:
         for number in range(count):
             record = self._bytes[position : position + ALIGNMENT].tobytes()
             if len(record) < ALIGNMENT:
-                raise CorruptPackage(f"weight file {self.path.name} is truncated: {number} of {count} weights")
+                raise CorruptPackage(
+                    f"weight file {self.path.name} is truncated: {number} of {count} weights"
+                )
             sentinel, code, size, data, padding = struct.unpack("<IIQQQ", record[:32])
             if sentinel != SENTINEL:
                 raise CorruptPackage(f"weight file {self.path.name}: no weight at offset {position}")

@@ -69,7 +69,7 @@ class Context:
         if not self.narrow or not x.dtype.is_floating_point:
             return x.sum(list(axes), keepdim=True)
         for axis in axes:
-            partial = [self.round(p.sum(axis, keepdim=True)) for p in x.split(STRESS_BLOCK, axis)]
+            partial = [self.round(p.sum(axis, keepdim=True)) for p in torch.split(x, STRESS_BLOCK, axis)]
             x = partial[0]
             for p in partial[1:]:
                 x = self.round(x + p)
@@ -85,8 +85,8 @@ class Context:
             x, y = x.to(self.float_dtype), y.to(self.float_dtype)
         if not self.narrow:
             return torch.matmul(x, y)
-        columns = x.split(STRESS_BLOCK, -1)
-        rows = y.split(STRESS_BLOCK, 0 if y.dim() == 1 else -2)
+        columns = torch.split(x, STRESS_BLOCK, -1)
+        rows = torch.split(y, STRESS_BLOCK, 0 if y.dim() == 1 else -2)
         result = self.round(torch.matmul(columns[0], rows[0]))
         for c, r in zip(columns[1:], rows[1:], strict=True):
             result = self.round(result + self.round(torch.matmul(c, r)))

@@ -53,7 +53,9 @@ class Operator:
     @property
     def documentation(self) -> str:
         """The address of Apple's page about this operator."""
-        return f"{DOCUMENTATION}#coremltools.converters.mil.mil.ops.defs.{self.opset}.{self.family}.{self.name}"
+        return (
+            f"{DOCUMENTATION}#coremltools.converters.mil.mil.ops.defs.{self.opset}.{self.family}.{self.name}"
+        )
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -111,7 +113,7 @@ def _converter(hint: Any) -> tuple[Callable[[Any], Any], bool]:
         element = typing.get_args(hint)[0]
         if element is Tensor:
             return _tensors, True
-        return (lambda value: _items(value, element)), True
+        return (lambda value: _items(value, element)), False
     conversions: dict[Any, Callable[[Any], Any]] = {Tensor: torch.as_tensor, str: _string, Any: lambda v: v}
     return conversions.get(hint) or (lambda value: _scalar(value, hint)), False
 

@@ -58,7 +58,8 @@ class DataType:
         codes = (bits.reshape(elements, self.bits).astype(np.int32) << np.arange(self.bits)).sum(1)
         if self.signed:
             codes = np.where(codes >= 1 << (self.bits - 1), codes - (1 << self.bits), codes)
-        return codes.astype(self.numpy)
+        packed: Array = codes.astype(self.numpy)
+        return packed
 
 
 def _integer(name: str, bits: int) -> DataType:

@@ -51,7 +51,7 @@ def _immediate(tensor: Any, declared: TensorType) -> Constant:
     if field is None and count:
         raise CorruptPackage(f"a constant of shape {list(shape)} holds no value")
     if field == "bytes":
-        return dtype.unpack(stored, count).reshape(shape)
+        return dtype.unpack(bytes(stored), count).reshape(shape)
     if field == "strings" or len(stored) != count:
         raise CorruptPackage(f"a constant of shape {list(shape)} holds {len(stored)} values")
     wide = np.array(stored, dtype=np.float64 if field in ("floats", "doubles") else np.int64)

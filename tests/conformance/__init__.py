@@ -1,0 +1,1 @@
+"""coremltools' own numeric tests, run through the evaluator. See ``python -m tests.conformance --help``."""

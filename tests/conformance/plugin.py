@@ -1,0 +1,217 @@
+"""The pytest plugin that makes coremltools' tests predict with the evaluator, on any operating system.
+
+Off macOS those tests convert a model and return before they compare anything. Here they are told that they run on
+macOS, ``MLModel.predict`` and ``make_state`` lead to :mod:`parity.mil`, and their fp16 tolerance (atol 0.5) is cut
+to atol 5e-3 and rtol 2e-2. A tolerance is never widened.
+
+What a test came to:
+
+- *agrees*: it predicted and passed; *differs*: it predicted and failed;
+- *refused*: the evaluator refused the program by name; *broken*: the evaluator failed in another way;
+- *not compared*: it passed, or was skipped, without predicting; *not converted*: it failed before predicting.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import parity.mil
+
+ATOL, RTOL = 5e-3, 2e-2
+BAR = 0.995
+FEWEST = 20  # comparisons below which no rate is worth reporting
+
+
+@dataclass
+class Outcome:
+    """One test: what it came to, and the first line of its error."""
+
+    test: str
+    state: str
+    reason: str = ""
+
+
+class Conformance:
+    """Runs for a session: patches coremltools, watches each test, sums up."""
+
+    def __init__(self, every: int, report: Path | None) -> None:
+        self.every = every
+        self.report = report
+        self.predictions = 0
+        self.outcomes: list[Outcome] = []
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Keep one test in ``every``, chosen by a hash of its name, and none of the neural network backend."""
+        wanted = [i for i in items if "neuralnetwork" not in i.nodeid and self._sampled(i.nodeid)]
+        left_out = [i for i in items if i not in set(wanted)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = wanted
+
+    def _sampled(self, nodeid: str) -> bool:
+        return zlib.crc32(nodeid.rsplit("/", 1)[-1].encode()) % self.every == 0
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Seed each test by its name, so that a sample sees what the whole run sees."""
+        np.random.seed(zlib.crc32(item.name.encode()))
+        _seed_torch(zlib.crc32(item.name.encode()))
+        self.predictions = 0
+        return (yield)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Classify the test by its call phase."""
+        if report.when == "call" or (report.when == "setup" and report.failed):
+            test = report.nodeid.rsplit("/", 1)[-1]
+            self.outcomes.append(Outcome(test, self._state(report), _reason(report)))
+
+    def _state(self, report: pytest.TestReport) -> str:
+        if report.failed:
+            text = str(report.longrepr)
+            if "UnsupportedOperator" in text:
+                return "refused"
+            if any(name in text for name in ("CorruptPackage", "InputError", "OperatorFailed")):
+                return "broken"
+            return "differs" if self.predictions else "not converted"
+        return "agrees" if report.passed and self.predictions else "not compared"
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """The exit code follows the rate, not pytest's own count."""
+        session.exitstatus = 0 if self.passed else 1
+        if self.report is not None:
+            self.report.write_text(json.dumps([asdict(o) for o in self.outcomes], indent=1))
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """The counts, and every test that did not agree."""
+        write = terminalreporter.write_line
+        for outcome in self.outcomes:
+            if outcome.state in ("differs", "broken", "refused"):
+                write(f"{outcome.state}: {outcome.test}: {outcome.reason}")
+        write(", ".join(f"{n} {state}" for state, n in sorted(self.counts.items())))
+        write(f"conformance: {self.rate:.2%} of {self.compared} compared tests agree (bar {BAR:.1%})")
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many tests came to what."""
+        return Counter(o.state for o in self.outcomes)
+
+    @property
+    def compared(self) -> int:
+        """Tests that converted and should agree."""
+        return sum(self.counts[s] for s in ("agrees", "differs", "broken"))
+
+    @property
+    def rate(self) -> float:
+        """The share of them that agree."""
+        return self.counts["agrees"] / max(self.compared, 1)
+
+    @property
+    def passed(self) -> bool:
+        """Whether there were enough comparisons and enough of them agree."""
+        return self.compared >= FEWEST and self.rate >= BAR
+
+    def patch(self) -> None:
+        """Point coremltools at the evaluator."""
+        import coremltools as ct
+        from coremltools.converters.mil import testing_utils
+        from coremltools.converters.mil.frontend.torch.test import testing_utils as torch_testing_utils
+        from coremltools.models import model as model_module
+        from coremltools.models import utils
+
+        for module in (testing_utils, torch_testing_utils):
+            module._IS_MACOS = True
+        for module in (utils, model_module, ct.utils):
+            module._is_macos = lambda: True
+            module._macos_version = lambda: (15, 0)
+        conformance = self
+
+        def predict(model: Any, data: Any, state: Any = None) -> Any:
+            conformance.predictions += 1
+            if isinstance(data, list):
+                return [_predict(model, d, state) for d in data]
+            return _predict(model, data, state)
+
+        ct.models.MLModel.predict = predict
+        ct.models.MLModel.make_state = lambda model: _State(_program(model).make_state())
+        np.testing.assert_allclose = _tighter(np.testing.assert_allclose)
+        np.isclose = _tighter(np.isclose)
+
+
+class _State:
+    """The evaluator's state behind the method names of coremltools' ``MLState``."""
+
+    def __init__(self, state: parity.mil.State) -> None:
+        self.state = state
+
+    def read_state(self, name: str) -> Any:
+        return self.state.read(name)
+
+    def write_state(self, name: str, value: Any) -> None:
+        self.state.write(name, value)
+
+
+def _program(model: Any) -> parity.mil.Program:
+    if not hasattr(model, "_parity_program"):
+        model._parity_program = parity.mil.load(model.package_path, model.function_name)
+    return model._parity_program
+
+
+def _predict(model: Any, data: dict[str, Any], state: Any) -> dict[str, Any]:
+    program = _program(model)
+    inputs = {name: v.numpy() if hasattr(v, "numpy") else v for name, v in data.items()}
+    outputs = program.run(inputs, state=state.state if state is not None else None)
+    return {name: _presented(value, program.outputs[name]) for name, value in outputs.items()}
+
+
+def _presented(value: Any, feature: parity.mil.Feature) -> Any:
+    """An output as ``MLModel.predict`` presents it: no rank 0, and pictures for image outputs."""
+    if feature.kind == "image":
+        from PIL import Image
+
+        pixels = np.clip(np.round(value[0]), 0, 255).astype(np.uint8)
+        return Image.fromarray(pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0))
+    return value.reshape(1) if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
+def _tighter(compare: Any) -> Any:
+    def tightened(actual: Any, desired: Any, rtol: float = RTOL, atol: float = ATOL, **options: Any) -> Any:
+        return compare(actual, desired, rtol=min(rtol, RTOL), atol=min(atol, ATOL), **options)
+
+    return tightened
+
+
+def _seed_torch(seed: int) -> None:
+    import torch
+
+    torch.manual_seed(seed)
+
+
+def _reason(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    lines = str(crash.message if crash else report.longrepr or "").strip().splitlines()
+    return " ".join(line.strip() for line in lines[:6])[:300]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The two options that ``__main__`` passes on."""
+    parser.addoption("--conformance-every", type=int, default=60)
+    parser.addoption("--conformance-report", type=Path, default=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Patch before the first test module is imported."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.backends.mha.set_fastpath_enabled(False)
+    conformance = Conformance(config.getoption("conformance_every"), config.getoption("conformance_report"))
+    conformance.patch()
+    config.pluginmanager.register(conformance, "conformance")
