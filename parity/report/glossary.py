@@ -1,6 +1,7 @@
 """The words of the report, taught: states, verdicts, kinds of checks, metrics and the ideas behind them.
 
-Also fixes the order of the states in every output (what blocks comes first) and the tone in which each is drawn.
+Also fixes the order of the states in every output (what blocks comes first) and the tone in which each is
+drawn.
 """
 
 from __future__ import annotations
@@ -32,7 +33,12 @@ TONES: Final[dict[State, str]] = {
     "waived": "let",
     "pass": "ok",
 }
-VERDICT_TONES: Final[dict[Verdict, str]] = {"pass": "ok", "fail": "bad", "incomplete": "gap", "partial": "let"}
+VERDICT_TONES: Final[dict[Verdict, str]] = {
+    "pass": "ok",
+    "fail": "bad",
+    "incomplete": "gap",
+    "partial": "let",
+}
 EMOJI: Final[dict[State, str]] = {
     "fail": "❌",
     "crash": "💥",
@@ -51,8 +57,14 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         (
             ("pass", "Every planned check has a finite measurement, and each is inside its limit."),
             ("fail", "A check was measured and lies outside its limit."),
-            ("error", "A step (export, convert, load, run, compare) ended with a message instead of a result."),
-            ("crash", "The process that built or ran the file died: segmentation fault, abort, out of memory."),
+            (
+                "error",
+                "A step (export, convert, load, run, compare) ended with a message instead of a result.",
+            ),
+            (
+                "crash",
+                "The process that built or ran the file died: segmentation fault, abort, out of memory.",
+            ),
             ("timeout", "The step did not end within its time."),
             ("missing", "The cell was planned and nothing reported on it. Never read as pass."),
             ("unavailable", "This machine cannot measure the cell; the reason says what it would need."),
@@ -65,7 +77,10 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
             ("pass", "Every planned cell passed, or is covered by a waiver that holds."),
             ("fail", "At least one cell blocks the release."),
             ("incomplete", "A check that was planned or required has no measurement."),
-            ("partial", "The matrix was narrowed by the user: useful while working, never a release verdict."),
+            (
+                "partial",
+                "The matrix was narrowed by the user: useful while working, never a release verdict.",
+            ),
         ),
     ),
     (
@@ -86,17 +101,28 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         (
             (
                 "noise_ratio",
-                "Error of the file over the error that the precision itself costs (file and twin, each against "
-                "the oracle). About 1 is a correct conversion; limits near 1.4 to 2 notice small faults.",
+                "Error of the file over the error that the precision itself costs (file and twin, each "
+                "against the oracle). About 1 is a correct conversion; limits near 1.4 to 2 notice small faults.",
             ),
             ("max_abs", "Largest absolute difference of any element."),
             ("mean_abs", "Mean absolute difference."),
-            ("max_rel", "Largest difference relative to the element's own size."),
-            ("rel_rms", "Root mean square of the error over that of the reference."),
-            ("rms", "Root mean square of the difference."),
-            ("cosine", "Cosine of the angle between the two outputs as vectors; 1 is the same direction."),
+            (
+                "max_rel",
+                "Largest difference relative to the element, or to the output's typical size if larger.",
+            ),
+            ("rms", "Root of the mean squared difference."),
+            ("rel_rms", "Rms of the difference over the rms of the reference."),
+            ("mean_signed", "Mean difference with its sign: shows a wrong zero point or a lost bias."),
+            (
+                "cosine",
+                "Cosine of the angle between the two outputs; 1 is the same direction, blind to scale.",
+            ),
             ("sqnr", "Signal to quantisation noise in decibels: 20 dB more is a tenth of the error."),
-            ("top1", "Share of cases on which both name the same first class."),
+            ("psnr", "Peak signal to noise in decibels."),
+            ("top1", "Share of rows whose best class is the same."),
+            ("top5", "Share of rows whose best class is among the five best of the other."),
+            ("decision_flips", "Number of rows whose best class changed."),
+            ("flip_margin", "Over the rows that changed class: the largest lead that the lost class had."),
             ("top1_drop", "Loss of top-1 accuracy against the PyTorch model."),
         ),
     ),
@@ -107,13 +133,22 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
             ("route", "The chain of converters that built the file."),
             ("artefact", "The file or folder that would ship, with its size and sha256."),
             ("case", "One input: a golden picture, a video frame, a drawn tensor, a step of a sequence."),
-            ("limit", "What a check may reach, and the rule that set it: default, precision, target, model, output."),
+            (
+                "limit",
+                "What a check may reach, and the rule that set it: precision, target, model, output ...",
+            ),
             ("limit used", "Share of the way from perfect to the limit: 100 % is at the limit."),
             ("headroom", "What is left of the limit: 100 % less the share used."),
             ("oracle", "The untouched PyTorch module in float64: what the model means."),
             ("twin", "The PyTorch model with weights and activations rounded as the precision rounds them."),
-            ("noise floor", "The twin's error against the oracle: what the precision costs even when all is right."),
-            ("power", "Share of injected faults (swapped channels, dropped bias ...) that the checks notice."),
+            (
+                "noise floor",
+                "The twin's error against the oracle: what the precision costs even when all is right.",
+            ),
+            (
+                "power",
+                "Share of injected faults (swapped channels, dropped bias ...) that the checks notice.",
+            ),
             ("survivor", "An injected fault that the checks did not notice: this gate is blind to it."),
             ("diagnosis", "Known faults whose effect resembles the measured error, best first."),
             ("first divergence", "The first layer at which the error is introduced."),
@@ -129,7 +164,9 @@ def word_id(group: str, word: str) -> str:
     return f"w_{group.split()[0].lower()}_{word.replace(' ', '_')}"
 
 
-METRIC_WORDS: Final[dict[str, str]] = {word: word_id("Metrics", word) for word, _ in dict(GLOSSARY)["Metrics"]}
+METRIC_WORDS: Final[dict[str, str]] = {
+    word: word_id("Metrics", word) for word, _ in dict(GLOSSARY)["Metrics"]
+}
 KIND_WORDS: Final[dict[str, str]] = {
     word: word_id("Kinds of checks", word) for word, _ in dict(GLOSSARY)["Kinds of checks"]
 }

@@ -1,8 +1,8 @@
-"""Small charts as inline SVG: drawn from shares of a limit, coloured by the page's CSS, readable without colour.
+"""Small charts as inline SVG: shares of a limit, coloured by the page's CSS, readable without colour.
 
-Every chart uses one horizontal or vertical scale, `position`: linear up to the limit, compressed beyond it, so that
-a hundredfold failure and a correct case fit into one picture. Charts carry role, title and nothing that needs a
-style attribute (the page's content security policy forbids those).
+Every chart uses one horizontal or vertical scale, `position`: linear up to the limit, compressed beyond it,
+so that a hundredfold failure and a correct case fit into one picture. Charts carry role, title and nothing
+that needs a style attribute (the page's content security policy forbids those).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def position(share: float | None) -> float:
 
 
 def bar(share: float | None) -> Markup:
-    """A thin bar of the share used with the limit as a notch; decoration, the share stands beside it as text."""
+    """A thin bar of the share used, the limit a notch; decoration, since the share stands beside it as text."""
     if share is None:
         return Markup("")
     end = f"{max(position(share) * 100, 1):.0f}"
@@ -55,7 +55,9 @@ def strip(points: Sequence[tuple[float | None, bool]], unit: str = "case") -> Ma
         height = max(4, round((STRIP_HEIGHT - 3) * count**0.5 / top))
         paths[passed] += f"M{at} {STRIP_HEIGHT - 1}v-{height}"
     drawn = "".join(
-        f'<path class="{name}" d="{paths[passed]}"/>' for passed, name in ((True, "p"), (False, "x")) if paths[passed]
+        f'<path class="{name}" d="{paths[passed]}"/>'
+        for passed, name in ((True, "p"), (False, "x"))
+        if paths[passed]
     )
     return Markup('<svg class="strip" role="img" viewBox="0 0 150 20"><title>{}</title>{}</svg>').format(
         _describe(points, unit), Markup('<path class="l" d="M0 19.5h150M105.5 0v20"/>' + drawn)
@@ -78,9 +80,10 @@ def _describe(points: Sequence[tuple[float | None, bool]], unit: str) -> str:
 
 
 def line(points: Sequence[tuple[str, float | None, bool]], metric: str) -> Markup:
-    """Share of the limit over an ordered run of cases (label, share, passed): frames of a video, steps of a sequence.
+    """Share of the limit over cases (label, share, passed) in order: frames of a video, steps of a sequence.
 
-    More points than pixels are reduced to the worst of each column, so a single bad frame is never averaged away.
+    More points than pixels are reduced to the worst of each column, so a single bad frame is never averaged
+    away.
     """
     if len(points) < 2:
         return Markup("")

@@ -1,11 +1,13 @@
 """Strings and numbers as a person reads them: visible control characters, honest rounding, units.
 
-Nothing here escapes for HTML or Markdown; that is the work of the renderers. Imports only the standard library.
+Nothing here escapes for HTML or Markdown; that is the work of the renderers. Imports only the standard
+library.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 
 _LAYOUT = re.compile(
@@ -40,7 +42,7 @@ def clip(text: str, length: int, *, end: bool = False) -> str:
 
 
 def anchor(name: str) -> str:
-    """An HTML id for a cell: its own id where that is plain, else its plain characters and a hash of the rest."""
+    """An HTML id for a cell: its own id where that is plain, else its plain characters and a hash."""
     if len(name) <= 120 and _PLAIN_ANCHOR.fullmatch(name):
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -48,9 +50,11 @@ def anchor(name: str) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Four significant digits; a score just under 1 as its distance from 1, so that it never reads as a perfect 1."""
+    """Four significant digits; a score just under 1 as its distance from 1, never as a perfect 1."""
     if value is None:
         return "–"
+    if not math.isfinite(value):
+        return str(value)
     if value == int(value) and abs(value) < 1e9:
         return f"{int(value):,}"
     if 0.999 < value < 1:
@@ -95,7 +99,9 @@ def size(count: int | None) -> str:
         if amount < 999.5 or unit == "GB":
             break
         amount /= 1000
-    return f"{count} B" if unit == "B" else f"{amount:.3g} {unit}" if amount < 999.5 else f"{amount:,.0f} {unit}"
+    return (
+        f"{count} B" if unit == "B" else f"{amount:.3g} {unit}" if amount < 999.5 else f"{amount:,.0f} {unit}"
+    )
 
 
 def seconds(amount: float | None) -> str:

@@ -1,0 +1,300 @@
+"""What the page and the summary say, computed once from the record: order, worst cases, shares, comparisons.
+
+Pure functions over frozen dataclasses; no markup but the charts. A failing check always ranks before a
+passing one, a check without a finite value before every measured one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from parity.record import CellRecord, Check, RunRecord, State
+from parity.report import svg, text
+from parity.report.glossary import BLOCKING, STATE_ORDER
+
+PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
+TARGETS = ("onnx", "tflite", "coreml", "coreml_nn", "ncnn", "torchscript", "exported")
+ORDERED_KINDS = frozenset({"video", "sequence"})
+
+Rank = tuple[bool, float]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of each cell is listed, so that the page of many cells stays under 3 MB."""
+
+    rows: int  # rows of the table of checks: one for each (kind, output, metric)
+    cases: int  # cases listed under them
+    items: int  # findings, files, explanations ...
+    words: int  # characters of one text
+    log: int  # characters of the log's end
+
+    @classmethod
+    def for_cells(cls, count: int, squeeze: int = 1) -> Budget:
+        """The budget of a run of `count` cells; a larger `squeeze` lists less."""
+        each = 2_500_000 / max(count, 1) / squeeze - 1600
+        return cls(
+            rows=_between(each * 0.7 / 420, 6, 240),
+            cases=_between(each * 0.3 / 110, 3, 480),
+            items=_between(each / 400, 5, 60),
+            words=_between(each / 8, 240, 4000),
+            log=_between(each / 6, 500, 20_000),
+        )
+
+
+def _between(value: float, low: int, high: int) -> int:
+    return max(low, min(high, int(value)))
+
+
+def rank(check: Check, share: float | None) -> Rank:
+    """Sort key of a check, larger is worse."""
+    if not check.passed:
+        return True, float("inf") if check.value is None or share is None else share
+    return False, -1.0 if share is None else share
+
+
+@dataclass(frozen=True)
+class Row:
+    """All cases of one metric of one output, stood for by the worst."""
+
+    metric: str
+    worst: Check
+    rank: Rank
+    value: str
+    limit: str
+    headroom: str
+    strip: Markup
+    count: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class CaseLine:
+    """One case with its value of each metric of the group (text, passed), None where it has none."""
+
+    case: str
+    values: tuple[tuple[str, bool] | None, ...]
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """The checks of one kind on one output."""
+
+    kind: str
+    output: str
+    rows: tuple[Row, ...]
+    cases: int
+    metrics: tuple[str, ...]
+    lines: tuple[CaseLine, ...]
+    line: Markup
+
+
+@dataclass(frozen=True)
+class CellView:
+    """A cell with everything that its section shows."""
+
+    record: CellRecord
+    anchor: str
+    tight: Check | None
+    share: float | None
+    used: str
+    groups: tuple[Group, ...]
+    rows_left: int
+    rows_left_failed: int
+    unmeasured: tuple[str, ...]
+    size: int | None
+    size_ratio: str
+    ms: float | None
+    ms_ratio: str
+    log: str
+
+    @property
+    def state(self) -> State:
+        """The record's own state."""
+        return self.record.state
+
+
+def used(check: Check | None, share: float | None) -> str:
+    """The share of the limit in words: never a figure under the limit for a check that failed."""
+    if check is None:
+        return ""
+    if check.value is None:
+        return "not finite"
+    if not check.passed and (share is None or share <= 1):
+        return "over"
+    return text.percent(share)
+
+
+def headroom(check: Check, share: float | None) -> str:
+    """What is left of the limit, or how far over."""
+    if check.limit is None:
+        return "not gated"
+    if check.value is None:
+        return f"{check.nonfinite:,} not finite" if check.nonfinite else "not measured"
+    if not check.passed:
+        over = share is not None and share > 1
+        return f"{text.percent(share)} of limit" if over else "over the limit"
+    return "–" if share is None else f"{max(0, 100 - int(-(-share * 100 // 1)))} %"
+
+
+def tightest(checks: Iterable[tuple[Check, float | None]]) -> tuple[Check | None, float | None]:
+    """The gated check with the least headroom, failing ones before all others."""
+    best: tuple[Rank, Check | None, float | None] = ((False, -2.0), None, None)
+    for check, share in checks:
+        if check.limit is None and check.passed:
+            continue
+        key = rank(check, share)
+        if key > best[0]:
+            best = key, check, share
+    return best[1], best[2]
+
+
+def _row(metric: str, points: Sequence[tuple[Check, float | None]], unit: str) -> Row:
+    worst, share = max(points, key=lambda point: rank(*point))
+    if worst.limit is None and worst.passed:
+        sign = -1 if worst.sense == "min" else 1
+        worst, share = max(points, key=lambda point: sign * (point[0].value or 0.0))
+    value, limit = text.against(worst.value, worst.limit)
+    gated = [(share, check.passed) for check, share in points if check.limit is not None or not check.passed]
+    return Row(
+        metric,
+        worst,
+        rank(worst, share),
+        "not finite" if worst.value is None and worst.nonfinite else "none" if worst.value is None else value,
+        ("" if worst.limit is None else "≤ " if worst.sense == "max" else "≥ ") + limit,
+        headroom(worst, share),
+        svg.strip(gated, unit),
+        len(points),
+        sum(not check.passed for check, _ in points),
+    )
+
+
+_Points = list[tuple[Check, float | None]]
+
+
+def _group(kind: str, output: str, by_metric: dict[str, _Points], keep: set[str], cases: int) -> Group:
+    metrics = tuple(by_metric)
+    unit = {"video": "frame", "sequence": "step"}.get(kind, "case")
+    rows = tuple(_row(metric, by_metric[metric], unit) for metric in metrics if metric in keep)
+    table: dict[str, dict[str, tuple[Check, float | None]]] = {}
+    for metric, points in by_metric.items():
+        for check, share in points:
+            table.setdefault(check.case, {}).setdefault(metric, (check, share))
+    ranked = sorted(table.items(), key=lambda item: max(rank(*p) for p in item[1].values()), reverse=True)
+    shown = metrics[:8]
+    lines = tuple(
+        CaseLine(
+            case,
+            tuple(_value(found[m][0]) if m in found else None for m in shown),
+            any(not check.passed for check, _ in found.values()),
+        )
+        for case, found in (ranked[:cases] if len(table) > 1 else ())
+    )
+    chart = Markup("")
+    if kind in ORDERED_KINDS and rows:
+        lead = max(rows, key=lambda row: row.rank).metric
+        chart = svg.line([(check.case, share, check.passed) for check, share in by_metric[lead]], lead)
+    return Group(kind, output, rows, len(table), shown, lines, chart)
+
+
+def _value(check: Check) -> tuple[str, bool]:
+    shown = "not finite" if check.value is None else text.number(check.value, 3)
+    return shown, check.passed
+
+
+def cell_view(cell: CellRecord, reference: CellRecord | None, name: str, budget: Budget) -> CellView:
+    """The view of one cell; `reference` is the fp32 cell of its model and target (size, latency)."""
+    measured = [(check, check.share()) for check in cell.checks]
+    grouped: dict[tuple[str, str], dict[str, _Points]] = {}
+    for check, share in measured:
+        grouped.setdefault((check.kind, check.output), {}).setdefault(check.metric, []).append((check, share))
+    ranked = sorted(
+        (
+            (max(rank(*point) for point in points), key, metric)
+            for key, by_metric in grouped.items()
+            for metric, points in by_metric.items()
+        ),
+        key=lambda item: item[0],
+        reverse=True,
+    )
+    keep: dict[tuple[str, str], set[str]] = {}
+    for _, key, metric in ranked[: budget.rows]:
+        keep.setdefault(key, set()).add(metric)
+    per_group = max(3, budget.cases // max(len(keep), 1))
+    groups = tuple(_group(*key, grouped[key], metrics, per_group) for key, metrics in keep.items())
+    tight, tight_share = tightest(measured)
+    bytes_, ms = _size(cell), cell.runtime.median_ms if cell.runtime else None
+    seen = {check.kind for check in cell.checks if check.value is not None}
+    return CellView(
+        record=cell,
+        anchor=name,
+        tight=tight,
+        share=tight_share,
+        used=used(tight, tight_share),
+        groups=groups,
+        rows_left=max(0, len(ranked) - budget.rows),
+        rows_left_failed=sum(failed for (failed, _), _, _ in ranked[budget.rows :]),
+        unmeasured=tuple(kind for kind in cell.planned if kind not in seen),
+        size=bytes_,
+        size_ratio=text.ratio(bytes_, _size(reference)),
+        ms=ms,
+        ms_ratio=text.ratio(ms, reference.runtime.median_ms if reference and reference.runtime else None),
+        log=text.clip(cell.log, budget.log, end=True),
+    )
+
+
+def _size(cell: CellRecord | None) -> int | None:
+    if cell is None or cell.artifact is None or not cell.artifact.files:
+        return None
+    return sum(file.bytes for file in cell.artifact.files)
+
+
+def views(record: RunRecord, budget: Budget) -> tuple[CellView, ...]:
+    """All cells: by state, what blocks first; within a state the tightest first; then as planned."""
+    references = {(c.model, c.target): c for c in reversed(record.cells) if c.precision == "fp32"}
+    names: set[str] = set()
+    found: list[CellView] = []
+    for cell in record.cells:
+        name, again = text.anchor(cell.id), 1
+        while name in names:
+            again += 1
+            name = f"{text.anchor(cell.id)}~{again}"
+        names.add(name)
+        reference = references.get((cell.model, cell.target)) if cell.precision != "fp32" else None
+        found.append(cell_view(cell, reference, name, budget))
+    found.sort(key=lambda view: _tightness(view), reverse=True)
+    found.sort(key=lambda view: STATE_ORDER.index(view.state))
+    return tuple(found)
+
+
+def _tightness(view: CellView) -> Rank:
+    return (False, -2.0) if view.tight is None else rank(view.tight, view.share)
+
+
+def verdict_sentence(record: RunRecord) -> str:
+    """The record's own reason, or a sentence that says the same from the states of the cells."""
+    if record.reason:
+        return record.reason
+    total = text.plural(len(record.cells), "cell")
+    blocking = [cell.id for cell in record.cells if cell.state in BLOCKING]
+    gaps = [cell.id for cell in record.cells if cell.state in ("missing", "unavailable")]
+    if record.verdict == "pass":
+        return f"All {total} are measured, and every gated check is inside its limit."
+    if record.verdict == "partial":
+        return f"A narrowed matrix ({record.partial or 'by an option'}): {total} ran; not a release verdict."
+    if record.verdict == "incomplete" and gaps:
+        return f"{len(gaps):,} of {total} without a measurement: {_names(gaps)}."
+    return (
+        f"{len(blocking):,} of {total} block the release: {_names(blocking)}."
+        if blocking
+        else f"{total} planned."
+    )
+
+
+def _names(ids: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(ids) - most:,} more" if len(ids) > most else ""
+    return ", ".join(text.clip(name, 80) for name in ids[:most]) + more
