@@ -1,14 +1,15 @@
 """A reference evaluator of Core ML programs that runs on any operating system.
 
-Core ML predicts only on macOS. This package reads a saved ``.mlpackage`` itself, executes the program in it with
-torch, and says what a device would compute, what it noticed on the way, and every value in between::
+Core ML predicts only on macOS. This package reads a saved ``.mlpackage`` itself, executes the program in it
+with torch, and says what a device would compute, what it noticed on the way, and every value in between::
 
     program = parity.mil.load("model.mlpackage")
     outputs = program.run({"image": picture})
     for event in program.events:
         print(event)
 
-It reuses only coremltools' protobuf schema: none of its type or value inference, whose faults it must not share.
+It reuses only coremltools' protobuf schema: none of its type or value inference, whose faults it must not
+share.
 """
 
 from parity.mil.errors import CorruptPackage, InputError, OperatorFailed, UnsupportedOperator

@@ -1,10 +1,10 @@
 """The weight file of a package (``weights/weight.bin``), read with suspicion.
 
-Layout, version 2 (coremltools ``mlmodel/src/MILBlob/Blob/StorageFormat.hpp``): a 64-byte header with the number
-of blobs and the version, then for each blob a 64-byte record, aligned to 64 bytes, that says where its data is.
-A record holds the sentinel 0xDEADBEEF, element type, size and offset of the data, and the unused bits of the
-last byte. The whole chain is walked once when the file is opened, so a truncated or overlapping file is refused
-before any weight is used.
+Layout, version 2 (coremltools ``mlmodel/src/MILBlob/Blob/StorageFormat.hpp``): a 64-byte header with the
+number of blobs and the version, then for each blob a 64-byte record, aligned to 64 bytes, that says where
+its data is. A record holds the sentinel 0xDEADBEEF, element type, size and offset of the data, and the
+unused bits of the last byte. The whole chain is walked once when the file is opened, so a truncated or
+overlapping file is refused before any weight is used.
 """
 
 from __future__ import annotations

@@ -20,9 +20,10 @@ UNDOCUMENTED = "undocumented-behaviour"
 class Event:
     """One finding.
 
-    ``kind`` is one of this module's constants. ``operator`` and ``output`` say where; ``module`` names the layer
-    of the original model as well as the file allows (programs carry no scopes, so it is read off the name of the
-    nearest weight). For overflows ``detail`` has the largest magnitude, ``peak``, and ``headroom``: 65504 / peak.
+    ``kind`` is one of this module's constants. ``operator`` and ``output`` say where; ``module`` names the
+    layer of the original model as well as the file allows (programs carry no scopes, so it is read off the
+    name of the nearest weight). For overflows ``detail`` has the largest magnitude, ``peak``, and
+    ``headroom``: 65504 / peak.
     """
 
     kind: str

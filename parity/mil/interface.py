@@ -25,9 +25,9 @@ class Feature:
     """One input, output or state.
 
     ``kind`` is ``tensor``, ``image``, ``state``, or the name of another Core ML type (``string``, ``int64``,
-    ``dictionary``). ``shape`` has ``None`` where a size is flexible; then ``shapes`` lists the allowed shapes, or
-    ``ranges`` the allowed sizes of each axis. For an image ``colour`` is its layout. ``default`` is the value of
-    an optional input.
+    ``dictionary``). ``shape`` has ``None`` where a size is flexible; then ``shapes`` lists the allowed
+    shapes, or ``ranges`` the allowed sizes of each axis. For an image ``colour`` is its layout. ``default``
+    is the value of an optional input.
     """
 
     name: str

@@ -16,8 +16,8 @@ WEIGHT_PREFIX = "@model_path/"
 class Package:
     """The specification (``Model`` protobuf) of a file, and the weight files that it refers to.
 
-    A package is a folder with ``Manifest.json``, which names the specification under ``Data/``. No path in the
-    manifest or in the program, nor any symbolic link, may lead out of the folder.
+    A package is a folder with ``Manifest.json``, which names the specification under ``Data/``. No path in
+    the manifest or in the program, nor any symbolic link, may lead out of the folder.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -1,10 +1,12 @@
 """How precisely an execution computes: the four modes, and the arithmetic that depends on them.
 
 ====================  =========================================================================================
-``program``           every operator in fp32, its result rounded to the type that the program declares: an ideal
+``program``           every operator in fp32, its result rounded to the type that the program declares: an
+ideal
                       device
-``fp32``, ``fp64``    no activation is rounded: what is left is the error of the lowering and of weight rounding
-``stress``            as ``program``, but sums, means, products and normalisations also round their partial
+``fp32``, ``fp64``    no activation is rounded: what is left is the error of the lowering and of weight
+rounding ``stress``            as ``program``, but sums, means, products and normalisations also round their
+partial
                       results to fp16: a pessimistic device
 ====================  =========================================================================================
 """
@@ -49,8 +51,8 @@ class Context:
     """What an operator may ask of its surroundings: the arithmetic of the mode, and a way to report events.
 
     In ``stress`` mode, and where the operator's result is declared fp16, ``narrow`` is true and ``round``,
-    ``sum``, ``mean`` and ``matmul`` lose precision as a device with fp16 accumulators would. Otherwise they are
-    the plain operations.
+    ``sum``, ``mean`` and ``matmul`` lose precision as a device with fp16 accumulators would. Otherwise they
+    are the plain operations.
     """
 
     def __init__(self, precision: Precision, result_is_fp16: bool, report: Callable[..., None]) -> None:

@@ -54,8 +54,9 @@ class State:
 class Program:
     """One function of an ML Program.
 
-    ``inputs``, ``outputs`` and ``states`` are :class:`~parity.mil.interface.Feature` by name; ``operators`` counts
-    the operators. After a run ``events`` holds what it noticed and ``peak`` the largest magnitude stored as fp16.
+    ``inputs``, ``outputs`` and ``states`` are :class:`~parity.mil.interface.Feature` by name; ``operators``
+    counts the operators. After a run ``events`` holds what it noticed and ``peak`` the largest magnitude
+    stored as fp16.
     """
 
     def __init__(self, package: Package, function: str | None = None) -> None:
@@ -70,8 +71,8 @@ class Program:
         self._function = program.functions[name]
         if self._function.opset not in self._function.block_specializations:
             raise CorruptPackage(f"function {name!r} has no block for its opset {self._function.opset!r}")
-        self._block = self._function.block_specializations[self._function.opset]
-        self.operators: Counter[str] = inventory(self._block)
+        self.proto: Any = self._function.block_specializations[self._function.opset]
+        self.operators: Counter[str] = inventory(self.proto)
         check_supported(self.operators)
         own = [f for f in description.functions if f.name == name]
         self._describe(own[0] if own else description)
@@ -93,7 +94,7 @@ class Program:
             if name not in self.inputs and name not in self._state_names:
                 raise CorruptPackage(f"the interface does not describe the input {name!r}")
         for name in self.outputs:
-            if name not in self._block.outputs:
+            if name not in self.proto.outputs:
                 raise CorruptPackage(
                     f"the program does not give the output {name!r} that its interface describes"
                 )
@@ -115,10 +116,11 @@ class Program:
         """The outputs for these inputs.
 
         ``inputs`` are arrays, or pictures (PIL, or uint8 arrays [H, W, 3] in RGB order) for image inputs.
-        ``mode`` is one of ``program``, ``fp32``, ``fp64``, ``stress`` (see :mod:`parity.mil.precision`). ``state``
-        is read and updated; without one, states start at zero and are forgotten. Outputs have their declared
-        element types; modes that do not round give floating-point outputs as computed. An image output is the
-        array [1, C, H, W] that the program computes, before Core ML makes 8-bit pixels of it.
+        ``mode`` is one of ``program``, ``fp32``, ``fp64``, ``stress`` (see :mod:`parity.mil.precision`).
+        ``state`` is read and updated; without one, states start at zero and are forgotten. Outputs have
+        their declared element types; modes that do not round give floating-point outputs as computed. An
+        image output is the array [1, C, H, W] that the program computes, before Core ML makes 8-bit pixels
+        of it.
         """
         run, env, block = self._prepare(inputs, mode, state)
         for _ in run.block(block, env):
@@ -158,7 +160,7 @@ class Program:
         if mode not in self._compiled:
             compiler = Compiler(self._package, precision)
             scope = {name: name for name in self._types}
-            self._compiled[mode] = compiler.block(self._block, dict(scope), dict(self._types))
+            self._compiled[mode] = compiler.block(self.proto, dict(scope), dict(self._types))
         return run, env, self._compiled[mode]
 
     def _finish(self, run: Run, env: Environment, block: Block, state: State | None) -> dict[str, Value]:
@@ -166,14 +168,14 @@ class Program:
         if state is not None:
             state.values = dict(run.state)
         results: dict[str, Value] = {}
-        for name, source in zip(self._block.outputs, block.outputs, strict=True):
+        for name, source in zip(self.proto.outputs, block.outputs, strict=True):
             value = fetch(source, env)
             results[name] = _out(value, self._output_types().get(name), run.precision)
         return results
 
     def _output_types(self) -> dict[str, TensorType | None]:
-        known = {o.name: declared_type(o.type) for op in self._block.operations for o in op.outputs}
-        return {name: known.get(name, self._types.get(name)) for name in self._block.outputs}
+        known = {o.name: declared_type(o.type) for op in self.proto.operations for o in op.outputs}
+        return {name: known.get(name, self._types.get(name)) for name in self.proto.outputs}
 
 
 def _plain(array: Array) -> Array:
@@ -204,7 +206,8 @@ def load(path: str | Path, function: str | None = None) -> Program:
     """Open an ``.mlpackage`` folder, or a bare ``.mlmodel`` file, and one function of it.
 
     Raises :class:`~parity.mil.errors.CorruptPackage` for a file that no converter wrote, and
-    :class:`~parity.mil.errors.UnsupportedOperator`, which names the operator, for one that cannot be evaluated.
+    :class:`~parity.mil.errors.UnsupportedOperator`, which names the operator, for one that cannot be
+    evaluated.
     """
     package = Package(path)
     kind = package.spec.WhichOneof("Type")

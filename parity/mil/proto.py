@@ -22,7 +22,8 @@ _ALIAS = "_parity_coreml_proto"
 def schema(name: str) -> Any:
     """The generated module ``name``, for example ``"Model_pb2"``.
 
-    If coremltools is already imported its own modules are used: protobuf refuses to register one schema twice.
+    If coremltools is already imported its own modules are used: protobuf refuses to register one schema
+    twice.
     """
     package = "coremltools.proto" if "coremltools.proto.Model_pb2" in sys.modules else _alias()
     return importlib.import_module(f"{package}.{name}")

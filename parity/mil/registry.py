@@ -1,9 +1,10 @@
-"""The operators that can be evaluated, each a small typed function, and those that cannot, each with the reason.
+"""The operators that can be evaluated, each a small typed function, and those that cannot, each with the
+reason.
 
-A function's parameters carry the names of the operator's inputs, and their annotations say in what form it wants
-them: ``Tensor``, ``int``, ``float``, ``bool``, ``str``, or lists of these. A first parameter called ``ctx``
-receives the :class:`~parity.mil.precision.Context`. The file that holds a function is named as the file of its
-definition in coremltools, so that the address of its documentation follows.
+A function's parameters carry the names of the operator's inputs, and their annotations say in what form it
+wants them: ``Tensor``, ``int``, ``float``, ``bool``, ``str``, or lists of these. A first parameter called
+``ctx`` receives the :class:`~parity.mil.precision.Context`. The file that holds a function is named as the
+file of its definition in coremltools, so that the address of its documentation follows.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ were compared and at least 99.5 % of them agree.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -36,10 +37,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("--whole", action="store_true", help="every test, not the sample")
     parser.add_argument("--suite", choices=[*SUITES, "all"], default="all")
-    parser.add_argument("--every", type=int, metavar="N", help="take one test in N (default 60, or 1 if whole)")
+    parser.add_argument(
+        "--every", type=int, metavar="N", help="take one test in N (default 60, or 1 if whole)"
+    )
     parser.add_argument("--report", type=Path, metavar="JSON", help="write what each test came to")
     parser.add_argument("-k", metavar="EXPRESSION", help="as for pytest")
     options = parser.parse_args()
+    if importlib.util.find_spec("scipy") is None:
+        parser.error("coremltools' operator tests need scipy: pip install scipy")
     os.environ.setdefault("PYMIL_TEST_TARGETS", "mlprogram")
     os.environ.setdefault("INCLUDE_MIL_FP32_UNIT_TESTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -47,7 +52,18 @@ def main() -> int:
     here = Path(__file__).parent
     arguments = [
         *("-c", str(here / "pytest.ini"), "--rootdir", str(here), "-p", "tests.conformance.plugin"),
-        *("-q", "--no-header", "-p", "no:cacheprovider", "--tb=no", "-W", "ignore"),
+        *(
+            "-q",
+            "-r",
+            "N",
+            "--no-header",
+            "-p",
+            "no:cacheprovider",
+            "--tb=short",
+            "--show-capture=no",
+            "-W",
+            "ignore",
+        ),
         f"--conformance-every={options.every or (1 if options.whole else 60)}",
         *([f"--conformance-report={options.report}"] if options.report else []),
         *(["-k", options.k] if options.k else []),

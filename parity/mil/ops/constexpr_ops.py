@@ -1,8 +1,8 @@
 """Compressed weights of iOS16 and iOS17: computed once, when a program is compiled.
 
 Four of the names returned in iOS18 with other inputs; one function serves both forms. In iOS16 the parameters
-are attributes, indices and masks are packed into bytes (least significant bit first) and ``shape`` says how many
-there are; in iOS18 they are inputs of sub-byte types that carry their own shape.
+are attributes, indices and masks are packed into bytes (least significant bit first) and ``shape`` says how
+many there are; in iOS18 they are inputs of sub-byte types that carry their own shape.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Selection by a condition, and lists of tensors. Loops and branches are the machine's own (``parity.mil.machine``).
+"""Selection by a condition, and lists of tensors. Loops and branches are the machine's own
+(``parity.mil.machine``).
 
-A list is a Python list with ``None`` where nothing has been written. Writing returns a new list, since a program
-may still use the old one.
+A list is a Python list with ``None`` where nothing has been written. Writing returns a new list, since a
+program may still use the old one.
 """
 
 from __future__ import annotations

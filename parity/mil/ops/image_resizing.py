@@ -145,13 +145,13 @@ def crop_resize(
     """Boxes cut out of images and resized bilinearly to one size.
 
     Up to iOS16 ``roi`` [N, 1, 4 or 5, 1, 1] holds an optional image index before the box, and the result is
-    [N, B, C, H, W]; in iOS17 ``boxes`` [N, 4] and ``box_indices`` replace it and the result is [N, C, H, W]. A box
-    may be inverted, which flips the crop. Normalised coordinates scale by the size less 1. Positions outside the
-    image read ``pad_value``.
+    [N, B, C, H, W]; in iOS17 ``boxes`` [N, 4] and ``box_indices`` replace it and the result is [N, C, H, W].
+    A box may be inverted, which flips the crop. Normalised coordinates scale by the size less 1. Positions
+    outside the image read ``pad_value``.
 
-    UNALIGN_CORNERS measures between pixel edges instead: it scales by the full size, and positions outside are
-    mirrored at the edges. Nothing documents that, so it is reported as an event; it is what explains the values
-    in the one test that coremltools ships.
+    UNALIGN_CORNERS measures between pixel edges instead: it scales by the full size, and positions outside
+    are mirrored at the edges. Nothing documents that, so it is reported as an event; it is what explains the
+    values in the one test that coremltools ships.
     """
     height, width = x.shape[-2:]
     images: list[int] | None

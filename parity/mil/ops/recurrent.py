@@ -1,9 +1,9 @@
 """Recurrent layers over x [T, N, I], as single operators.
 
-Traps. A ``reverse`` layer leaves its outputs in the order in which it computed them, last time step first; only
-the second half of a bidirectional LSTM is turned back. The activation called ``scaled_tanh`` is plain tanh.
-``clip`` limits the LSTM's cell state after its update, not the gates. A result without ``output_sequence`` keeps
-a first axis of size 1.
+Traps. A ``reverse`` layer leaves its outputs in the order in which it computed them, last time step first;
+only the second half of a bidirectional LSTM is turned back. The activation called ``scaled_tanh`` is plain
+tanh. ``clip`` limits the LSTM's cell state after its update, not the gates. A result without
+``output_sequence`` keeps a first axis of size 1.
 """
 
 from __future__ import annotations

@@ -193,12 +193,13 @@ def non_maximum_suppression(
     score_threshold: float | None = None,
     per_class_suppression: bool = False,
 ) -> tuple[Tensor, ...]:
-    """The best boxes that do not overlap a better one: boxes, scores, indices and, before iOS17, their number.
+    """The best boxes that do not overlap a better one: boxes, scores, indices and, before iOS17, their
+    number.
 
-    Boxes are (centre x, centre y, width, height). Up to iOS16 they lie as [N, B, 4] and scores as [N, B, K]; in
-    iOS17 as [N, 4, B] and [N, K, B], without ``score_threshold``. A box counts with the score of its best class,
-    and with ``per_class_suppression`` only boxes of one best class suppress each other. When no score reaches the
-    threshold the single best box is returned all the same. Unused places hold 0, and index -1.
+    Boxes are (centre x, centre y, width, height). Up to iOS16 they lie as [N, B, 4] and scores as [N, B, K];
+    in iOS17 as [N, 4, B] and [N, K, B], without ``score_threshold``. A box counts with the score of its best
+    class, and with ``per_class_suppression`` only boxes of one best class suppress each other. When no score
+    reaches the threshold the single best box is returned all the same. Unused places hold 0, and index -1.
     """
     channels_first = score_threshold is None
     if channels_first:
