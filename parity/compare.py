@@ -1,8 +1,9 @@
 """Judge what an artefact computed against what the oracle computed.
 
-`compare` measures (`parity.metrics`) and checks limits; `aggregate` takes the worst over many cases. Nothing passes
-by default: no limit, no element, another shape, another kind of dtype, NaN anywhere and a value that could not be
-measured are each a comparison that did not pass, with a reason. Imports numpy and the standard library only.
+`compare` measures (`parity.metrics`) and checks limits; `aggregate` takes the worst over many cases. Nothing
+passes by default: no limit, no element, another shape, another kind of dtype, NaN anywhere and a value that
+could not be measured are each a comparison that did not pass, with a reason. Imports numpy and the standard
+library only.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import numpy as np
 from parity.errors import ParityError
 from parity.metrics import (
     DECIDED,
+    EXACT_DB,
     METRICS,
     SUMMED,
     Array,
+    Metric,
     Nonfinite,
     Sense,
     Sums,
@@ -29,9 +32,25 @@ from parity.metrics import (
     measure,
     metric_named,
     pool,
+    register_metric,
     summed_metrics,
-    user_metric,
+    unravel,
 )
+
+__all__ = [
+    "EXACT_DB",
+    "METRICS",
+    "Aggregate",
+    "Check",
+    "Comparison",
+    "Metric",
+    "Nonfinite",
+    "Worst",
+    "WorstCase",
+    "aggregate",
+    "compare",
+    "register_metric",
+]
 
 State = Literal["pass", "fail", "error"]
 
@@ -42,7 +61,8 @@ _KINDS = {"b": "bool", "i": "integer", "u": "integer", "f": "float"}
 class Check:
     """One value against one limit. `passed` is derived: a value that is not finite never passes.
 
-    For a signed metric (`mean_signed`) `value` is the magnitude, so that `value <= limit` holds for any reader.
+    For a signed metric (`mean_signed`) `value` is the magnitude, so that `value <= limit` holds for any
+    reader.
     """
 
     metric: str
@@ -58,8 +78,8 @@ class Check:
     def __str__(self) -> str:
         unit = METRICS[self.metric].unit if self.metric in METRICS else ""
         suffix = " dB" if unit == "dB" else ""
-        if not math.isfinite(self.value):
-            return f"{self.metric} {self.value} is no measurement (limit {self.limit:.4g}{suffix})"
+        if math.isnan(self.value):
+            return f"{self.metric} was not measured (limit {self.limit:.4g}{suffix})"
         sign = {("max", True): "<=", ("max", False): ">", ("min", True): ">=", ("min", False): "<"}
         value, limit = _distinct(self.value, self.limit)
         return f"{self.metric} {value} {sign[self.sense, self.passed]} {limit}{suffix}"
@@ -78,10 +98,10 @@ class Worst:
 class Comparison:
     """The result of `compare`: what was measured, what was judged, and why it did not pass.
 
-    `error` says why the question could not be asked (no limit, no element, NaN in the oracle); `mismatch` says why
-    `got` cannot be measured against `want` (shape, dtype, non-finite elements). In both cases but "no limit" every
-    metric is NaN. `differing` counts the elements that differ by more than the `max_abs` limit (0 without one); it
-    is None unless a check failed.
+    `error` says why the question could not be asked (no limit, no element, NaN in the oracle); `mismatch`
+    says why `got` cannot be measured against `want` (shape, dtype, non-finite elements). In both cases but
+    "no limit" every metric is NaN. `differing` counts the elements that differ by more than the `max_abs`
+    limit (0 without one); it is None unless a check failed.
     """
 
     metrics: dict[str, float]
@@ -109,31 +129,29 @@ class Comparison:
     @property
     def reason(self) -> str:
         """Why it did not pass, in one line; empty if it passed."""
-        broken = [str(check) for check in self.checks if not check.passed]
-        where = (
-            f" at {self.worst.index}" if self.worst is not None and "max_abs" in _names(self.checks) else ""
-        )
-        return self.error or self.mismatch or (", ".join(broken) + where if broken else "")
+        broken = [check for check in self.checks if not check.passed]
+        text = ", ".join(map(str, broken))
+        if self.worst is not None and any(check.metric == "max_abs" for check in broken):
+            text += f" at {self.worst.index}"
+        return self.error or self.mismatch or text
 
     def __bool__(self) -> bool:
         return self.passed
 
     def __str__(self) -> str:
         if self.error or self.mismatch:
-            return (
-                f"not comparable: {self.error or self.mismatch}"
-                if self.mismatch
-                else f"not judged: {self.error}"
-            )
-        broken = sum(not check.passed for check in self.checks)
+            return f"not judged: {self.reason}"
+        held = sum(check.passed for check in self.checks)
+        total = len(self.checks)
         lines = [
-            f"{broken} of {len(self.checks)} limits broken" if broken else f"{len(self.checks)} limits held"
+            f"{held} of {total} limits held" if held == total else f"{total - held} of {total} limits broken"
         ]
         lines += [f"  {'ok    ' if check.passed else 'BROKEN'} {check}" for check in self.checks]
         if self.worst is not None:
             got, want = _distinct(self.worst.got, self.worst.want)
             lines.append(
-                f"  greatest difference {self.metrics['max_abs']:.4g} at {self.worst.index}: got {got}, want {want}"
+                f"  greatest difference {self.metrics['max_abs']:.4g} at {self.worst.index}: "
+                f"got {got}, want {want}"
             )
         if self.differing is not None:
             allowed = next((c.limit for c in self.checks if c.metric == "max_abs"), 0.0)
@@ -154,15 +172,18 @@ def compare(
 ) -> Comparison:
     """Compare the output of an artefact with that of the oracle, in float64, and check each named limit.
 
-    `got` and `want`: real arrays of one and the same shape; nothing is broadcast, squeezed or permuted. Floats
-    compare with floats, integers with integers, bool with bool, of any width. `limits` are metric names (`METRICS`):
-    `compare(got, want, cosine=0.99, max_abs=1e-3)`; the sense of each comes from its metric. Decisions (`top1` ...)
-    are taken along `axis`. `also` names decisions or registered metrics to measure without judging.
+    `got` and `want`: real arrays of one and the same shape; nothing is broadcast, squeezed or permuted.
+    Floats compare with floats, integers with integers, bool with bool, of any width. `limits` are metric
+    names (`METRICS`): `compare(got, want, cosine=0.99, max_abs=1e-3)`; the sense of each comes from its
+    metric. Decisions (`top1` ...) are taken along `axis`. `also` names decisions or registered metrics to
+    measure without judging.
 
-    Non-finite elements: an infinity of the same sign at the same place in both is permitted, left out of every sum
-    and counted in `nonfinite`; any other makes every metric NaN. NaN in `want` is an error of the oracle.
+    Non-finite elements: an infinity of the same sign at the same place in both is permitted, left out of
+    every sum and counted in `nonfinite`; any other makes every metric NaN. NaN in `want` is an error of the
+    oracle.
 
-    Raises ParityError for an unknown metric, a limit that is not a finite number, or an argument that is no array.
+    Raises ParityError for an unknown metric, a limit that is not a finite number, or an argument that is no
+    array.
     """
     also = tuple(also)
     for name in (*limits, *also):
@@ -189,8 +210,8 @@ def compare(
         error = f"want has {bad.want_nan:,} NaN: the oracle itself is not defined there"
     elif bad.refused:
         mismatch = (
-            f"{bad.refused:,} of {got.size:,} elements are not finite in one and not the same in the other, the first "
-            f"at {bad.first}: got {got[bad.first].item()!r}, want {want[bad.first].item()!r}"
+            f"{bad.refused:,} of {got.size:,} elements are not finite and not the same, the first at "
+            f"{bad.first}: got {got[bad.first].item()!r}, want {want[bad.first].item()!r}"
         )
     elif found.sums.count == 0:
         error = f"no finite elements to compare: all {got.size:,} are infinite"
@@ -200,11 +221,10 @@ def compare(
     values = summed_metrics(found.sums, found.max_rel)
     if not names.keys().isdisjoint(DECIDED):
         values |= {k: v for k, v in decided_metrics(got, want, axis).items() if k in names}
-    values |= {name: user_metric(METRICS[name], got, want) for name in names if METRICS[name].fn is not None}
+    values |= {name: _registered(METRICS[name], got, want) for name in names if METRICS[name].fn is not None}
     checks = _checks(values, bounds)
     failed = not all(check.passed for check in checks)
-    at = np.unravel_index(found.worst, got.shape) if got.shape else ()
-    index = tuple(int(i) for i in at)
+    index = unravel(found.worst, got.shape)
     return Comparison(
         metrics=values,
         checks=checks,
@@ -231,8 +251,8 @@ class Aggregate:
     """Many comparisons of one output. Passes only if there is one and each passed.
 
     `worst`: for each metric the worst case; a case that lacks the metric or measured NaN is the worst of all.
-    `pooled`: the summed metrics over the elements of all cases together; NaN if any case was not measured. `max_abs`
-    and `max_rel` are those of the worst case. `failed`: the cases that did not pass, in order.
+    `pooled`: the summed metrics over the elements of all cases together; NaN if any case was not measured.
+    `max_abs` and `max_rel` are those of the worst case. `failed`: the cases that did not pass, in order.
     """
 
     cases: int
@@ -250,7 +270,7 @@ class Aggregate:
 
 
 def aggregate(comparisons: Mapping[str, Comparison]) -> Aggregate:
-    """Reduce the comparisons of one output, by case id, to its worst case; a mean alone would hide one bad frame."""
+    """Reduce the comparisons of one output, by case id, to the worst: a mean would hide one bad frame."""
     failed = tuple(case for case, comparison in comparisons.items() if not comparison.passed)
     names = dict.fromkeys(name for comparison in comparisons.values() for name in comparison.metrics)
     worst = {}
@@ -278,7 +298,7 @@ def _badness(name: str, value: float) -> float:
 
 
 def _limit(name: str, value: object) -> float:
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value):
+    if not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value):
         return float(value)
     raise ParityError(
         f"compare: the limit {name}={value!r} is not a finite number: nothing can be judged by it"
@@ -302,6 +322,16 @@ def _refused(array: Array, role: str) -> str:
     if array.dtype.itemsize > 8:
         return f"dtype of {role} is {array.dtype}: wider than the float64 of the comparison"
     return ""
+
+
+def _registered(metric: Metric, got: Array, want: Array) -> float:
+    assert metric.fn is not None
+    try:
+        return float(metric.fn(got, want))
+    except Exception as error:
+        raise ParityError(
+            f"compare: the metric {metric.name!r} raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _checks(values: Mapping[str, float], bounds: Mapping[str, float]) -> tuple[Check, ...]:
@@ -331,14 +361,10 @@ def _unmeasured(
     )
 
 
-def _names(checks: Iterable[Check]) -> set[str]:
-    return {check.metric for check in checks if not check.passed}
-
-
 def _distinct(one: float, other: float) -> tuple[str, str]:
     """Both in as many digits as it takes to tell them apart, at least 4."""
     for digits in range(4, 18):
         texts = f"{one:.{digits}g}", f"{other:.{digits}g}"
         if one == other or texts[0] != texts[1]:
-            break
-    return texts
+            return texts
+    return str(one), str(other)  # integers beyond 2**53

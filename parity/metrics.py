@@ -23,14 +23,15 @@ Array = npt.NDArray[Any]
 Sense = Literal["max", "min"]
 
 EXACT_DB = 400.0
-"""Decibels reported when no element differs; every value in dB is clipped to +-EXACT_DB so that JSON stays finite.
+"""Decibels that stand for equality. Any difference is clipped to -EXACT_DB .. EXACT_DB - 1, so every value
+is finite and a limit of EXACT_DB holds for equal outputs alone.
 
-The smallest relative error that float64 can hold is 2**-53 (319 dB) in each element, or 393 dB when one element
-of 25 million has it, so a measured error does not reach the cap in practice.
+The smallest relative error that float64 can hold is 2**-53 (319 dB) in each element, or 393 dB in one of 25
+million; only differences around denormal elements lie beyond.
 """
 
-# Three float64 buffers of this length take 192 KiB of L2; OpenBLAS starts threads for a dot product above 10 000
-# elements, which would make the sums depend on the number of cores.
+# Three float64 buffers of this length take 192 KiB of L2; OpenBLAS starts threads for a dot product above 10
+# 000 elements, which would make the sums depend on the number of cores.
 BLOCK = 8192
 
 
@@ -38,8 +39,8 @@ BLOCK = 8192
 class Metric:
     """One number that can be measured between `got` (the artefact) and `want` (the oracle).
 
-    `sense` says on which side a limit lies: "max" (value <= limit) or "min" (value >= limit). `fn` is None for the
-    built-in metrics, which are measured together. `signed` metrics are judged by their magnitude.
+    `sense` says on which side a limit lies: "max" (value <= limit) or "min" (value >= limit). `fn` is None
+    for the built-in metrics, which are measured together. `signed` metrics are judged by their magnitude.
     """
 
     name: str
@@ -59,8 +60,9 @@ _SUMMED = (
         "max_rel",
         "max",
         "ratio",
-        "Largest |got - want| / max(|want|, floor) of any element, where floor is the rms of want: elements smaller "
-        "than the output's typical size are judged against that size, so that noise around zero does not explode.",
+        "Largest |got - want| / max(|want|, floor) of any element, where floor is the rms of want: elements "
+        "smaller than the output's typical size are judged against that size, so that noise around zero does "
+        "not explode.",
     ),
     Metric("mean_abs", "max", "output", "Mean absolute difference."),
     Metric("rms", "max", "output", "Root of the mean squared difference."),
@@ -69,21 +71,23 @@ _SUMMED = (
         "mean_signed",
         "max",
         "output",
-        "Mean of got - want (bias): rounding noise averages out, a wrong zero point does not. A limit judges its size.",
+        "Mean of got - want (bias): rounding noise averages out, a wrong zero point does not. A limit judges "
+        "its magnitude.",
         signed=True,
     ),
     Metric(
         "cosine",
         "min",
         "ratio",
-        "Cosine of the angle between the flattened outputs; blind to scale. 1 when both are exactly zero, 0 when "
-        "only one is; a single element shows nothing but its sign.",
+        "Cosine of the angle between the flattened outputs; blind to scale. 1 when both are exactly zero, 0 "
+        "when only one is; a single element shows nothing but its sign.",
     ),
     Metric(
         "sqnr",
         "min",
         "dB",
-        f"Signal to quantisation noise: 10 log10(sum want^2 / sum (got - want)^2). {EXACT_DB:g} dB means equal.",
+        "Signal to quantisation noise: 10 log10(sum want^2 / sum (got - want)^2). "
+        f"{EXACT_DB:g} dB means equal.",
     ),
     Metric(
         "psnr",
@@ -103,16 +107,16 @@ _DECIDED = (
         "top5",
         "min",
         "share",
-        "Share of rows where the best class of want is among the five best of got; of tied classes the first is "
-        "better. Needs more than five classes.",
+        "Share of rows where the best class of want is among the five best of got; of tied classes the first "
+        "is better. Needs more than five classes.",
     ),
     Metric("decision_flips", "max", "rows", "Number of rows whose best class changed."),
     Metric(
         "flip_margin",
         "max",
         "output",
-        "Over the rows whose best class changed, the largest lead in want of the lost class over the class that got "
-        "chose: 0 when nothing changed, or only between classes tied in want.",
+        "Over the rows whose best class changed, the largest lead in want of the lost class over the class "
+        "that got chose: 0 when nothing changed, or only between classes tied in want.",
     ),
 )
 SUMMED = tuple(metric.name for metric in _SUMMED)
@@ -127,8 +131,8 @@ def register_metric(
 ) -> Metric:
     """Add a metric `fn(got, want) -> float` that a limit may then name.
 
-    `fn` sees the two arrays as given, of equal shape, with no non-finite element but infinities of the same sign at
-    the same place. A result that is not finite fails its check. A name cannot be taken twice.
+    `fn` sees the two arrays as given, of equal shape, with no non-finite element but infinities of the same
+    sign at the same place. A result that is not finite fails its check. A name cannot be taken twice.
     """
     if not name.isidentifier() or name in {"axis", "also", "got", "want"}:
         raise ParityError(
@@ -157,8 +161,9 @@ def metric_named(name: str) -> Metric:
 class Nonfinite:
     """Counts of elements that are not finite.
 
-    `permitted`: infinities of one sign at the same place in both (an attention mask, say); they are left out of
-    every sum. `refused`: all others, NaN in both at the same place included; `first` is the index of the first.
+    `permitted`: infinities of one sign at the same place in both (an attention mask, say); they are left out
+    of every sum. `refused`: all others, NaN in both at the same place included; `first` is the index of the
+    first.
     """
 
     got_nan: int = 0
@@ -174,8 +179,8 @@ class Nonfinite:
 class Sums:
     """Sums over the finite elements, enough to pool cases.
 
-    Scaled by powers of two so that squares of huge or tiny values neither overflow nor vanish: the true `want2` is
-    `want2 * 4**want_exp`, the true `abs` is `abs * 2**error_exp`, and so on.
+    Scaled by powers of two so that squares of huge or tiny values neither overflow nor vanish: the true
+    `want2` is `want2 * 4**want_exp`, the true `abs` is `abs * 2**error_exp`, and so on.
     """
 
     count: int
@@ -211,7 +216,7 @@ class _Scan:
 
     exps: tuple[int, int, int] = (0, 0, 0)
     # got2, want2, cross, error2, signed, abs
-    sums: list[tuple[float, ...]] = field(default_factory=list)
+    rows: list[tuple[float, ...]] = field(default_factory=list)
     # start, length, largest |difference|
     blocks: list[tuple[int, int, float]] = field(default_factory=list)
     got_peak: float = 0.0
@@ -260,7 +265,7 @@ def _blocks(
 
 
 def _without_nonfinite(a: Array, b: Array, error: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """Copies with every non-finite place set to zero in all three, and the masks of permitted and refused places."""
+    """Copies with zero in all three where one is not finite, and the masks of permitted and refused."""
     permitted = np.isinf(a) & (a == b)
     refused = ~(np.isfinite(a) & np.isfinite(b) | permitted)
     out = permitted | refused
@@ -297,24 +302,22 @@ def _scan(got: Array, want: Array, exps: tuple[int, int, int] = (0, 0, 0)) -> _S
         if peak > scan.peak:
             scan.peak, scan.worst = peak, start + int(error.argmax())
         row.append(float(np.abs(scaled, out=scaled).dot(one)) if any(exps) else float(error.dot(one)))
-        scan.sums.append(tuple(row))
+        scan.rows.append(tuple(row))
         scan.blocks.append((start, a.size, peak))
         start += a.size
     return scan
 
 
 def _exponent(peak: float) -> int:
-    """0 while squares of `peak`, their sums and products of two sums are safe in float64; else its exponent."""
-    if peak == 0.0 or 2.0**-200 <= peak <= 2.0**200 or math.isinf(peak):
-        return 0
-    return math.frexp(peak)[1]
+    """0 while squares of `peak`, their sums and products of two sums fit float64; else its exponent."""
+    return 0 if 2.0**-200 <= peak <= 2.0**200 else math.frexp(peak)[1]
 
 
 def _max_rel(got: Array, want: Array, scan: _Scan, floor: float) -> float:
     """The largest |got - want| / max(|want|, floor).
 
-    The floor is known only after the pass. A block's largest difference over the floor bounds its ratio from above,
-    so only the blocks that may hold the maximum are read again, the likeliest first.
+    The floor is known only after the pass. A block's largest difference over the floor bounds its ratio from
+    above, so only the blocks that may hold the maximum are read again, the likeliest first.
     """
     if scan.peak == 0.0:
         return 0.0
@@ -344,16 +347,15 @@ def measure(got: Array, want: Array) -> Measurement:
         exps = (_exponent(peaks[0]), _exponent(peaks[1]), _exponent(peaks[2]))
         if any(exps):
             scan = _scan(got, want, exps)
-        nonfinite = Nonfinite(
-            *scan.counts,
-            first=None if scan.first < 0 else _unravel(scan.first, got.shape),
-        )
+        first = None if scan.first < 0 else unravel(scan.first, got.shape)
+        got_nan, got_inf, want_nan, want_inf, permitted, refused = scan.counts
+        nonfinite = Nonfinite(got_nan, got_inf, want_nan, want_inf, permitted, refused, first)
         # Blocks are summed in float64 by BLAS; across blocks fsum rounds once.
-        totals = [
-            math.fsum(column) if _finite(column) else sum(column) for column in zip(*scan.sums, strict=True)
-        ]
-        count = int(got.size) - nonfinite.permitted - nonfinite.refused
-        sums = Sums(count, *totals, scan.peak, scan.low, scan.high, *exps)
+        got2, want2, cross, error2, signed, total = (
+            _total(column) for column in zip(*scan.rows, strict=True)
+        )
+        count = int(got.size) - permitted - refused
+        sums = Sums(count, got2, want2, cross, error2, signed, total, scan.peak, scan.low, scan.high, *exps)
         max_rel = math.nan
         if count and not nonfinite.refused:
             max_rel = _max_rel(got, want, scan, _ldexp(math.sqrt(sums.want2 / count), exps[1]))
@@ -361,7 +363,7 @@ def measure(got: Array, want: Array) -> Measurement:
 
 
 def difference_count(got: Array, want: Array, threshold: float) -> int:
-    """How many elements differ by more than `threshold`, those that are the same infinity in both left out."""
+    """How many elements differ by more than `threshold`; the same infinity in both does not differ."""
     with np.errstate(all="ignore"):
         return sum(int((np.abs(error) > threshold).sum()) for _, _, error in _blocks(got, want))
 
@@ -394,21 +396,24 @@ def summed_metrics(sums: Sums, max_rel: float) -> dict[str, float]:
 
 
 def _decibel(sums: Sums, signal: float, signal_exp: int, error: float) -> float:
-    """20 log10 of signal over error, both amplitudes, clipped to +-EXACT_DB."""
+    """20 log10 of signal over error, both amplitudes, clipped so that only equality reaches EXACT_DB."""
     if sums.peak == 0.0:
         return EXACT_DB
     if signal == 0.0:
         return -EXACT_DB
-    if not math.isfinite(error):
+    if math.isinf(error):
         return math.nan
     ratio = math.log10(signal) - math.log10(error) + math.log10(2) * (signal_exp - sums.error_exp)
-    return max(-EXACT_DB, min(EXACT_DB, 20 * ratio))
+    return max(-EXACT_DB, min(EXACT_DB - 1, 20 * ratio))
 
 
 def pool(parts: Iterable[Sums]) -> Sums:
     """The sums over all elements of several cases, on the largest of their scales."""
     parts = list(parts)
-    g, w, e = (max(getattr(p, name) for p in parts) for name in ("got_exp", "want_exp", "error_exp"))
+    # A part that is all zero has exponent 0, which must not swallow tiny ones.
+    g = max((p.got_exp for p in parts if p.got2), default=0)
+    w = max((p.want_exp for p in parts if p.want2), default=0)
+    e = max((p.error_exp for p in parts if p.error2), default=0)
     return Sums(
         count=sum(p.count for p in parts),
         got2=_total(_ldexp(p.got2, 2 * (p.got_exp - g)) for p in parts),
@@ -429,9 +434,10 @@ def pool(parts: Iterable[Sums]) -> Sums:
 def decided_metrics(got: Array, want: Array, axis: int) -> dict[str, float]:
     """The DECIDED metrics, in order, for class scores along `axis`; a row is what the other axes select.
 
-    Scores are ranked in each array's own dtype; of equal scores the one with the lower index ranks first, so a tie
-    that rounding makes in `got` may flip a decision: `flip_margin` says how much that decision was worth.
-    NaN where nothing is decided: fewer than 2 classes (`top5`: fewer than 6, of which five would always agree).
+    Scores are ranked in each array's own dtype; of equal scores the one with the lower index ranks first, so
+    a tie that rounding makes in `got` may flip a decision: `flip_margin` says how much that decision was
+    worth. NaN where nothing is decided: fewer than 2 classes (`top5`: fewer than 6, of which five would
+    always agree).
     """
     if got.ndim == 0:
         return dict.fromkeys(DECIDED, math.nan)
@@ -456,21 +462,16 @@ def decided_metrics(got: Array, want: Array, axis: int) -> dict[str, float]:
         index = np.arange(classes).reshape([-1 if a == axis % got.ndim else 1 for a in range(got.ndim)])
         rank = ((got > score) | ((got == score) & (index < best_want))).sum(axis)
         top5 = int((rank < 5).sum()) / rows
-    return {"top1": 1.0 - flips / rows, "top5": top5, "decision_flips": float(flips), "flip_margin": margin}
+    return {
+        "top1": (rows - flips) / rows,
+        "top5": top5,
+        "decision_flips": float(flips),
+        "flip_margin": margin,
+    }
 
 
-def user_metric(metric: Metric, got: Array, want: Array) -> float:
-    """The value of a registered metric, as a plain float; what it raises or returns else is a ParityError."""
-    assert metric.fn is not None
-    try:
-        return float(metric.fn(got, want))
-    except Exception as error:
-        raise ParityError(
-            f"compare: the metric {metric.name!r} raised {type(error).__name__}: {error}"
-        ) from error
-
-
-def _unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+def unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The index of a flat C-order position."""
     return tuple(int(i) for i in np.unravel_index(flat, shape)) if shape else ()
 
 
@@ -481,10 +482,6 @@ def _ldexp(value: float, exponent: int) -> float:
         return math.copysign(math.inf, value)
 
 
-def _finite(values: Iterable[float]) -> bool:
-    return all(map(math.isfinite, values))
-
-
 def _total(values: Iterable[float]) -> float:
     values = list(values)
-    return math.fsum(values) if _finite(values) else sum(values)
+    return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
