@@ -1,0 +1,55 @@
+"""pytest-parity: does every exported file still compute what the PyTorch model computes?
+
+Importing this package is cheap: no converter, no runtime and no torch. The public names load when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from parity.errors import ConfigError, ParityError
+
+if TYPE_CHECKING:
+    from parity.compare import Comparison, compare, register_metric
+    from parity.plan import Cell, Plan
+    from parity.record import RunRecord
+    from parity.report import render
+    from parity.targets import register_target
+    from parity.targets.base import Target
+
+_HOMES = {
+    "Cell": "parity.plan",
+    "Comparison": "parity.compare",
+    "Plan": "parity.plan",
+    "RunRecord": "parity.record",
+    "Target": "parity.targets.base",
+    "compare": "parity.compare",
+    "register_metric": "parity.compare",
+    "register_target": "parity.targets",
+    "render": "parity.report",
+}
+
+__all__ = [
+    "Cell",
+    "Comparison",
+    "ConfigError",
+    "ParityError",
+    "Plan",
+    "RunRecord",
+    "Target",
+    "compare",
+    "register_metric",
+    "register_target",
+    "render",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'parity' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -92,7 +92,9 @@ class Store:
         if url is None:
             return cls(default_root())
         if "://" in url and not url.startswith("file://"):
-            raise ParityError(f"cache {url!r}: only a folder or a file:// URL can be used; mount or sync the remote one")
+            raise ParityError(
+                f"cache {url!r}: only a folder or a file:// URL can be used; mount or sync the remote one"
+            )
         return cls((base / Path(url.removeprefix("file://")).expanduser()).resolve())
 
     def get(self, key: str) -> Entry | None:
@@ -165,11 +167,18 @@ class Store:
             notes = dict(builder(work))
             seconds = time.monotonic() - start
             files = [
-                [path.relative_to(work).as_posix(), path.stat().st_size, sha256_file(path)]
+                (path.relative_to(work).as_posix(), path.stat().st_size, sha256_file(path))
                 for path in sorted(work.rglob("*"))
                 if path.is_file()
             ]
-            manifest = {"key": key, "name": name, "files": files, "notes": notes, "seconds": seconds, "spec": spec}
+            manifest = {
+                "key": key,
+                "name": name,
+                "files": files,
+                "notes": notes,
+                "seconds": seconds,
+                "spec": spec,
+            }
             _write(work / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False) + "\n")
             if damaged:
                 final.replace(tmp / f"{key}.old{uuid.uuid4().hex[:8]}")
@@ -178,8 +187,7 @@ class Store:
             for left in tmp.glob(f"{key}.*"):
                 shutil.rmtree(left, ignore_errors=True)
         self._remember(name, key, spec)
-        entry = Entry(key, final, tuple((p, n, h) for p, n, h in files), notes, seconds, built=True, damaged=damaged)
-        return entry
+        return Entry(key, final, tuple(files), notes, seconds, built=True, damaged=damaged)
 
     def lock(self, key: str) -> filelock.BaseFileLock:
         (self.root / "locks").mkdir(parents=True, exist_ok=True)
@@ -212,6 +220,12 @@ class Store:
         except FileExistsError:
             return False
         return True
+
+    def end(self, run: str) -> None:
+        """Forget what the run `run` told its workers."""
+        shutil.rmtree(self.root / "runs" / run, ignore_errors=True)
+        for lock in (self.root / "locks").glob(f"run-{run[:40]}-*.lock"):
+            lock.unlink(missing_ok=True)
 
     # Explaining and bounding.
 

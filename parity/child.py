@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from parity import wire
@@ -67,7 +68,10 @@ def _call(request: dict[str, Any]) -> dict[str, Any]:
     except BaseException as error:
         traceback.print_exc()
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return {"event": "error", "message": f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500]}
+        return {
+            "event": "error",
+            "message": f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500],
+        }
 
 
 def main() -> None:
@@ -80,8 +84,7 @@ def main() -> None:
     faulthandler.enable()
     _end_with_parent()
     with contextlib.suppress(OSError):  # let the kernel end a child, not the session, when memory runs out
-        with open("/proc/self/oom_score_adj", "w") as score:
-            score.write("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
     def read(count: int) -> bytes:
         data = requests.read(count)

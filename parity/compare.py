@@ -143,15 +143,12 @@ class Comparison:
             return f"not judged: {self.reason}"
         held = sum(check.passed for check in self.checks)
         total = len(self.checks)
-        lines = [
-            f"{held} of {total} limits held" if held == total else f"{total - held} of {total} limits broken"
-        ]
+        lines = [f"{held} of {total} limits held" if held == total else f"{total - held} of {total} limits broken"]
         lines += [f"  {'ok    ' if check.passed else 'BROKEN'} {check}" for check in self.checks]
         if self.worst is not None:
             got, want = _distinct(self.worst.got, self.worst.want)
             lines.append(
-                f"  greatest difference {self.metrics['max_abs']:.4g} at {self.worst.index}: "
-                f"got {got}, want {want}"
+                f"  greatest difference {self.metrics['max_abs']:.4g} at {self.worst.index}: got {got}, want {want}"
             )
         if self.differing is not None:
             allowed = next((c.limit for c in self.checks if c.metric == "max_abs"), 0.0)
@@ -161,15 +158,11 @@ class Comparison:
                 + (f" by more than {allowed:.4g}" if allowed > 0 else "")
             )
         if self.nonfinite.permitted:
-            lines.append(
-                f"  {self.nonfinite.permitted:,} elements are the same infinity in both and left out"
-            )
+            lines.append(f"  {self.nonfinite.permitted:,} elements are the same infinity in both and left out")
         return "\n".join(lines)
 
 
-def compare(
-    got: Array, want: Array, *, axis: int = -1, also: Iterable[str] = (), **limits: float
-) -> Comparison:
+def compare(got: Array, want: Array, *, axis: int = -1, also: Iterable[str] = (), **limits: float) -> Comparison:
     """Compare the output of an artefact with that of the oracle, in float64, and check each named limit.
 
     `got` and `want`: real arrays of one and the same shape; nothing is broadcast, squeezed or permuted.
@@ -300,16 +293,12 @@ def _badness(name: str, value: float) -> float:
 def _limit(name: str, value: object) -> float:
     if not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value):
         return float(value)
-    raise ParityError(
-        f"compare: the limit {name}={value!r} is not a finite number: nothing can be judged by it"
-    )
+    raise ParityError(f"compare: the limit {name}={value!r} is not a finite number: nothing can be judged by it")
 
 
 def _array(value: object, role: str) -> Array:
     if isinstance(value, np.ma.MaskedArray):
-        raise ParityError(
-            f"compare: {role} is a masked array, which hides elements: pass its .data or .filled(...)"
-        )
+        raise ParityError(f"compare: {role} is a masked array, which hides elements: pass its .data or .filled(...)")
     if not isinstance(value, (np.ndarray, np.generic, bool, int, float)):
         raise ParityError(f"compare: {role} is {type(value).__name__}, not a numpy array: convert it first")
     return np.asarray(value)
@@ -329,9 +318,7 @@ def _registered(metric: Metric, got: Array, want: Array) -> float:
     try:
         return float(metric.fn(got, want))
     except Exception as error:
-        raise ParityError(
-            f"compare: the metric {metric.name!r} raised {type(error).__name__}: {error}"
-        ) from error
+        raise ParityError(f"compare: the metric {metric.name!r} raised {type(error).__name__}: {error}") from error
 
 
 def _checks(values: Mapping[str, float], bounds: Mapping[str, float]) -> tuple[Check, ...]:

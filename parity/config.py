@@ -135,7 +135,9 @@ class _Table:
             return None
         bad = any(isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in value)
         if bad or (count is not None and len(value) != count):
-            raise self.error(key, f"expected a list of {count or ''} numbers".replace("  ", " ") + f", found {value!r:.40}")
+            raise self.error(
+                key, f"expected a list of {count or ''} numbers".replace("  ", " ") + f", found {value!r:.40}"
+            )
         return tuple(float(v) for v in value)
 
     def done(self) -> None:
@@ -163,7 +165,7 @@ class _Reader:
         text = table.take(key, str)
         if text is None:
             return None
-        path = (self.root / text).resolve()
+        path: Path = (self.root / text).resolve()
         if not path.exists():
             raise table.error(key, f"{text!r}: no such {kind}")
         return path
@@ -217,7 +219,7 @@ class _Reader:
             raise t.error(None, str(error)) from None
         factory = t.take("factory", str)
         if factory is None:
-            raise t.error(None, f"model {name!r} needs factory = \"package.module:function\"")
+            raise t.error(None, f'model {name!r} needs factory = "package.module:function"')
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", factory):
             raise t.error("factory", f"{factory!r} is not of the form 'package.module:function'")
         inputs = tuple(self.input(t, i, v) for i, v in enumerate(t.take("inputs", list, [])))
@@ -286,7 +288,10 @@ class _Reader:
         name, kind = self.name(e), e.take("kind", str, "dense")
         if kind not in get_args(OutputKind):
             kinds = get_args(OutputKind)
-            raise e.error(None, f"output {name!r}: unknown kind {kind!r}{did_you_mean(kind, kinds)}; known: {', '.join(kinds)}")
+            raise e.error(
+                None,
+                f"output {name!r}: unknown kind {kind!r}{did_you_mean(kind, kinds)}; known: {', '.join(kinds)}",
+            )
         labels: tuple[str, ...] = ()
         if isinstance(e.data.get("labels"), str):
             file = self.existing(e, "labels", "file")
@@ -344,7 +349,7 @@ class _Reader:
         file = self.existing(e, "path")
         if file is None:
             raise e.error(None, "needs path = ...")
-        names = {}
+        names: dict[str, dict[str, TensorName]] = {}
         for side in ("inputs", "outputs"):
             names[side] = {}
             for key, entry in e.take(side, dict, {}).items():

@@ -81,7 +81,13 @@ class Contract:
 
     def is_batch(self, dim: str) -> bool:
         """Whether `dim` is the leading dimension of every input that has it."""
-        return all(i.shape[0] == dim for i in self.inputs if dim in i.shape) and dim in ("batch", "b", "n", "N", "B")
+        return all(i.shape[0] == dim for i in self.inputs if dim in i.shape) and dim in (
+            "batch",
+            "b",
+            "n",
+            "N",
+            "B",
+        )
 
     def example(self) -> dict[str, int]:
         return {name: values[0] for name, values in self.sizes().items()}

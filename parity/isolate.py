@@ -26,6 +26,14 @@ from parity import wire
 from parity.errors import ParityError
 
 LOG_TAIL = 4000  # characters of a child's log that a failure carries
+_SIGNALS = {
+    "SIGSEGV": "segmentation fault",
+    "SIGABRT": "abort",
+    "SIGKILL": "killed: out of memory, or by hand",
+    "SIGBUS": "bus error",
+    "SIGILL": "illegal instruction",
+    "SIGFPE": "arithmetic fault",
+}
 _POLL = 0.05  # seconds between looks at memory and clock
 
 
@@ -67,7 +75,7 @@ class Child:
         self.name, self.python, self.root, self.threads = name, python, root, threads
         self.calls = 0
         self.stage = ""
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -95,7 +103,7 @@ class Child:
         function: str,
         arguments: Mapping[str, Any] | None = None,
         *,
-        budget: Budget = Budget(),  # noqa: B008  (frozen)
+        budget: Budget = Budget(),
         stage: str = "run",
         on_stage: Callable[[str], None] | None = None,
     ) -> Any:
@@ -109,9 +117,7 @@ class Child:
                 raise
             return self._call(request, budget, stage, on_stage)
 
-    def _call(
-        self, request: dict[str, Any], budget: Budget, stage: str, on_stage: Callable[[str], None] | None
-    ) -> Any:
+    def _call(self, request: dict[str, Any], budget: Budget, stage: str, on_stage: Callable[[str], None] | None) -> Any:
         if not self.alive:
             self.start()
         assert self._process and self._process.stdin and self._process.stdout
@@ -162,9 +168,7 @@ class Child:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
-        meaning = {"SIGSEGV": "segmentation fault", "SIGABRT": "abort", "SIGKILL": "killed: out of memory, or by hand",
-                   "SIGBUS": "bus error", "SIGILL": "illegal instruction", "SIGFPE": "arithmetic fault"}.get(name)  # fmt: skip
-        return f"{name} ({meaning})" if meaning else name
+        return f"{name} ({_SIGNALS[name]})" if name in _SIGNALS else name
 
     def _tail(self, start: int) -> str:
         self._log.seek(0, os.SEEK_END)
@@ -244,7 +248,7 @@ class _Clock:
 class Children:
     """The warm children of one session, one a family of tools, started when first needed."""
 
-    def __init__(self, root: Path | None = None, budget: Budget = Budget(), threads: int = 1):  # noqa: B008
+    def __init__(self, root: Path | None = None, budget: Budget = Budget(), threads: int = 1):
         self.root, self.budget, self.threads = root, budget, threads
         self._children: dict[tuple[str, str], Child] = {}
 

@@ -34,7 +34,7 @@ class Limit:
 # Cosine and accuracy drop are the release thresholds that mobile export guides state. The others are orders of
 # magnitude: what each precision costs on trained networks, with room. A project sets its own beside or over them.
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
-    "default": {"top1_drop": 0.05},
+    "default": {"flex_ops": 0.0},
     "fp32": {"cosine": 0.99, "rel_rms": 1e-4, "sqnr": 80.0, "top1": 1.0, "top1_drop": 0.0},
     "fp16": {"cosine": 0.95, "rel_rms": 2e-2, "sqnr": 34.0, "top1": 0.98, "top1_drop": 0.01},
     "dynamic": {"cosine": 0.95, "rel_rms": 0.15, "sqnr": 16.0, "top1": 0.95, "top1_drop": 0.02},
@@ -56,7 +56,12 @@ def scopes(cell: Cell) -> tuple[str, ...]:
 
 def default_rules() -> tuple[Rule, ...]:
     return tuple(
-        Rule(scope, metric, value, source=f"built-in default for {scope}" if scope != "default" else "built-in default")
+        Rule(
+            scope,
+            metric,
+            value,
+            source=f"built-in default for {scope}" if scope != "default" else "built-in default",
+        )
         for scope, metrics in DEFAULTS.items()
         for metric, value in metrics.items()
     )

@@ -86,8 +86,7 @@ _SUMMED = (
         "sqnr",
         "min",
         "dB",
-        "Signal to quantisation noise: 10 log10(sum want^2 / sum (got - want)^2). "
-        f"{EXACT_DB:g} dB means equal.",
+        f"Signal to quantisation noise: 10 log10(sum want^2 / sum (got - want)^2). {EXACT_DB:g} dB means equal.",
     ),
     Metric(
         "psnr",
@@ -135,15 +134,11 @@ def register_metric(
     sign at the same place. A result that is not finite fails its check. A name cannot be taken twice.
     """
     if not name.isidentifier() or name in {"axis", "also", "got", "want"}:
-        raise ParityError(
-            f"register_metric: {name!r} cannot name a metric: use a Python identifier, not an argument"
-        )
+        raise ParityError(f"register_metric: {name!r} cannot name a metric: use a Python identifier, not an argument")
     if name in METRICS:
         raise ParityError(f"register_metric: the metric {name!r} exists: choose another name")
     if sense not in ("max", "min"):
-        raise ParityError(
-            f"register_metric: sense of {name!r} is {sense!r}: use 'max' (value <= limit) or 'min'"
-        )
+        raise ParityError(f"register_metric: sense of {name!r} is {sense!r}: use 'max' (value <= limit) or 'min'")
     METRICS[name] = Metric(name, sense, unit, doc, fn)
     return METRICS[name]
 
@@ -228,9 +223,7 @@ class _Scan:
     first: int = -1
 
 
-def _blocks(
-    got: Array, want: Array, span: tuple[int, int] | None = None
-) -> Iterator[tuple[Array, Array, Array]]:
+def _blocks(got: Array, want: Array, span: tuple[int, int] | None = None) -> Iterator[tuple[Array, Array, Array]]:
     """Yield float64 views (got, want, got - want) in C order, in blocks of at most BLOCK elements.
 
     The third is a buffer that the caller may overwrite and the next block reuses; the others are read-only.
@@ -351,9 +344,7 @@ def measure(got: Array, want: Array) -> Measurement:
         got_nan, got_inf, want_nan, want_inf, permitted, refused = scan.counts
         nonfinite = Nonfinite(got_nan, got_inf, want_nan, want_inf, permitted, refused, first)
         # Blocks are summed in float64 by BLAS; across blocks fsum rounds once.
-        got2, want2, cross, error2, signed, total = (
-            _total(column) for column in zip(*scan.rows, strict=True)
-        )
+        got2, want2, cross, error2, signed, total = (_total(column) for column in zip(*scan.rows, strict=True))
         count = int(got.size) - permitted - refused
         sums = Sums(count, got2, want2, cross, error2, signed, total, scan.peak, scan.low, scan.high, *exps)
         max_rel = math.nan

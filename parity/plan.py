@@ -45,10 +45,14 @@ class Cell:
 def check_model_name(name: str, targets: Iterable[str] = TARGETS) -> None:
     """Refuse names that would make a cell id ambiguous for `-k` or for a reader."""
     if not _MODEL_NAME.match(name):
-        raise ConfigError(f"model name {name!r}: use lower-case letters, digits and underscores, starting with a letter")
+        raise ConfigError(
+            f"model name {name!r}: use lower-case letters, digits and underscores, starting with a letter"
+        )
     for token in (*targets, *PRECISIONS):
         if token in name:
-            raise ConfigError(f"model name {name!r} contains {token!r}, which would make -k {token} ambiguous: rename it")
+            raise ConfigError(
+                f"model name {name!r} contains {token!r}, which would make -k {token} ambiguous: rename it"
+            )
 
 
 def choose(what: str, value: str, known: Iterable[str]) -> str:
@@ -74,6 +78,7 @@ class PlannedCell:
     kinds: tuple[str, ...]
     unavailable: str | None = None
     required: bool = False
+    cases: int = 0  # golden cases that must be measured
 
 
 @dataclass(frozen=True)

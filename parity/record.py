@@ -11,7 +11,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -134,7 +134,10 @@ class CellRecord:
     state: State
     reason: str = ""
     stage: str = ""  # where it went wrong: export, convert, load, run, compare
-    planned: tuple[str, ...] = ()  # kinds of checks that had to be measured
+    planned: tuple[str, ...] = ()  # kinds of check that had to be measured
+    measured: tuple[str, ...] = ()  # kinds whose test ran to its end
+    planned_cases: int = 0  # golden cases that had to be measured
+    required: bool = False  # must be measured on this machine for the verdict to be pass
     route: str = ""
     routes_failed: tuple[str, ...] = ()  # "route: why", for the routes tried before
     artifact: ArtifactRecord | None = None
@@ -233,7 +236,7 @@ T = TypeVar("T")
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
@@ -248,7 +251,9 @@ def build(cls: type[T], data: Any, where: str = "") -> T:
     values = {}
     for name, f in known.items():
         if name in data:
-            values[name] = _coerce(_hints(cls)[name], data[name], f"{where}.{name}" if where else name)
+            values[name] = _coerce(
+                _hints(typing.cast("Hashable", cls))[name], data[name], f"{where}.{name}" if where else name
+            )
         elif f.default is MISSING and f.default_factory is MISSING:
             raise ParityError(f"{where or 'record'}: {cls.__name__} lacks the field {name!r}")
     return cls(**values)

@@ -20,8 +20,11 @@ def encode(message: Any) -> list[bytes | memoryview]:
     """The message as byte pieces to write in order. Holds builtins, and ndarrays of any numeric dtype and shape."""
     arrays: list[np.ndarray[Any, Any]] = []
     header = json.dumps({"m": _strip(message, arrays), "a": [[a.dtype.str, list(a.shape)] for a in arrays]}).encode()
-    pieces: list[bytes | memoryview] = [_HEAD.pack(_MAGIC, len(header), sum(a.nbytes for a in arrays)), header]
-    pieces += [memoryview(a.reshape(-1).view(np.uint8)) for a in arrays if a.nbytes]
+    pieces: list[bytes | memoryview] = [
+        _HEAD.pack(_MAGIC, len(header), sum(a.nbytes for a in arrays)),
+        header,
+    ]
+    pieces += [a.reshape(-1).view(np.uint8).data for a in arrays if a.nbytes]
     return pieces
 
 

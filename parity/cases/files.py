@@ -1,0 +1,33 @@
+"""Which files a golden or calibration folder holds, without opening one: what planning needs to know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from parity.config import ModelConfig
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+
+
+def golden_files(folder: Path) -> list[Path]:
+    """The golden files in a folder and below it, or the one file given; sorted, hidden and other files left out.
+
+    Each is one case.
+    """
+    if folder.is_file():
+        return [folder]
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in (*PICTURES, ".npz")
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def labelled(model: ModelConfig) -> bool:
+    """Whether accuracy can be measured: an output decides between labels, and golden folders are named after them."""
+    labels = {label for o in model.contract.outputs if o.decides for label in o.labels}
+    if model.golden is None or not labels:
+        return False
+    return any(path.parent.name in labels for path in golden_files(model.golden))

@@ -1,0 +1,105 @@
+"""Golden cases: encoded pictures through the whole declared preprocessing, and tensors from .npz files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from parity.cases import Array, Case
+from parity.cases.files import golden_files
+from parity.contract import Contract, Preprocess
+from parity.errors import ParityError
+
+
+def load(folder: Path, contract: Contract) -> list[Case]:
+    """The cases of a golden folder, in file order.
+
+    A picture's label is the name of its folder where that is a declared label. Its id is its path below `folder`
+    without the suffix, or with it where two would be the same. Raises ParityError for a file that does not fit.
+    """
+    found = golden_files(folder)
+    stems = [path.relative_to(folder if folder.is_dir() else folder.parent).with_suffix("") for path in found]
+    labels = next((o.labels for o in contract.outputs if o.labels), ())
+    cases: list[Case] = []
+    for path, stem in zip(found, stems, strict=True):
+        id = (stem if stems.count(stem) == 1 else Path(f"{stem}{path.suffix}")).as_posix()
+        if path.suffix.lower() == ".npz":
+            cases += _tensors(path, id, contract)
+        else:
+            label = labels.index(path.parent.name) if path.parent.name in labels else None
+            spec = contract.picture_input()
+            pixels = picture(path, contract.preprocess or Preprocess(), spec.shape)
+            cases.append(Case(id, {spec.name: pixels[None].astype(spec.dtype)}, label))
+    return cases
+
+
+def picture(path: Path, how: Preprocess, shape: tuple[int | str, ...]) -> Array:
+    """The encoded picture `path` as [channels, height, width] float32, preprocessed as `how` says.
+
+    The order is: EXIF orientation, transparency, colour, resize (Pillow, which filters when it makes smaller), divide
+    by scale, subtract mean, divide by std. Arithmetic is float32, as on the devices that the files are for.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                pixels = oriented(image, how)
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+        Warning,
+    ) as error:
+        raise ParityError(f"golden picture {path.name}: cannot be decoded ({error})") from None
+    size = how.size or shape[-2:]
+    if not all(isinstance(n, int) for n in size):
+        raise ParityError(f"golden picture {path.name}: the input's height and width are dynamic: set preprocess.size")
+    height, width = (int(n) for n in size)
+    pixels = pixels.resize((width, height), getattr(Image.Resampling, how.resize.upper()))
+    array = np.asarray(pixels, np.float32)
+    array = array[..., None] if array.ndim == 2 else array
+    array = array[..., ::-1] if how.color == "BGR" else array
+    array = (array / np.float32(how.scale) - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)
+    return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def oriented(image: Image.Image, how: Preprocess) -> Image.Image:
+    """The picture upright, without transparency, in RGB or L."""
+    upright = ImageOps.exif_transpose(image) if how.orient else image
+    if how.alpha != "drop" and (upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info):
+        rgba = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", rgba.size, how.alpha), rgba)
+    return upright.convert("L" if how.color == "L" else "RGB")
+
+
+def _tensors(path: Path, id: str, contract: Contract) -> Iterator[Case]:
+    """One case of an .npz file: an array for every input, by name; `label` may stand beside them."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ParityError(f"golden file {path.name}: not a readable .npz without pickles ({error})") from None
+    label = arrays.pop("label", None)
+    names = {spec.name for spec in contract.inputs}
+    if set(arrays) != names:
+        raise ParityError(f"golden file {path.name}: holds {sorted(arrays)}, the model's inputs are {sorted(names)}")
+    for spec in contract.inputs:
+        value = arrays[spec.name]
+        fits = value.ndim == len(spec.shape) and all(
+            isinstance(d, str) or d == n for d, n in zip(spec.shape, value.shape, strict=True)
+        )
+        if not fits:
+            raise ParityError(
+                f"golden file {path.name}: {spec.name} is {list(value.shape)}, declared {list(spec.shape)}"
+            )
+        if value.dtype != np.dtype(spec.dtype):
+            raise ParityError(f"golden file {path.name}: {spec.name} is {value.dtype}, declared {spec.dtype}")
+    yield Case(id, {spec.name: arrays[spec.name] for spec in contract.inputs}, None if label is None else int(label))

@@ -1,0 +1,211 @@
+"""From records to a verdict. Pure: no pytest, no converter, no clock of its own.
+
+A closed world: a cell passes only if every planned kind of check ran to its end, every planned golden case has a
+finite measurement against a limit on every output, and every such check is inside its limit. Everything else is a
+named state. Nothing here trusts a stored `passed`: it is derived again from value, limit and sense.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from parity.config import Waiver
+from parity.limits import Rule, resolve
+from parity.plan import Cell
+from parity.record import CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
+
+PER_CASE = ("golden", "video", "property", "sequence", "batch")
+_BAD: tuple[State, ...] = ("fail", "crash", "timeout", "error")
+_ORDER: tuple[State, ...] = (*_BAD, "missing", "unavailable", "waived", "pass")
+
+
+def passes(check: Check) -> bool:
+    """Whether the check holds, from its figures alone. A figure without a limit holds when it is finite."""
+    if check.value is None or not math.isfinite(check.value) or check.nonfinite:
+        return False
+    if check.limit is None:
+        return True
+    return check.value <= check.limit if check.sense == "max" else check.value >= check.limit
+
+
+def rejudge(cell: CellRecord, rules: Iterable[Rule]) -> CellRecord:
+    """The cell under the limits that `rules` set now, for every check that a limit of the cascade applies to."""
+    rules = tuple(rules)
+    identity = Cell(cell.model, cell.target, cell.precision)
+    by_output = {output: resolve(rules, identity, output) for output in {c.output for c in cell.checks}}
+    checks = []
+    for check in cell.checks:
+        limit = by_output[check.output].get(check.metric)
+        if limit is not None:
+            check = replace(check, limit=limit.value, source=limit.source)
+        elif check.kind in PER_CASE or check.kind == "accuracy":
+            check = replace(check, limit=None, source="")
+        checks.append(check)
+    return settle(replace(cell, checks=tuple(checks)))
+
+
+def settle(cell: CellRecord, waived: Sequence[Waiver] = ()) -> CellRecord:
+    """The cell with its state and reason derived from what it holds. `waived` are waivers in force for this cell."""
+    checks = tuple(replace(check, passed=passes(check)) for check in cell.checks)
+    cell = replace(cell, checks=checks)
+    if cell.state in ("crash", "timeout", "error", "unavailable"):
+        return cell
+    broken = [check for check in checks if not check.passed]
+    excused = [check for check in broken if any(_excuses(w, check) for w in waived)]
+    blocking = [check for check in broken if check not in excused]
+    if blocking:
+        return replace(cell, state="fail", reason=describe(blocking))
+    lost = _lost(cell)
+    if lost:
+        return replace(cell, state="missing", reason=lost)
+    if broken:
+        return replace(cell, state="waived", reason=f"waived: {describe(excused)}")
+    return replace(cell, state="pass", reason="")
+
+
+def _excuses(waiver: Waiver, check: Check) -> bool:
+    if waiver.metric != check.metric or check.value is None or check.nonfinite:
+        return False
+    if waiver.limit is None:
+        return True
+    return check.value <= waiver.limit if check.sense == "max" else check.value >= waiver.limit
+
+
+def _lost(cell: CellRecord) -> str:
+    """What the cell should have measured and did not; empty when nothing is missing."""
+    if not cell.planned:
+        return "nothing was planned for it"
+    for kind in cell.planned:
+        if kind not in cell.measured:
+            return f"{kind}: its test did not run to its end"
+        if not any(c.kind == kind and c.limit is not None and c.value is not None for c in cell.checks):
+            return f"{kind}: nothing was measured against a limit"
+    seen: dict[tuple[str, str, str], bool] = {}
+    for check in cell.checks:
+        if check.kind in PER_CASE:
+            key = (check.kind, check.case, check.output)
+            seen[key] = seen.get(key, False) or (check.limit is not None and check.value is not None)
+    for (kind, case, output), gated in seen.items():
+        if not gated:
+            return f"{kind}: no limit is in force for output {output!r} of case {case!r}"
+    if "golden" in cell.planned:
+        found = {case for kind, case, _ in seen if kind == "golden" and case != "all"}
+        if len(found) != cell.planned_cases:
+            return f"golden: {cell.planned_cases} cases were planned and {len(found)} were measured"
+        if not found:
+            return "golden: no case was measured"
+        outputs = {output for kind, _, output in seen if kind == "golden"}
+        for case in sorted(found):
+            for output in sorted(outputs):
+                if ("golden", case, output) not in seen:
+                    return f"golden: output {output!r} of case {case!r} was not measured"
+    return ""
+
+
+def describe(checks: Sequence[Check]) -> str:
+    """One line for broken checks: the one furthest over its limit, how many more there are, and who set the limit."""
+    worst = max(checks, key=_excess)
+    others = len(checks) - 1
+    text = f"{worst.output}: " if worst.output else ""
+    text += f"{worst.metric} {_figure(worst)} (case {worst.case})"
+    if worst.source:
+        text += f", limit from {worst.source}"
+    if worst.detail and worst.value is None:
+        text += f": {worst.detail}"
+    return text + (f"; and {others} more" if others else "")
+
+
+def _excess(check: Check) -> float:
+    if check.value is None:
+        return math.inf
+    if check.limit is None:
+        return 0.0
+    scale = abs(check.limit) or 1.0
+    return (check.value - check.limit if check.sense == "max" else check.limit - check.value) / scale
+
+
+def _figure(check: Check) -> str:
+    if check.value is None:
+        return f"has no finite value ({check.nonfinite} not finite)" if check.nonfinite else "was not measured"
+    if check.limit is None:
+        return f"{check.value:.4g}"
+    return f"{check.value:.4g} {'>' if check.sense == 'max' else '<'} {check.limit:.4g}"
+
+
+def apply_waivers(
+    cells: Sequence[CellRecord], waivers: Sequence[Waiver], today: datetime.date, planned: Iterable[str]
+) -> tuple[tuple[CellRecord, ...], tuple[WaiverRecord, ...]]:
+    """Cells settled under the waivers in force, and what became of each waiver. A waiver of a cell that this run did
+    not plan is neither used nor unmatched, and left out."""
+    ids = set(planned)
+    settled = tuple(settle(c, [w for w in waivers if w.cell == c.id and w.expires >= today]) for c in cells)
+    by_id = {c.id: c for c in settled}
+    records = []
+    for w in waivers:
+        if w.cell not in ids:
+            continue
+        cell = by_id.get(w.cell)
+        used = cell is not None and any(_excuses(w, c) for c in cell.checks if not c.passed)
+        state = "expired" if w.expires < today else "used" if used else "unmatched"
+        records.append(
+            WaiverRecord(w.cell, w.metric, w.reason, w.expires.isoformat(), w.limit, state, w.source)  # type: ignore[arg-type]
+        )
+    return settled, tuple(records)
+
+
+def judge(record: RunRecord) -> RunRecord:
+    """The record with its verdict and the sentence that explains it, derived from its cells and waivers."""
+    bad = [c for c in record.cells if c.state in _BAD]
+    missing = [c for c in record.cells if c.state == "missing"]
+    absent = [c for c in record.cells if c.state == "unavailable" and c.required]
+    waivers = [w for w in record.waivers if w.state != "used"]
+    regressed = [r for r in record.baseline.regressions if r.state == "regressed"]
+    measured = [c for c in record.cells if c.state in ("pass", "waived")]
+    verdict: Verdict
+    if bad or regressed or waivers:
+        parts = [f"{_count(bad, 'cell')} failed: {_listed([c.id for c in bad])}"] if bad else []
+        parts += [f"{_count(regressed, 'regression')}: {_listed([r.cell for r in regressed])}"] if regressed else []
+        parts += [f"{_count(waivers, 'waiver')} {_listed(sorted({w.state for w in waivers}))}: "
+                  f"{_listed([w.cell for w in waivers])}"] if waivers else []  # fmt: skip
+        verdict, reason = "fail", "; ".join(parts)
+    elif missing or absent or not measured:
+        parts = (
+            [f"{_count(missing, 'cell')} without a measurement: {_listed([c.id for c in missing])}"] if missing else []
+        )
+        parts += (
+            [f"{_count(absent, 'required cell')} cannot run here: {_listed([c.id for c in absent])}"] if absent else []
+        )
+        verdict, reason = "incomplete", "; ".join(parts) or "no cell was measured"
+    elif record.partial:
+        verdict = "partial"
+        reason = f"{_count(measured, 'cell')} measured and inside their limits, of a narrowed plan ({record.partial})"
+    else:
+        waived = [c for c in measured if c.state == "waived"]
+        verdict, reason = "pass", f"{_count(measured, 'cell')} measured and inside their limits"
+        reason += f", {len(waived)} of them by a waiver" if waived else ""
+    elsewhere = [c for c in record.cells if c.state == "unavailable" and not c.required]
+    if elsewhere and verdict in ("pass", "partial"):
+        reason += f"; {_count(elsewhere, 'cell')} could not run here"
+    return replace(record, verdict=verdict, reason=reason)
+
+
+def exit_code(record: RunRecord) -> int:
+    """0 for pass, and for partial with nothing failing; 1 otherwise."""
+    return 0 if record.verdict in ("pass", "partial") else 1
+
+
+def by_urgency(cells: Iterable[CellRecord]) -> list[CellRecord]:
+    """Failing cells first, in an order that every output shares."""
+    return sorted(cells, key=lambda c: _ORDER.index(c.state))
+
+
+def _count(items: Sequence[object], word: str) -> str:
+    return f"{len(items)} {word}{'' if len(items) == 1 else 's'}"
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

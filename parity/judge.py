@@ -1,0 +1,137 @@
+"""From arrays to checks: one output of one case against the oracle, under the limits in force. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.cases import Array
+from parity.compare import METRICS, Comparison, compare
+from parity.contract import OutputSpec
+from parity.limits import Limit
+from parity.record import Check, Kind
+
+RECORDED = ("max_abs", "max_rel", "rel_rms", "cosine", "sqnr")  # measured on every output of every case
+
+
+def check_output(
+    kind: Kind, case: str, output: OutputSpec, got: Array | None, want: Array, limits: Mapping[str, Limit]
+) -> list[Check]:
+    """The checks of one output of one case: every recorded metric and every further one that has a limit.
+
+    An output that the artefact did not give, or that cannot be compared, makes checks without a value: they fail.
+    """
+    gated: dict[str, Any] = {
+        n: lim.value for n, lim in limits.items() if n in METRICS and lim.value is not None and not over_all(n)
+    }
+    names = dict.fromkeys((*RECORDED, *gated))
+    if got is None:
+        return [
+            _check(kind, case, output, n, None, limits, detail="the artefact does not give this output") for n in names
+        ]
+    result = compare(got, want, also=tuple(n for n in names if METRICS[n].fn is not None), **gated)
+    detail = _worst(result)
+    return [_check(kind, case, output, n, result.metrics.get(n), limits, result, detail) for n in names]
+
+
+def check_decisions(
+    kind: Kind, output: OutputSpec, got: Sequence[Array], want: Sequence[Array], limits: Mapping[str, Limit]
+) -> list[Check]:
+    """Share of rows, over all cases, whose largest element is the oracle's; limit `top1`."""
+    rows_got, rows_want = _rows(got), _rows(want)
+    agree = rows_got.argmax(-1) == rows_want.argmax(-1)
+    finite = np.isfinite(rows_got).all()
+    value = float(agree.mean()) if finite and len(agree) else None
+    detail = f"{int(agree.sum())} of {len(agree)} rows decide as the oracle does"
+    return [_check(kind, "all", output, "top1", value, limits, detail=detail)]
+
+
+def check_accuracy(
+    output: OutputSpec,
+    got: Sequence[Array],
+    want: Sequence[Array],
+    labels: Sequence[int],
+    limits: Mapping[str, Limit],
+) -> list[Check]:
+    """How much accuracy the artefact loses against the oracle on labelled cases; limit `top1_drop` (share of cases)."""
+    truth = np.asarray(labels)
+    rows_got, rows_want = _rows(got), _rows(want)
+    finite = np.isfinite(rows_got).all() and len(truth) == len(rows_got)
+    ours, theirs = float((rows_got.argmax(-1) == truth).mean()), float((rows_want.argmax(-1) == truth).mean())
+    detail = f"artefact {ours:.1%}, oracle {theirs:.1%} of {len(truth)} labelled cases right"
+    value = theirs - ours if finite else None
+    return [
+        _check("accuracy", "all", output, "top1_drop", value, limits, detail=detail),
+        _check("accuracy", "all", output, "top1_accuracy", ours if finite else None, limits, detail=detail),
+    ]
+
+
+def fact(case: str, output: str, metric: str, holds: bool, detail: str) -> Check:
+    """A contract check: 1 when the file keeps what was declared, 0 when it does not."""
+    return Check(
+        "contract",
+        case,
+        output,
+        metric,
+        float(holds),
+        1.0,
+        "min",
+        holds,
+        source="the contract",
+        detail=detail,
+    )
+
+
+def counted(case: str, metric: str, value: float, limits: Mapping[str, Limit], detail: str = "") -> Check:
+    """A contract check on a count or a figure that is limited like any other metric."""
+    return _check("contract", case, OutputSpec(""), metric, value, limits, detail=detail)
+
+
+def over_all(metric: str) -> bool:
+    """Whether the limit of a metric is on all cases together and means nothing for one."""
+    return metric in ("top1", "top5", "decision_flips")
+
+
+def _rows(arrays: Sequence[Array]) -> Array:
+    return np.concatenate([a.reshape(-1, a.shape[-1]) for a in arrays])
+
+
+def _check(
+    kind: Kind,
+    case: str,
+    output: OutputSpec,
+    metric: str,
+    value: float | None,
+    limits: Mapping[str, Limit],
+    result: Comparison | None = None,
+    detail: str = "",
+) -> Check:
+    limit = limits.get(metric)
+    bound = limit.value if limit else None
+    sense = METRICS[metric].sense if metric in METRICS else SENSES.get(metric, "max")
+    finite = value is not None and math.isfinite(value)
+    nonfinite = result.nonfinite.refused if result is not None else 0
+    if result is not None and (result.mismatch or (result.error and bound is not None and not finite)):
+        detail = result.reason
+    if metric == "mean_signed" and finite and value is not None:
+        value = abs(value)
+    passed = finite and not nonfinite
+    if passed and bound is not None and value is not None:
+        passed = value <= bound if sense == "max" else value >= bound
+    return Check(
+        kind, case, output.name, metric, float(value) if finite and value is not None else None, bound, sense, passed,
+        nonfinite=nonfinite, source=limit.source if limit else "", detail=detail,
+    )  # fmt: skip
+
+
+SENSES: Mapping[str, Any] = {"top1_drop": "max", "top1_accuracy": "min", "flex_ops": "max", "repeat": "max"}
+
+
+def _worst(result: Comparison) -> str:
+    if result.worst is None:
+        return result.reason
+    place = ", ".join(str(i) for i in result.worst.index)
+    return f"worst at [{place}]: got {result.worst.got:.6g}, oracle {result.worst.want:.6g}"

@@ -1,0 +1,405 @@
+"""The run as a whole: options and configuration to a plan, what the tests told to records, records to outputs.
+
+The plugin's hooks call this object; it knows no pytest.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parity import config as configuration
+from parity import gate, targets
+from parity.cache import Store
+from parity.cases.files import golden_files, labelled
+from parity.config import Config, ModelConfig
+from parity.errors import ConfigError, ParityError
+from parity.limits import resolve
+from parity.plan import Cell, Plan, PlannedCell
+from parity.record import (
+    ArtifactRecord,
+    CellRecord,
+    Check,
+    Environment,
+    Finding,
+    RunRecord,
+    RuntimeRecord,
+    build,
+    dumps,
+)
+from parity.targets.base import version
+
+if TYPE_CHECKING:
+    from parity.cases import Case
+    from parity.session import Session
+
+QUICK_CASES = 8
+PACKAGES = ("torch", "onnx", "onnxruntime", "onnx2tf", "tensorflow", "ai-edge-litert", "coremltools", "ncnn", "pnnx",
+            "numpy", "opencv-python", "pillow", "hypothesis", "pytest", "pytest-xdist", "pytest-parity")  # fmt: skip
+
+
+def make_plan(config: Config, options: Mapping[str, Any]) -> Plan:
+    """The cells of the configuration, narrowed as the options say. Raises ConfigError."""
+    required = {*config.require, *(options.get("require") or ())}
+    known = {c.target for c in config.cells} | set(config.models)
+    for name in options.get("require") or ():
+        if name not in known:
+            raise ConfigError(f"--parity-require: {name!r} is neither a target nor a model of this project's plan")
+    quick = options.get("profile") == "quick"
+    cells = tuple(_planned(config, cell, required, quick) for cell in config.cells)
+    plan = Plan(cells, "profile quick" if quick else None).narrow(
+        models=options.get("models") or (),
+        targets=options.get("targets") or (),
+        precisions=options.get("precisions") or (),
+    )
+    if options.get("shard"):
+        plan = plan.shard(*options["shard"])
+    return plan
+
+
+def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> PlannedCell:
+    model = config.models[cell.model]
+    cases = len(golden_files(model.golden)) if model.golden else 0
+    kinds = ["contract", "golden"]
+    if labelled(model):
+        kinds.append("accuracy")
+    reason = targets.get(cell.target).unavailable(cell, model)
+    prebuilt = f"{cell.target}-{cell.precision}" in model.artifacts
+    if prebuilt and reason and "calibration" in reason:
+        reason = None
+    return PlannedCell(
+        cell,
+        tuple(kinds),
+        reason,
+        bool({cell.target, cell.model} & required),
+        min(cases, QUICK_CASES) if quick else cases,
+    )
+
+
+@dataclass
+class _Heard:
+    """What the tests of one cell told so far."""
+
+    checks: list[Check] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    measured: list[str] = field(default_factory=list)
+    failure: dict[str, str] | None = None
+    skipped: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Control:
+    """One run in one process: in the controller it hears, judges and writes; in a worker it makes and measures."""
+
+    def __init__(self, config: Config, plan: Plan, options: Mapping[str, Any], shared: Mapping[str, Any]):
+        self.config, self.plan, self.options, self.shared = config, plan, options, dict(shared)
+        self.collected: list[list[str]] = []
+        self.deselected: list[list[str]] = []
+        self.narrowing: list[str] = []
+        self.record: RunRecord | None = None
+        self.problem = ""
+        self.written: list[Path] = []
+        self._heard: dict[str, _Heard] = {}
+        self._failures = 0
+        self._session: Session | None = None
+        self._store = Store.at(options.get("cache") or config.cache, config.root)
+
+    # In every process.
+
+    @property
+    def store_root(self) -> Path:
+        return self._store.root
+
+    @property
+    def session(self) -> Session:
+        """The session that makes and measures; started when first needed."""
+        if self._session is None:
+            from parity.isolate import Budget
+            from parity.session import Session
+
+            seconds = self.options.get("timeout") or self.config.timeout
+            self._session = Session(
+                self.config,
+                self.shared["run"],
+                store=self._store,
+                budget=Budget(seconds, self.config.memory),
+                rebuild_since=self.shared["started"] if self.options.get("rebuild") else None,
+            )
+        return self._session
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def golden(self, model: ModelConfig) -> list[Case]:
+        cases = self.session.golden(model)
+        return cases[:QUICK_CASES] if self.options.get("profile") == "quick" else cases
+
+    @property
+    def golden_name(self) -> str:
+        return "quick" if self.options.get("profile") == "quick" else "golden"
+
+    def first_to_tell(self, cell: Cell) -> bool:
+        return self._store.first(self.shared["run"], f"told {cell}")
+
+    def failure(self, error: BaseException) -> dict[str, str] | None:
+        """What went wrong outside the checks: state, stage, reason and log; None for a test's own failed checks."""
+        from parity.isolate import ChildFailure
+
+        if isinstance(error, ChildFailure):
+            return {"state": error.state, "stage": error.stage, "reason": error.reason, "log": error.log}
+        if type(error).__name__ == "Failed":  # pytest.fail: broken checks speak for themselves
+            return None
+        return {"state": "error", "stage": "", "reason": str(error) or type(error).__name__, "log": ""}
+
+    def failure_text(self, failure: Mapping[str, str], cell: str) -> str:
+        """The failure as a person reads it in the terminal: no traceback of ours, but the end of the child's log."""
+        where = f" in {failure['stage']}" if failure["stage"] else ""
+        text = f"{cell}: {failure['state']}{where}: {failure['reason']}"
+        if failure["log"]:
+            text += "\n  the end of its log:\n" + "\n".join(f"  | {line}" for line in failure["log"].splitlines()[-12:])
+        return text
+
+    def details(self, cell: str) -> dict[str, Any]:
+        """What this process knows of a cell's artefact and runtime, for the record."""
+        from parity.record import plain
+
+        made = self.session.made(self.plan[cell].cell)
+        return {k: plain(v) for k, v in made.items()}
+
+    def told(self) -> dict[str, Any]:
+        """What a worker tells the controller when it ends."""
+        return {"collected": self.collected, "deselected": self.deselected, "narrowing": self.narrowing}
+
+    # In the controller.
+
+    def merge(self, told: Mapping[str, Any]) -> None:
+        for key in ("collected", "deselected", "narrowing"):
+            known = getattr(self, key)
+            known += [entry for entry in told[key] if entry not in known]
+
+    @property
+    def active(self) -> bool:
+        """Whether this run was about parity at all."""
+        chosen = any(self.options.get(k) for k in ("models", "targets", "precisions", "shard", "require"))
+        return bool(self._heard or self.collected) or chosen
+
+    def hear(self, told: Mapping[str, Any]) -> None:
+        """Take in the report of one phase of one test."""
+        heard = self._heard.setdefault(told["cell"], _Heard())
+        heard.seconds += told.get("seconds", 0.0)
+        self._failures += told["outcome"] == "failed"
+        if told.get("failure") and (heard.failure is None or heard.failure["state"] == "error"):
+            heard.failure = told["failure"]
+        if told.get("skipped"):
+            heard.skipped = told["skipped"]
+        for data in told.get("checks", ()):
+            heard.checks.append(build(Check, data, "check"))
+        for data in told.get("findings", ()):
+            finding = build(Finding, data, "finding")
+            if finding not in heard.findings:
+                heard.findings.append(finding)
+        heard.details |= told.get("details", {})
+        if told["when"] == "call" and told["outcome"] != "skipped" and told["kind"] and "checks" in told:
+            if not told.get("failure"):
+                heard.measured.append(told["kind"])
+
+    def hear_crash(self, cell: str, nodeid: str, reason: str) -> None:
+        heard = self._heard.setdefault(cell, _Heard())
+        self._failures += 1
+        text = f"the pytest worker died while it ran {nodeid.rpartition('::')[2]}"
+        heard.failure = {"state": "crash", "stage": "pytest", "reason": text, "log": reason[-2000:]}
+
+    def finish(self, command: str, exitstatus: int) -> RunRecord:
+        """Judge what was heard and write the reports. Raises ParityError when a report cannot be written."""
+        plan, partial = self._in_force()
+        cells = tuple(self._cell(planned) for planned in plan)
+        cells, waivers = gate.apply_waivers(cells, self.config.waive, datetime.date.today(), [p.cell.id for p in plan])
+        started = datetime.datetime.fromtimestamp(self.shared["started"], datetime.timezone.utc)
+        record = RunRecord(
+            verdict="incomplete",
+            cells=cells,
+            environment=environment(),
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(time.time() - self.shared["started"], 3),
+            partial=partial,
+            command=command,
+            config=self.config.file.name,
+            profile=self.options.get("profile") or "full",
+            builds=sum(heard.details.get("steps_built", 0) for heard in self._heard.values()),
+            waivers=waivers,
+        )
+        if exitstatus == 2:
+            record = replace(record, partial=None)  # interrupted: whatever was narrowed, it is not complete
+        self.record = gate.judge(record)
+        if not self.options.get("no_report"):
+            self._write(self.record)
+        self._store.end(self.shared["run"])
+        return self.record
+
+    def _in_force(self) -> tuple[list[PlannedCell], str | None]:
+        """The plan less what the user's own selection took out, and how the whole was narrowed.
+
+        What disappeared without a selection on the command line stays planned, and will be missing.
+        """
+        if not self.narrowing:
+            return list(self.plan.cells), self.plan.partial
+        removed = {tuple(e) for e in self.deselected}
+        only = {tuple(e) for e in self.collected} if "single tests named" in self.narrowing else None
+        kept = []
+        for planned in self.plan.cells:
+            id = planned.cell.id
+            kinds = tuple(k for k in planned.kinds if (id, k) not in removed and (only is None or (id, k) in only))
+            if kinds:
+                kept.append(replace(planned, kinds=kinds))
+        complete = len(kept) == len(self.plan.cells) and all(
+            k.kinds == p.kinds for k, p in zip(kept, self.plan.cells, strict=True)
+        )
+        notes = [self.plan.partial] if self.plan.partial else []
+        if not complete:
+            notes += self.narrowing
+        return kept, "; ".join(notes) or None
+
+    def _cell(self, planned: PlannedCell) -> CellRecord:
+        cell, heard = planned.cell, self._heard.get(planned.cell.id, _Heard())
+        details = heard.details
+        record = CellRecord(
+            id=cell.id,
+            model=cell.model,
+            target=cell.target,
+            precision=cell.precision,
+            state="missing",
+            planned=planned.kinds,
+            measured=tuple(k for k in planned.kinds if k in heard.measured),
+            planned_cases=planned.cases,
+            required=planned.required,
+            route=details.get("route", ""),
+            routes_failed=tuple(details.get("routes_failed", ())),
+            artifact=build(ArtifactRecord, details["artifact"]) if details.get("artifact") else None,
+            runtime=build(RuntimeRecord, details["runtime"]) if details.get("runtime") else None,
+            checks=tuple(
+                sorted(heard.checks, key=lambda c: planned.kinds.index(c.kind) if c.kind in planned.kinds else 9)
+            ),
+            findings=tuple(heard.findings),
+            seconds=round(heard.seconds, 3),
+            rerun=f"pytest -m parity -k {cell.id}",
+        )
+        if planned.unavailable:
+            return replace(record, state="unavailable", reason=planned.unavailable, rerun="")
+        if heard.failure:
+            failure = heard.failure
+            where = f"{failure['stage']}: " if failure["stage"] else ""
+            return replace(
+                record,
+                state=failure["state"],  # type: ignore[arg-type]
+                stage=failure["stage"],
+                reason=where + failure["reason"],
+                log=failure["log"],
+            )
+        record = gate.settle(record)
+        if record.state == "missing" and heard.skipped:
+            record = replace(record, reason=f"{record.reason} (skipped: {heard.skipped})")
+        return record
+
+    def _write(self, record: RunRecord) -> None:
+        from parity.report import markdown, render
+
+        html = Path(self.options.get("report") or self.config.root / "reports" / "parity.html")
+        html = html if html.is_absolute() else self.config.root / html
+        if html.suffix != ".html":
+            raise ConfigError(f"--parity-report {html.name}: the report is HTML; give a path that ends in .html")
+        texts = {
+            html.with_suffix(".json"): dumps(record),
+            html.with_suffix(".md"): markdown(record),
+            html: render(record),
+        }
+        try:
+            html.parent.mkdir(parents=True, exist_ok=True)
+            for path, text in texts.items():
+                temporary = path.with_name(f".{path.name}.tmp")
+                temporary.write_text(text, encoding="utf-8")
+                temporary.replace(path)
+                self.written.append(path)
+        except OSError as error:
+            raise ParityError(f"{html.parent}: cannot write the report: {error.strerror or error}") from None
+
+    def exit_status(self, exitstatus: int, failed: int) -> int:
+        """The session's exit code: the verdict's, unless tests outside the plan failed or the session broke off."""
+        assert self.record is not None
+        mode = self.options.get("gate")
+        if exitstatus not in (0, 1, 5):
+            return exitstatus
+        own = gate.exit_code(self.record)
+        if mode == "block":
+            return own if exitstatus in (0, 5) else 1
+        return int(exitstatus == 1 and failed > self._failures)
+
+    def summary_lines(self) -> list[tuple[str, str]]:
+        """(style, text) lines for the terminal: what does not pass first, the verdict and the report's path last."""
+        if self.problem:
+            return [("red", f"error: {self.problem}")]
+        if self.record is None or self.options.get("gate") == "off":
+            return []
+        lines = []
+        for cell in gate.by_urgency(self.record.cells):
+            if cell.state in ("pass",):
+                continue
+            style = {"unavailable": "", "waived": "yellow", "missing": "yellow"}.get(cell.state, "red")
+            lines.append((style, f"{cell.state:<11} {cell.id}: {cell.reason}"))
+        lines += [("yellow", f"warning     {c.id}: {f.text}") for c in self.record.cells for f in c.findings
+                  if f.level == "warning"]  # fmt: skip
+        passed = sum(c.state == "pass" for c in self.record.cells)
+        checks = sum(len(c.checks) for c in self.record.cells)
+        steps = f"{self.record.builds} converter steps run" if self.record.builds else "all artefacts from the cache"
+        lines.append(("", f"{passed} of {len(self.record.cells)} cells pass, {checks} checks, {steps}"))
+        style = {"pass": "green", "partial": "yellow"}.get(self.record.verdict, "red")
+        warn = " (gate: warn, not blocking)" if self.options.get("gate") == "warn" and style == "red" else ""
+        lines.append((style, f"verdict: {self.record.verdict}: {self.record.reason}{warn}"))
+        for path in self.written[-1:]:
+            shown = path.relative_to(self.config.root) if path.is_relative_to(self.config.root) else path
+            lines.append(("", f"report: {shown}"))
+        return lines
+
+    # Showing the plan.
+
+    def show_plan(self) -> str:
+        """Every cell with its kinds of check, its limits and who set each, and what cannot run here and why."""
+        lines = [f"{len(self.plan.cells)} cells" + (f" (narrowed: {self.plan.partial})" if self.plan.partial else "")]
+        for planned in self.plan.cells:
+            cell, model = planned.cell, self.config.models[planned.cell.model]
+            required = ", required" if planned.required else ""
+            lines.append(f"\n{cell.id}: {', '.join(planned.kinds)}; {planned.cases} golden cases{required}")
+            if planned.unavailable:
+                lines.append(f"  cannot run here: {planned.unavailable}")
+            for spec in model.contract.outputs:
+                for metric, limit in sorted(resolve(self.config.rules, cell, spec.name).items()):
+                    shown = "no limit" if limit.value is None else f"{limit.value:g}"
+                    lines.append(f"  {spec.name:<12} {metric:<12} {shown:<10} {limit.source}")
+        return "\n".join(lines)
+
+
+def environment() -> Environment:
+    packages = {name: found for name in PACKAGES if (found := version(name)) != "absent"}
+    return Environment(platform.python_version(), packages, f"{sys.platform}-{platform.machine()}", 1)
+
+
+def prepare(root: Path, options: Mapping[str, Any], shared: Mapping[str, Any]) -> Control | None:
+    """The run of the project at `root`; None when it has no [tool.parity] table. Raises ConfigError."""
+    file = configuration.find(root)
+    if file is None or file.parent != root:
+        return None
+    config = configuration.load(file, targets.names())
+    return Control(config, make_plan(config, options), options, shared)
+
+
+def loaded_rules(file: Path) -> Iterable[Any]:
+    """The limits that the configuration in `file` sets now."""
+    return configuration.load(file, targets.names()).rules

@@ -1,0 +1,437 @@
+"""pytest hooks, options, markers and fixtures, and nothing else: each delegates to a module that knows no pytest."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from parity.errors import ParityError
+from parity.plan import PRECISIONS, PROFILES
+
+if TYPE_CHECKING:
+    from parity.cases import Case
+    from parity.planning import Control
+    from parity.record import Kind
+    from parity.recorder import Recorder
+    from parity.session import Artifact, Reference, Runtime
+
+CONTROL = pytest.StashKey["Control"]()
+RECORDER = pytest.StashKey["Recorder"]()
+
+_CRASHED = re.compile(r"worker '(\w+)' crashed while running '(.*)'", re.S)
+
+
+# Options and set-up.
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise ValueError("expected a comma-separated list")
+    return names
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError("expected K/N with K from 1 to N, as in 2/5")
+    return int(found[1]), int(found[2])
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError("expected a number of seconds above 0")
+    return value
+
+
+def _typed(name: str, parse: Any) -> Any:
+    """`parse` as an argparse type whose complaint is a sentence."""
+    import argparse
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+    convert.__name__ = name
+    return convert
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("parity", "parity: does every exported file still compute what the model computes?")
+    listed = _typed("list", _names)
+    add = group.addoption
+    add(
+        "--parity-models",
+        type=listed,
+        metavar="LIST",
+        help="measure only these models (narrows; verdict partial)",
+    )
+    add("--parity-targets", type=listed, metavar="LIST", help="measure only these targets, as in onnx,tflite")
+    add("--parity-precisions", type=listed, metavar="LIST",
+        help=f"measure only these precisions, of {', '.join(PRECISIONS)}")  # fmt: skip
+    add("--parity-profile", choices=PROFILES, default="full", metavar="NAME",
+        help="quick: 8 golden cases a model, verdict partial; full (default); nightly: also what takes long")  # fmt: skip
+    add(
+        "--parity-report",
+        metavar="PATH",
+        help="HTML report (default reports/parity.html; .json and .md beside it)",
+    )
+    add("--parity-no-report", action="store_true", help="write no report")
+    add(
+        "--parity-cache",
+        metavar="URL",
+        help="folder or file:// URL of the artefact cache (default: the user's cache)",
+    )
+    add("--parity-rebuild", action="store_true", help="export again, whatever the cache holds")
+    add("--parity-shard", type=_typed("shard", _shard), metavar="K/N", help="measure part K of N of the plan")
+    add("--parity-gate", choices=("block", "warn", "off"), default="block", metavar="MODE",
+        help="block (default): exit code 1 unless the verdict is pass; warn: say it; off: do not judge")  # fmt: skip
+    add("--parity-require", type=listed, metavar="LIST",
+        help="targets or models that must run here, or the verdict is not pass; adds to `require`")  # fmt: skip
+    add("--parity-show-plan", action="store_true",
+        help="print every cell, its limits and who set them, what cannot run here and why; run nothing")  # fmt: skip
+    add("--parity-timeout", type=_typed("seconds", _seconds), metavar="SECONDS",
+        help="time for one step of an export or one batch of cases (default 600)")  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in (
+        "parity: measures a cell of the parity plan; `pytest -m parity` runs them all",
+        "cell(model, target, precision): the cell that a test measures; select with -m \"cell(target='onnx')\"",
+        "needs(capability): skip where this machine lacks the capability, with the reason in the report",
+        "slow: takes long",
+    ):
+        config.addinivalue_line("markers", line)
+    control = _prepared(config)
+    if control is not None:
+        config.stash[CONTROL] = control
+
+
+def _prepared(config: pytest.Config) -> Control | None:
+    from parity import planning
+
+    try:
+        return planning.prepare(config.rootpath, _options(config), _shared(config))
+    except ParityError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _options(config: pytest.Config) -> dict[str, Any]:
+    names = ("models", "targets", "precisions", "profile", "report", "no_report", "cache", "rebuild", "shard", "gate",
+             "require", "show_plan", "timeout")  # fmt: skip
+    return {name: config.getoption(f"parity_{name}") for name in names}
+
+
+def _shared(config: pytest.Config) -> dict[str, Any]:
+    """What the processes of one run share: its name and when it began."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        return dict(worker["parity"])
+    return {"run": uuid.uuid4().hex, "started": time.time()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    control = node.config.stash.get(CONTROL, None)
+    node.workerinput["parity"] = control.shared if control else {"run": uuid.uuid4().hex, "started": time.time()}
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    if not config.getoption("parity_show_plan"):
+        return None
+    control = _prepared(config)  # this hook runs before pytest_configure
+    if control is None:
+        raise pytest.UsageError(f"{config.rootpath}: no pyproject.toml with a [tool.parity] table; run: parity init")
+    print(control.show_plan())
+    return 0
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    control = config.stash.get(CONTROL, None)
+    if control is not None:
+        control.close()
+
+
+# Collection.
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "parity_cell" not in metafunc.fixturenames:
+        return
+    control = metafunc.config.stash.get(CONTROL, None)
+    if control is None:
+        raise pytest.UsageError(
+            f"{metafunc.definition.nodeid} needs a [tool.parity] table in {metafunc.config.rootpath}/pyproject.toml; "
+            "run: parity init"
+        )
+    kind = getattr(metafunc.function, "parity_kind", None)
+    params = []
+    for planned in control.plan.cells:
+        if kind is not None and kind not in planned.kinds:
+            continue
+        cell = planned.cell
+        marks = [
+            pytest.mark.parity,
+            pytest.mark.cell(model=cell.model, target=cell.target, precision=cell.precision),
+        ]
+        if planned.unavailable:
+            marks.append(pytest.mark.skip(reason=planned.unavailable))
+        params.append(pytest.param(cell, id=cell.id, marks=marks))
+    metafunc.parametrize("parity_cell", params, indirect=True, scope="session")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    from parity.targets.base import lacking
+
+    for marker in item.iter_markers("needs"):
+        for capability in marker.args:
+            reason = lacking(capability)
+            if reason:
+                pytest.skip(reason)
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        control, identity = item.config.stash.get(CONTROL, None), _identity(item)
+        if control is not None and identity is not None:
+            control.deselected.append(identity)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    control = session.config.stash.get(CONTROL, None)
+    if control is not None:
+        control.collected += [found for item in session.items if (found := _identity(item))]
+        control.narrowing = _narrowing(session.config)
+
+
+def _narrowing(config: pytest.Config) -> list[str]:
+    """How the command line selected tests, beyond `-m parity`."""
+    found = []
+    if config.option.keyword:
+        found.append(f"-k {config.option.keyword}")
+    if config.option.markexpr and config.option.markexpr.strip() != "parity":
+        found.append(f"-m {config.option.markexpr}")
+    if config.getoption("deselect", None):
+        found.append("--deselect")
+    if config.getoption("lf", False):
+        found.append("--last-failed")
+    if any("::" in str(arg) for arg in config.args):
+        found.append("single tests named")
+    return found
+
+
+def _identity(item: pytest.Item) -> list[str] | None:
+    """[cell id, kind that the test completes or ''] of a parity test."""
+    call = getattr(item, "callspec", None)
+    if call is None or "parity_cell" not in call.params:
+        return None
+    return [call.params["parity_cell"].id, getattr(getattr(item, "function", None), "parity_kind", "")]
+
+
+# Fixtures. What is built is session-scoped; only the recorder belongs to one test.
+
+
+@pytest.fixture(scope="session")
+def parity_plan(request: pytest.FixtureRequest) -> Any:
+    """The plan of this run: every cell that must be measured."""
+    return _control(request).plan
+
+
+@pytest.fixture(scope="session")
+def parity_cell(request: pytest.FixtureRequest) -> Any:
+    """The cell under test: model, target, precision. Requesting it runs the test once a cell of the plan."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def parity_artifact(request: pytest.FixtureRequest, parity_cell: Any) -> Artifact:
+    """The cell's exported artefact, built at most once by all workers together."""
+    with _told_once(request, parity_cell):
+        return _control(request).session.artifact(parity_cell)
+
+
+@pytest.fixture(scope="session")
+def parity_runtime(request: pytest.FixtureRequest, parity_cell: Any, parity_artifact: Artifact) -> Iterator[Runtime]:
+    """The artefact opened in a warm child process: `parity_runtime.run([{name: array}])`."""
+    runtime = _control(request).session.runtime(parity_cell)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture(scope="session")
+def parity_golden(request: pytest.FixtureRequest, parity_cell: Any) -> list[Case]:
+    """The golden cases of the cell's model."""
+    control = _control(request)
+    return control.golden(control.config.models[parity_cell.model])
+
+
+@pytest.fixture(scope="session")
+def parity_reference(request: pytest.FixtureRequest, parity_cell: Any, parity_golden: list[Case]) -> Reference:
+    """The float64 oracle's outputs on the golden cases, in their order."""
+    control = _control(request)
+    return control.session.reference(control.config.models[parity_cell.model], parity_golden, control.golden_name)
+
+
+@pytest.fixture
+def parity(request: pytest.FixtureRequest) -> Recorder:
+    """The recorder: `parity.check(output, got, want, cosine=0.99)`. A test that recorded no check fails."""
+    from parity.recorder import Recorder
+
+    control = _control(request)
+    cell = request.node.callspec.params.get("parity_cell") if hasattr(request.node, "callspec") else None
+    kind: Kind = getattr(request.function, "parity_kind", "golden")
+    recorder = Recorder(cell, kind, control.config.rules)
+    request.node.stash[RECORDER] = recorder
+    return recorder
+
+
+def _control(request: pytest.FixtureRequest) -> Control:
+    control = request.config.stash.get(CONTROL, None)
+    if control is None:
+        raise pytest.UsageError(
+            f"no pyproject.toml with a [tool.parity] table in {request.config.rootpath}: parity init"
+        )
+    return control
+
+
+class _told_once:
+    """A failed export fails the first test that meets it; the other tests of the cell point to that one."""
+
+    def __init__(self, request: pytest.FixtureRequest, cell: Any):
+        self.control, self.cell = _control(request), cell
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        from parity.isolate import ChildFailure
+
+        if isinstance(error, ChildFailure) and not self.control.first_to_tell(self.cell):
+            pytest.skip(f"{self.cell} has no artefact ({error.state} in {error.stage}): told once, by another test")
+
+
+# Running and reporting.
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    result = yield
+    recorder = pyfuncitem.stash.get(RECORDER, None)
+    if recorder is not None:
+        why = recorder.verdict()
+        if why:
+            pytest.fail(f"{recorder.cell}: {why}" if recorder.cell else why, pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    identity = _identity(item)
+    control = item.config.stash.get(CONTROL, None)
+    if identity is None or control is None:
+        return report
+    told: dict[str, Any] = {"cell": identity[0], "kind": identity[1], "when": report.when, "outcome": report.outcome}
+    if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+        told["failure"] = control.failure(call.excinfo.value)
+        if call.excinfo.errisinstance(ParityError) and told["failure"]:
+            report.longrepr = control.failure_text(told["failure"], identity[0])
+    if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
+        told["skipped"] = str(report.longrepr[2]).removeprefix("Skipped: ")
+    recorder = item.stash.get(RECORDER, None)
+    if recorder is not None and report.when == "call":
+        told |= recorder.export()
+        told["details"] |= control.details(identity[0])
+    told["seconds"] = report.duration
+    report.parity = told
+    return report
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """Only the controller judges: workers' reports arrive there too."""
+    control = _reporting
+    if control is None:
+        return
+    if hasattr(report, "parity"):
+        control.hear(report.parity)
+    elif report.when == "???":
+        found = re.search(r"\[([a-z0-9_]+-[a-z0-9_]+-[a-z0-9]+)\]$", report.nodeid)
+        if found:
+            control.hear_crash(found[1], report.nodeid, str(report.longrepr))
+
+
+_reporting: Control | None = None  # pytest_runtest_logreport is given no config
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    global _reporting
+    if not hasattr(session.config, "workerinput"):
+        _reporting = session.config.stash.get(CONTROL, None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    control = node.config.stash.get(CONTROL, None)
+    told = getattr(node, "workeroutput", {}).get("parity")
+    if control is not None and told:
+        control.merge(told)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    config = session.config
+    control = config.stash.get(CONTROL, None)
+    if control is None:
+        return
+    if hasattr(config, "workerinput"):
+        config.workeroutput["parity"] = control.told()  # type: ignore[attr-defined]
+        return
+    asked = bool(re.search(r"\bparity\b", config.option.markexpr or "")) and not re.search(
+        r"\bnot\s+parity\b", config.option.markexpr
+    )
+    if session.config.option.collectonly or not (control.active or asked):
+        return
+    try:
+        control.finish(" ".join(["pytest", *_quoted(config.invocation_params.args)]), int(exitstatus))
+    except ParityError as error:
+        control.problem = str(error)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return
+    session.exitstatus = control.exit_status(int(exitstatus), session.testsfailed)
+
+
+def _quoted(args: Any) -> list[str]:
+    import shlex
+
+    return [shlex.quote(str(arg)) for arg in args]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    control = config.stash.get(CONTROL, None)
+    if control is None or not control.summary_lines():
+        return
+    terminalreporter.section("parity")
+    for style, line in control.summary_lines():
+        terminalreporter.write_line(line, **({style: True} if style else {}))
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    control = config.stash.get(CONTROL, None)
+    if control is None:
+        return None
+    return f"parity: {len(control.plan.cells)} cells, cache {_short(control.store_root)}"
+
+
+def _short(path: Path) -> str:
+    home = str(Path.home())
+    return "~" + str(path)[len(home) :] if str(path).startswith(home + os.sep) else str(path)

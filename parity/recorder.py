@@ -1,0 +1,124 @@
+"""The `parity` fixture's object: collects checks while a test runs, and judges when it is over. Knows no pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from parity.compare import METRICS, compare
+from parity.errors import ParityError
+from parity.gate import describe, passes
+from parity.limits import Limit, Rule, resolve
+from parity.plan import Cell
+from parity.record import Check, Finding, Kind, plain
+
+
+class Recorder:
+    """Collects the checks of one test of one cell. All are recorded; a broken one fails the test when it ends."""
+
+    def __init__(self, cell: Cell | None, kind: Kind, rules: Iterable[Rule] = ()):
+        self.cell, self.kind = cell, kind
+        self._rules = tuple(rules)
+        self.checks: list[Check] = []
+        self.findings: list[Finding] = []
+        self.details: dict[str, Any] = {}  # route, artifact, runtime: what the record says of the cell
+
+    def limits(self, output: str | None = None) -> Mapping[str, Limit]:
+        """The limits in force for an output of this test's cell, by metric."""
+        if self.cell is None:
+            raise ParityError("this test has no cell: request the parity_cell fixture beside parity")
+        return resolve(self._rules, self.cell, output)
+
+    def add(self, *checks: Check) -> None:
+        self.checks += checks
+
+    def find(self, text: str, level: str = "note") -> None:
+        """Note something that a person should know and that does not gate."""
+        self.findings.append(Finding(text, level))  # type: ignore[arg-type]
+
+    def check(
+        self,
+        output: str,
+        got: Any,
+        want: Any,
+        *,
+        metric: str | None = None,
+        at_most: float | None = None,
+        at_least: float | None = None,
+        case: str = "case",
+        **limits: Any,
+    ) -> bool:
+        """Compare `got` with `want` and record it: under one `metric` with `at_most` or `at_least`, or under
+        `limits` by metric name, or, with neither, under the configured limits of this cell and output.
+
+        Returns whether it held; the test goes on either way, and fails at its end if anything did not.
+
+            parity.check("mask", got, want, metric="iou", at_least=0.98)
+            parity.check("logits", got, want, cosine=0.999, max_abs=1e-3, case="hand_07")
+        """
+        if self.cell is None:
+            raise ParityError("parity.check needs a cell: request the parity_cell fixture in this test too")
+        source = "the test"
+        sources: dict[str, str] = {}
+        if metric is not None:
+            if (at_most is None) == (at_least is None):
+                raise ParityError(f"parity.check(metric={metric!r}) needs at_most or at_least, one of them")
+            bound = at_most if at_most is not None else at_least
+            assert bound is not None
+            if metric in METRICS and (METRICS[metric].sense == "max") != (at_most is not None):
+                word = "at_most" if METRICS[metric].sense == "max" else "at_least"
+                raise ParityError(f"parity.check: {metric} is limited with {word}")
+            limits[metric] = bound
+        elif not limits:
+            found = {n: lim for n, lim in self.limits(output).items() if n in METRICS and lim.value is not None}
+            limits = {n: lim.value for n, lim in found.items()}
+            sources = {n: lim.source for n, lim in found.items()}
+            if not limits:
+                raise ParityError(f"parity.check({output!r}): no limit is configured; pass one, as in cosine=0.99")
+        result = compare(np.asarray(got), np.asarray(want), **limits)
+        for c in result.checks:
+            value = c.value if np.isfinite(c.value) else None
+            detail = result.error or result.mismatch
+            if not detail and result.worst:
+                detail = (
+                    f"worst at {list(result.worst.index)}: got {result.worst.got:.6g}, want {result.worst.want:.6g}"
+                )
+            self.checks.append(
+                Check(self.kind, case, output, c.metric, value, c.limit, c.sense, c.passed,
+                      nonfinite=result.nonfinite.refused, source=sources.get(c.metric, source), detail=detail)
+            )  # fmt: skip
+        return bool(result)
+
+    def broken(self) -> list[Check]:
+        return [c for c in self.checks if not passes(c)]
+
+    def verdict(self) -> str:
+        """Why the test that used this recorder fails, one line for each broken check; empty when it passes.
+
+        No check against a limit is a failure too: a test that measured nothing proved nothing.
+        """
+        if not any(c.limit is not None for c in self.checks):
+            return "no check was recorded against a limit, so nothing was proved"
+        broken = self.broken()
+        if not broken:
+            return ""
+        lines = [f"{len(broken)} of {len(self.checks)} checks broken; worst: {describe(broken)}"]
+        for c in sorted(broken, key=lambda c: (c.output, c.metric, c.case))[:20]:
+            value = "no finite value" if c.value is None else f"{c.value:.6g}"
+            sign = "at most" if c.sense == "max" else "at least"
+            limit = "" if c.limit is None else f", {sign} {c.limit:.6g} allowed"
+            source = f" by {c.source}" if c.source else ""
+            lines.append(f"  {c.case} {c.output} {c.metric}: {value}{limit}{source}; {c.detail}".rstrip("; "))
+        if len(broken) > 20:
+            lines.append(f"  and {len(broken) - 20} more, in the report")
+        return "\n".join(lines)
+
+    def export(self) -> dict[str, Any]:
+        """Everything recorded, as JSON builtins."""
+        return {
+            "checks": [plain(c) for c in self.checks],
+            "findings": [plain(f) for f in self.findings],
+            "details": plain(self.details),
+        }

@@ -1,0 +1,1 @@
+"""What the artefacts are measured against: the oracle, and what each precision costs by itself."""

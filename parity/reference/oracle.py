@@ -1,0 +1,60 @@
+"""The oracle, in a child process: the untouched module in float64, on the very inputs that the artefact gets."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from parity import modelling
+from parity.child import stage
+from parity.errors import ParityError
+
+_double: dict[str, tuple[torch.nn.Module, str]] = {}
+
+
+def evaluate(
+    model: Mapping[str, Any], cases: Sequence[Mapping[str, np.ndarray[Any, Any]]], outputs: list[str]
+) -> dict[str, Any]:
+    """Outputs of the float64 module for each case, as {"outputs": [{name: float64 array}], "dtype", "note"}.
+
+    Inputs are cast from their stored dtype, so the oracle sees exactly the values that the artefact is given. A module
+    that cannot run in float64 runs in float32, and `note` says why.
+    """
+    stage("oracle")
+    module = modelling.load(model)
+    key = repr(sorted(model.items()))
+    if key not in _double:
+        _double[key] = (copy.deepcopy(module).double(), "")
+    double, note = _double[key]
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the fused path is another computation than the module's own
+    try:
+        results = []
+        for case in cases:
+            try:
+                results.append(_run(double, case, outputs, torch.float64 if not note else torch.float32))
+            except ParityError:
+                raise
+            except RuntimeError as error:
+                if note or results:
+                    raise
+                note = f"the module cannot run in float64 ({str(error).splitlines()[0][:160]})"
+                double = module
+                _double[key] = (module, note)
+                results.append(_run(module, case, outputs, torch.float32))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+    return {"outputs": results, "dtype": "float32" if note else "float64", "note": note}
+
+
+def _run(
+    module: torch.nn.Module, case: Mapping[str, np.ndarray[Any, Any]], outputs: list[str], dtype: torch.dtype
+) -> dict[str, np.ndarray[Any, Any]]:
+    inputs = {k: torch.from_numpy(np.array(v)) for k, v in case.items()}
+    inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+    result = modelling.forward(module, inputs, outputs)
+    return {k: v.to(torch.float64).numpy() if v.is_floating_point() else v.numpy() for k, v in result.items()}

@@ -1,0 +1,458 @@
+"""One session: the plan's exports, references, runtimes and cases, each made once and kept. Knows no pytest.
+
+The plugin and the command line both work through this object, so that they cannot differ in what they do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity import targets
+from parity.cache import Entry, Store, key_of, sha256_file, sha256_tree
+from parity.cases import Array, Case, digest, draw, golden
+from parity.config import Config, ModelConfig
+from parity.errors import ParityError
+from parity.isolate import Budget, ChildFailure, Children
+from parity.plan import Cell
+from parity.record import ArtifactRecord, FileRecord, RuntimeRecord, build, plain
+from parity.targets.base import Route, Step, version
+
+Progress = Callable[[str, str], None]  # (what, stage)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An exported file or folder: where it is, what its route noted, and how it came to be."""
+
+    folder: Path
+    notes: Mapping[str, Any]
+    record: ArtifactRecord
+    route: str
+    routes_failed: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    steps_built: int = 0
+
+    @property
+    def entry(self) -> Path:
+        return self.folder / str(self.notes["entry"])
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Oracle outputs by case, in the order of the cases: {output: float64 array}."""
+
+    outputs: tuple[Mapping[str, Array], ...]
+    dtype: str
+    note: str
+
+
+class Runtime:
+    """An artefact opened in a warm child. `run` gives what the artefact computes, under the model's own names."""
+
+    def __init__(self, session: Session, cell: Cell, artifact: Artifact):
+        self.session, self.cell, self.artifact = session, cell, artifact
+        self.target = targets.get(cell.target)
+        self.description: dict[str, Any] = {}
+        self.milliseconds: list[float] = []
+        self._handle: int | None = None
+        self._pid: int | None = None
+
+    def open(self) -> Runtime:
+        """Open the artefact, or open it again when its child is gone. Raises ChildFailure."""
+        child = self.session.children[self.target.family]
+        if self._handle is None or not child.alive or child.pid != self._pid:
+            opened = self._call(
+                "open_session",
+                {
+                    "session": self.target.session,
+                    "folder": str(self.artifact.folder),
+                    "notes": self.artifact.notes,
+                },
+                "load",
+            )
+            self._handle, self.description = opened["handle"], opened["description"]
+            self._pid = child.pid
+        return self
+
+    def run(self, inputs: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+        """Outputs of each set of inputs, in order. Raises ChildFailure; never returns fewer than it was given."""
+        self.open()
+        try:
+            result = self._call("run", {"handle": self._handle, "cases": list(inputs)}, "run")
+        except ChildFailure as failure:
+            if failure.state != "error":
+                self._handle = None
+            raise
+        if len(result["outputs"]) != len(inputs):
+            raise ParityError(f"{self.cell}: {len(inputs)} cases were run and {len(result['outputs'])} came back")
+        self.milliseconds += result["milliseconds"]
+        return list(result["outputs"])
+
+    def _call(self, function: str, arguments: Mapping[str, Any], stage: str) -> Any:
+        return self.session.children.call(
+            self.target.family,
+            f"parity.targets.serve:{function}",
+            arguments,
+            stage=stage,
+            on_stage=lambda s: self.session.progress(self.cell.id, s),
+        )
+
+    def close(self) -> None:
+        child = self.session.children[self.target.family]
+        if self._handle is not None and child.alive and child.pid == self._pid:
+            self._call("close_session", {"handle": self._handle}, "close")
+        self._handle = None
+
+    def record(self) -> RuntimeRecord:
+        package = self.target.runtime_package
+        median = statistics.median(self.milliseconds) if self.milliseconds else None
+        return RuntimeRecord(package, version(package), median)
+
+
+class Session:
+    """Everything that one process of one run makes. `run` names the run, shared by all its processes."""
+
+    def __init__(
+        self,
+        config: Config,
+        run: str,
+        *,
+        store: Store | None = None,
+        budget: Budget | None = None,
+        rebuild_since: float | None = None,
+        progress: Progress = lambda what, stage: None,
+    ):
+        self.config, self.run, self.rebuild_since, self.progress = config, run, rebuild_since, progress
+        self.store = store or Store.at(config.cache, config.root)
+        self.children = Children(config.root, budget or Budget(config.timeout, config.memory))
+        self._made: dict[tuple[str, str], Any] = {}
+
+    def close(self) -> None:
+        self.children.close()
+
+    def _once(self, what: str, name: str, make: Callable[[], Any]) -> Any:
+        """Made once in this process; a failure is remembered and raised again."""
+        key = (what, name)
+        if key not in self._made:
+            try:
+                self._made[key] = make()
+            except ParityError as error:
+                self._made[key] = error
+        if isinstance(self._made[key], ParityError):
+            raise self._made[key]
+        return self._made[key]
+
+    # The model.
+
+    def model_spec(self, model: ModelConfig) -> dict[str, Any]:
+        """What a child needs to make the module."""
+        return {
+            "root": str(self.config.root),
+            "factory": model.factory,
+            "options": dict(model.options),
+            "checkpoint": str(model.checkpoint) if model.checkpoint else None,
+        }
+
+    def fingerprint(self, model: ModelConfig) -> dict[str, str]:
+        """Hashes of the model's tensors, structure and source; computed by one worker of the run."""
+
+        def make() -> Any:
+            try:
+                value = self.children.call(
+                    "torch", "parity.modelling:fingerprint", {"spec": self.model_spec(model)}, stage="export"
+                )
+            except ChildFailure as failure:
+                return {"failure": _failure(failure)}
+            return {"value": value}
+
+        shared = self._once("fingerprint", model.name, lambda: self.store.once(self.run, f"fp {model.name}", make))
+        if "failure" in shared:
+            raise ChildFailure(**shared["failure"])
+        return dict(shared["value"])
+
+    # Cases.
+
+    def golden(self, model: ModelConfig) -> list[Case]:
+        """The golden cases. Raises ParityError when there are none: nothing measured is not a pass."""
+
+        def make() -> list[Case]:
+            if model.golden is None:
+                raise ParityError(f'model {model.name}: no golden data; set golden = "folder" in its table')
+            cases = golden.load(model.golden, model.contract)
+            if not cases:
+                raise ParityError(
+                    f"model {model.name}: golden folder {model.golden.name!r} holds no picture and no .npz"
+                )
+            return cases
+
+        return list(self._once("golden", model.name, make))
+
+    def calibration(self, model: ModelConfig) -> list[Case]:
+        def make() -> list[Case]:
+            if model.calibration is None:
+                raise ParityError(f'model {model.name}: int8 needs calibration data; set calibration = "folder"')
+            cases = golden.load(model.calibration, model.contract)
+            if not cases:
+                raise ParityError(f"model {model.name}: calibration folder {model.calibration.name!r} is empty")
+            return cases
+
+        return list(self._once("calibration", model.name, make))
+
+    def example(self, model: ModelConfig) -> dict[str, Array]:
+        return draw.inputs(model.contract, model.contract.example(), self.config.seed)
+
+    # The reference.
+
+    def reference(self, model: ModelConfig, cases: Sequence[Case], what: str) -> Reference:
+        """The oracle's outputs for `cases`, from the store where model, source and inputs are the same."""
+        return self._once(f"reference {what}", model.name, lambda: self._reference(model, cases, what))  # type: ignore[no-any-return]
+
+    def _reference(self, model: ModelConfig, cases: Sequence[Case], what: str) -> Reference:
+        outputs = [o.name for o in model.contract.outputs]
+        spec = {
+            "oracle": self.fingerprint(model),
+            "cases": digest(cases),
+            "outputs": outputs,
+            "code": _code("parity.reference.oracle"),
+            "packages": _versions(("torch", "numpy")),
+        }
+
+        def evaluate(folder: Path) -> Mapping[str, Any]:
+            self.progress(model.name, f"oracle, {len(cases)} {what} cases")
+            result = self.children.call(
+                "torch",
+                "parity.reference.oracle:evaluate",
+                {"model": self.model_spec(model), "cases": [c.inputs for c in cases], "outputs": outputs},
+                stage="oracle",
+            )
+            arrays = {f"{i}/{n}": v for i, row in enumerate(result["outputs"]) for n, v in row.items()}
+            np.savez(folder / "outputs.npz", **arrays)
+            return {"dtype": result["dtype"], "note": result["note"], "cases": len(cases)}
+
+        entry = self.store.build(spec, f"{model.name}~reference-{what}", evaluate)
+        with np.load(io.BytesIO((entry.folder / "outputs.npz").read_bytes()), allow_pickle=False) as archive:
+            rows = tuple({n: archive[f"{i}/{n}"] for n in outputs} for i in range(len(cases)))
+        return Reference(rows, entry.notes["dtype"], entry.notes["note"])
+
+    # Artefacts.
+
+    def artifact(self, cell: Cell) -> Artifact:
+        """The exported artefact of a cell, built by one process of the run. Raises ChildFailure when no route works."""
+
+        def make() -> Any:
+            try:
+                artifact = self._export(cell)
+            except ChildFailure as failure:
+                return {"failure": _failure(failure)}
+            value = asdict(artifact)
+            value["folder"] = str(artifact.folder)
+            return {"value": plain(value)}
+
+        shared = self._once("artifact", cell.id, lambda: self.store.once(self.run, f"export {cell}", make))
+        if "failure" in shared:
+            raise ChildFailure(**shared["failure"])
+        value = shared["value"]
+        return Artifact(
+            Path(value["folder"]), value["notes"], build(ArtifactRecord, value["record"]), value["route"],
+            tuple(value["routes_failed"]), tuple(value["findings"]), value["steps_built"],
+        )  # fmt: skip
+
+    def _export(self, cell: Cell) -> Artifact:
+        model = self.config.models[cell.model]
+        prebuilt = model.artifacts.get(f"{cell.target}-{cell.precision}")
+        if prebuilt:
+            return self._prebuilt(cell, model)
+        failed: list[str] = []
+        last: ChildFailure | None = None
+        for route in targets.get(cell.target).routes(cell, model):
+            try:
+                artifact = self._export_by(cell, model, route)
+                return replace(artifact, routes_failed=tuple(failed))
+            except ChildFailure as failure:
+                failed.append(f"{route.name}: {failure}")
+                last = failure
+        if last is None:
+            raise ChildFailure("error", "export", f"no route exports {cell}")
+        raise last
+
+    def _export_by(self, cell: Cell, model: ModelConfig, route: Route) -> Artifact:
+        previous: Entry | None = None
+        built, seconds, findings = 0, 0.0, []
+        for number, step in enumerate(route.steps, 1):
+            name = f"{cell.id}~{number}-{step.name}"
+            spec = self.step_spec(model, step, previous.key if previous else None)
+            entry = self.store.build(
+                spec, name, self._builder(cell, model, step, previous), rebuild_since=self.rebuild_since
+            )
+            if entry.damaged:
+                findings.append(f"the cached result of step {step.name!r} was damaged and was built again")
+            built += entry.built
+            seconds += entry.seconds
+            previous = entry
+        assert previous is not None
+        record = ArtifactRecord(
+            files=tuple(FileRecord(p, n, h) for p, n, h in previous.files),
+            key=previous.key,
+            export_seconds=round(seconds, 3),
+            cached=not previous.built,
+            location=f"objects/{previous.key}",
+        )
+        return Artifact(previous.folder, previous.notes, record, route.name, (), tuple(findings), built)
+
+    def step_spec(self, model: ModelConfig, step: Step, after: str | None) -> dict[str, Any]:
+        """Everything that the result of a step depends on: the specification that its key is the hash of."""
+        spec: dict[str, Any] = {
+            "step": step.name,
+            "function": step.function,
+            "options": dict(step.options),
+            "code": _code(step.function.partition(":")[0]),
+            "packages": _versions(step.packages),
+            "python": platform.python_version(),
+            "machine": f"{sys.platform}-{platform.machine()}",
+            "contract": _contract(model),
+        }
+        if after is None:
+            spec |= {
+                "model": self.fingerprint(model),
+                "factory": model.factory,
+                "factory_options": dict(model.options),
+            }
+            spec["seed"] = self.config.seed
+        else:
+            spec["after"] = after
+        if step.calibration:
+            spec["calibration"] = digest(self.calibration(model))
+        return spec
+
+    def _builder(
+        self, cell: Cell, model: ModelConfig, step: Step, previous: Entry | None
+    ) -> Callable[[Path], Mapping[str, Any]]:
+        def convert(folder: Path) -> Mapping[str, Any]:
+            start = time.monotonic()
+            self.progress(cell.id, step.name)
+            arguments = {
+                "work": str(folder),
+                "after": str(previous.folder) if previous else None,
+                "options": dict(step.options),
+                "model": self.model_spec(model),
+                "contract": _contract(model),
+                "example": self.example(model),
+                "calibration": [c.inputs for c in self.calibration(model)] if step.calibration else None,
+            }
+            notes: dict[str, Any] = self.children.call(
+                step.family,
+                "parity.steps:run",
+                {"function": step.function, "start": step.stage, "arguments": arguments},
+                stage=step.stage,
+                on_stage=lambda s: self.progress(cell.id, f"{step.name}: {s}, {time.monotonic() - start:.0f} s"),
+            )
+            entry = notes.get("entry")
+            if entry is not None and not (folder / entry).exists():
+                raise ChildFailure("error", step.stage, f"the converter reported success and left no {entry!r}")
+            return notes
+
+        return convert
+
+    def _prebuilt(self, cell: Cell, model: ModelConfig) -> Artifact:
+        given = model.artifacts[f"{cell.target}-{cell.precision}"]
+        file = given.path
+        files = [file] if file.is_file() else sorted(f for f in file.rglob("*") if f.is_file())
+        notes: dict[str, Any] = {"entry": file.name}
+        for side in ("inputs", "outputs"):
+            named = getattr(given, side)
+            notes[side] = {}
+            for spec in getattr(model.contract, side):
+                other = named.get(spec.name)
+                notes[side][spec.name] = {"name": other.name if other else spec.name}
+                if other and other.layout:
+                    notes[side][spec.name]["layout"] = other.layout
+        record = ArtifactRecord(
+            files=tuple(
+                FileRecord(f.relative_to(file.parent).as_posix(), f.stat().st_size, sha256_file(f)) for f in files
+            ),
+            key=sha256_tree(file),
+            cached=True,
+            location=str(
+                file.parent.relative_to(self.config.root) if file.is_relative_to(self.config.root) else file.parent
+            ),
+        )
+        return Artifact(file.parent, notes, record, "prebuilt")
+
+    def runtime(self, cell: Cell) -> Runtime:
+        """The cell's artefact, ready to run; exports it first. One a cell and session."""
+        return self._once("runtime", cell.id, lambda: Runtime(self, cell, self.artifact(cell)))  # type: ignore[no-any-return]
+
+    def made(self, cell: Cell) -> dict[str, Any]:
+        """What this session knows of a cell so far, for its record: route, artifact, runtime, steps built."""
+        artifact, runtime = self._made.get(("artifact", cell.id)), self._made.get(("runtime", cell.id))
+        found: dict[str, Any] = {}
+        if isinstance(artifact, dict) and "value" in artifact:
+            value = artifact["value"]
+            found = {"route": value["route"], "routes_failed": value["routes_failed"],
+                     "artifact": value["record"], "steps_built": value["steps_built"]}  # fmt: skip
+        if isinstance(runtime, Runtime):
+            found["runtime"] = runtime.record()
+        return found
+
+    # Explaining.
+
+    def step_names(self, cell: Cell) -> list[list[str]]:
+        """The names that the steps of each route have in the store, for `parity cache why`."""
+        model = self.config.models[cell.model]
+        return [
+            [f"{cell.id}~{n}-{step.name}" for n, step in enumerate(route.steps, 1)]
+            for route in targets.get(cell.target).routes(cell, model)
+        ]
+
+    def step_keys(self, cell: Cell) -> list[tuple[str, str, dict[str, Any]]]:
+        """(name, key, specification) of each step of the first route, as they would be built now."""
+        model, after, result = self.config.models[cell.model], None, []
+        for number, step in enumerate(targets.get(cell.target).routes(cell, model)[0].steps, 1):
+            spec = self.step_spec(model, step, after)
+            after = key_of(spec)
+            result.append((f"{cell.id}~{number}-{step.name}", after, spec))
+        return result
+
+
+def _failure(failure: ChildFailure) -> dict[str, str]:
+    return {"state": failure.state, "stage": failure.stage, "reason": failure.reason, "log": failure.log}
+
+
+def _contract(model: ModelConfig) -> dict[str, Any]:
+    """What an exporter may depend on: names, shapes, dtypes; golden data and labels change no artefact."""
+    contract = model.contract
+    return {
+        "inputs": [
+            {"name": i.name, "shape": list(i.shape), "dtype": i.dtype, "range": plain(i.range)} for i in contract.inputs
+        ],
+        "outputs": [{"name": o.name} for o in contract.outputs],
+        "sizes": {k: list(v) for k, v in contract.sizes().items()},
+    }
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    return {name: version(name) for name in packages}
+
+
+def _code(module: str) -> str:
+    """The hash of a step's own source, so that a change of ours builds again."""
+    import importlib.util
+
+    found = importlib.util.find_spec(module)
+    if found is None or not found.origin:
+        return "unknown"
+    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+
+
+__all__ = ["Artifact", "Progress", "Reference", "Runtime", "Session"]

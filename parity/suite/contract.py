@@ -1,0 +1,142 @@
+"""What a file must keep of the model's contract, checked on the file itself and by running it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from parity import judge
+from parity.cases import Array, Case, draw
+from parity.config import ModelConfig
+from parity.contract import InputSpec
+from parity.recorder import Recorder
+from parity.session import Runtime
+
+
+def check_contract(runtime: Runtime, parity: Recorder) -> None:
+    """Signature, operators, opset, repeatability, and every declared dynamic axis at other sizes."""
+    model = runtime.session.config.models[runtime.cell.model]
+    runtime.open()
+    _signature(runtime, model, parity)
+    _operators(runtime, model, parity)
+    _repeats(runtime, model, parity)
+    _sizes(runtime, model, parity)
+
+
+def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
+    notes, described = runtime.artifact.notes, runtime.description
+    fixed = notes.get("fixed", {})
+    for side in ("inputs", "outputs"):
+        have = {d["name"]: d for d in described[side]}
+        entries = {s.name: notes[side].get(s.name, {"name": s.name}) for s in getattr(model.contract, side)}
+        extra = sorted(set(have) - {e["name"] for e in entries.values()})
+        text = f"declared {len(entries)}, the file has {len(have)}" + (
+            f", undeclared: {', '.join(extra)}" if extra else ""
+        )
+        parity.add(judge.fact("signature", "", f"{side}_count", len(have) == len(entries), text))
+        for spec in getattr(model.contract, side):
+            entry = entries[spec.name]
+            found = have.get(entry["name"])
+            parity.add(
+                judge.fact("signature", spec.name, "present", found is not None,
+                           f"{side[:-1]} {entry['name']!r}; the file has {', '.join(sorted(have)) or 'none'}")
+            )  # fmt: skip
+            if found is None:
+                continue
+            if isinstance(spec, InputSpec):
+                parity.add(_shape(spec, found, entry, fixed.get(spec.name)))
+            quantised = bool(found.get("scale"))
+            want = spec.dtype if isinstance(spec, InputSpec) else None
+            if quantised:
+                text = f"{found['dtype']} with scale {found['scale']:.6g} and zero point {found['zero_point']}"
+                ok = runtime.cell.precision == "int8" and np.isfinite(found["scale"]) and found["scale"] > 0
+                parity.add(judge.fact("signature", spec.name, "dtype", ok, text))
+            elif want is not None:
+                parity.add(judge.fact("signature", spec.name, "dtype", found["dtype"] == want,
+                                      f"declared {want}, the file has {found['dtype']}"))  # fmt: skip
+    if fixed:
+        axes = sorted({d for s in model.contract.inputs for d in s.shape if isinstance(d, str)})
+        sizes = model.contract.example()
+        if axes:
+            text = ", ".join(f"{a} = {sizes[a]}" for a in axes)
+            parity.find(f"this route fixes the dynamic axes: {text}; other sizes are not in this file")
+
+
+def _shape(spec: InputSpec, found: dict[str, Any], entry: dict[str, Any], fixed: list[int] | None) -> Any:
+    """Fixed sizes must be equal; a declared dynamic axis must be dynamic in the file unless its route fixes it."""
+    declared: list[int | str] = list(fixed or spec.shape)
+    if entry.get("layout"):
+        canonical = {3: "NCL", 4: "NCHW", 5: "NCDHW"}[len(declared)]
+        declared = [declared[canonical.index(a)] for a in entry["layout"]]
+    have = [d if isinstance(d, int) else None for d in found["shape"]]
+    ok = len(have) == len(declared) and all(
+        (h is None) if isinstance(d, str) else h == d for d, h in zip(declared, have, strict=False)
+    )
+    shown = [h if h is not None else "dynamic" for h in have]
+    return judge.fact("signature", spec.name, "shape", ok, f"declared {declared}, the file has {shown}")
+
+
+def _operators(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
+    ops = runtime.description.get("ops", {})
+    total = sum(ops.values())
+    parity.add(judge.fact("operators", "", "operators", total > 0, f"{total} operators of {len(ops)} kinds"))
+    flex = sorted(name for name in ops if name.startswith("Flex"))
+    if runtime.cell.target == "tflite":
+        limits = parity.limits()
+        detail = f"{', '.join(flex)}: runs only in apps that link the Flex delegate" if flex else "none"
+        parity.add(judge.counted("operators", "flex_ops", float(len(flex)), limits, detail))
+        if flex:
+            parity.find(f"Flex operators {', '.join(flex)}: the app must link the Flex delegate", "warning")
+    asked = runtime.artifact.notes.get("opset")
+    if asked is not None:
+        found = runtime.description.get("opset")
+        # Quantisers may raise the opset to reach operators that they need; lower than asked is never right.
+        ok = found == model.opset or (runtime.cell.precision != "fp32" and found is not None and found >= model.opset)
+        parity.add(judge.fact("operators", "", "opset", ok, f"asked for {model.opset}, the file has {found}"))
+
+
+def _repeats(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
+    """Two runs on the same input give the same bits: live dropout or leaked state does not."""
+    inputs = runtime.session.example(model)
+    first, second = runtime.run([inputs, inputs])
+    for spec in model.contract.outputs:
+        if spec.name in first and spec.name in second:
+            same = first[spec.name].tobytes() == second[spec.name].tobytes()
+            parity.add(judge.fact("repeat", spec.name, "repeats", same, "two runs on one input, bit for bit"))
+
+
+def _sizes(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
+    """Run every declared dynamic axis at its other sizes, against the oracle, under the golden limits."""
+    if runtime.artifact.notes.get("fixed"):
+        return
+    session, contract = runtime.session, model.contract
+    example = contract.example()
+    cases: list[Case] = []
+    for name, sizes in contract.sizes().items():
+        for size in sizes[1:]:
+            dims = {**example, name: size}
+            cases.append(Case(f"{name}={size}", _inputs(runtime, model, name, dims)))
+    if not cases:
+        return
+    reference = session.reference(model, cases, "sizes")
+    for case, want in zip(cases, reference.outputs, strict=True):
+        got = runtime.run([case.inputs])[0]
+        for spec in contract.outputs:
+            have = got.get(spec.name)
+            shape = None if have is None else list(have.shape)
+            expected = list(want[spec.name].shape)
+            parity.add(judge.fact(case.id, spec.name, "shape", shape == expected, f"expected {expected}, got {shape}"))
+            parity.add(*judge.check_output("contract", case.id, spec, have, want[spec.name], parity.limits(spec.name)))
+
+
+def _inputs(runtime: Runtime, model: ModelConfig, name: str, dims: dict[str, int]) -> dict[str, Array]:
+    """Inputs with the sizes `dims`: golden rows stacked where only the batch differs, drawn values otherwise."""
+    contract, size = model.contract, dims[name]
+    if contract.is_batch(name) and model.golden is not None:
+        golden = runtime.session.golden(model)
+        rows = [golden[i % len(golden)] for i in range(size)]
+        parts = {s.name: [r.inputs[s.name] for r in rows] for s in contract.inputs}
+        if all(len({p.shape[1:] for p in values}) == 1 and values[0].shape[0] == 1 for values in parts.values()):
+            return {n: np.concatenate(values) for n, values in parts.items()}
+    return draw.inputs(contract, dims, runtime.session.config.seed)

@@ -1,0 +1,34 @@
+"""The registry of targets. A target is one file here, or a class that a project registers."""
+
+from __future__ import annotations
+
+import importlib
+
+from parity.errors import ParityError
+from parity.targets.base import Target
+
+_BUILT_IN = {
+    "onnx": "parity.targets.onnx:Onnx",
+    "tflite": "parity.targets.tflite:TFLite",
+}
+_registered: dict[str, Target] = {}
+
+
+def register_target(target: type[Target]) -> type[Target]:
+    """Make a target known by its name; usable as a class decorator."""
+    _registered[target.name] = target()
+    return target
+
+
+def get(name: str) -> Target:
+    """The target of that name. Raises ParityError when none has it."""
+    if name not in _registered:
+        if name not in _BUILT_IN:
+            raise ParityError(f"no target {name!r} in this version; there are: {', '.join(names())}")
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        _registered[name] = getattr(importlib.import_module(module), attribute)()
+    return _registered[name]
+
+
+def names() -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*_BUILT_IN, *_registered)))

@@ -1,0 +1,116 @@
+"""What a target has to say: by which chains of steps a cell is exported, and which class runs the result.
+
+A step is one call in a child process that turns the model, or what the step before it made, into files. Each step is
+content-addressed by itself, so cells share what they have in common. This module imports no converter and no runtime.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from parity.config import ModelConfig
+from parity.errors import ParityError
+from parity.plan import Cell
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One converter call. `function` is `module:name`, run in the warm child `family` as
+
+        function(work=folder to fill, after=folder of the step before or None, options=..., model=..., contract=...,
+                 example=arrays by input name, calibration=list of such or None) -> notes
+
+    The notes of a route's last step are the artefact's: `entry` (the file to open), `inputs` and `outputs` (contract
+    name -> {"name": name in the artefact, "layout": "NHWC" where it differs}), and what the target wants to remember.
+    """
+
+    name: str
+    family: str
+    function: str
+    packages: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    calibration: bool = False
+    stage: str = "convert"
+
+
+@dataclass(frozen=True)
+class Route:
+    """A named chain of steps from the PyTorch model to an artefact."""
+
+    name: str
+    steps: tuple[Step, ...]
+
+
+class Target:
+    """One kind of artefact. A new target is one subclass in one file and one line in the registry."""
+
+    name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]]
+    requires: ClassVar[tuple[str, ...]]  # modules that export and runtime import
+    extra: ClassVar[str]  # the extra of this package that brings them
+    session: ClassVar[str]  # "module:Class" of the Session, opened in the child `family`
+    family: ClassVar[str]
+    runtime_package: ClassVar[str]
+    fixed_dims: ClassVar[bool] = False  # the route exports every dynamic axis at the example's size
+
+    def routes(self, cell: Cell, model: ModelConfig) -> Sequence[Route]:
+        """The chains to try for a cell, best first."""
+        raise NotImplementedError
+
+    def unavailable(self, cell: Cell, model: ModelConfig) -> str | None:
+        """Why this cell cannot be measured on this machine, with what would change that; None when it can."""
+        if cell.precision not in self.precisions:
+            return f"{self.name} has no {cell.precision} route"
+        missing = [name for name in self.requires if not installed(name)]
+        if missing:
+            return f"{', '.join(missing)} not installed: pip install 'pytest-parity[{self.extra}]'"
+        if cell.precision == "int8" and model.calibration is None:
+            return 'int8 needs calibration data: set calibration = "folder" for this model'
+        return None
+
+
+class Session(Protocol):
+    """An opened artefact, in the child. `run` takes and gives arrays under the artefact's own names and layouts."""
+
+    def __init__(self, folder: str, notes: Mapping[str, Any]) -> None: ...
+
+    def describe(self) -> dict[str, Any]:
+        """{"inputs": [{"name", "shape", "dtype"}], "outputs": [...], "ops": {operator: count}, ...}; a dynamic axis is
+        None or a name in `shape`."""
+        ...
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
+def lacking(capability: str) -> str | None:
+    """Why this machine lacks a capability that a test `needs`; None where it has it. Raises ParityError."""
+    if capability == "coreml-runtime":
+        if platform.system() != "Darwin":
+            return f"Core ML predicts only on macOS; this is {platform.system()}"
+        return None if installed("coremltools") else "coremltools not installed: pip install 'pytest-parity[coreml]'"
+    raise ParityError(f"needs({capability!r}): unknown capability; known: coreml-runtime")
+
+
+def installed(module: str) -> bool:
+    """Whether `module` can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def version(package: str) -> str:
+    """The installed version of a distribution, or 'absent'. Imports nothing."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,66 @@
+"""The child's side of every runtime: open an artefact, run cases through it under the model's own names and layout."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.child import stage
+from parity.errors import ParityError
+
+_CANONICAL = {3: "NCL", 4: "NCHW", 5: "NCDHW"}
+_open: dict[int, tuple[Any, Mapping[str, Any]]] = {}
+
+
+def open_session(session: str, folder: str, notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Open the artefact in `folder`; returns {"handle", "description"}."""
+    stage("load")
+    module, _, name = session.partition(":")
+    opened = getattr(importlib.import_module(module), name)(folder, notes)
+    handle = max(_open, default=0) + 1
+    _open[handle] = (opened, notes)
+    return {"handle": handle, "description": opened.describe()}
+
+
+def close_session(handle: int) -> None:
+    _open.pop(handle, None)
+
+
+def run(handle: int, cases: Sequence[Mapping[str, np.ndarray[Any, Any]]]) -> dict[str, Any]:
+    """Outputs of every case in order, as {"outputs": [{name: array}], "milliseconds": [inference only]}."""
+    stage("run")
+    session, notes = _open[handle]
+    outputs, milliseconds = [], []
+    for case in cases:
+        fed = {entry["name"]: _to(case[name], entry.get("layout")) for name, entry in notes["inputs"].items()}
+        start = time.perf_counter()
+        got = session.run(fed)
+        milliseconds.append(1000 * (time.perf_counter() - start))
+        # An output that the artefact does not have is left out, for the caller to notice; none is matched by position.
+        outputs.append(
+            {n: _from(got[e["name"]], e.get("layout")) for n, e in notes["outputs"].items() if e["name"] in got}
+        )
+    return {"outputs": outputs, "milliseconds": milliseconds}
+
+
+def _permutation(layout: str, rank: int) -> list[int]:
+    canonical = _CANONICAL.get(rank, "")
+    if sorted(layout) != sorted(canonical):
+        raise ParityError(
+            f"layout {layout!r} does not fit a tensor of rank {rank} (a permutation of {canonical or '?'})"
+        )
+    return [canonical.index(axis) for axis in layout]
+
+
+def _to(value: np.ndarray[Any, Any], layout: str | None) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(value.transpose(_permutation(layout, value.ndim))) if layout else value
+
+
+def _from(value: np.ndarray[Any, Any], layout: str | None) -> np.ndarray[Any, Any]:
+    if not layout:
+        return value
+    return np.ascontiguousarray(value.transpose(np.argsort(_permutation(layout, value.ndim))))

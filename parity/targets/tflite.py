@@ -1,0 +1,227 @@
+"""TFLite: torch.onnx, then onnx2tf to a SavedModel, then TensorFlow's own converter; run by LiteRT.
+
+Exported with every axis fixed: onnx2tf breaks recurrent and attention models whose batch is dynamic. Images are
+NHWC on the way in and out, as every TFLite app expects; that layout is declared in the artefact's notes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from parity.child import stage
+from parity.config import ModelConfig
+from parity.errors import ParityError
+from parity.plan import Cell
+from parity.targets.base import Array, Route, Step, Target
+from parity.targets.onnx import FILE as ONNX_FILE
+from parity.targets.onnx import export_step
+
+FILE = "model.tflite"
+_CALIBRATION_FILE = "calibration_image_sample_data_20x128x128x3_float32.npy"  # onnx2tf downloads it when absent
+
+
+class TFLite(Target):
+    name: ClassVar[str] = "tflite"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "dynamic", "int8")
+    requires: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnx2tf", "tensorflow", "ai_edge_litert")
+    extra: ClassVar[str] = "tflite"
+    session: ClassVar[str] = "parity.targets.tflite:LiteRtSession"
+    family: ClassVar[str] = "litert"
+    runtime_package: ClassVar[str] = "ai-edge-litert"
+    fixed_dims: ClassVar[bool] = True
+
+    def routes(self, cell: Cell, model: ModelConfig) -> Sequence[Route]:
+        saved = Step("savedmodel", "tensorflow", "parity.targets.tflite:to_saved_model", ("onnx2tf", "tensorflow"))
+        convert = Step(
+            cell.precision, "tensorflow", "parity.targets.tflite:convert", ("tensorflow",),
+            {"precision": cell.precision}, calibration=cell.precision == "int8",
+        )  # fmt: skip
+        return [Route("torch.onnx+onnx2tf", (export_step(model, dynamic=False), saved, convert))]
+
+
+# In the child.
+
+
+def to_saved_model(
+    work: str, after: str, contract: Mapping[str, Any], example: Mapping[str, Array], **_: Any
+) -> dict[str, Any]:
+    """onnx2tf to a SavedModel whose signature has the model's own input and output names."""
+    import onnx
+    import onnx2tf
+    import tensorflow as tf
+
+    stage("convert")
+    pictures = [v for v in example.values() if v.ndim == 4]
+    rng = np.random.default_rng(0)
+    sample = rng.random((20, 128, 128, 3), np.float32) if pictures else np.zeros((20, 128, 128, 3), np.float32)
+    np.save(_CALIBRATION_FILE, sample)
+    source = str(Path(after, ONNX_FILE))
+    keras_model = onnx2tf.convert(
+        input_onnx_file_path=source,
+        output_folder_path="converted",
+        output_signaturedefs=True,
+        keep_shape_absolutely_input_names=[n for n, v in example.items() if v.ndim != 4] or None,
+        replace_to_pseudo_operators=["Erf"],  # plain LiteRT has no Erf: it would become a Flex operator
+        non_verbose=True,
+        verbosity="error",
+    )
+    graph = onnx.load(source, load_external_data=False).graph
+    # onnx2tf builds its Keras model with inputs by name and outputs in the order of the ONNX graph.
+    onnx_outputs = [o.name for o in graph.output]
+    if len(keras_model.outputs) != len(onnx_outputs):
+        raise ParityError(f"onnx2tf made {len(keras_model.outputs)} outputs of {len(onnx_outputs)}")
+    by_name = {t.name.split(":")[0]: t for t in keras_model.inputs}
+    missing = [name for name in example if name not in by_name]
+    if missing:
+        raise ParityError(f"onnx2tf lost the input {missing[0]!r}; it has {sorted(by_name)}")
+    order = [t.name.split(":")[0] for t in keras_model.inputs]
+
+    def serve(**inputs: Any) -> dict[str, Any]:
+        values = keras_model([inputs[name] for name in order], training=False)
+        values = values if isinstance(values, (list, tuple)) else [values]
+        return {name: tf.identity(v, name=name) for name, v in zip(onnx_outputs, values, strict=True)}
+
+    specs = {name: tf.TensorSpec(by_name[name].shape, by_name[name].dtype, name) for name in example}
+    holder = tf.Module()
+    holder.keras_model = keras_model
+    holder.serve = tf.function(serve)
+    signature = holder.serve.get_concrete_function(**specs)
+    tf.saved_model.save(holder, work, signatures=signature)
+    shapes = {o.name: [d.dim_value for d in o.type.tensor_type.shape.dim] for o in graph.output}
+    return {
+        "inputs": {n: _entry(n, list(v.shape), by_name[n].shape.as_list()) for n, v in example.items()},
+        "outputs": {
+            n: _entry(n, shapes[n], t.shape.as_list()) for n, t in zip(onnx_outputs, keras_model.outputs, strict=True)
+        },
+        "fixed": {n: list(v.shape) for n, v in example.items()},
+    }
+
+
+def _entry(name: str, onnx_shape: list[int], tf_shape: list[int | None]) -> dict[str, Any]:
+    """How a tensor stands in the TFLite file: pictures and feature maps are channels-last, by this route's rule."""
+    if len(onnx_shape) == 4 and tf_shape[1:] == [onnx_shape[2], onnx_shape[3], onnx_shape[1]]:
+        return {"name": name, "layout": "NHWC"}
+    return {"name": name}
+
+
+def convert(
+    work: str,
+    after: str,
+    options: Mapping[str, Any],
+    calibration: Sequence[Mapping[str, Array]] | None = None,
+    **_: Any,
+) -> dict[str, Any]:
+    """The SavedModel to one .tflite file: fp32, fp16 weights, dynamic (int8 weights), or int8 throughout with int8
+    inputs and outputs."""
+    import json
+
+    import tensorflow as tf
+
+    stage("convert")
+    notes = json.loads(Path(after, "manifest.json").read_text(encoding="utf-8"))["notes"]
+    converter = tf.lite.TFLiteConverter.from_saved_model(after, signature_keys=["serving_default"])
+    precision = options["precision"]
+    if precision != "fp32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "fp16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int8":
+        if not calibration:
+            raise ParityError("int8 needs calibration data and got none")
+
+        def representative() -> Any:
+            for row in calibration:
+                yield {
+                    n: v.transpose(0, 2, 3, 1) if notes["inputs"][n].get("layout") == "NHWC" else v
+                    for n, v in row.items()
+                }
+
+        converter.representative_dataset = representative
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    Path(work, FILE).write_bytes(converter.convert())
+    return {"entry": FILE, **{k: notes[k] for k in ("inputs", "outputs", "fixed")}}
+
+
+class LiteRtSession:
+    """LiteRT on the CPU with one thread; quantised inputs and outputs are converted by the file's own scales, as an
+    app would do it."""
+
+    def __init__(self, folder: str, notes: Mapping[str, Any]) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.path = Path(folder, notes["entry"])
+        self.interpreter = Interpreter(str(self.path), num_threads=1)
+        self.interpreter.allocate_tensors()
+        signatures = self.interpreter.get_signature_list()
+        self.runner = self.interpreter.get_signature_runner() if len(signatures) == 1 else None
+        if self.runner:
+            self.inputs = dict(self.runner.get_input_details())
+            self.outputs = dict(self.runner.get_output_details())
+        else:
+            self.inputs = {d["name"]: d for d in self.interpreter.get_input_details()}
+            self.outputs = {d["name"]: d for d in self.interpreter.get_output_details()}
+
+    def describe(self) -> dict[str, Any]:
+        def specs(details: Mapping[str, Any]) -> list[dict[str, Any]]:
+            return [
+                {
+                    "name": name,
+                    "shape": [None if s < 0 else int(s) for s in d.get("shape_signature", d["shape"])],
+                    "dtype": np.dtype(d["dtype"]).name,
+                    "scale": float(d["quantization"][0]),
+                    "zero_point": int(d["quantization"][1]),
+                }
+                for name, d in details.items()
+            ]
+
+        return {"inputs": specs(self.inputs), "outputs": specs(self.outputs), "ops": operators(self.path)}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        fed = {name: quantize(value, self.inputs[name]) for name, value in inputs.items()}
+        if self.runner:
+            results = self.runner(**fed)
+        else:
+            for name, value in fed.items():
+                self.interpreter.set_tensor(self.inputs[name]["index"], value)
+            self.interpreter.invoke()
+            results = {n: self.interpreter.get_tensor(d["index"]) for n, d in self.outputs.items()}
+        return {name: dequantize(value, self.outputs[name]) for name, value in results.items()}
+
+
+def quantize(value: Array, detail: Mapping[str, Any]) -> Array:
+    """A float array as the file's integer input: round(value / scale) + zero point, clipped. Others pass unchanged."""
+    scale, zero = detail["quantization"]
+    dtype = np.dtype(detail["dtype"])
+    if not scale or dtype.kind not in "iu" or value.dtype.kind != "f":
+        return value
+    limits = np.iinfo(dtype)
+    quantised: Array = np.clip(np.rint(value / np.float32(scale)) + zero, limits.min, limits.max).astype(dtype)
+    return quantised
+
+
+def dequantize(value: Array, detail: Mapping[str, Any]) -> Array:
+    scale, zero = detail["quantization"]
+    if not scale or value.dtype.kind not in "iu":
+        return value
+    return ((value.astype(np.float32) - np.float32(zero)) * np.float32(scale)).astype(np.float32)
+
+
+def operators(path: Path) -> dict[str, int]:
+    """How often each operator occurs, over all sub-graphs; custom operators by their own name (Flex ones: FlexErf)."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+    codes = []
+    for code in model.operatorCodes:
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        custom = number == schema.BuiltinOperator.CUSTOM and code.customCode
+        codes.append(custom.decode() if custom else names.get(number, f"operator {number}"))
+    counted = Counter(codes[op.opcodeIndex] for graph in model.subgraphs for op in graph.operators or [])
+    return dict(sorted(counted.items()))
