@@ -101,8 +101,8 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         (
             (
                 "noise_ratio",
-                "Error of the file over the error that the precision itself costs (file and twin, each "
-                "against the oracle). About 1 is a correct conversion; limits near 1.4 to 2 notice small faults.",
+                "Error of the file over the error that the precision itself costs (each "
+                "against the oracle). About 1 is a correct conversion; limits of 1.4 to 2 find small faults.",
             ),
             ("max_abs", "Largest absolute difference of any element."),
             ("mean_abs", "Mean absolute difference."),
@@ -164,9 +164,7 @@ def word_id(group: str, word: str) -> str:
     return f"w_{group.split()[0].lower()}_{word.replace(' ', '_')}"
 
 
-METRIC_WORDS: Final[dict[str, str]] = {
-    word: word_id("Metrics", word) for word, _ in dict(GLOSSARY)["Metrics"]
-}
+METRIC_WORDS: Final[dict[str, str]] = {word: word_id("Metrics", word) for word, _ in dict(GLOSSARY)["Metrics"]}
 KIND_WORDS: Final[dict[str, str]] = {
     word: word_id("Kinds of checks", word) for word, _ in dict(GLOSSARY)["Kinds of checks"]
 }

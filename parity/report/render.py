@@ -32,7 +32,7 @@ LISTED = 400  # rows of the tables of changes and waivers
 
 def render(record: RunRecord) -> str:
     """The self-contained page of `record`: same record, same bytes."""
-    for squeeze in (1, 2, 4, 8):
+    for squeeze in (1, 2, 4, 6):
         page = _page(record, Budget.for_cells(len(record.cells), squeeze))
         if len(page) * 4 <= LARGEST or len(page.encode()) <= LARGEST:
             break

@@ -1,4 +1,4 @@
-"""The Markdown summary of a run, for the job page of a CI: verdict, matrix, what blocks, what is not measured.
+"""The Markdown summary of a run, for the job page of a CI: verdict, matrix, what blocks, what is missing.
 
 GitHub's dialect. Every string of the record is escaped so that it stays the text that it is: no table, tag,
 link, mention or code span can be made from a name or a reason.
@@ -34,8 +34,7 @@ def markdown(record: RunRecord) -> str:
     parts = [
         f"## {VERDICT_EMOJI[record.verdict]} Parity: {record.verdict}",
         escape(verdict_sentence(record), 1000),
-        " · ".join(f"{EMOJI[state]} {count:,} {state}" for state, count in tally(cells))
-        or "No cell was planned.",
+        " · ".join(f"{EMOJI[state]} {count:,} {state}" for state, count in tally(cells)) or "No cell was planned.",
     ]
     if record.partial:
         parts.append(f"Partial run ({escape(record.partial)}): never a release verdict.")
@@ -53,17 +52,13 @@ def markdown(record: RunRecord) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in sorted(env.packages.items()))
     parts.append("---")
     parts.append(
-        escape(
-            f"Python {env.python} · {env.machine} · {text.plural(env.threads, 'thread')} · {packages}", 2000
-        )
+        escape(f"Python {env.python} · {env.machine} · {text.plural(env.threads, 'thread')} · {packages}", 2000)
     )
     return "\n\n".join(parts) + "\n"
 
 
 def _matrix(table: Matrix) -> str:
-    lines = [
-        "| " + " | ".join(["model", "precision", *(escape(target, 60) for target in table.targets)]) + " |"
-    ]
+    lines = ["| " + " | ".join(["model", "precision", *(escape(target, 60) for target in table.targets)]) + " |"]
     lines.append("| --- " * (2 + len(table.targets)) + "|")
     for model in table.models:
         for row in model.rows:
@@ -81,12 +76,8 @@ def _listed(title: str, cells: Sequence[CellView]) -> list[str]:
         return []
     lines = []
     for cell in cells[:LISTED]:
-        reason = cell.record.reason or (
-            f"at {cell.record.stage}" if cell.record.stage else "no reason recorded"
-        )
-        lines.append(
-            f"- {EMOJI[cell.state]} **{escape(cell.record.id, 200)}** {cell.state}: {escape(reason)}"
-        )
+        reason = cell.record.reason or (f"at {cell.record.stage}" if cell.record.stage else "no reason recorded")
+        lines.append(f"- {EMOJI[cell.state]} **{escape(cell.record.id, 200)}** {cell.state}: {escape(reason)}")
     if len(cells) > LISTED:
         lines.append(f"- and {len(cells) - LISTED:,} more, in parity.json")
     return [f"### {title} ({len(cells):,})", "\n".join(lines)]
@@ -104,8 +95,7 @@ def _changes(record: RunRecord) -> list[str]:
         parts += [f"### Regressed since the baseline ({len(changes):,})", "\n".join(lines)]
     if bad_waivers:
         lines = [
-            f"- **{escape(w.cell, 200)}** {escape(w.metric)}: "
-            f"{w.state} ({escape(w.reason)}; {escape(w.expires)})"
+            f"- **{escape(w.cell, 200)}** {escape(w.metric)}: {w.state} ({escape(w.reason)}; {escape(w.expires)})"
             for w in bad_waivers[:LISTED]
         ]
         parts += [f"### Waivers that do not hold ({len(bad_waivers):,})", "\n".join(lines)]

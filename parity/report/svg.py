@@ -28,7 +28,7 @@ def position(share: float | None) -> float:
 
 
 def bar(share: float | None) -> Markup:
-    """A thin bar of the share used, the limit a notch; decoration, since the share stands beside it as text."""
+    """A thin bar of the share used, the limit a notch; decoration: the share stands beside it as text."""
     if share is None:
         return Markup("")
     end = f"{max(position(share) * 100, 1):.0f}"
@@ -55,9 +55,7 @@ def strip(points: Sequence[tuple[float | None, bool]], unit: str = "case") -> Ma
         height = max(4, round((STRIP_HEIGHT - 3) * count**0.5 / top))
         paths[passed] += f"M{at} {STRIP_HEIGHT - 1}v-{height}"
     drawn = "".join(
-        f'<path class="{name}" d="{paths[passed]}"/>'
-        for passed, name in ((True, "p"), (False, "x"))
-        if paths[passed]
+        f'<path class="{name}" d="{paths[passed]}"/>' for passed, name in ((True, "p"), (False, "x")) if paths[passed]
     )
     return Markup('<svg class="strip" role="img" viewBox="0 0 150 20"><title>{}</title>{}</svg>').format(
         _describe(points, unit), Markup('<path class="l" d="M0 19.5h150M105.5 0v20"/>' + drawn)
@@ -109,7 +107,7 @@ def line(points: Sequence[tuple[str, float | None, bool]], metric: str) -> Marku
     return Markup(
         '<svg class="line" role="img" viewBox="0 0 {w} {h}"><title>{title}</title>'
         '<path class="l" d="M0 {zero}h{w}M0 {limit}h{w}"/><path class="p" d="{path}"/>{marks}'
-        '<text x="{x}" y="{ty}" text-anchor="{side}">{label}</text><text x="2" y="{ly}">limit</text></svg>'
+        '<text x="{x}" y="10" text-anchor="{side}">{label}</text><text x="2" y="{ly}">limit</text></svg>'
     ).format(
         w=LINE_WIDTH,
         h=LINE_HEIGHT,
@@ -119,7 +117,6 @@ def line(points: Sequence[tuple[str, float | None, bool]], metric: str) -> Marku
         path=path,
         marks=Markup(f'<path class="x" d="{marks}"/>') if marks else "",
         x=worst_at + (-8 if side == "end" else 8),
-        ty=max(10, int(y(worst[1])) + 3),
         side=side,
         label=escape(visible(f"{worst[0][:60]} {percent(worst[1])}")),
         ly=int(y(1.0)) - 3,

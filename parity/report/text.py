@@ -81,6 +81,7 @@ def percent(share: float | None) -> str:
     """A share of a limit: never rounded across the limit, so 99.97 % reads 99 % and 100.03 % reads 101 %."""
     if share is None:
         return "–"
+    share = max(share, 0.0)
     if share > 10:
         return f"{share:,.0f}×" if share < 1e5 else f"{_short(share, 2)}×"
     if share > 1:
@@ -99,9 +100,7 @@ def size(count: int | None) -> str:
         if amount < 999.5 or unit == "GB":
             break
         amount /= 1000
-    return (
-        f"{count} B" if unit == "B" else f"{amount:.3g} {unit}" if amount < 999.5 else f"{amount:,.0f} {unit}"
-    )
+    return f"{count} B" if unit == "B" else f"{amount:.3g} {unit}" if amount < 999.5 else f"{amount:,.0f} {unit}"
 
 
 def seconds(amount: float | None) -> str:

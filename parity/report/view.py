@@ -37,11 +37,11 @@ class Budget:
         """The budget of a run of `count` cells; a larger `squeeze` lists less."""
         each = 2_500_000 / max(count, 1) / squeeze - 1600
         return cls(
-            rows=_between(each * 0.7 / 420, 6, 240),
-            cases=_between(each * 0.3 / 110, 3, 480),
-            items=_between(each / 400, 5, 60),
-            words=_between(each / 8, 240, 4000),
-            log=_between(each / 6, 500, 20_000),
+            rows=_between(each * 0.7 / 420, 6 // squeeze, 240),
+            cases=_between(each * 0.3 / 110, 6 // squeeze, 480),
+            items=_between(each / 400, 5 // squeeze, 60),
+            words=_between(each / 8, 240 // squeeze, 4000),
+            log=_between(each / 6, 600 // squeeze, 20_000),
         )
 
 
@@ -90,6 +90,7 @@ class Group:
     cases: int
     metrics: tuple[str, ...]
     lines: tuple[CaseLine, ...]
+    lead: str  # the metric of the line
     line: Markup
 
 
@@ -138,7 +139,7 @@ def headroom(check: Check, share: float | None) -> str:
     if not check.passed:
         over = share is not None and share > 1
         return f"{text.percent(share)} of limit" if over else "over the limit"
-    return "–" if share is None else f"{max(0, 100 - int(-(-share * 100 // 1)))} %"
+    return "–" if share is None else f"{100 - int(-(-max(share, 0.0) * 100 // 1))} %"
 
 
 def tightest(checks: Iterable[tuple[Check, float | None]]) -> tuple[Check | None, float | None]:
@@ -194,15 +195,15 @@ def _group(kind: str, output: str, by_metric: dict[str, _Points], keep: set[str]
         )
         for case, found in (ranked[:cases] if len(table) > 1 else ())
     )
-    chart = Markup("")
+    lead, chart = "", Markup("")
     if kind in ORDERED_KINDS and rows:
         lead = max(rows, key=lambda row: row.rank).metric
         chart = svg.line([(check.case, share, check.passed) for check, share in by_metric[lead]], lead)
-    return Group(kind, output, rows, len(table), shown, lines, chart)
+    return Group(kind, output, rows, len(table), shown, lines, lead, chart)
 
 
 def _value(check: Check) -> tuple[str, bool]:
-    shown = "not finite" if check.value is None else text.number(check.value, 3)
+    shown = "not finite" if check.value is None else text.number(check.value)
     return shown, check.passed
 
 
@@ -224,8 +225,11 @@ def cell_view(cell: CellRecord, reference: CellRecord | None, name: str, budget:
     keep: dict[tuple[str, str], set[str]] = {}
     for _, key, metric in ranked[: budget.rows]:
         keep.setdefault(key, set()).add(metric)
-    per_group = max(3, budget.cases // max(len(keep), 1))
-    groups = tuple(_group(*key, grouped[key], metrics, per_group) for key, metrics in keep.items())
+    each = max(3, budget.cases // max(len(keep), 1))
+    groups = tuple(
+        _group(*key, grouped[key], metrics, min(each, max(0, budget.cases - each * index)))
+        for index, (key, metrics) in enumerate(keep.items())
+    )
     tight, tight_share = tightest(measured)
     bytes_, ms = _size(cell), cell.runtime.median_ms if cell.runtime else None
     seen = {check.kind for check in cell.checks if check.value is not None}
@@ -288,11 +292,7 @@ def verdict_sentence(record: RunRecord) -> str:
         return f"A narrowed matrix ({record.partial or 'by an option'}): {total} ran; not a release verdict."
     if record.verdict == "incomplete" and gaps:
         return f"{len(gaps):,} of {total} without a measurement: {_names(gaps)}."
-    return (
-        f"{len(blocking):,} of {total} block the release: {_names(blocking)}."
-        if blocking
-        else f"{total} planned."
-    )
+    return f"{len(blocking):,} of {total} block the release: {_names(blocking)}." if blocking else f"{total} planned."
 
 
 def _names(ids: Sequence[str], most: int = 4) -> str:

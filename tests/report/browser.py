@@ -45,7 +45,6 @@ class Page:
         self._browser, self._session, self._target = browser, session, target
         self.problems: list[str] = []
         self.requests: list[str] = []
-        self._loads = 0
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -66,8 +65,6 @@ class Page:
             url = params["request"]["url"]
             if not url.startswith(("file:", "data:", "about:")):
                 self.requests.append(url)
-        elif method == "Page.loadEventFired":
-            self._loads += 1
 
     def view(self, width: int = 1280, height: int = 900, theme: str = "light", js: bool = True) -> Page:
         """Size of the window, colour scheme asked for, whether scripts run."""
@@ -79,11 +76,10 @@ class Page:
         return self
 
     def open(self, path: Path, fragment: str = "") -> Page:
-        """Load a file from scratch and wait for its load event."""
+        """Load a file from scratch and wait until it is complete."""
         self.call("Page.navigate", url="about:blank")
-        before = self._loads
         self.call("Page.navigate", url=path.as_uri() + fragment)
-        self.wait(lambda: self._loads > before and self("location.protocol") == "file:")
+        self.wait("location.protocol === 'file:' && document.readyState === 'complete'")
         return self
 
     def wait(self, ready: Any, seconds: float = 15) -> None:
@@ -180,9 +176,7 @@ class Browser:
                     self._pages[message["sessionId"]].hear(message["method"], message["params"])
             seconds = 0
 
-    def call(
-        self, method: str, params: dict[str, Any] | None = None, session: str | None = None
-    ) -> dict[str, Any]:
+    def call(self, method: str, params: dict[str, Any] | None = None, session: str | None = None) -> dict[str, Any]:
         """One DevTools command; its result."""
         self._next += 1
         message = {"id": self._next, "method": method, "params": params or {}}

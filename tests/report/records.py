@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 from collections.abc import Sequence
@@ -52,9 +51,7 @@ def _unit(*parts: object) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def check(
-    metric: str = "max_abs", value: float | None = 0.1, limit: float | None = 0.5, **other: Any
-) -> Check:
+def check(metric: str = "max_abs", value: float | None = 0.1, limit: float | None = 0.5, **other: Any) -> Check:
     """One check, passed as its value says unless told otherwise."""
     sense = other.pop("sense", "min" if metric in ("cosine", "sqnr", "psnr", "top1") else "max")
     inside = value is not None and (limit is None or (value <= limit if sense == "max" else value >= limit))
@@ -67,9 +64,7 @@ def check(
     return Check(metric=metric, value=value, limit=limit, sense=sense, **{**known, "passed": inside, **other})
 
 
-def checks(
-    cell: str, cases: int = 12, worst: float = 0.7, kind: str = "golden", output: str = "logits"
-) -> Any:
+def checks(cell: str, cases: int = 12, worst: float = 0.7, kind: str = "golden", output: str = "logits") -> Any:
     """`cases` cases of five metrics, the worst of which use about `worst` of their limit."""
     found = []
     for case in range(cases):
@@ -127,11 +122,7 @@ def cell(id: str = "skin-tflite-int8", state: State = "pass", **other: Any) -> C
                 *checks(id, cases, worst),
             ),
             "artifact": ArtifactRecord(
-                files=(
-                    FileRecord(
-                        f"{id}.{target}", int(912_345 * part), hashlib.sha256(id.encode()).hexdigest()
-                    ),
-                ),
+                files=(FileRecord(f"{id}.{target}", int(912_345 * part), hashlib.sha256(id.encode()).hexdigest()),),
                 key="9f2c4e11d0aa",
                 export_seconds=14.2,
                 cached=precision == "fp32",
@@ -213,9 +204,7 @@ def failing() -> RunRecord:
         ),
         cell("skin-coreml-fp16", "unavailable"),
         cell("skin-coreml-int8", "unavailable"),
-        cell(
-            "hand-onnx-fp32", checks=(*checks("hand", 90, 0.8, "video", "landmarks"), *checks("hand", 1, 0.4))
-        ),
+        cell("hand-onnx-fp32", checks=(*checks("hand", 90, 0.8, "video", "landmarks"), *checks("hand", 1, 0.4))),
         cell("hand-onnx-fp16", "fail", checks=checks("hand16", 90, 1.3, "video", "landmarks")),
         cell("hand-tflite-fp32", "error"),
         cell("hand-tflite-int8", "crash"),
@@ -229,9 +218,7 @@ def failing() -> RunRecord:
             WaiverRecord(
                 "skin-onnx-int8", "max_abs", "accepted in #41", "2027-01-31", 0.7, "used", "pyproject.toml:60"
             ),
-            WaiverRecord(
-                "skin-tflite-fp32", "cosine", "old driver", "2025-06-30", 0.9, "expired", "pyproject.toml:66"
-            ),
+            WaiverRecord("skin-tflite-fp32", "cosine", "old driver", "2025-06-30", 0.9, "expired", "pyproject.toml:66"),
             WaiverRecord(
                 "gone-onnx-fp32",
                 "cosine",
@@ -259,18 +246,18 @@ def crashed() -> RunRecord:
     return run([cell("skin-tflite-int8", "crash"), cell("skin-onnx-fp32", "missing", rerun="")])
 
 
-def hostile() -> RunRecord:
-    """Hostile text in every field that can hold text."""
+def full_of(*texts: str) -> RunRecord:
+    """A failing run with a cell for each of `texts`, the text in every field of the cell that can hold text."""
     cells = []
-    for index, text in enumerate(HOSTILE):
+    for index, text in enumerate(texts):
         state: State = ("fail", "error", "unavailable", "pass")[index % 4]  # type: ignore[assignment]
         cells.append(
-            dataclasses.replace(
-                cell(f"skin-onnx-{text}", state),
+            CellRecord(
                 id=f"m{index}-{text}",
                 model=text,
                 target=("onnx", text)[index % 2],
                 precision=("fp32", text)[index % 2],
+                state=state,
                 reason=text,
                 stage=text[:40],
                 route=text,
@@ -279,8 +266,7 @@ def hostile() -> RunRecord:
                 rerun=text,
                 log=text,
                 checks=tuple(
-                    check(text, 0.9, 0.5, case=text + str(i), output=text, source=text, detail=text)
-                    for i in (0, 1)
+                    check(text, 0.9, 0.5, case=text + str(i), output=text, source=text, detail=text) for i in (0, 1)
                 ),
                 findings=(Finding(text),),
                 power=Power(3, 2, (text,)),
@@ -288,46 +274,41 @@ def hostile() -> RunRecord:
                 first_divergence=Divergence(text, 0.1),
                 runtime=RuntimeRecord(text, text, 1.0, text),
                 artifact=ArtifactRecord((FileRecord(text, 12, text),), text, 1.0, False, text),
+                seconds=1.0,
             )
         )
-    text = " ".join(t[:200] for t in HOSTILE)
+    joined = " ".join(text[:200] for text in texts)
     return run(
         cells,
         "fail",
-        reason=text,
-        partial=text,
-        command=text,
-        config=text,
-        started=text[:80],
-        profile=text[:80],
-        environment=Environment(text, {t[:300]: t for t in HOSTILE}, text),
-        waivers=tuple(WaiverRecord(t, t, t, t[:40], 0.1, "expired", t) for t in HOSTILE),
-        baseline=BaselineRecord(text, tuple(Regression(t, t, 1.0, 2.0) for t in HOSTILE)),
+        reason=joined,
+        partial=joined,
+        command=joined,
+        config=joined,
+        started=joined[:80],
+        profile=joined[:80],
+        environment=Environment(joined, {text[:300]: text for text in texts}, joined),
+        waivers=tuple(WaiverRecord(t, t, t, t[:40], 0.1, "expired", t) for t in texts),
+        baseline=BaselineRecord(joined, tuple(Regression(t, t, 1.0, 2.0) for t in texts)),
     )
+
+
+def hostile() -> RunRecord:
+    """Hostile text in every field that can hold text."""
+    return full_of(*HOSTILE)
 
 
 def large(cells: int = 500, cases: int = 48) -> RunRecord:
     """A big run: `cells` cells of every state, each with `cases` cases of five metrics."""
     targets = ("onnx", "tflite", "coreml", "coreml_nn", "ncnn", "torchscript", "exported")
     ids = (f"model{m:02d}-{t}-{p}" for m in itertools.count() for p in NOISE for t in targets)
-    states: tuple[State, ...] = ("pass",) * 12 + (
-        "fail",
-        "pass",
-        "unavailable",
-        "waived",
-        "pass",
-        "crash",
-        "missing",
-        "error",
-    )  # type: ignore[assignment]
-    return run(
-        [
-            cell(
-                id,
-                states[index % len(states)],
-                cases=cases,
-                power=Power(30, 28, ("bias_dropped", "stale_layer")),
-            )
-            for index, id in zip(range(cells), ids, strict=False)
-        ]
-    )
+    rare: tuple[State, ...] = ("fail", "pass", "unavailable", "waived", "pass", "crash", "missing", "error")
+    states: tuple[State, ...] = ("pass",) * 12 + rare
+    drawn: dict[int, CellRecord] = {}
+    found = []
+    for index, id in zip(range(cells), ids, strict=False):
+        kind = index % len(states)
+        like = drawn.setdefault(kind, cell(id, states[kind], cases=cases))
+        power = Power(30, 28, ("bias_dropped", "stale_layer"))
+        found.append(cell(id, states[kind], cases=1, checks=like.checks, reason=like.reason, power=power))
+    return run(found)
