@@ -72,9 +72,7 @@ class BlobFile:
         for number in range(count):
             record = self._bytes[position : position + ALIGNMENT].tobytes()
             if len(record) < ALIGNMENT:
-                raise CorruptPackage(
-                    f"weight file {self.path.name} is truncated: {number} of {count} weights"
-                )
+                raise CorruptPackage(f"weight file {self.path.name} is truncated: {number} of {count} weights")
             sentinel, code, size, data, padding = struct.unpack("<IIQQQ", record[:32])
             if sentinel != SENTINEL:
                 raise CorruptPackage(f"weight file {self.path.name}: no weight at offset {position}")
@@ -95,9 +93,7 @@ class BlobFile:
         if blob is None:
             raise CorruptPackage(f"weight file {self.path.name}: no weight at offset {offset}")
         if blob.dtype != dtype.name:
-            raise CorruptPackage(
-                f"weight at offset {offset} is stored as {blob.dtype}, the program says {dtype.name}"
-            )
+            raise CorruptPackage(f"weight at offset {offset} is stored as {blob.dtype}, the program says {dtype.name}")
         if blob.size * 8 - blob.padding_bits != elements * dtype.bits:
             raise CorruptPackage(
                 f"weight at offset {offset}: {blob.size} bytes are stored, {elements} elements of {dtype.name} "

@@ -109,9 +109,7 @@ class Compiler:
             scope[outputs[0].name] = Constant(self._const(operation, scope))
             return None
         self._module = self._module_of(operation) or self._module
-        step = self._structural(operation, outputs, scope, types) or self._call(
-            operation, outputs, scope, types
-        )
+        step = self._structural(operation, outputs, scope, types) or self._call(operation, outputs, scope, types)
         if isinstance(step, Call) and not step.arguments and kind.startswith("constexpr_"):
             env: dict[str, Any] = {}
             for _ in step.execute(Run(self._precision, {}), env):
@@ -121,9 +119,7 @@ class Compiler:
         scope.update((o.name, o.name) for o in outputs)
         return step
 
-    def _structural(
-        self, operation: Any, outputs: tuple[Output, ...], scope: Scope, types: Types
-    ) -> Step | None:
+    def _structural(self, operation: Any, outputs: tuple[Output, ...], scope: Scope, types: Types) -> Step | None:
         common = (operation.type, outputs, self._module)
         blocks = operation.blocks
         if operation.type in ("while_loop", "cond") and len(blocks) != 2:
@@ -131,20 +127,12 @@ class Compiler:
         if operation.type == "while_loop":
             condition, body = (self.block(b, scope, types) for b in blocks)
             variables = self._sources(operation, "loop_vars", scope)
-            if (
-                not len(variables)
-                == len(condition.inputs)
-                == len(body.inputs)
-                == len(body.outputs)
-                == len(outputs)
-            ):
+            if not len(variables) == len(condition.inputs) == len(body.inputs) == len(body.outputs) == len(outputs):
                 raise CorruptPackage("while_loop: its variables do not match its blocks")
             return While(*common, variables=variables, condition=condition, body=body)
         if operation.type == "cond":
             then, otherwise = (self.block(b, scope, types) for b in blocks)
-            return Cond(
-                *common, predicate=self._sources(operation, "pred", scope)[0], branches=(then, otherwise)
-            )
+            return Cond(*common, predicate=self._sources(operation, "pred", scope)[0], branches=(then, otherwise))
         if operation.type == "read_state":
             return ReadState(*common, state=self._state(operation, scope))
         if operation.type == "write_state":
@@ -167,9 +155,7 @@ class Compiler:
         if not outputs:
             raise CorruptPackage(f"operator {name} has no output")
         where = f"operator {name} {outputs[0].name!r}"
-        given: dict[str, tuple[Source, ...]] = {
-            key: self._sources(operation, key, scope) for key in operation.inputs
-        }
+        given: dict[str, tuple[Source, ...]] = {key: self._sources(operation, key, scope) for key in operation.inputs}
         for key, value in operation.attributes.items():
             if key != "name":
                 given.setdefault(key, (Constant(self._tensor(decode(value, self._package))),))

@@ -33,9 +33,7 @@ class Event:
     detail: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        numbers = ", ".join(
-            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.detail.items()
-        )
+        numbers = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.detail.items())
         near = f" near {self.module}" if self.module else ""
         return f"{self.kind} in {self.operator} {self.output!r}{near}" + (f": {numbers}" if numbers else "")
 

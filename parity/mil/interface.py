@@ -48,16 +48,10 @@ class Feature:
             return _image(description.name, description.type.imageType)
         if kind not in ("multiArrayType", "stateType"):
             return cls(description.name, str(kind).removesuffix("Type"), str(kind).removesuffix("Type"), ())
-        array = (
-            description.type.multiArrayType
-            if kind == "multiArrayType"
-            else description.type.stateType.arrayType
-        )
+        array = description.type.multiArrayType if kind == "multiArrayType" else description.type.stateType.arrayType
         dtype = ARRAY_TYPES.get(array.dataType)
         if dtype is None:
-            raise CorruptPackage(
-                f"feature {description.name!r} has the unknown element type {array.dataType}"
-            )
+            raise CorruptPackage(f"feature {description.name!r} has the unknown element type {array.dataType}")
         shapes, ranges = _flexibility(array)
         shape: tuple[int | None, ...] = tuple(array.shape)
         if declared is not None and declared.shape is not None and (not shape or shapes or ranges):
@@ -115,9 +109,7 @@ class Feature:
                 )
                 raise InputError(f"input {self.name!r} has shape {list(shape)}; allowed is [{limits}]")
         elif not TensorType(FP32, self.shape).admits(shape):
-            raise InputError(
-                f"input {self.name!r} has shape {list(shape)}; the program wants {list(self.shape)}"
-            )
+            raise InputError(f"input {self.name!r} has shape {list(shape)}; the program wants {list(self.shape)}")
 
     def _accept_image(self, value: Any) -> Array:
         mode = getattr(value, "mode", None)  # a PIL image
@@ -168,9 +160,7 @@ def _image(name: str, image: Any) -> Feature:
         ranges = ((1, 1), (channels, channels), _range(size.heightRange), _range(size.widthRange))
     if flexible:
         shape = (1, channels, None, None)
-    return Feature(
-        name, "image", "fp16" if colour == "GRAYSCALE_FLOAT16" else "uint8", shape, shapes, ranges, colour
-    )
+    return Feature(name, "image", "fp16" if colour == "GRAYSCALE_FLOAT16" else "uint8", shape, shapes, ranges, colour)
 
 
 def declared_type(value_type: Any) -> TensorType | None:

@@ -149,9 +149,7 @@ class While(Step):
             inner = env | dict(zip(self.body.inputs, values, strict=True))
             yield from run.block(self.body, inner)
             values = [fetch(o, inner) for o in self.body.outputs]
-        raise OperatorFailed(
-            f"while_loop {self.outputs[0].name!r} did not end in {ITERATION_LIMIT} iterations"
-        )
+        raise OperatorFailed(f"while_loop {self.outputs[0].name!r} did not end in {ITERATION_LIMIT} iterations")
 
 
 @dataclass
@@ -243,11 +241,7 @@ class Run:
             value = value.to(self.precision.float_dtype)
             if exact or not value.numel():
                 return value
-            return (
-                self._as_fp16(value, output, step)
-                if dtype.name == "fp16"
-                else self._as_wide(value, output, step)
-            )
+            return self._as_fp16(value, output, step) if dtype.name == "fp16" else self._as_wide(value, output, step)
         if dtype.kind == "bool":
             return value.bool()
         return value if exact else self._as_integer(value.to(torch.int64), output, step)

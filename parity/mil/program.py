@@ -84,9 +84,7 @@ class Program:
         self._types: dict[str, TensorType | None] = {}
         for i in self._function.inputs:
             self._types[i.name] = declared_type(i.type)
-        self._state_names = [
-            i.name for i in self._function.inputs if i.type.WhichOneof("type") == "stateType"
-        ]
+        self._state_names = [i.name for i in self._function.inputs if i.type.WhichOneof("type") == "stateType"]
         self.inputs = {f.name: Feature.of(f, self._types.get(f.name)) for f in description.input}
         self.outputs = {f.name: Feature.of(f) for f in description.output}
         self.states = {f.name: Feature.of(f) for f in description.state}
@@ -95,9 +93,7 @@ class Program:
                 raise CorruptPackage(f"the interface does not describe the input {name!r}")
         for name in self.outputs:
             if name not in self.proto.outputs:
-                raise CorruptPackage(
-                    f"the program does not give the output {name!r} that its interface describes"
-                )
+                raise CorruptPackage(f"the program does not give the output {name!r} that its interface describes")
 
     def make_state(self) -> State:
         """Fresh states, all zero."""
@@ -110,9 +106,7 @@ class Program:
             values[name] = torch.zeros(declared.static_shape, dtype=kind)
         return State(values)
 
-    def run(
-        self, inputs: Mapping[str, Any], mode: str = "program", state: State | None = None
-    ) -> dict[str, Value]:
+    def run(self, inputs: Mapping[str, Any], mode: str = "program", state: State | None = None) -> dict[str, Value]:
         """The outputs for these inputs.
 
         ``inputs`` are arrays, or pictures (PIL, or uint8 arrays [H, W, 3] in RGB order) for image inputs.
@@ -140,9 +134,7 @@ class Program:
     def _watch(run: Run, block: Block, env: Environment) -> Iterator[Traced]:
         yield from run.block(block, env)
 
-    def _prepare(
-        self, inputs: Mapping[str, Any], mode: str, state: State | None
-    ) -> tuple[Run, Environment, Block]:
+    def _prepare(self, inputs: Mapping[str, Any], mode: str, state: State | None) -> tuple[Run, Environment, Block]:
         precision = Precision(mode)
         held = self.make_state() if state is None else state
         if set(held.values) != set(self._state_names):

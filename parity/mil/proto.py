@@ -33,9 +33,7 @@ def _alias() -> str:
     if _ALIAS not in sys.modules:
         spec = importlib.util.find_spec("coremltools")
         if spec is None or not spec.submodule_search_locations:
-            raise ParityError(
-                "reading Core ML files needs coremltools' schema: pip install 'pytest-parity[coreml]'"
-            )
+            raise ParityError("reading Core ML files needs coremltools' schema: pip install 'pytest-parity[coreml]'")
         package = ModuleType(_ALIAS)
         package.__path__ = [str(Path(spec.submodule_search_locations[0]) / "proto")]
         sys.modules[_ALIAS] = package

@@ -54,9 +54,7 @@ class Operator:
     @property
     def documentation(self) -> str:
         """The address of Apple's page about this operator."""
-        return (
-            f"{DOCUMENTATION}#coremltools.converters.mil.mil.ops.defs.{self.opset}.{self.family}.{self.name}"
-        )
+        return f"{DOCUMENTATION}#coremltools.converters.mil.mil.ops.defs.{self.opset}.{self.family}.{self.name}"
 
 
 OPERATORS: dict[str, Operator] = {}

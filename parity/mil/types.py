@@ -110,9 +110,7 @@ class TensorType:
             raise CorruptPackage(f"unknown element type number {proto.dataType}")
         if any(d.WhichOneof("dimension") == "unknown" and d.unknown.variadic for d in proto.dimensions):
             return cls(dtype, None)
-        shape = tuple(
-            d.constant.size if d.WhichOneof("dimension") == "constant" else None for d in proto.dimensions
-        )
+        shape = tuple(d.constant.size if d.WhichOneof("dimension") == "constant" else None for d in proto.dimensions)
         if math.prod(n for n in shape if n) > ELEMENT_LIMIT:
             raise CorruptPackage(f"a value of shape {list(shape)} is declared: too large to be real")
         return cls(dtype, shape)

@@ -10,9 +10,7 @@ from parity.mil.registry import operator
 
 
 @operator("iOS18")
-def constexpr_blockwise_shift_scale(
-    ctx: Context, data: Tensor, scale: Tensor, offset: Tensor | None = None
-) -> Tensor:
+def constexpr_blockwise_shift_scale(ctx: Context, data: Tensor, scale: Tensor, offset: Tensor | None = None) -> Tensor:
     """scale * (data - offset), with one scale and offset for each block of the weight."""
     values = data.to(ctx.float_dtype)
     if offset is not None:

@@ -126,11 +126,12 @@ def conv_transpose(
     """Transposed convolution: the full one, then cropped.
 
     ``weight`` is [C, out / groups, ...]. The crop removes ``pad``; ``same`` crops evenly to size * stride; an
-    ``output_shape`` fixes the sizes, with zeros after the end where the full result is shorter.
+    ``output_shape`` fixes the sizes, and where the full result is shorter the rest
+    holds only the bias.
     """
     rank = x.dim() - 2
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
-    full: Tensor = CONV_TRANSPOSE[rank](x, weight, bias, strides, 0, 0, groups, dilations)
+    full: Tensor = CONV_TRANSPOSE[rank](x, weight, None, strides, 0, 0, groups, dilations)
     sizes: list[int] | None = None
     if output_shape is not None:
         sizes = output_shape[-rank:]
@@ -150,7 +151,7 @@ def conv_transpose(
         if missing > 0:
             full = torch.cat([full, full.new_zeros(_resized(full.shape, 2 + i, missing))], 2 + i)
         full = full.narrow(2 + i, start, size)
-    return full
+    return full if bias is None else full + bias.reshape([-1] + [1] * rank)
 
 
 def _resized(shape: Sequence[int], axis: int, size: int) -> list[int]:

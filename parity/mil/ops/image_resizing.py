@@ -84,9 +84,7 @@ def resize_bilinear(
 
 
 @operator(exact=True)
-def upsample_nearest_neighbor(
-    x: Tensor, scale_factor_height: float = 1, scale_factor_width: float = 1
-) -> Tensor:
+def upsample_nearest_neighbor(x: Tensor, scale_factor_height: float = 1, scale_factor_width: float = 1) -> Tensor:
     """Nearest resize by factors: element floor(i * n / m)."""
     height, width = int(x.shape[-2] * scale_factor_height), int(x.shape[-1] * scale_factor_width)
     return resize_nearest_neighbor(x, height, width)
@@ -248,6 +246,4 @@ def affine(
     affordable([batch, x.shape[1], output_height, output_width])
     theta = transform_matrix.to(x.dtype).reshape(-1, 2, 3).expand(batch, 2, 3)
     grid = F.affine_grid(theta, [batch, x.shape[1], output_height, output_width], align_corners)
-    return resample(
-        x, grid, sampling_mode, padding_mode, padding_value, "normalized_minus_one_to_one", align_corners
-    )
+    return resample(x, grid, sampling_mode, padding_mode, padding_value, "normalized_minus_one_to_one", align_corners)

@@ -10,9 +10,7 @@ from parity.mil.registry import operator
 
 
 @operator()
-def matmul(
-    ctx: Context, x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False
-) -> Tensor:
+def matmul(ctx: Context, x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
     """Matrix product over the last two axes, the leading ones broadcast, either operand transposed first."""
     if transpose_x:
         x = x.transpose(-1, -2)

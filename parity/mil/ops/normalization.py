@@ -72,8 +72,6 @@ def l2_norm(ctx: Context, x: Tensor, epsilon: float = 1e-6) -> Tensor:
 
 
 @operator()
-def local_response_norm(
-    x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-) -> Tensor:
+def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """x / (k + alpha / size * sum of squares over ``size`` neighbouring channels) ** beta."""
     return F.local_response_norm(x, size, alpha, beta, k)

@@ -29,9 +29,7 @@ def quantize(
 
 
 @operator("iOS17")
-def dequantize(
-    ctx: Context, input: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int = 0
-) -> Tensor:
+def dequantize(ctx: Context, input: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int = 0) -> Tensor:
     """(input - zero_point) * scale."""
     if zero_point is not None:
         input = input - along_axis(zero_point, input, axis)

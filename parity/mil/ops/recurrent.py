@@ -128,9 +128,7 @@ class _Lstm:
         backwards: bool,
     ) -> tuple[Tensor, ...]:
         ctx, size, shift = self.ctx, weight_hh.shape[1], _or_zero(bias, x)
-        p_i, p_f, p_o = torch.split(
-            torch.zeros(3 * size, dtype=x.dtype) if peephole is None else peephole, size
-        )
+        p_i, p_f, p_o = torch.split(torch.zeros(3 * size, dtype=x.dtype) if peephole is None else peephole, size)
 
         def step(now: Tensor, h: Tensor, c: Tensor) -> State:
             gates = ctx.matmul(now, weight_ih.t()) + ctx.matmul(h, weight_hh.t()) + shift
@@ -177,9 +175,7 @@ def lstm(
         state = (initial_h, initial_c)
         return layer.run(x, state, weight_ih, weight_hh, bias, peephole, direction == "reverse")
     size = weight_hh.shape[1]
-    ahead = layer.run(
-        x, (initial_h[:, :size], initial_c[:, :size]), weight_ih, weight_hh, bias, peephole, False
-    )
+    ahead = layer.run(x, (initial_h[:, :size], initial_c[:, :size]), weight_ih, weight_hh, bias, peephole, False)
     back = layer.run(
         x,
         (initial_h[:, size:], initial_c[:, size:]),

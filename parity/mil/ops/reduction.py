@@ -16,9 +16,7 @@ def all_axes(x: Tensor, axes: list[int] | None) -> list[int]:
 
 def _drop(reduced: Tensor, axes: list[int], keep_dims: bool) -> Tensor:
     """A result whose reduced axes have size 1, without them unless they are to be kept."""
-    return (
-        reduced if keep_dims else reduced.reshape([n for i, n in enumerate(reduced.shape) if i not in axes])
-    )
+    return reduced if keep_dims else reduced.reshape([n for i, n in enumerate(reduced.shape) if i not in axes])
 
 
 @operator()
@@ -73,9 +71,7 @@ def reduce_l2_norm(ctx: Context, x: Tensor, axes: list[int] | None = None, keep_
 
 
 @operator()
-def reduce_sum_square(
-    ctx: Context, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False
-) -> Tensor:
+def reduce_sum_square(ctx: Context, x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
     """Sum of squares."""
     over = all_axes(x, axes)
     return _drop(ctx.sum(ctx.round(x * x), over), over, keep_dims)

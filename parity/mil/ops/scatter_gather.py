@@ -64,9 +64,7 @@ def gather_along_axis(
 
 
 @operator(exact=True)
-def gather_nd(
-    ctx: Context, x: Tensor, indices: Tensor, batch_dims: int = 0, validate_indices: bool = False
-) -> Tensor:
+def gather_nd(ctx: Context, x: Tensor, indices: Tensor, batch_dims: int = 0, validate_indices: bool = False) -> Tensor:
     """Elements or slices of x at coordinates: the last axis of ``indices`` holds one coordinate each."""
     if batch_dims == 0:
         return x[_coordinates(ctx, indices, x, validate_indices)]

@@ -211,9 +211,7 @@ def non_maximum_suppression(
     count = torch.zeros(boxes.shape[0], dtype=torch.int64)
     for n in range(boxes.shape[0]):
         best, label = scores[n].max(-1)
-        kept = _suppress(
-            boxes[n], best, label if per_class_suppression else None, iou_threshold, score_threshold
-        )
+        kept = _suppress(boxes[n], best, label if per_class_suppression else None, iou_threshold, score_threshold)
         kept = (kept or [int(best.argmax())])[:max_boxes]
         chosen_boxes[n, : len(kept)] = boxes[n, kept]
         chosen_scores[n, : len(kept)] = scores[n, kept]
@@ -235,9 +233,7 @@ def _suppress(
         if score_threshold is not None and score[i] <= score_threshold:
             break
         rivals = [k for k in kept if label is None or label[k] == label[i]]
-        overlap = (
-            (torch.minimum(high[i], high[rivals]) - torch.maximum(low[i], low[rivals])).clamp_min(0).prod(-1)
-        )
+        overlap = (torch.minimum(high[i], high[rivals]) - torch.maximum(low[i], low[rivals])).clamp_min(0).prod(-1)
         union = area[i] + area[rivals] - overlap
         if not bool((overlap > iou_threshold * union).any()):
             kept.append(i)

@@ -149,9 +149,7 @@ def depth_to_space(x: Tensor, block_size: int) -> Tensor:
     """Channels to blocks of pixels; the block position is the slow part of the channel index."""
     b = block_size
     n, c, h, w = x.shape
-    return (
-        x.reshape(n, b, b, c // b // b, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // b // b, h * b, w * b)
-    )
+    return x.reshape(n, b, b, c // b // b, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // b // b, h * b, w * b)
 
 
 @operator(exact=True)
@@ -159,9 +157,7 @@ def space_to_depth(x: Tensor, block_size: int) -> Tensor:
     """Blocks of pixels to channels; the inverse of ``depth_to_space``."""
     b = block_size
     n, c, h, w = x.shape
-    return (
-        x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)
-    )
+    return x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)
 
 
 @operator(exact=True)
