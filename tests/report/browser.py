@@ -106,8 +106,8 @@ class Page:
                 "key": key,
                 "windowsVirtualKeyCode": codes.get(key, ord(key[0].upper())),
             }
-            if len(key) == 1:
-                params["text"] = key
+            if len(key) == 1 or key == "Enter":
+                params["text"] = "\r" if key == "Enter" else key
             self.call("Input.dispatchKeyEvent", type="keyDown", **params)
             self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 

@@ -97,9 +97,11 @@ function step(by) {
     if (at < 0) at = open.length;
     if (by > 0) at -= 1;
   }
-  const next = open[Math.max(0, Math.min(open.length - 1, at + by))];
-  next.heading.focus({preventScroll: true});
-  next.el.scrollIntoView({block: "start"});
+  go(open[Math.max(0, Math.min(open.length - 1, at + by))]);
+}
+function go(cell) {
+  cell?.heading.focus({preventScroll: true});
+  cell?.el.scrollIntoView({block: "start"});
 }
 
 const help = $("p_help");
@@ -124,7 +126,12 @@ box.addEventListener("input", () => {
   clearTimeout(waiting);
   waiting = setTimeout(() => { apply(); write(""); }, cells.length > 100 ? 120 : 0);
 });
-$("p_form").addEventListener("submit", event => { event.preventDefault(); step(1); });
+$("p_form").addEventListener("submit", event => {
+  event.preventDefault();
+  clearTimeout(waiting);
+  filter(box.value);
+  go(cells.find(cell => cell.on));
+});
 $("p_clear").addEventListener("click", () => filter(""));
 $("p_theme").addEventListener("click", nextTheme);
 $("p_keys").addEventListener("click", () => help.showModal());

@@ -1,0 +1,58 @@
+"""Questions that users bring to a report: each has its answer in sight, unfolded, within two clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from browser import Page
+
+pytestmark = pytest.mark.slow
+
+INT8 = "#skin-tflite-int8"
+QUESTIONS = {
+    "what blocks the release": ((), ".lead", "6 of 15 cells block the release"),
+    "which cells are they": ((), ".blocks", "hand-coreml-fp16"),
+    "which frame is worst": ((".blocks a[href='#hand-onnx-fp16']",), "#hand-onnx-fp16 .checks .x", "frame_029"),
+    "what was the limit": ((f".blocks a[href='{INT8}']",), f"{INT8} .checks .x", "≤ 2"),
+    "who set the limit": (
+        (f".matrix a[href='{INT8}']",),
+        f"{INT8} .checks",
+        "pyproject.toml:31 [tool.parity.limits] int8",
+    ),
+    "how do I run it again": ((f".blocks a[href='{INT8}']",), f"{INT8} .rerun", "pytest -m parity -k"),
+    "what changed": (("nav a[href='#p_changes']",), "#p_changes tbody", "regressed"),
+    "how large is the int8 file": ((), ".figures", "246 kB"),
+    "how large is it, in its section": ((f".matrix a[href='{INT8}']",), f"{INT8} .facts", "246 kB"),
+    "which converter version": (("nav a[href='#p_environment']",), ".packages", "onnx2tf 1.29.24"),
+    "was Core ML run": ((), ".verdict", "needs macOS to run"),
+    "why was this cell skipped": ((".matrix a[href='#skin-coreml-fp16']",), "#skin-coreml-fp16 .reason", "needs macOS"),
+    "would the gate have noticed a lost bias": (
+        (f".matrix a[href='{INT8}']",),
+        f"{INT8} .says",
+        "Not noticed bias_dropped",
+    ),
+    "what explains the failure": ((f".blocks a[href='{INT8}']",), f"{INT8} .says", "in BGR order"),
+    "what does this metric mean": (
+        (f".matrix a[href='{INT8}']", f"{INT8} .checks a[href='#w_metrics_cosine']"),
+        "#w_metrics_cosine",
+        "blind to scale",
+    ),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_answer_is_two_clicks_away(page: Page, pages: Callable[[str], Path], question: str) -> None:
+    clicks, place, answer = QUESTIONS[question]
+    assert len(clicks) <= 2
+    page.open(pages("failing"))
+    for selector in clicks:
+        assert page(f"document.querySelector(`{selector}`).checkVisibility()")
+        page.click(selector)
+    assert page(f"document.querySelector(`{place}`).checkVisibility()")
+    assert answer in " ".join(page(f"document.querySelector(`{place}`).innerText").split())
+    if clicks:
+        target = clicks[-1].split("href='")[1].split("'")[0]
+        page("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert page(f"document.querySelector(`{target}`).getBoundingClientRect().top < innerHeight")
