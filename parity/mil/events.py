@@ -10,6 +10,7 @@ FP16_MAX = 65504.0
 OVERFLOW = "fp16-overflow"
 NEAR_OVERFLOW = "fp16-near-overflow"
 NAN = "nan"
+INFINITE = "infinite"
 INTEGER_WRAP = "integer-wrap"
 INDEX = "index-out-of-range"
 MISMATCH = "declared-type-not-met"

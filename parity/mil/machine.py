@@ -111,6 +111,7 @@ class Call(Step):
             given = {a.name: a.value(env) for a in self.arguments}
             if self.function.wants_context:
                 given["ctx"] = run.context(self)
+            run.operands = [*self.fixed.values(), *given.values()]
             result = self.function.function(**self.fixed, **given)
             results = result if isinstance(result, tuple) else (result,)
             yield from self.bind(run, env, results, self.exact)
@@ -205,6 +206,7 @@ class Run:
         self.state = state
         self.events: list[Event] = []
         self.peak = Peak(0.0, "", "")
+        self.operands: list[Any] = []  # of the operator whose results are being stored
         self._seen: set[tuple[str, str]] = set()
 
     def block(self, block: Block, env: Environment) -> Iterator[Traced]:
@@ -252,8 +254,7 @@ class Run:
         if not math.isfinite(low) or not math.isfinite(high):
             finite = value[torch.isfinite(value)].abs()
             peak = float(finite.max()) if finite.numel() else 0.0
-            if math.isnan(low) or math.isnan(high):
-                self.report(step, output.name, events.NAN, share=float(torch.isnan(value).float().mean()))
+            self._non_finite(value, output, step)
         if peak > self.peak.value:
             self.peak = Peak(peak, step.operator, output.name)
         if peak >= FP16_MAX + 16:  # rounds to infinity
@@ -263,9 +264,18 @@ class Run:
         return value.half().to(value.dtype) if self.precision.rounds else value
 
     def _as_wide(self, value: Tensor, output: Output, step: Step) -> Tensor:
-        if not math.isfinite(float(value.sum())) and bool(torch.isnan(value).any()):
-            self.report(step, output.name, events.NAN, share=float(torch.isnan(value).float().mean()))
+        if not math.isfinite(float(value.sum())):
+            self._non_finite(value, output, step)
         return value
+
+    def _non_finite(self, value: Tensor, output: Output, step: Step) -> None:
+        """Report NaN and infinity that no operand had."""
+        flat = [v for o in self.operands for v in (o if isinstance(o, list) else [o])]
+        operands = [v for v in flat if isinstance(v, Tensor) and v.dtype.is_floating_point]
+        for kind, test in ((events.NAN, torch.isnan), (events.INFINITE, torch.isinf)):
+            found = test(value)
+            if bool(found.any()) and not any(bool(test(v).any()) for v in operands):
+                self.report(step, output.name, kind, share=float(found.float().mean()))
 
     def _as_integer(self, value: Tensor, output: Output, step: Step) -> Tensor:
         assert output.type is not None

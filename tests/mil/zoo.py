@@ -307,7 +307,9 @@ def quiet() -> Any:
 
 
 def decibels(got: np.ndarray, want: np.ndarray) -> float:
-    """Signal to noise ratio of ``got``, in dB."""
+    """Signal to noise ratio of ``got``, in dB; minus infinity if it is not finite."""
     want = np.asarray(want, np.float64)
     noise = np.linalg.norm(np.asarray(got, np.float64) - want)
+    if not math.isfinite(noise):
+        return float("-inf")
     return float("inf") if noise == 0 else 20 * math.log10(np.linalg.norm(want) / noise)
