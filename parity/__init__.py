@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# Eager, because `parity.compare` is both this function and a submodule: whichever is bound last would win.
+from parity.compare import Comparison, compare, register_metric
 from parity.errors import ConfigError, ParityError
 
 if TYPE_CHECKING:
-    from parity.compare import Comparison, compare, register_metric
     from parity.plan import Cell, Plan
     from parity.record import RunRecord
     from parity.report import render
@@ -20,12 +21,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Cell": "parity.plan",
-    "Comparison": "parity.compare",
     "Plan": "parity.plan",
     "RunRecord": "parity.record",
     "Target": "parity.targets.base",
-    "compare": "parity.compare",
-    "register_metric": "parity.compare",
     "register_target": "parity.targets",
     "render": "parity.report",
 }

@@ -42,11 +42,10 @@ def check_decisions(
 ) -> list[Check]:
     """Share of rows, over all cases, whose largest element is the oracle's; limit `top1`."""
     rows_got, rows_want = _rows(got), _rows(want)
-    agree = rows_got.argmax(-1) == rows_want.argmax(-1)
-    finite = np.isfinite(rows_got).all()
-    value = float(agree.mean()) if finite and len(agree) else None
-    detail = f"{int(agree.sum())} of {len(agree)} rows decide as the oracle does"
-    return [_check(kind, "all", output, "top1", value, limits, detail=detail)]
+    result = compare(rows_got, rows_want, also=("top1", "decision_flips"))
+    value, flips = result.metrics["top1"], result.metrics["decision_flips"]
+    detail = f"{flips:.0f} of {len(rows_want)} rows decide otherwise than the oracle" if flips == flips else ""
+    return [_check(kind, "all", output, "top1", value, limits, result, detail)]
 
 
 def check_accuracy(
@@ -59,13 +58,16 @@ def check_accuracy(
     """How much accuracy the artefact loses against the oracle on labelled cases; limit `top1_drop` (share of cases)."""
     truth = np.asarray(labels)
     rows_got, rows_want = _rows(got), _rows(want)
-    finite = np.isfinite(rows_got).all() and len(truth) == len(rows_got)
+    finite = bool(np.isfinite(rows_got).all() and np.isfinite(rows_want).all())
+    finite &= rows_got.shape == rows_want.shape and len(truth) == len(rows_got) > 0
+    if not finite:
+        detail = f"{len(truth)} labels, outputs {rows_got.shape} against {rows_want.shape}, or not finite"
+        return [_check("accuracy", "all", output, "top1_drop", None, limits, detail=detail)]
     ours, theirs = float((rows_got.argmax(-1) == truth).mean()), float((rows_want.argmax(-1) == truth).mean())
     detail = f"artefact {ours:.1%}, oracle {theirs:.1%} of {len(truth)} labelled cases right"
-    value = theirs - ours if finite else None
     return [
-        _check("accuracy", "all", output, "top1_drop", value, limits, detail=detail),
-        _check("accuracy", "all", output, "top1_accuracy", ours if finite else None, limits, detail=detail),
+        _check("accuracy", "all", output, "top1_drop", theirs - ours, limits, detail=detail),
+        _check("accuracy", "all", output, "top1_accuracy", ours, limits, detail=detail),
     ]
 
 

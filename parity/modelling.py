@@ -70,7 +70,7 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
     for name, value in state.items():
         if own[name].shape != value.shape:
             raise ParityError(
-                f"checkpoint {path.name}: {name!r} is {list(value.shape)} there and {list(own[name].shape)} in the model"
+                f"checkpoint {path.name}: {name!r} is {list(value.shape)} there, {list(own[name].shape)} in the model"
             )
     module.load_state_dict(state, strict=False)
 

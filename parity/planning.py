@@ -147,8 +147,9 @@ class Control:
     def golden_name(self) -> str:
         return "quick" if self.options.get("profile") == "quick" else "golden"
 
-    def first_to_tell(self, cell: Cell) -> bool:
-        return self._store.first(self.shared["run"], f"told {cell}")
+    def first_to_tell(self, cell: str, failure: Mapping[str, str]) -> bool:
+        """True for exactly one test of the run that met this failure of this cell."""
+        return self._store.first(self.shared["run"], f"told {cell} {failure['stage']} {failure['reason']}")
 
     def failure(self, error: BaseException) -> dict[str, str] | None:
         """What went wrong outside the checks: state, stage, reason and log; None for a test's own failed checks."""
@@ -208,9 +209,9 @@ class Control:
             if finding not in heard.findings:
                 heard.findings.append(finding)
         heard.details |= told.get("details", {})
-        if told["when"] == "call" and told["outcome"] != "skipped" and told["kind"] and "checks" in told:
-            if not told.get("failure"):
-                heard.measured.append(told["kind"])
+        ran = told["when"] == "call" and told["outcome"] != "skipped" and "checks" in told
+        if ran and told["kind"] and not told.get("failure"):
+            heard.measured.append(told["kind"])
 
     def hear_crash(self, cell: str, nodeid: str, reason: str) -> None:
         heard = self._heard.setdefault(cell, _Heard())

@@ -80,7 +80,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--parity-precisions", type=listed, metavar="LIST",
         help=f"measure only these precisions, of {', '.join(PRECISIONS)}")  # fmt: skip
     add("--parity-profile", choices=PROFILES, default="full", metavar="NAME",
-        help="quick: 8 golden cases a model, verdict partial; full (default); nightly: also what takes long")  # fmt: skip
+        help="quick: 8 golden cases a model, verdict partial; full (default); nightly: also what is long")  # fmt: skip
     add(
         "--parity-report",
         metavar="PATH",
@@ -256,8 +256,7 @@ def parity_cell(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="session")
 def parity_artifact(request: pytest.FixtureRequest, parity_cell: Any) -> Artifact:
     """The cell's exported artefact, built at most once by all workers together."""
-    with _told_once(request, parity_cell):
-        return _control(request).session.artifact(parity_cell)
+    return _control(request).session.artifact(parity_cell)
 
 
 @pytest.fixture(scope="session")
@@ -304,22 +303,6 @@ def _control(request: pytest.FixtureRequest) -> Control:
     return control
 
 
-class _told_once:
-    """A failed export fails the first test that meets it; the other tests of the cell point to that one."""
-
-    def __init__(self, request: pytest.FixtureRequest, cell: Any):
-        self.control, self.cell = _control(request), cell
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        from parity.isolate import ChildFailure
-
-        if isinstance(error, ChildFailure) and not self.control.first_to_tell(self.cell):
-            pytest.skip(f"{self.cell} has no artefact ({error.state} in {error.stage}): told once, by another test")
-
-
 # Running and reporting.
 
 
@@ -345,7 +328,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
         told["failure"] = control.failure(call.excinfo.value)
         if call.excinfo.errisinstance(ParityError) and told["failure"]:
-            report.longrepr = control.failure_text(told["failure"], identity[0])
+            _tell_once(report, control, told["failure"], identity[0])
     if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
         told["skipped"] = str(report.longrepr[2]).removeprefix("Skipped: ")
     recorder = item.stash.get(RECORDER, None)
@@ -355,6 +338,16 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     told["seconds"] = report.duration
     report.parity = told
     return report
+
+
+def _tell_once(report: pytest.TestReport, control: Control, failure: dict[str, str], cell: str) -> None:
+    """A failed export or load fails the first test that meets it; the cell's other tests point to that one."""
+    if control.first_to_tell(cell, failure):
+        report.longrepr = control.failure_text(failure, cell)
+    else:
+        report.outcome = "skipped"
+        reason = f"{cell} could not be measured ({failure['state']}): told once, by another of its tests"
+        report.longrepr = (str(report.fspath), report.location[1] or 0, f"Skipped: {reason}")
 
 
 def pytest_runtest_logreport(report: Any) -> None:

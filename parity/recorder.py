@@ -77,7 +77,7 @@ class Recorder:
             sources = {n: lim.source for n, lim in found.items()}
             if not limits:
                 raise ParityError(f"parity.check({output!r}): no limit is configured; pass one, as in cosine=0.99")
-        result = compare(np.asarray(got), np.asarray(want), **limits)
+        result = compare(got, want, **limits)
         for c in result.checks:
             value = c.value if np.isfinite(c.value) else None
             detail = result.error or result.mismatch

@@ -117,7 +117,9 @@ class Runtime:
     def record(self) -> RuntimeRecord:
         package = self.target.runtime_package
         median = statistics.median(self.milliseconds) if self.milliseconds else None
-        return RuntimeRecord(package, version(package), median)
+        executor = str(self.description.get("executor", ""))
+        name = executor if executor == "mil-eval" else package
+        return RuntimeRecord(name, version("pytest-parity" if name != package else package), median, executor)
 
 
 class Session:

@@ -44,7 +44,7 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
             )  # fmt: skip
             if found is None:
                 continue
-            if isinstance(spec, InputSpec):
+            if isinstance(spec, InputSpec) and found["shape"] is not None:
                 parity.add(_shape(spec, found, entry, fixed.get(spec.name)))
             quantised = bool(found.get("scale"))
             want = spec.dtype if isinstance(spec, InputSpec) else None
@@ -52,9 +52,14 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
                 text = f"{found['dtype']} with scale {found['scale']:.6g} and zero point {found['zero_point']}"
                 ok = runtime.cell.precision == "int8" and np.isfinite(found["scale"]) and found["scale"] > 0
                 parity.add(judge.fact("signature", spec.name, "dtype", ok, text))
-            elif want is not None:
+            elif want is not None and found["dtype"] is not None:
+                want = runtime.target.stored_dtype(want)
                 parity.add(judge.fact("signature", spec.name, "dtype", found["dtype"] == want,
                                       f"declared {want}, the file has {found['dtype']}"))  # fmt: skip
+    if any(d["shape"] is None for d in described["inputs"]):
+        parity.find(f"{runtime.cell.target} files do not declare the shapes of their inputs: checked by running only")
+    if described.get("executor") == "mil-eval":
+        parity.find("executed from its file by this project's evaluator; Core ML itself runs on macOS and did not run")
     if fixed:
         axes = sorted({d for s in model.contract.inputs for d in s.shape if isinstance(d, str)})
         sizes = model.contract.example()

@@ -10,6 +10,11 @@ from parity.targets.base import Target
 _BUILT_IN = {
     "onnx": "parity.targets.onnx:Onnx",
     "tflite": "parity.targets.tflite:TFLite",
+    "coreml": "parity.targets.coreml:CoreML",
+    "coreml_nn": "parity.targets.coreml:CoreMLNeuralNetwork",
+    "ncnn": "parity.targets.ncnn:Ncnn",
+    "torchscript": "parity.targets.torch_files:TorchScript",
+    "exported": "parity.targets.torch_files:Exported",
 }
 _registered: dict[str, Target] = {}
 

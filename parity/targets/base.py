@@ -6,10 +6,11 @@ content-addressed by itself, so cells share what they have in common. This modul
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -66,6 +67,10 @@ class Target:
         """The chains to try for a cell, best first."""
         raise NotImplementedError
 
+    def stored_dtype(self, declared: str) -> str:
+        """The element type that a declared input has in this target's files."""
+        return declared
+
     def unavailable(self, cell: Cell, model: ModelConfig) -> str | None:
         """Why this cell cannot be measured on this machine, with what would change that; None when it can."""
         if cell.precision not in self.precisions:
@@ -89,6 +94,19 @@ class Session(Protocol):
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """In a child: keep nn.TransformerEncoder off its fused fast path, which cannot be traced."""
+    import torch
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def lacking(capability: str) -> str | None:

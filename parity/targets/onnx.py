@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ import numpy as np
 from parity.child import stage
 from parity.config import ModelConfig
 from parity.plan import Cell
-from parity.targets.base import Array, Route, Step, Target
+from parity.targets.base import Array, Route, Step, Target, plain_attention
 
 FILE = "model.onnx"
 
@@ -82,7 +81,7 @@ def export(
         if len(leading) == 1:  # the batch axis runs through to the outputs; other axes are inferred by the exporter
             axes |= {name: {0: leading.copy().pop()} for name in names["outputs"]}
     arguments = tuple(torch.from_numpy(np.array(example[name])) for name in names["inputs"])
-    with _plain_attention(), warnings.catch_warnings():
+    with plain_attention(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module, arguments, str(Path(work, FILE)), dynamo=False, opset_version=options["opset"],
@@ -90,19 +89,6 @@ def export(
         )  # fmt: skip
     onnx.checker.check_model(str(Path(work, FILE)), full_check=True)
     return _notes(names["inputs"], names["outputs"], options["opset"])
-
-
-@contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Keep nn.TransformerEncoder off its fused fast path, which cannot be traced."""
-    import torch
-
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _notes(inputs: list[str], outputs: list[str], opset: int) -> dict[str, Any]:

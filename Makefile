@@ -1,0 +1,44 @@
+# make parity   set up .venv, then does every exported file still compute what its model computes?
+# make test     set up .venv, then the project's own tests
+# make lint     ruff, formatting, types
+# make clean    remove .venv, reports and build leftovers (the artefact cache in your home stays)
+# Pass options on with ARGS: make parity ARGS="-k skin --parity-rebuild"
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PY := .venv/bin/python
+READY := .venv/.ready
+WORKERS ?= auto
+ARGS ?=
+
+.PHONY: parity test lint clean setup conformance
+.DEFAULT_GOAL := parity
+
+parity: $(READY)
+	@mkdir -p reports
+	$(PY) -m pytest -m parity -n $(WORKERS) --dist worksteal --junitxml=reports/junit.xml $(ARGS)
+
+test: $(READY)
+	$(PY) -m pytest -m "not parity" -n $(WORKERS) --dist worksteal $(ARGS)
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+conformance: $(READY)
+	$(PY) -m pytest tests/conformance -p tests.conformance.plugin $(ARGS)
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up .venv: about 3.5 GB of converters and runtimes, once. This takes a minute or more."
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "error: make needs Python 3.11, found $$("$(PYTHON)" --version 2>&1): set PYTHON=path/to/python3.11"; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	$(PY) -m pip install --constraint constraints.txt setuptools wheel
+	$(PY) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[all,dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find reports -mindepth 1 ! -name baseline.json ! -name .gitkeep -delete

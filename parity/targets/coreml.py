@@ -1,0 +1,178 @@
+"""Core ML: traced, converted by coremltools, and run by whichever executor this machine has.
+
+Core ML itself predicts only on macOS. Everywhere else the file is executed by this project's own evaluator
+(`parity.mil`), which reads the package and computes what the program says; the record names the executor.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from parity.child import stage
+from parity.config import ModelConfig
+from parity.plan import Cell
+from parity.targets.base import Array, Route, Step, Target
+from parity.targets.torch_files import SCRIPT_FILE, trace_step
+
+PACKAGE, SPEC = "model.mlpackage", "model.mlmodel"
+
+
+class CoreML(Target):
+    """ML Programs (.mlpackage)."""
+
+    name: ClassVar[str] = "coreml"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "dynamic")
+    requires: ClassVar[tuple[str, ...]] = ("torch", "coremltools")
+    extra: ClassVar[str] = "coreml"
+    session: ClassVar[str] = "parity.targets.coreml:CoreMLSession"
+    family: ClassVar[str] = "coreml"
+    runtime_package: ClassVar[str] = "coremltools"
+    fixed_dims: ClassVar[bool] = True
+
+    def unavailable(self, cell: Cell, model: ModelConfig) -> str | None:
+        if cell.precision == "int8":
+            return "coremltools calibrates int8 activations by running Core ML, on macOS only"
+        return super().unavailable(cell, model)
+
+    def stored_dtype(self, declared: str) -> str:
+        return "int32" if declared == "int64" else declared  # Core ML has no int64 inputs
+
+    def routes(self, cell: Cell, model: ModelConfig) -> Sequence[Route]:
+        options = {"precision": cell.precision, "backend": "mlprogram"}
+        step = Step(
+            f"mlprogram-{cell.precision}", "coremltools", "parity.targets.coreml:convert", ("coremltools",), options
+        )
+        return [Route("coremltools", (trace_step(), step))]
+
+
+class CoreMLNeuralNetwork(CoreML):
+    """Neural network specs (.mlmodel), for older systems. Their fp16 is weight compression after conversion."""
+
+    name: ClassVar[str] = "coreml_nn"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16")
+
+    def unavailable(self, cell: Cell, model: ModelConfig) -> str | None:
+        if cell.precision in ("dynamic", "int8"):
+            return f"neural network specs have no {cell.precision} route here; use the coreml target"
+        return super().unavailable(cell, model)
+
+    def routes(self, cell: Cell, model: ModelConfig) -> Sequence[Route]:
+        options = {"precision": cell.precision, "backend": "neuralnetwork"}
+        name = f"neuralnetwork-{cell.precision}"
+        step = Step(name, "coremltools", "parity.targets.coreml:convert", ("coremltools",), options)
+        return [Route("coremltools", (trace_step(), step))]
+
+
+# In the child.
+
+
+def convert(
+    work: str,
+    after: str,
+    options: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    example: Mapping[str, Array],
+    **_: Any,
+) -> dict[str, Any]:
+    """Convert the traced module with its declared names; inputs and outputs stay float32."""
+    import coremltools as ct
+    import torch
+
+    stage("convert")
+    traced = torch.jit.load(str(Path(after, SCRIPT_FILE)), map_location="cpu")
+    dtypes = {"float32": np.float32, "float16": np.float16, "int64": np.int32, "int32": np.int32}
+    inputs = [
+        ct.TensorType(name=s["name"], shape=example[s["name"]].shape, dtype=dtypes[s["dtype"]])
+        for s in contract["inputs"]
+    ]
+    program = options["backend"] == "mlprogram"
+    arguments: dict[str, Any] = {"convert_to": options["backend"]}
+    if program:
+        half = options["precision"] == "fp16"
+        arguments["compute_precision"] = ct.precision.FLOAT16 if half else ct.precision.FLOAT32
+        arguments["minimum_deployment_target"] = ct.target.iOS16
+    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
+    model = ct.convert(traced, inputs=inputs, outputs=outputs, **arguments)
+    if program and options["precision"] == "dynamic":
+        from coremltools.optimize import coreml as optimize
+
+        weights = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", granularity="per_channel")
+        model = optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=weights))
+    if not program and options["precision"] == "fp16":
+        from coremltools.models.neural_network.quantization_utils import quantize_weights
+
+        model = quantize_weights(model, nbits=16)
+    file = PACKAGE if program else SPEC
+    if isinstance(model, ct.models.MLModel):
+        model.save(str(Path(work, file)))
+    else:
+        ct.utils.save_spec(model, str(Path(work, file)))
+    return {
+        "entry": file,
+        "inputs": {s["name"]: {"name": s["name"]} for s in contract["inputs"]},
+        "outputs": {s["name"]: {"name": s["name"]} for s in contract["outputs"]},
+        "fixed": {n: list(v.shape) for n, v in example.items()},
+        "opset_target": "iOS16" if program else "iOS14",
+    }
+
+
+class CoreMLSession:
+    """The package, run by Core ML on macOS and by the evaluator elsewhere; `executor` in the description says which."""
+
+    def __init__(self, folder: str, notes: Mapping[str, Any]) -> None:
+        self.path, self.notes = Path(folder, notes["entry"]), notes
+        self.executor = "coreml-runtime" if platform.system() == "Darwin" else "mil-eval"
+        if self.executor == "mil-eval":
+            from parity import mil
+
+            self.program: Any = mil.load(self.path)
+        else:  # pragma: no cover  (macOS)
+            import coremltools as ct
+
+            self.program = ct.models.MLModel(str(self.path), compute_units=ct.ComputeUnit.CPU_ONLY)
+
+    def describe(self) -> dict[str, Any]:
+        described = describe(self.path)
+        return described | {"executor": self.executor}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        fed = {n: v.astype(np.int32) if v.dtype == np.int64 else v for n, v in inputs.items()}
+        if self.executor == "mil-eval":
+            return dict(self.program.run(fed))
+        return dict(self.program.predict(fed))  # pragma: no cover  (macOS)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Inputs, outputs and operator counts of a saved model, read from its specification."""
+    from parity.mil.package import Package
+
+    spec = Package(path).spec
+    kinds = {65568: "float32", 65600: "float64", 131104: "int32", 65552: "float16", 131080: "int8"}
+
+    def features(described: Any) -> list[dict[str, Any]]:
+        found = []
+        for feature in described:
+            array = feature.type.multiArrayType
+            found.append(
+                {"name": feature.name, "shape": [int(d) for d in array.shape], "dtype": kinds.get(array.dataType)}
+            )
+        return found
+
+    counted: Counter[str] = Counter()
+    if spec.WhichOneof("Type") == "mlProgram":
+        for function in spec.mlProgram.functions.values():
+            for block in function.block_specializations.values():
+                counted.update(op.type for op in block.operations if op.type != "const")
+    else:
+        counted.update(str(layer.WhichOneof("layer")) for layer in spec.neuralNetwork.layers)
+    return {
+        "inputs": features(spec.description.input),
+        "outputs": features(spec.description.output),
+        "ops": dict(sorted(counted.items())),
+    }
