@@ -48,7 +48,8 @@ class Feature:
             return _image(description.name, description.type.imageType)
         if kind not in ("multiArrayType", "stateType"):
             return cls(description.name, str(kind).removesuffix("Type"), str(kind).removesuffix("Type"), ())
-        array = description.type.multiArrayType if kind == "multiArrayType" else description.type.stateType.arrayType
+        is_state = kind == "stateType"
+        array = description.type.stateType.arrayType if is_state else description.type.multiArrayType
         dtype = ARRAY_TYPES.get(array.dataType)
         if dtype is None:
             raise CorruptPackage(f"feature {description.name!r} has the unknown element type {array.dataType}")
@@ -61,7 +62,7 @@ class Feature:
         default = array.WhichOneof("defaultOptionalValue")
         return cls(
             description.name,
-            "tensor" if kind == "multiArrayType" else "state",
+            "state" if is_state else "tensor",
             dtype.name,
             shape,
             shapes,

@@ -1,7 +1,7 @@
 """Run coremltools' own numeric tests through the evaluator: ``python -m tests.conformance [--whole]``.
 
-Without ``--whole`` a fixed sample runs, small enough for every commit. The exit code is 0 only if enough tests
-were compared and at least 99.5 % of them agree.
+Without ``--whole`` a fixed sample runs, small enough for every commit. The exit code is 0 only if enough
+tests were compared and at least 99.5 % of them agree.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("--whole", action="store_true", help="every test, not the sample")
     parser.add_argument("--suite", choices=[*SUITES, "all"], default="all")
-    parser.add_argument(
-        "--every", type=int, metavar="N", help="take one test in N (default 60, or 1 if whole)"
-    )
+    parser.add_argument("--every", type=int, metavar="N", help="take one test in N (default 60, or 1 if whole)")
     parser.add_argument("--report", type=Path, metavar="JSON", help="write what each test came to")
     parser.add_argument("-k", metavar="EXPRESSION", help="as for pytest")
     options = parser.parse_args()

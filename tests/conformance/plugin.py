@@ -1,9 +1,9 @@
 """The pytest plugin that makes coremltools' tests predict with the evaluator, on any operating system.
 
-Off macOS those tests convert a model and return before they compare anything. Here they are told that they run on
-macOS, ``MLModel.predict`` and ``make_state`` lead to :mod:`parity.mil`, and their fp16 tolerance (atol 0.5,
-rtol 0.05) is cut to atol 5e-3 and rtol 2e-2. The same holds for tests of fp32 whose program declares fp16 values,
-which Apple's own runs leave out; other tolerances stay as they are, or are cut too.
+Off macOS those tests convert a model and return before they compare anything. Here they are told that they
+run on macOS, ``MLModel.predict`` and ``make_state`` lead to :mod:`parity.mil`, and their fp16 tolerance
+(atol 0.5, rtol 0.05) is cut to atol 5e-3 and rtol 2e-2. The same holds for tests of fp32 whose program
+declares fp16 values, which Apple's own runs leave out; other tolerances stay as they are, or are cut too.
 
 What a test came to:
 

@@ -74,9 +74,9 @@ def test_state_is_kept_between_calls_and_replayed_from_a_copy(ct, tmp_path):
     x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     states = [ct.StateType(wrapped_type=ct.TensorType(shape=(1, 4), dtype=np.float16), name="total")]
     path = zoo.convert(
-        copy.deepcopy(network), x, tmp_path / "m.mlpackage", states=states, minimum_deployment_target=ct.target.iOS18,
-        inputs=[ct.TensorType("x", shape=(1, 4), dtype=np.float16)],
-        outputs=[ct.TensorType("y", dtype=np.float16)],
+        copy.deepcopy(network), x, tmp_path / "m.mlpackage", states=states,
+        minimum_deployment_target=ct.target.iOS18, inputs=[ct.TensorType("x", shape=(1, 4),
+        dtype=np.float16)], outputs=[ct.TensorType("y", dtype=np.float16)],
     )  # fmt: skip
     program = parity.mil.load(path)
     assert list(program.states) == ["total"]
@@ -174,7 +174,8 @@ def _compressors(ct):
             m, config(coreml.OpPalettizerConfig(mode="uniform", nbits=4, **whole))
         ),
         "palette_2_groups": lambda m: coreml.palettize_weights(
-            m, config(coreml.OpPalettizerConfig(mode="uniform", nbits=2, granularity="per_grouped_channel", group_size=8,
+            m, config(coreml.OpPalettizerConfig(mode="uniform", nbits=2, granularity="per_grouped_channel",
+            group_size=8,
                                                 **whole))
         ),
         "sparse": lambda m: coreml.prune_weights(

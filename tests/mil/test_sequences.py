@@ -10,8 +10,8 @@ from parity.mil import CorruptPackage, OperatorFailed, UnsupportedOperator, mach
 from parity.mil.registry import OPERATORS, REFUSED
 from tests.mil.build import Builder, add_argument, evaluate, set_tensor_type
 
-T, N, I, H = 5, 2, 3, 4
-X = np.random.default_rng(2).normal(size=(T, N, I)).astype(np.float32)
+T, N, FEATURES, H = 5, 2, 3, 4
+X = np.random.default_rng(2).normal(size=(T, N, FEATURES)).astype(np.float32)
 ZERO = np.zeros((N, H), np.float32)
 
 
@@ -30,7 +30,7 @@ def reorder(array, order):
 
 def test_gru_gates_are_reset_output_update():
     torch.manual_seed(0)
-    layer = nn.GRU(I, H)
+    layer = nn.GRU(FEATURES, H)
     w_ih, w_hh, b_ih, b_hh = (reorder(w, [0, 2, 1]) for w in weights(layer))
     got = evaluate(
         "gru", "fp32", "fp32", x=X, initial_h=ZERO, weight_ih=w_ih, weight_hh=w_hh, bias=b_hh, input_bias=b_ih,
@@ -44,7 +44,7 @@ def test_gru_gates_are_reset_output_update():
 @pytest.mark.parametrize("run_mode", ["fp32", "stress"])
 def test_lstm_in_both_directions(run_mode):
     torch.manual_seed(0)
-    layer = nn.LSTM(I, H, bidirectional=True)
+    layer = nn.LSTM(FEATURES, H, bidirectional=True)
     forward, backward = (
         [reorder(w, [0, 1, 3, 2]) for w in (w_ih, w_hh, b_ih + b_hh)]
         for w_ih, w_hh, b_ih, b_hh in (weights(layer), weights(layer, "_l0_reverse"))
@@ -61,7 +61,7 @@ def test_lstm_in_both_directions(run_mode):
 
 def test_reverse_outputs_stay_in_processing_order():
     torch.manual_seed(0)
-    layer = nn.RNN(I, H)
+    layer = nn.RNN(FEATURES, H)
     w_ih, w_hh, b_ih, b_hh = weights(layer)
     common = {"x": X, "initial_h": ZERO, "weight_ih": w_ih, "weight_hh": w_hh, "bias": b_ih + b_hh}
     got = evaluate("rnn", "fp32", "fp32", output_sequence=True, direction="reverse", **common)
@@ -72,7 +72,7 @@ def test_reverse_outputs_stay_in_processing_order():
 
 
 def test_lstm_clip_limits_the_cell_state():
-    big = np.full((4 * H, I), 5.0, np.float32)
+    big = np.full((4 * H, FEATURES), 5.0, np.float32)
     got = evaluate(
         "lstm", "fp32", "fp32", "fp32", x=np.abs(X), initial_h=ZERO, initial_c=ZERO, weight_ih=big,
         weight_hh=np.zeros((4 * H, H), np.float32), output_sequence=True, clip=0.25,
@@ -132,7 +132,7 @@ def test_lists():
     builder = Builder(x=X)
     builder.op("make_list", ("l0", "fp32", None), init_length=2, elem_shape=(2, 3))
     for i in range(3):
-        builder.op("gather", (f"x{i}", "fp32", (N, I)), x="x", indices=np.int32(i), axis=0)
+        builder.op("gather", (f"x{i}", "fp32", (N, FEATURES)), x="x", indices=np.int32(i), axis=0)
         builder.op("list_write", (f"l{i + 1}", "fp32", None), ls=f"l{i}", index=i, value=f"x{i}")
     builder.op("list_gather", ("back", "fp32", None), ls="l3", indices=np.int32([2, 0]))
     builder.op("list_scatter", ("l4", "fp32", None), ls="l3", indices=np.int32([0]), value="back")
@@ -148,7 +148,9 @@ def test_quantise_and_dequantise():
     x = np.float32([[-1.0, 0.26, 0.5, 90.0]])
     codes = evaluate("quantize", "int8", input=x, scale=np.float32(0.5).item(), output_dtype="int8")
     np.testing.assert_array_equal(codes, [[-2, 1, 1, 127]])
-    codes = evaluate("quantize", "uint8", input=x, scale=[0.5] * 4, zero_point=[1, 2, 3, 4], axis=1, output_dtype="uint8")
+    codes = evaluate(
+        "quantize", "uint8", input=x, scale=[0.5] * 4, zero_point=[1, 2, 3, 4], axis=1, output_dtype="uint8"
+    )
     np.testing.assert_array_equal(codes, [[0, 3, 4, 184]])
     back = evaluate("dequantize", input=np.int32([[4, 6]]), scale=0.5, zero_point=2)
     np.testing.assert_array_equal(back, [[1.0, 2.0]])

@@ -119,9 +119,7 @@ def test_sampling_rules_as_documented():
         "OFFSET_CORNERS": [0.1, 0.3, 0.5, 0.7, 0.9],
     }
     for rule, want in table.items():
-        got = evaluate(
-            "resize_bilinear", x=x, target_size_height=1, target_size_width=5, sampling_mode=rule
-        )
+        got = evaluate("resize_bilinear", x=x, target_size_height=1, target_size_width=5, sampling_mode=rule)
         close(got.reshape(-1), want)
         got = evaluate("resize", x=x, shape=[1, 5], resized_dims=2, sampling_mode=rule)
         close(got.reshape(-1), want)

@@ -64,9 +64,7 @@ def test_movement(name):
 
 
 def test_cumulative_sum_variants():
-    np.testing.assert_allclose(
-        evaluate("cumsum", x=X, axis=2, exclusive=True), X.cumsum(2) - X, rtol=1e-4, atol=1e-6
-    )
+    np.testing.assert_allclose(evaluate("cumsum", x=X, axis=2, exclusive=True), X.cumsum(2) - X, rtol=1e-4, atol=1e-6)
     want = X[..., ::-1].cumsum(2)[..., ::-1]
     np.testing.assert_allclose(evaluate("cumsum", x=X, axis=2, reverse=True), want, rtol=1e-5)
 
@@ -151,7 +149,8 @@ def test_shapes_and_constants():
     np.testing.assert_array_equal(evaluate("fill_like", ref_tensor=X, value=2.0), np.full(X.shape, 2.0))
     got = evaluate("range_1d", "int32", start=np.int32(1), end=np.int32(8), step=np.int32(3))
     np.testing.assert_array_equal(got, [1, 4, 7])
-    like = evaluate("reshape_like", x=X, ref_tensors=(np.zeros((6, 5), np.float32), np.zeros((9, 4), np.float32)),
+    like = evaluate("reshape_like", x=X, ref_tensors=(np.zeros((6, 5), np.float32), np.zeros((9, 4),
+    np.float32)),
                     begins=(0, 1), ends=(1, 2), end_masks=(False, False))  # fmt: skip
     np.testing.assert_array_equal(like, X.reshape(6, 4))
     hot = evaluate("one_hot", "int32", indices=np.int32([1, 0, -1]), one_hot_vector_size=3)

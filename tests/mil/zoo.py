@@ -212,8 +212,8 @@ IMAGE = (1, 3, 32, 32)
 ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "plain_cnn": (lambda: nn.Sequential(conv_bn(3, 8), nn.MaxPool2d(2), conv_bn(8, 16), Head(16, 10)), IMAGE),
     "resnet": (
-        lambda: nn.Sequential(conv_bn(3, 8), Residual(8, 8), Residual(8, 16, 2), Residual(16, 32, 2), Head(32, 10)),
-        IMAGE,
+        lambda: nn.Sequential(conv_bn(3, 8), Residual(8, 8), Residual(8, 16, 2), Residual(16, 32, 2),
+        Head(32, 10)), IMAGE,
     ),
     "mobilenet_v3": (
         lambda: nn.Sequential(

@@ -1,8 +1,8 @@
 """Reading and writing elements by index.
 
-Negative indices count from the end. An index beyond the axis is an error where the program asks for validation
-(iOS17; then negative ones are errors too). Elsewhere Core ML leaves it undefined: it is reported as an event, and
-reads from or writes to the nearest valid place.
+Negative indices count from the end. An index beyond the axis is an error where the program asks for
+validation (iOS17; then negative ones are errors too). Elsewhere Core ML leaves it undefined: it is reported
+as an event, and reads from or writes to the nearest valid place.
 """
 
 from __future__ import annotations
