@@ -1,0 +1,298 @@
+"""The dispatch mode behind a twin: follows which tensors depend on the inputs, and rounds what they go through.
+
+An operator's place is its number in the run with its name, so ranges and rounded weights are found again in the next
+case. Where control flow depends on the data, places differ between cases; those operators take the range of their own
+result, and `notes` says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from parity.reference import grid, operators
+from parity.reference.operators import Contraction
+from parity.reference.recipes import Recipe
+
+Place = tuple[int, str]
+Phase = Literal["plan", "calibrate", "round"]
+
+
+class Twin(TorchDispatchMode):
+    """One recipe applied to one module. `begin` a phase, then run the module under `watching`.
+
+    plan: note which results are read only by an operator that runtimes fuse into the one before; calibrate: note the
+    range of every result; round: give the twin's outputs.
+    """
+
+    def __init__(self, recipe: Recipe):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.recipe = recipe
+        self.phase: Phase = "plan"
+        self.inside = 0  # depth in layers that the recipe leaves alone
+        self._count = 0
+        self._fused: set[Place] = set()  # results that are never rounded
+        self._fusing: set[Place] = set()  # operators that swallowed the one before
+        self._ranges: dict[Place, tuple[float, float]] = {}
+        self._stored: dict[tuple[Place, int], Tensor] = {}
+        self._moved: set[str] = set()
+        self._opaque: set[str] = set()
+        self._tape = _Tape()
+        self._data: dict[
+            int, tuple[StorageWeakRef, float]
+        ] = {}  # storages that depend on inputs, and their grid's step
+
+    def begin(self, phase: Phase, seed: int = 0) -> None:
+        self.phase, self._count, self.inside = phase, 0, 0
+        self._generator = torch.Generator().manual_seed(seed)
+        self._data, self._tape = {}, _Tape()
+
+    @contextlib.contextmanager
+    def watching(self, inputs: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Run the module inside this, on the inputs that it gives."""
+        fed = {}
+        for number, (name, value) in enumerate(inputs.items()):
+            fed[name] = self._settle((-1 - number, name), value) if self.recipe.activations == "int8" else value
+            self._tag(fed[name], self._step((-1 - number, name)))
+        with torch.no_grad(), self:
+            yield fed
+        if self.phase == "plan":
+            self._fused, self._fusing = self._tape.fused()
+
+    def notes(self) -> list[str]:
+        found = []
+        if self._moved:
+            found.append(
+                f"control flow depends on the data (first at {min(self._moved)}): ranges there are each case's"
+            )
+        if self._opaque:
+            found.append(f"rounded as one step: {', '.join(sorted(self._opaque))}")
+        return found
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if not any(self._is_data(t) for t in tensors):
+            return func(*args, **kwargs)
+        name = operators.name_of(func)
+        if name in operators.SPLIT and (self.recipe.norms == "split" or name in operators.ALWAYS_SPLIT):
+            with self:
+                result = operators.SPLIT[name](*args, **kwargs)
+                return args[0].copy_(result) if func._schema.is_mutable else result
+        if operators.is_move(func, name):
+            result = func(*args, **kwargs)
+            sources = [t for t in tensors if self._is_data(t)]
+            for tensor in _tensors(result):
+                self._tag(tensor, self._step_of(sources[0]))
+                self._tape.moved(_key(tensor), [_key(t) for t in sources])
+            return result
+        place = (self._count, name)
+        self._count += 1
+        constant = name == "add" and not all(self._is_data(t) for t in tensors)
+        entry = self._tape.entry(place, "add constant" if constant else operators.kind_of(name), map(_key, tensors))
+        result = self._compute(place, func, name, args, kwargs)
+        if func._schema.is_mutable:
+            args[0].copy_(self._settle(place, result if isinstance(result, Tensor) else args[0]))
+            result = args[0]
+        else:
+            result = tree_map_only(Tensor, lambda t: self._settle(place, t), result)
+        for tensor in _tensors(result):
+            self._tag(tensor, self._step(place))
+            self._tape.wrote(_key(tensor), entry)
+        return result
+
+    def _compute(self, place: Place, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        rounds = self.phase == "round" and not self.inside
+        product = None if kwargs else operators.contraction(func, name, args)
+        if product is not None:
+            return self._contract(place, product, rounds)
+        if name == "native_batch_norm" and not args[5]:
+            scale, shift = operators.affine(args)
+            if rounds:
+                scale = scale if place in self._fusing else self._constant(place, 1, scale)
+                shift = self._constant(place, 2, shift) if self.recipe.weights == "fp16" else shift
+            return args[0] * scale + shift, args[0].new_empty(0), args[0].new_empty(0)
+        if operators.is_opaque(name):
+            self._opaque.add(name)
+        if rounds:
+            start = 1 if func._schema.is_mutable else 0
+            args = tuple(self._constant(place, i, a) if i >= start else a for i, a in enumerate(args))
+        return func(*args, **kwargs)
+
+    def _contract(self, place: Place, product: Contraction, rounds: bool) -> Tensor:
+        left, right, bias = product.left, product.right, product.bias
+        if not rounds:
+            total = product.product(left, right, None)
+            return total if bias is None else product.add_bias(total, bias)
+        kept_left, kept_right = not self._is_data(left), not self._is_data(right)
+        weight = right if kept_right else left
+        if bias is not None and not self._is_data(bias):
+            step = self._step_of(left if kept_right else right)
+            bias = self._once(place, 2, lambda: self._bias(product, bias, step, kept_right))
+        if kept_left or kept_right:
+            small = weight.numel() < self.recipe.small
+            left = self._operand(place, 0, left, product.left_axes, None, kept_left, small)
+            right = self._operand(place, 1, right, product.right_axes, product.grouped, kept_right, small)
+        parts = min(self.recipe.parts, product.terms())
+        total = product.product(left, right, (0, parts) if parts > 1 else None)
+        total = grid.fp16(total) if self.recipe.round_parts else total
+        for part in range(1, parts):
+            term = product.product(left, right, (part, parts))
+            total = grid.fp16(total + grid.fp16(term)) if self.recipe.round_parts else total + term
+        return total if bias is None else product.add_bias(total, bias)
+
+    # Constants.
+
+    def _once(self, place: Place, slot: int, make: Any) -> Tensor:
+        if (place, slot) not in self._stored:
+            self._stored[place, slot] = make()
+        return self._stored[place, slot]
+
+    def _operand(
+        self, place: Place, slot: int, value: Tensor, axes: tuple[int, ...], grouped: tuple[int, ...] | None,
+        constant: bool, small: bool,
+    ) -> Tensor:  # fmt: skip
+        """One side of a contraction by a constant, as the recipe has it: stored, or rounded on its way in."""
+        if constant:
+            return self._once(place, slot, lambda: self._weight(value, axes, grouped, small))
+        if self.recipe.activations == "input8" and not small:
+            return grid.asymmetric8(value, *grid.bounds(value))
+        return value
+
+    def _weight(self, value: Tensor, axes: tuple[int, ...], grouped: tuple[int, ...] | None, small: bool) -> Tensor:
+        kind = self.recipe.weights
+        if kind == "fp16":
+            return grid.fp16(value)
+        if kind == "tensor" and not small:
+            return grid.asymmetric8(value, *grid.bounds(value))
+        if kind == "channel" and not small:
+            return grid.symmetric8(value.reshape(grouped or value.shape), axes).reshape(value.shape)
+        return grid.jitter(value, self.recipe.jitter, self._generator) if self.recipe.jitter else value
+
+    def _bias(self, product: Contraction, bias: Tensor, step: float, on_right: bool) -> Tensor:
+        """As fp16, or int32 in steps of the input's times the weight's, where the input is on a grid."""
+        if self.recipe.weights == "fp16":
+            return grid.fp16(bias)
+        if self.recipe.activations == "int8" and step and on_right and product.grouped is None:
+            steps = grid.scales(product.right, product.right_axes).reshape(-1) * step
+            if steps.numel() == bias.numel():
+                return (torch.round(bias.reshape(-1) / steps) * steps).reshape(bias.shape)
+        return bias
+
+    def _constant(self, place: Place, slot: int, value: Any) -> Any:
+        """A constant that an element-wise operator reads, as the recipe stores it."""
+        recipe, name = self.recipe, place[1]
+        if recipe.weights == "fp16" and isinstance(value, float) and name in ("mul", "div"):
+            return float(np.float16(value))
+        if not isinstance(value, Tensor) or not value.is_floating_point() or self._is_data(value):
+            return value
+        if recipe.weights == "fp16":
+            return self._once(place, slot, lambda: grid.fp16(value))
+        table = name == "embedding" and recipe.weights == "tensor"
+        if (recipe.activations == "int8" and self._rounded(place) and value.numel() > 1) or table:
+            return self._once(place, slot, lambda: grid.asymmetric8(value, *grid.bounds(value)))
+        return value
+
+    # Results.
+
+    def _rounded(self, place: Place) -> bool:
+        kind = operators.kind_of(place[1])
+        return place not in self._fused and (not self.recipe.only or kind in self.recipe.only or place[0] < 0)
+
+    def _settle(self, place: Place, value: Tensor) -> Tensor:
+        """A result as the recipe keeps it."""
+        if not value.is_floating_point() or self.inside or self.phase == "plan" or not value.numel():
+            return value
+        if self.phase == "calibrate":
+            low, high = grid.bounds(value)
+            before = self._ranges.get(place, (low, high))
+            self._ranges[place] = (min(low, before[0]), max(high, before[1]))
+            return value
+        if self.recipe.jitter:
+            value = grid.jitter(value, self.recipe.jitter, self._generator)
+        if self.recipe.activations == "fp16" and place not in self._fused:
+            return grid.fp16(value)
+        if self.recipe.activations == "int8" and self._rounded(place):
+            if place not in self._ranges:
+                self._moved.add(place[1])
+                self._ranges[place] = grid.bounds(value)
+            return grid.asymmetric8(value, *self._range(place))
+        return value
+
+    def _range(self, place: Place) -> tuple[float, float]:
+        return operators.FIXED_RANGES.get(operators.kind_of(place[1]), self._ranges[place])
+
+    def _step(self, place: Place) -> float:
+        on_grid = self.phase == "round" and place in self._ranges and self._rounded(place)
+        return grid.step(*self._range(place)) if on_grid else 0.0
+
+    # What depends on the inputs.
+
+    def _is_data(self, tensor: Tensor) -> bool:
+        return _key(tensor) in self._data
+
+    def _step_of(self, tensor: Tensor) -> float:
+        return self._data[_key(tensor)][1] if self._is_data(tensor) else 0.0
+
+    def _tag(self, tensor: Tensor, step: float) -> None:
+        storage = StorageWeakRef(tensor.untyped_storage())  # keeps the key from being used again
+        self._data[_key(tensor)] = (storage, step)
+
+
+def _key(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [t for t in tree_leaves(value) if isinstance(t, Tensor)]
+
+
+class _Tape:
+    """Who wrote each storage and who read it, over one run."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Place, str]] = []
+        self.readers: list[set[int]] = []
+        self.writer: dict[int, int] = {}
+
+    def entry(self, place: Place, kind: str, reads: Any) -> int:
+        number = len(self.entries)
+        self.entries.append((place, kind))
+        self.readers.append(set())
+        for key in reads:
+            if key in self.writer:
+                self.readers[self.writer[key]].add(number)
+        return number
+
+    def wrote(self, key: int, number: int) -> None:
+        self.writer[key] = number
+
+    def moved(self, key: int, sources: list[int]) -> None:
+        """One source: whoever reads the copy reads the source. More: none of them can be fused with what follows."""
+        if len(sources) == 1 and sources[0] in self.writer:
+            self.writer[key] = self.writer[sources[0]]
+        else:
+            for source in sources:
+                if source in self.writer:
+                    self.readers[self.writer[source]].add(-1)
+            self.writer.pop(key, None)
+
+    def fused(self) -> tuple[set[Place], set[Place]]:
+        fused, fusing = set(), set()
+        for (place, kind), readers in zip(self.entries, self.readers, strict=True):
+            if len(readers) == 1 and (reader := next(iter(readers))) >= 0:
+                after, next_kind = self.entries[reader]
+                if (kind, next_kind) in operators.FUSES:
+                    fused.add(place)
+                    fusing.add(after)
+        return fused, fusing

@@ -1,0 +1,50 @@
+"""Rounding of torch tensors to the grids of each precision. Every function gives a new tensor of the same dtype."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_TINY = 1e-30  # stands for the range of a tensor that is zero throughout
+
+
+def fp16(value: Tensor) -> Tensor:
+    """The nearest fp16 value; beyond 65504 this is infinite, as it is in the file."""
+    return value.to(torch.float16).to(value.dtype)
+
+
+def symmetric8(value: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Symmetric int8, -127 to 127, with one scale for every index that `axes` (summed over) leave."""
+    scale = scales(value, axes)
+    return torch.round(value / scale).clamp_(-127, 127) * scale
+
+
+def scales(value: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The scales of `symmetric8`, with the axes kept as 1."""
+    return value.abs().amax(axes, keepdim=True).clamp_min(_TINY) / 127
+
+
+def bounds(value: Tensor) -> tuple[float, float]:
+    """Lowest and highest value, stretched to contain 0, which both converters represent exactly."""
+    if value.numel() == 0:
+        return 0.0, 0.0
+    low, high = torch.aminmax(value)
+    return min(0.0, float(low)), max(0.0, float(high))
+
+
+def asymmetric8(value: Tensor, low: float, high: float) -> Tensor:
+    """8 bits over [low, high] with a zero point that is an integer; what lies outside is clipped."""
+    scale = step(low, high)
+    zero = round(-low / scale)
+    return (torch.round(value / scale).add_(zero).clamp_(0, 255) - zero) * scale
+
+
+def step(low: float, high: float) -> float:
+    """The distance of two levels of `asymmetric8`."""
+    return max(high - low, _TINY) / 255
+
+
+def jitter(value: Tensor, units: float, generator: torch.Generator) -> Tensor:
+    """`value` times 1 + u * 2**-23 with u uniform in [-units, units]: an error of that many float32 ulps or half."""
+    noise = torch.rand(value.shape, generator=generator, dtype=value.dtype, device=value.device)
+    return value * (1 + (2 * noise - 1) * (units * 2.0**-23))

@@ -1,0 +1,180 @@
+"""What a twin must know about ATen operators: which only move data, which are sums of products, which are several
+steps in a converter's graph. One table for each; an operator in none of them is rounded as one step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_MOVES = frozenset(
+    ("clone", "copy", "_to_copy", "lift_fresh", "contiguous", "_unsafe_view", "_reshape_alias", "expand",
+     "unsafe_split", "split_with_sizes", "unsafe_chunk", "max_pool1d", "max_pool2d_with_indices", "max_pool3d_with_indices",
+     "adaptive_max_pool2d", "adaptive_max_pool3d", "index_select", "gather", "constant_pad_nd", "reflection_pad1d",
+     "reflection_pad2d", "replication_pad1d", "replication_pad2d", "flip", "roll", "repeat", "stack", "index",
+     "slice_scatter", "select_scatter", "index_put", "scatter", "masked_fill", "pixel_shuffle", "pixel_unshuffle",
+     "channel_shuffle", "im2col", "tril", "triu", "sort", "topk", "amax", "max", "amin", "min", "upsample_nearest1d",
+     "upsample_nearest2d", "upsample_nearest3d", "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros",
+     "new_ones", "new_full", "detach", "alias", "neg", "abs", "fill", "zero")
+)  # fmt: skip
+_OPAQUE = frozenset(
+    ("_native_multi_head_attention", "_transformer_encoder_layer_fwd", "mkldnn_rnn_layer", "_trilinear",
+     "_cdist_forward", "_scaled_dot_product_flash_attention_for_cpu", "_fft_r2c", "_fft_c2r", "_fft_c2c", "grid_sampler_2d")
+)  # fmt: skip
+_KINDS = {
+    "convolution": "contract", "mm": "contract", "addmm": "contract", "bmm": "contract", "baddbmm": "contract",
+    "_softmax": "softmax", "_safe_softmax": "softmax", "native_layer_norm": "norm", "native_group_norm": "norm",
+    "native_batch_norm": "norm", "clamp_min": "clamp", "clamp_max": "clamp", "hardtanh": "clamp", "relu6": "clamp",
+    "_adaptive_avg_pool2d": "adaptive_avg_pool2d", "upsample_bilinear2d": "upsample", "upsample_bicubic2d": "upsample",
+    "upsample_linear1d": "upsample",
+}  # fmt: skip
+FUSES = {
+    ("contract", "norm"), ("contract", "relu"), ("contract", "clamp"), ("norm", "relu"), ("norm", "clamp"),
+    ("add", "relu"), ("add", "clamp"), ("contract", "add constant"),
+}  # fmt: skip
+"""Kinds of neighbours that every converter or runtime makes one operator of: no rounding between them."""
+FIXED_RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+
+
+def name_of(func: Any) -> str:
+    """`add` for aten.add_.Tensor."""
+    name = str(func.overloadpacket.__name__)
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+def kind_of(name: str) -> str:
+    return _KINDS.get(name, name)
+
+
+def is_move(func: Any, name: str) -> bool:
+    """Whether every number of the result is one of the operands, or its negative: nothing is left to round."""
+    return bool(func.is_view) or name in _MOVES
+
+
+def is_opaque(name: str) -> bool:
+    """Whether the operator takes long sums inside, which a twin rounds as one step only."""
+    return name in _OPAQUE
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """left times right, summed over one axis. `*_axes`: the axes that share one scale when that side is constant."""
+
+    left: Tensor
+    right: Tensor
+    left_axes: tuple[int, ...]
+    right_axes: tuple[int, ...]
+    multiply: Callable[[Tensor, Tensor], Tensor]
+    summed: tuple[int, ...]  # axes of `right` that are summed over
+    bias: Tensor | None = None
+    bias_shape: tuple[int, ...] | None = None
+    grouped: tuple[int, ...] | None = None  # shape in which right_axes counts, where not right's own
+
+    def product(self, left: Tensor, right: Tensor, part: tuple[int, int] | None) -> Tensor:
+        """The sum, or the `part`[0]-th of `part`[1] interleaved partial sums."""
+        if part is None:
+            return self.multiply(left, right)
+        shape = [n if i in self.summed else 1 for i, n in enumerate(right.shape)]
+        taps = torch.arange(math.prod(shape)).reshape(shape)
+        return self.multiply(left, right * (taps % part[1] == part[0]))
+
+    def terms(self) -> int:
+        return math.prod(self.right.shape[i] for i in self.summed)
+
+    def add_bias(self, total: Tensor, bias: Tensor) -> Tensor:
+        return total + (bias.reshape(self.bias_shape) if self.bias_shape else bias)
+
+
+def contraction(func: Any, name: str, args: Sequence[Any]) -> Contraction | None:
+    """The sum of products that this call is, or None."""
+    if name == "convolution":
+        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args
+        rest = (stride, padding, dilation, transposed, output_padding, groups)
+        taps = tuple(range(2, weight.dim()))
+        spread = (1, -1, *(1 for _ in taps))
+        grouped = None
+        axes: tuple[int, ...] = (1, *taps)
+        if transposed:
+            axes = (0, *taps)
+            if groups > 1:
+                grouped = (groups, weight.shape[0] // groups, *weight.shape[1:])
+                axes = (1, *(i + 1 for i in taps))
+        return Contraction(
+            x, weight, tuple(range(x.dim())), axes, lambda a, b: func(a, b, None, *rest),
+            (0, *taps) if transposed else (1, *taps), bias, spread, grouped,
+        )  # fmt: skip
+    if name in ("mm", "bmm"):
+        rows, columns = (0, 1) if name == "mm" else (1, 2)
+        return Contraction(args[0], args[1], (columns,), (rows,), func, (rows,))
+    if name in ("addmm", "baddbmm"):
+        plain = torch.ops.aten.mm.default if name == "addmm" else torch.ops.aten.bmm.default
+        rows, columns = (0, 1) if name == "addmm" else (1, 2)
+        return Contraction(args[1], args[2], (columns,), (rows,), plain, (rows,), args[0])
+    return None
+
+
+def affine(args: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """Scale and shift, shaped to broadcast, that batch normalisation in eval mode is."""
+    x, weight, bias, mean, variance, _, _, epsilon = args
+    scale = torch.rsqrt(variance + epsilon)
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale
+    shift = shift if bias is None else shift + bias
+    shape = (1, -1, *(1 for _ in range(x.dim() - 2)))
+    return scale.reshape(shape), shift.reshape(shape)
+
+
+# As converters write them out; run under the twin again, so that each step is rounded.
+
+
+def _silu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+def _mish(x: Tensor) -> Tensor:
+    return x * torch.tanh(torch.nn.functional.softplus(x))
+
+
+def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    if approximate == "tanh":
+        return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    return x * (1 + torch.erf(x / math.sqrt(2))) * 0.5
+
+
+def _standardise(x: Tensor, axes: list[int], epsilon: float) -> Tensor:
+    centred = x - x.mean(axes, keepdim=True)
+    return centred / torch.sqrt((centred * centred).mean(axes, keepdim=True) + epsilon)
+
+
+def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...] | None) -> Tensor:
+    if weight is not None:
+        x = x * (weight.reshape(shape) if shape else weight)
+    if bias is not None:
+        x = x + (bias.reshape(shape) if shape else bias)
+    return x
+
+
+def _layer_norm(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    axes = list(range(x.dim() - len(shape), x.dim()))
+    return _scaled(_standardise(x, axes, epsilon), weight, bias, None), x.new_empty(0), x.new_empty(0)
+
+
+def _group_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, channels: int, size: int, groups: int, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    y = _standardise(x.reshape(n, groups, -1), [2], epsilon).reshape(x.shape)
+    y = _scaled(y, weight, bias, (1, channels, *(1 for _ in range(x.dim() - 2))))
+    return y, x.new_empty(0), x.new_empty(0)
+
+
+ALWAYS_SPLIT = frozenset(("silu", "gelu", "mish"))
+SPLIT: dict[str, Callable[..., Any]] = {
+    "silu": _silu, "gelu": _gelu, "mish": _mish, "native_layer_norm": _layer_norm, "native_group_norm": _group_norm,
+}  # fmt: skip

@@ -1,0 +1,124 @@
+"""Twins, in a child process: what the untouched module gives when every number is rounded as a precision rounds it.
+
+The module runs as it is; a dispatch mode sees each ATen operator that it comes down to, on whatever Python path, and
+rounds constants and results as the recipe says. Attention, recurrent and normalisation layers come down to products,
+sums and element-wise operators here, because fused paths are off. What depends on no input is a constant to a
+converter too, so it is computed exactly and rounded only where an operator on data reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from parity import modelling
+from parity.child import stage
+from parity.errors import ParityError
+from parity.reference.dispatch import Twin
+from parity.reference.recipes import Recipe, recipe
+
+Case = Mapping[str, np.ndarray[Any, Any]]
+
+
+def evaluate(
+    model: Mapping[str, Any],
+    cases: Sequence[Case],
+    outputs: list[str],
+    precision: str,
+    calibration: Sequence[Case] | None = None,
+    flavour: str | None = None,
+) -> dict[str, Any]:
+    """Outputs of the twin for each case, as {"outputs": [{name: float64 array}], "dtype", "note"}.
+
+    `calibration` gives the ranges of full int8, as it gives them to the converter; `cases` stand in where there is
+    none. Raises ParityError for an unknown precision or flavour, or where the module does not run.
+    """
+    stage("twin")
+    chosen = recipe(precision, flavour)
+    module = modelling.load(model)
+    rows, notes = run(module, cases, outputs, chosen, calibration)
+    return {"outputs": rows, "dtype": "float32", "note": "; ".join(notes)}
+
+
+def run(
+    module: nn.Module,
+    cases: Sequence[Case],
+    outputs: list[str],
+    chosen: Recipe,
+    calibration: Sequence[Case] | None = None,
+) -> tuple[list[dict[str, np.ndarray[Any, Any]]], list[str]]:
+    """The twin's outputs by case, and what a reader should know of how they were made. `module` is left as it was."""
+    if not cases:
+        raise ParityError("a twin needs at least one case")
+    double = copy.deepcopy(module).eval()
+    notes: list[str] = []
+    if any(p.is_floating_point() and p.dtype != torch.float32 for p in double.parameters()):
+        double = double.float()
+        notes.append("the module's own parameters are not float32; the twin runs in float32")
+    twin = Twin(chosen)
+    hooks = _mark_recurrent(double, twin)
+    try:
+        with _plain_kernels():
+            twin.begin("plan")
+            _forward(double, twin, cases[0], outputs)
+            if chosen.activations == "int8":
+                if not calibration:
+                    notes.append("no calibration data: the ranges are those of the cases themselves")
+                for case in calibration or cases:
+                    twin.begin("calibrate")
+                    _forward(double, twin, case, outputs)
+            rows = []
+            for number, case in enumerate(cases):
+                twin.begin("round", number)
+                result = _forward(double, twin, case, outputs)
+                rows.append({k: _numpy(v) for k, v in result.items()})
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return rows, notes + twin.notes()
+
+
+def _forward(module: nn.Module, twin: Twin, case: Case, outputs: list[str]) -> dict[str, Tensor]:
+    inputs = {k: torch.from_numpy(np.array(v)) for k, v in case.items()}
+    inputs = {k: v.float() if v.is_floating_point() else v for k, v in inputs.items()}
+    with twin.watching(inputs) as fed:
+        return modelling.forward(module, fed, outputs)
+
+
+def _numpy(value: Tensor) -> np.ndarray[Any, Any]:
+    return np.asarray((value.to(torch.float64) if value.is_floating_point() else value).numpy())
+
+
+@contextlib.contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """No fused attention and no oneDNN: they hide operators, or sum in an order that depends on the machine."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _mark_recurrent(module: nn.Module, twin: Twin) -> list[Any]:
+    """Hooks on the copy that tell the twin when a recurrent layer runs, for recipes that leave its inside alone."""
+
+    def enter(*_: Any) -> None:
+        twin.inside += 1
+
+    def leave(*_: Any) -> None:
+        twin.inside -= 1
+
+    layers = [part for part in module.modules() if type(part).__name__ in twin.recipe.untouched]
+    return [part.register_forward_pre_hook(enter) for part in layers] + [
+        part.register_forward_hook(leave) for part in layers
+    ]
