@@ -123,12 +123,28 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
             ("top5", "Share of rows whose best class is among the five best of the other."),
             ("decision_flips", "Number of rows whose best class changed."),
             ("flip_margin", "Over the rows that changed class: the largest lead that the lost class had."),
+            ("top1_accuracy", "Share of labelled cases that the file gets right."),
             ("top1_drop", "Loss of top-1 accuracy against the PyTorch model."),
+        ),
+    ),
+    (
+        "Facts of the contract",
+        (
+            ("inputs_count", "The file has the declared number of inputs."),
+            ("outputs_count", "The file has the declared number of outputs."),
+            ("present", "The file has the declared input or output, by name."),
+            ("shape", "The shape is the declared one, and dynamic axes are dynamic."),
+            ("dtype", "The element type is the declared one; at int8, its scale and zero point."),
+            ("operators", "The operators of the file could be listed."),
+            ("flex_ops", "Operators that run only in apps that link the Flex delegate."),
+            ("opset", "The ONNX operator set is the one that was asked for."),
+            ("repeats", "Two runs on one input give the same bits."),
         ),
     ),
     (
         "Ideas",
         (
+            ("required", "A cell that must be measured on this machine for the verdict to be pass."),
             ("cell", "One model for one target at one precision: skin-tflite-int8."),
             ("route", "The chain of converters that built the file."),
             ("artefact", "The file or folder that would ship, with its size and sha256."),
@@ -138,7 +154,7 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
                 "What a check may reach, and the rule that set it: precision, target, model, output ...",
             ),
             ("limit used", "Share of the way from perfect to the limit: 100 % is at the limit."),
-            ("headroom", "What is left of the limit: 100 % less the share used."),
+            ("headroom", "What is left of the limit: 100 % less the share used. A limit without room just holds."),
             ("oracle", "The untouched PyTorch module in float64: what the model means."),
             ("twin", "The PyTorch model with weights and activations rounded as the precision rounds them."),
             (
@@ -164,7 +180,9 @@ def word_id(group: str, word: str) -> str:
     return f"w_{group.split()[0].lower()}_{word.replace(' ', '_')}"
 
 
-METRIC_WORDS: Final[dict[str, str]] = {word: word_id("Metrics", word) for word, _ in dict(GLOSSARY)["Metrics"]}
+METRIC_WORDS: Final[dict[str, str]] = {
+    word: word_id(group, word) for group in ("Facts of the contract", "Metrics") for word, _ in dict(GLOSSARY)[group]
+}
 KIND_WORDS: Final[dict[str, str]] = {
     word: word_id("Kinds of checks", word) for word, _ in dict(GLOSSARY)["Kinds of checks"]
 }

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from parity.record import RunRecord
 from parity.report import text
-from parity.report.glossary import BLOCKING, EMOJI, GAPS, VERDICT_EMOJI
+from parity.report.glossary import EMOJI, GAPS, VERDICT_EMOJI
 from parity.report.matrix import Matrix, matrix, tally
 from parity.report.view import Budget, CellView, verdict_sentence, views
 
@@ -44,7 +44,7 @@ def markdown(record: RunRecord) -> str:
             _matrix(matrix(cells)),
             "Share of the tightest limit that is used; 100 % is at the limit.",
         ]
-    parts += _listed("Blocking", [cell for cell in cells if cell.state in BLOCKING])
+    parts += _listed("Blocking", [cell for cell in cells if cell.blocks])
     parts += _listed("Not measured", [cell for cell in cells if cell.state in GAPS])
     parts += _listed("Waived", [cell for cell in cells if cell.state == "waived"])
     parts += _changes(record)

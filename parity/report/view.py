@@ -6,20 +6,16 @@ passing one, a check without a finite value before every measured one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from parity.record import CellRecord, Check, RunRecord, State
-from parity.report import svg, text
+from parity.report import text
+from parity.report.checks import Group, Points, Rank, group, rank, tightest, used
 from parity.report.glossary import BLOCKING, STATE_ORDER
 
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
 TARGETS = ("onnx", "tflite", "coreml", "coreml_nn", "ncnn", "torchscript", "exported")
-ORDERED_KINDS = frozenset({"video", "sequence"})
-
-Rank = tuple[bool, float]
 
 
 @dataclass(frozen=True)
@@ -49,51 +45,6 @@ def _between(value: float, low: int, high: int) -> int:
     return max(low, min(high, int(value)))
 
 
-def rank(check: Check, share: float | None) -> Rank:
-    """Sort key of a check, larger is worse."""
-    if not check.passed:
-        return True, float("inf") if check.value is None or share is None else share
-    return False, -1.0 if share is None else share
-
-
-@dataclass(frozen=True)
-class Row:
-    """All cases of one metric of one output, stood for by the worst."""
-
-    metric: str
-    worst: Check
-    rank: Rank
-    value: str
-    limit: str
-    headroom: str
-    strip: Markup
-    count: int
-    failed: int
-
-
-@dataclass(frozen=True)
-class CaseLine:
-    """One case with its value of each metric of the group (text, passed), None where it has none."""
-
-    case: str
-    values: tuple[tuple[str, bool] | None, ...]
-    failed: bool
-
-
-@dataclass(frozen=True)
-class Group:
-    """The checks of one kind on one output."""
-
-    kind: str
-    output: str
-    rows: tuple[Row, ...]
-    cases: int
-    metrics: tuple[str, ...]
-    lines: tuple[CaseLine, ...]
-    lead: str  # the metric of the line
-    line: Markup
-
-
 @dataclass(frozen=True)
 class CellView:
     """A cell with everything that its section shows."""
@@ -114,103 +65,20 @@ class CellView:
     log: str
 
     @property
+    def blocks(self) -> bool:
+        """Whether this cell by itself keeps the verdict from pass."""
+        return self.state in BLOCKING or (self.state == "unavailable" and self.record.required)
+
+    @property
     def state(self) -> State:
         """The record's own state."""
         return self.record.state
 
 
-def used(check: Check | None, share: float | None) -> str:
-    """The share of the limit in words: never a figure under the limit for a check that failed."""
-    if check is None:
-        return ""
-    if check.value is None:
-        return "not finite"
-    if not check.passed and (share is None or share <= 1):
-        return "over"
-    return text.percent(share)
-
-
-def headroom(check: Check, share: float | None) -> str:
-    """What is left of the limit, or how far over."""
-    if check.limit is None:
-        return "not gated"
-    if check.value is None:
-        return f"{check.nonfinite:,} not finite" if check.nonfinite else "not measured"
-    if not check.passed:
-        over = share is not None and share > 1
-        return f"{text.percent(share)} of limit" if over else "over the limit"
-    return "–" if share is None else f"{100 - int(-(-max(share, 0.0) * 100 // 1))} %"
-
-
-def tightest(checks: Iterable[tuple[Check, float | None]]) -> tuple[Check | None, float | None]:
-    """The gated check with the least headroom, failing ones before all others."""
-    best: tuple[Rank, Check | None, float | None] = ((False, -2.0), None, None)
-    for check, share in checks:
-        if check.limit is None and check.passed:
-            continue
-        key = rank(check, share)
-        if key > best[0]:
-            best = key, check, share
-    return best[1], best[2]
-
-
-def _row(metric: str, points: Sequence[tuple[Check, float | None]], unit: str) -> Row:
-    worst, share = max(points, key=lambda point: rank(*point))
-    if worst.limit is None and worst.passed:
-        sign = -1 if worst.sense == "min" else 1
-        worst, share = max(points, key=lambda point: sign * (point[0].value or 0.0))
-    value, limit = text.against(worst.value, worst.limit)
-    gated = [(share, check.passed) for check, share in points if check.limit is not None or not check.passed]
-    return Row(
-        metric,
-        worst,
-        rank(worst, share),
-        "not finite" if worst.value is None and worst.nonfinite else "none" if worst.value is None else value,
-        ("" if worst.limit is None else "≤ " if worst.sense == "max" else "≥ ") + limit,
-        headroom(worst, share),
-        svg.strip(gated, unit),
-        len(points),
-        sum(not check.passed for check, _ in points),
-    )
-
-
-_Points = list[tuple[Check, float | None]]
-
-
-def _group(kind: str, output: str, by_metric: dict[str, _Points], keep: set[str], cases: int) -> Group:
-    metrics = tuple(by_metric)
-    unit = {"video": "frame", "sequence": "step"}.get(kind, "case")
-    rows = tuple(_row(metric, by_metric[metric], unit) for metric in metrics if metric in keep)
-    table: dict[str, dict[str, tuple[Check, float | None]]] = {}
-    for metric, points in by_metric.items():
-        for check, share in points:
-            table.setdefault(check.case, {}).setdefault(metric, (check, share))
-    ranked = sorted(table.items(), key=lambda item: max(rank(*p) for p in item[1].values()), reverse=True)
-    shown = metrics[:8]
-    lines = tuple(
-        CaseLine(
-            case,
-            tuple(_value(found[m][0]) if m in found else None for m in shown),
-            any(not check.passed for check, _ in found.values()),
-        )
-        for case, found in (ranked[:cases] if len(table) > 1 else ())
-    )
-    lead, chart = "", Markup("")
-    if kind in ORDERED_KINDS and rows:
-        lead = max(rows, key=lambda row: row.rank).metric
-        chart = svg.line([(check.case, share, check.passed) for check, share in by_metric[lead]], lead)
-    return Group(kind, output, rows, len(table), shown, lines, lead, chart)
-
-
-def _value(check: Check) -> tuple[str, bool]:
-    shown = "not finite" if check.value is None else text.number(check.value)
-    return shown, check.passed
-
-
 def cell_view(cell: CellRecord, reference: CellRecord | None, name: str, budget: Budget) -> CellView:
     """The view of one cell; `reference` is the fp32 cell of its model and target (size, latency)."""
     measured = [(check, check.share()) for check in cell.checks]
-    grouped: dict[tuple[str, str], dict[str, _Points]] = {}
+    grouped: dict[tuple[str, str], dict[str, Points]] = {}
     for check, share in measured:
         grouped.setdefault((check.kind, check.output), {}).setdefault(check.metric, []).append((check, share))
     ranked = sorted(
@@ -225,11 +93,12 @@ def cell_view(cell: CellRecord, reference: CellRecord | None, name: str, budget:
     keep: dict[tuple[str, str], set[str]] = {}
     for _, key, metric in ranked[: budget.rows]:
         keep.setdefault(key, set()).add(metric)
-    each = max(3, budget.cases // max(len(keep), 1))
-    groups = tuple(
-        _group(*key, grouped[key], metrics, min(each, max(0, budget.cases - each * index)))
-        for index, (key, metrics) in enumerate(keep.items())
-    )
+    groups: list[Group] = []
+    left = budget.cases
+    for index, (key, metrics) in enumerate(keep.items()):
+        reserved = 3 * (len(keep) - index - 1)
+        groups.append(group(*key, grouped[key], metrics, max(left - reserved, min(left, 3))))
+        left -= len(groups[-1].lines)
     tight, tight_share = tightest(measured)
     bytes_, ms = _size(cell), cell.runtime.median_ms if cell.runtime else None
     seen = {check.kind for check in cell.checks if check.value is not None}
@@ -239,10 +108,10 @@ def cell_view(cell: CellRecord, reference: CellRecord | None, name: str, budget:
         tight=tight,
         share=tight_share,
         used=used(tight, tight_share),
-        groups=groups,
+        groups=tuple(groups),
         rows_left=max(0, len(ranked) - budget.rows),
         rows_left_failed=sum(failed for (failed, _), _, _ in ranked[budget.rows :]),
-        unmeasured=tuple(kind for kind in cell.planned if kind not in seen),
+        unmeasured=tuple(kind for kind in cell.planned if kind not in seen or kind not in cell.measured),
         size=bytes_,
         size_ratio=text.ratio(bytes_, _size(reference)),
         ms=ms,

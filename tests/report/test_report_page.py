@@ -147,6 +147,41 @@ def test_a_failed_check_never_reads_as_inside_its_limit() -> None:
     assert value.removeprefix("✗ ") != limit.removeprefix("≥ ")
 
 
+def test_a_value_beside_non_finite_elements_is_not_called_over_its_limit() -> None:
+    lost = records.check("max_abs", 0.1, 0.5, nonfinite=3, passed=False)
+    tree = read(render(records.run([records.cell(state="fail", checks=(lost,))])))
+    assert tree.one("table", class_="matrix").one("a").one("span").text == "not finite"
+    assert "3 not finite" in tree.one("table", class_="checks").text
+
+
+def test_a_fact_holds_or_not_and_has_no_share() -> None:
+    facts = (
+        records.check("present", 1.0, 1.0, sense="min", kind="contract"),
+        records.check("flex_ops", 0.0, 0.0, kind="contract"),
+        records.check("dtype", 0.0, 1.0, sense="min", kind="contract"),
+    )
+    tree = read(render(records.run([records.cell(state="fail", checks=facts)])))
+    rows = tree.one("table", class_="checks").all("tr")[2:]
+    assert [row.all("td")[2].text for row in rows] == ["holds", "holds", "over the limit"]
+    assert tree.one("table", class_="checks").all("svg") == []
+
+
+def test_a_required_cell_that_is_unavailable_blocks_and_an_optional_one_does_not() -> None:
+    cells = [records.cell("a-coreml-fp16", "unavailable", required=True), records.cell("b-coreml-fp16", "unavailable")]
+    record = records.run(cells, "incomplete")
+    blocking = read(render(record)).one("ul", class_="blocks").all("li")
+    assert [(row.one("a").text, row.one("span").text) for row in blocking] == [
+        ("a-coreml-fp16", "required, unavailable")
+    ]
+    assert "### Blocking (1)" in markdown(record)
+
+
+def test_all_cases_of_a_small_run_are_listed_under_the_checks() -> None:
+    tree = read(render(records.run([records.cell(f"m{i}-onnx-fp32", cases=48) for i in range(20)])))
+    for table in tree.all("table", class_="cases"):
+        assert len(table.one("tbody").all("tr")) == 48
+
+
 def test_size_and_latency_stand_against_fp32_of_the_same_target() -> None:
     tree = read(render(records.passing()))
     cell = tree.one("section", id="skin-tflite-int8")
