@@ -1,0 +1,50 @@
+"""`parity gate`: the verdict of a saved record, from the record alone, without running a model."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from parity import config as configuration
+from parity import gate as gating
+from parity import targets
+from parity.record import CellRecord, RunRecord, read
+
+
+def add(commands: Any) -> None:
+    command = commands.add_parser("gate", help="judge a saved record again", description=__doc__)
+    command.add_argument("record", type=Path, metavar="FILE", help="a parity.json")
+    command.add_argument(
+        "--limits", type=Path, metavar="PYPROJECT",
+        help="judge under the limits and waivers that this pyproject.toml sets now, instead of the recorded ones",
+    )  # fmt: skip
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    record = judged(read(options.record), options.limits)
+    for cell in gating.by_urgency(record.cells):
+        if cell.state != "pass":
+            print(f"{cell.state:<11} {cell.id}: {cell.reason}")
+    print(f"verdict: {record.verdict}: {record.reason}")
+    return gating.exit_code(record)
+
+
+def judged(record: RunRecord, limits: Path | None = None) -> RunRecord:
+    """The record with states and verdict derived again: from itself, or under the limits of a pyproject.toml."""
+    if limits is None:
+        cells = tuple(_settled(cell) for cell in record.cells)
+        return gating.judge(replace(record, cells=cells))
+    config = configuration.load(limits, targets.names())
+    cells = tuple(gating.rejudge(cell, config.rules) for cell in record.cells)
+    cells, waivers = gating.apply_waivers(cells, config.waive, datetime.date.today(), [c.id for c in cells])
+    return gating.judge(replace(record, cells=cells, waivers=waivers))
+
+
+def _settled(cell: CellRecord) -> CellRecord:
+    """The cell derived from its own figures; one that a waiver let pass stays waived while its figures say fail."""
+    again = gating.settle(cell)
+    return cell if cell.state == "waived" and again.state == "fail" else again
