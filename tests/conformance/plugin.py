@@ -53,32 +53,31 @@ class Conformance:
         self.every = every
         self.report = report
         self.predictions = 0
+        self.test = ""
         self.outcomes: list[Outcome] = []
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Keep one test in ``every``, chosen by a hash of its name, and none of the neural network backend."""
+        wanted, left_out = [], []
         for item in items:
-            item._nodeid = _identity(item)
-        wanted = [i for i in items if "neuralnetwork" not in i.nodeid and self._sampled(i.nodeid)]
-        left_out = [i for i in items if i not in set(wanted)]
+            sampled = "neuralnetwork" not in item.name and _hash(_identity(item)) % self.every == 0
+            (wanted if sampled else left_out).append(item)
         config.hook.pytest_deselected(items=left_out)
         items[:] = wanted
-
-    def _sampled(self, nodeid: str) -> bool:
-        return zlib.crc32(nodeid.encode()) % self.every == 0
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Seed each test by its name, so that a sample sees what the whole run sees."""
-        np.random.seed(zlib.crc32(item.nodeid.encode()))
-        _seed_torch(zlib.crc32(item.nodeid.encode()))
+        self.test = _identity(item)
+        np.random.seed(_hash(self.test))
+        _seed_torch(_hash(self.test))
         self.predictions = 0
         return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Classify the test by its call phase."""
         if report.when == "call" or (report.when == "setup" and report.failed):
-            self.outcomes.append(Outcome(report.nodeid, self._state(report), _reason(report)))
+            self.outcomes.append(Outcome(self.test, self._state(report), _reason(report)))
 
     def _state(self, report: pytest.TestReport) -> str:
         if report.failed:
@@ -152,6 +151,10 @@ class Conformance:
         ct.models.MLModel.make_state = lambda model: _State(_program(model).make_state())
         np.testing.assert_allclose = _tighter(np.testing.assert_allclose)
         np.isclose = _tighter(np.isclose)
+
+
+def _hash(text: str) -> int:
+    return zlib.crc32(text.encode())
 
 
 def _identity(item: pytest.Item) -> str:
@@ -241,7 +244,7 @@ def _reason(report: pytest.TestReport) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The two options that ``__main__`` passes on."""
-    parser.addoption("--conformance-every", type=int, default=60)
+    parser.addoption("--conformance-every", type=int, default=250)
     parser.addoption("--conformance-report", type=Path, default=None)
 
 
