@@ -13,7 +13,9 @@ from typing import Any, Literal, cast, get_args
 
 from parity.contract import DTYPES, Contract, InputSpec, OutputKind, OutputSpec, Preprocess
 from parity.errors import ConfigError, ParityError
+from parity.judge import SENSES
 from parity.limits import Rule
+from parity.metrics import METRICS
 from parity.plan import PRECISIONS, TARGETS, Cell, check_model_name, choose, did_you_mean
 from parity.toml_lines import key_lines
 
@@ -91,6 +93,10 @@ class Config:
         return tuple(cell for model in self.models.values() for cell in model.cells)
 
 
+_KINDS = {str: "text", int: "a number", float: "a number", dict: "a table", list: "a list", bool: "true or false",
+          datetime.date: "a date"}  # fmt: skip
+
+
 class _Table:
     """A TOML table that is consumed key by key; what is left over is an error with a did-you-mean."""
 
@@ -109,9 +115,7 @@ class _Table:
         value = self.data[key]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
             kinds = kind if isinstance(kind, tuple) else (kind,)
-            names = " or ".join({"str": "text", "int": "a number", "float": "a number", "dict": "a table",
-                                 "list": "a list", "bool": "true or false"}.get(k.__name__, k.__name__)
-                                for k in kinds)  # fmt: skip
+            names = " or ".join(_KINDS.get(k, k.__name__) for k in kinds)
             raise self.error(key, f"expected {names}, found {value!r:.40}")
         return value
 
@@ -165,13 +169,29 @@ class _Reader:
         text = table.take(key, str)
         if text is None:
             return None
-        path: Path = (self.root / text).resolve()
-        if not path.exists():
-            raise table.error(key, f"{text!r}: no such {kind}")
-        return path
+        path: Path = self.root / text
+        try:
+            there = bool(text) and (path.is_file() if kind == "file" else path.exists())
+        except (OSError, ValueError):  # too long, or no path at all
+            there = False
+        if not there:
+            raise table.error(key, f"{text!r:.80}: no such {kind}")
+        return path.resolve()
+
+    def check_integers(self, value: Any, path: tuple[str, ...] = ()) -> None:
+        """TOML integers have 64 bits; Python's parser takes any, and float() of a longer one raises."""
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            raise self.error(path, "the number does not fit 64 bits")
+        if isinstance(value, dict):
+            for key, entry in value.items():
+                self.check_integers(entry, (*path, key))
+        elif isinstance(value, list):
+            for entry in value:
+                self.check_integers(entry, path)
 
     def config(self, data: Mapping[str, Any]) -> Config:
         top = _Table(data, (), self)
+        self.check_integers(data)
         targets = top.words("targets", self.targets) or ("onnx", "tflite")
         precisions = top.words("precisions", PRECISIONS) or ("fp32", "fp16")
         models = {
@@ -188,7 +208,7 @@ class _Reader:
         require = top.words("require", tuple(dict.fromkeys((*targets, *self.targets, *models)))) or ()
         config = Config(
             self.root, self.file, models, rules, waive, require,
-            seed=top.take("seed", int, 20260101),
+            seed=self.seed(top),
             timeout=self.positive(top, "timeout", 600.0),
             memory=self.size(top, "memory", 8 << 30),
             cache=top.take("cache", str),
@@ -196,6 +216,12 @@ class _Reader:
         )  # fmt: skip
         top.done()
         return config
+
+    def seed(self, table: _Table) -> int:
+        value = cast("int", table.take("seed", int, 20260101))
+        if value < 0:
+            raise table.error("seed", f"expected a whole number from 0, found {value}")
+        return value
 
     def positive(self, table: _Table, key: str, default: float) -> float:
         value = float(table.take(key, (int, float), default))
@@ -242,7 +268,7 @@ class _Reader:
             where = (*t.path, "artifacts")
             if f"{name}-{key}" not in {c.id for c in cells}:
                 raise self.error((*where, key), f"{key!r} is not among this model's cells")
-            artifacts[key] = self.prebuilt(value, (*where, key))
+            artifacts[key] = self.prebuilt(value, (*where, key), contract)
         result = ModelConfig(
             name, factory, contract, cells, t.take("options", dict, {}),
             self.existing(t, "checkpoint", "file"), self.existing(t, "golden"), self.existing(t, "calibration"),
@@ -271,7 +297,8 @@ class _Reader:
         e = _Table(value, (*t.path, "inputs"), self)
         name, shape = self.name(e), e.take("shape", list)
         if not shape or any(
-            isinstance(d, bool) or not isinstance(d, (int, str)) or (isinstance(d, int) and d < 1) for d in shape
+            isinstance(d, bool) or not isinstance(d, (int, str)) or not d or (isinstance(d, int) and d < 1)
+            for d in shape
         ):
             raise e.error(None, f"input {name!r}: shape must list sizes of at least 1 and names of dynamic axes")
         dtype = e.take("dtype", str, "float32")
@@ -296,7 +323,11 @@ class _Reader:
         if isinstance(e.data.get("labels"), str):
             file = self.existing(e, "labels", "file")
             assert file is not None
-            labels = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+            try:
+                lines = file.read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise e.error(None, f"labels {file.name}: cannot be read as UTF-8 text: {error}") from None
+            labels = tuple(line.strip() for line in lines if line.strip())
         else:
             labels = e.words("labels") or ()
         e.done()
@@ -337,6 +368,8 @@ class _Reader:
         if min(std) <= 0:
             raise e.error("std", f"every value must be above 0, found {list(std)}")
         size = e.numbers("size", 2)
+        if size and any(n < 1 or n != int(n) for n in size):
+            raise e.error("size", f"expected [height, width], whole numbers of at least 1; found {list(size)}")
         result = Preprocess(
             mean, std, self.positive(e, "scale", 255.0), color, cast("Any", resize),
             (int(size[0]), int(size[1])) if size else None, cast("Any", alpha), e.take("orient", bool, True),
@@ -344,7 +377,7 @@ class _Reader:
         e.done()
         return result
 
-    def prebuilt(self, value: Any, path: tuple[str, ...]) -> Prebuilt:
+    def prebuilt(self, value: Any, path: tuple[str, ...], contract: Contract) -> Prebuilt:
         e = _Table({"path": value} if isinstance(value, str) else value, path, self)
         file = self.existing(e, "path")
         if file is None:
@@ -352,7 +385,10 @@ class _Reader:
         names: dict[str, dict[str, TensorName]] = {}
         for side in ("inputs", "outputs"):
             names[side] = {}
+            known = [spec.name for spec in getattr(contract, side)]
             for key, entry in e.take(side, dict, {}).items():
+                if key not in known:
+                    raise self.error((*path, side, key), f"no {side[:-1]} {key!r}{did_you_mean(key, known)}")
                 n = _Table(entry, (*path, side, key), self)
                 layout = n.take("layout", str)
                 names[side][key] = TensorName(self.name(n), layout)
@@ -383,6 +419,9 @@ class _Reader:
         return tuple(rules)
 
     def rule(self, scope: str, metric: str, value: Any, output: str | None, path: tuple[str, ...]) -> Rule:
+        known = (*METRICS, *SENSES)
+        if metric not in known:  # a limit on what nothing measures would never be checked
+            raise self.error(path, f"no metric {metric!r}{did_you_mean(metric, known)}")
         if value is False:
             return Rule(scope, metric, None, output, self.where(path))
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -397,6 +436,10 @@ class _Reader:
         known = [c.id for m in models.values() for c in m.cells]
         if cell not in known:
             raise t.error("cell", f"{cell!r} is not a cell of this project{did_you_mean(cell, known)}")
+        if type(expires) is not datetime.date:
+            raise t.error("expires", f"expected a date without a time, as in 2027-01-31; found {expires}")
+        if limit is not None and not math.isfinite(limit):
+            raise t.error("limit", f"expected a finite number, found {limit}")
         t.done()
         return Waiver(cell, metric, reason, expires, None if limit is None else float(limit), self.where(t.path))
 
@@ -427,9 +470,19 @@ def find(start: Path) -> Path | None:
     """The nearest pyproject.toml with a [tool.parity] table at `start` or above it."""
     for folder in (start, *start.parents):
         file = folder / "pyproject.toml"
-        if file.is_file() and re.search(r"^\s*\[+\s*tool\s*\.\s*parity\b", file.read_text("utf-8", "replace"), re.M):
+        if file.is_file() and _has_table(file.read_text("utf-8", "replace")):
             return file
     return None
+
+
+def _has_table(text: str) -> bool:
+    if "parity" not in text:
+        return False
+    try:
+        tool = tomllib.loads(text).get("tool")
+    except tomllib.TOMLDecodeError:  # broken: whoever reads it should say so, if it is about parity
+        return re.search(r"^\s*\[+\s*tool\s*\.\s*parity\s*[.\]]", text, re.M) is not None
+    return isinstance(tool, dict) and "parity" in tool
 
 
 def load(file: Path, targets: tuple[str, ...] = TARGETS) -> Config:

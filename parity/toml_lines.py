@@ -9,6 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+# From inside a multi-line string to its end; up to two more quotes belong to the string.
+_ENDS = {
+    '"""': re.compile(r'(?:[^"\\]|\\.|\\$|"(?!""))*"{3,5}'),
+    "'''": re.compile(r"(?:[^']|'(?!''))*'{3,5}"),
+}
 _PART = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*""")
 
 
@@ -73,10 +78,10 @@ def _scan(line: str, depth: int, quote: str) -> tuple[int, str]:
     at = 0
     while at < len(line):
         if quote:
-            end = line.find(quote, at)
-            if end < 0:
-                return depth, quote if len(quote) == 3 else ""
-            at, quote = end + len(quote), ""
+            string = _ENDS[quote].match(line, at)
+            if not string:
+                return depth, quote
+            at, quote = string.end(), ""
         elif line[at : at + 3] in ('"""', "'''"):
             quote, at = line[at : at + 3], at + 3
         elif line[at] == '"':
