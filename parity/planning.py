@@ -22,6 +22,7 @@ from parity.config import Config, ModelConfig
 from parity.errors import ConfigError, ParityError
 from parity.limits import resolve
 from parity.plan import Cell, Plan, PlannedCell
+from parity.progress import Board
 from parity.record import (
     ArtifactRecord,
     CellRecord,
@@ -114,6 +115,10 @@ class Control:
     # In every process.
 
     @property
+    def board(self) -> Board:
+        return Board(self._store.root / "runs" / self.shared["run"] / "progress")
+
+    @property
     def store_root(self) -> Path:
         return self._store.root
 
@@ -131,6 +136,7 @@ class Control:
                 store=self._store,
                 budget=Budget(seconds, self.config.memory),
                 rebuild_since=self.shared["started"] if self.options.get("rebuild") else None,
+                progress=self.board.post,
             )
         return self._session
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CONTROL = pytest.StashKey["Control"]()
 RECORDER = pytest.StashKey["Recorder"]()
+WATCHER = pytest.StashKey["Watcher"]()
 
 _CRASHED = re.compile(r"worker '(\w+)' crashed while running '(.*)'", re.S)
 
@@ -331,6 +332,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             _tell_once(report, control, told["failure"], identity[0])
     if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
         told["skipped"] = str(report.longrepr[2]).removeprefix("Skipped: ")
+    control.board.clear()
     recorder = item.stash.get(RECORDER, None)
     if recorder is not None and report.when == "call":
         told |= recorder.export()
@@ -368,8 +370,21 @@ _reporting: Control | None = None  # pytest_runtest_logreport is given no config
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     global _reporting
-    if not hasattr(session.config, "workerinput"):
-        _reporting = session.config.stash.get(CONTROL, None)
+    config = session.config
+    control = config.stash.get(CONTROL, None)
+    if hasattr(config, "workerinput"):
+        return
+    _reporting = control
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if control is not None and terminal is not None and config.option.verbose >= 0:
+        from parity.progress import Watcher
+
+        def write(line: str) -> None:
+            terminal.ensure_newline()
+            terminal.write_line(line)
+
+        config.stash[WATCHER] = Watcher(control.board, write)
+        config.stash[WATCHER].start()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -382,6 +397,9 @@ def pytest_testnodedown(node: Any, error: Any) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
+    watcher = config.stash.get(WATCHER, None)
+    if watcher is not None:
+        watcher.stop()
     control = config.stash.get(CONTROL, None)
     if control is None:
         return

@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
     option("--checkpoint", action="append", default=_env_list("CHECKPOINT"), metavar="FILE|MODEL=FILE",
            help="weights to load instead of the configured ones; MODEL=FILE with several models")  # fmt: skip
     option("--format", action="append", default=_env_list("FORMAT"), metavar="NAME",
-           help=f"{', '.join(targets.names())}, all; repeat or separate by commas (default: as configured)")  # fmt: skip
+           help=f"{', '.join(targets.names())}, all; repeat or separate by commas (default: configured)")  # fmt: skip
     option("--precision", action="append", default=_env_list("PRECISION"), metavar="NAME",
            help=f"{', '.join(PRECISIONS)}; repeat or separate by commas (default fp32)")  # fmt: skip
     option("--int8", action="store_true", default=_env_flag("INT8"), help="also export int8")

@@ -1,0 +1,79 @@
+"""What the processes of a run are doing now: each posts one note, the controller prints what takes long.
+
+Notes are small files below the run's folder in the store, so that they cross process borders and vanish with the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PATIENCE = 5.0  # seconds after which a stage is worth a line
+REPEAT = 15.0  # seconds between two lines about the same stage
+
+
+class Board:
+    """The notes of one run. `post` is called by whoever works, `read` by whoever watches."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def post(self, what: str, stage: str) -> None:
+        """Say that this process is now at `stage` of `what`. Never fails: progress is not worth an error."""
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f"{os.getpid()}.note"
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps([what, stage, time.time()]), encoding="utf-8")
+            temporary.replace(path)
+
+    def clear(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.folder / f"{os.getpid()}.note").unlink()
+
+    def read(self) -> list[tuple[str, str, float]]:
+        """(what, stage, since when) of every process that is at work."""
+        notes = []
+        for path in sorted(self.folder.glob("*.note")):
+            with contextlib.suppress(OSError, ValueError):
+                what, stage, since = json.loads(path.read_text(encoding="utf-8"))
+                notes.append((str(what), str(stage), float(since)))
+        return notes
+
+
+class Watcher:
+    """A thread that prints a line for every stage that takes long, until it is stopped."""
+
+    def __init__(self, board: Board, write: Callable[[str], None]):
+        self.board, self.write = board, write
+        self._stop = threading.Event()
+        self._told: dict[tuple[str, str, float], float] = {}
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(1.0):
+            for line in self.lines(time.time()):
+                self.write(line)
+
+    def lines(self, now: float) -> list[str]:
+        """The lines that are due at `now` (epoch seconds)."""
+        due = []
+        for note in self.board.read():
+            what, stage, since = note
+            if now - since >= PATIENCE and now - self._told.get(note, 0.0) >= REPEAT:
+                self._told[note] = now
+                due.append(f"parity: {what}: {stage}, {now - since:.0f} s so far")
+        return due
