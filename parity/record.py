@@ -6,6 +6,7 @@ through `plain` only: no NumPy scalar, no NaN and no infinity ever reaches a rec
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -213,8 +214,10 @@ class RunRecord:
 
 def plain(value: Any) -> Any:
     """`value` as JSON builtins: dataclasses as dicts, tuples as lists, NumPy scalars as numbers, NaN/inf as None."""
-    if value is None or isinstance(value, (str, bool)):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return str(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
@@ -224,7 +227,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, int):
         return int(value)
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        return plain(value.item())
+        number = value.item()
+        return plain(float(number) if type(number) is type(value) else number)  # a longdouble stays one
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, os.PathLike):
@@ -273,13 +277,15 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         ok = False
     elif origin is not None and issubclass(origin, Mapping):
         if isinstance(value, Mapping):
-            return {str(k): _coerce(args[1], v, f"{where}.{k}") for k, v in value.items()}
+            return {str(k): _coerce(args[1], v, f"{where}[{k!r:.40}]") for k, v in value.items()}
         ok = False
     elif is_dataclass(hint):
         return build(typing.cast("type[Any]", hint), value, where)
     elif hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            with contextlib.suppress(OverflowError):  # an integer beyond every float
+                if math.isfinite(value):
+                    return float(value)
         ok = False
     elif hint is int:
         ok = isinstance(value, int) and not isinstance(value, bool)
@@ -293,8 +299,12 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
 
 
 def dumps(record: RunRecord) -> str:
-    """The record as JSON text: same record, same bytes; ends on a newline."""
-    return json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """The record as JSON text: same record, same bytes; ends on a newline.
+
+    What UTF-8 cannot hold (half a surrogate pair, from a file name that is no text) becomes a question mark.
+    """
+    text = json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def loads(text: str, where: str = "record") -> RunRecord:

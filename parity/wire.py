@@ -14,6 +14,8 @@ import numpy as np
 _HEAD = struct.Struct("<4sIQ")  # magic, header bytes, array bytes
 _MAGIC = b"prt1"
 MAX_HEADER = 256 << 20
+MAX_BODY = 64 << 30
+_MARKS = ({"__array__"}, {"__float__"}, {"__map__"})  # a caller's dict with such a key alone goes inside "__map__"
 
 
 def encode(message: Any) -> list[bytes | memoryview]:
@@ -39,7 +41,8 @@ def _strip(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return {"__float__": repr(value)}
     if isinstance(value, Mapping):
-        return {str(k): _strip(v, arrays) for k, v in value.items()}
+        entries = {str(k): _strip(v, arrays) for k, v in value.items()}
+        return {"__map__": entries} if entries.keys() in _MARKS else entries
     if isinstance(value, (list, tuple)):
         return [_strip(v, arrays) for v in value]
     return value
@@ -48,27 +51,43 @@ def _strip(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
 def decode(read: Callable[[int], bytes]) -> Any:
     """The next message, where `read(n)` returns exactly n bytes. Raises ValueError for anything malformed."""
     magic, header_bytes, body_bytes = _HEAD.unpack(read(_HEAD.size))
-    if magic != _MAGIC or header_bytes > MAX_HEADER:
+    if magic != _MAGIC or header_bytes > MAX_HEADER or body_bytes > MAX_BODY:
         raise ValueError("not a message")
-    header = json.loads(read(header_bytes))
-    body = memoryview(read(body_bytes))
-    arrays, at = [], 0
-    for code, shape in header["a"]:
-        dtype = np.dtype(code)
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in "biufc" or size < 0 or at + size > len(body):
-            raise ValueError("array does not fit its message")
-        arrays.append(np.frombuffer(body[at : at + size], dtype).reshape(shape))
-        at += size
-    return _fill(header["m"], arrays)
+    text = read(header_bytes)
+    try:
+        header = json.loads(text)
+        layouts = [_layout(code, shape) for code, shape in header["a"]]
+        if sum(size for _, _, size in layouts) != body_bytes:
+            raise ValueError("arrays do not fit their message")
+        arrays: list[np.ndarray[Any, Any]] = []
+        body, at = memoryview(read(body_bytes)), 0
+        for dtype, shape, size in layouts:
+            arrays.append(np.ndarray(shape, dtype, body[at : at + size] if size else b""))
+            at += size
+        return _fill(header["m"], arrays)
+    except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"malformed message: {error}") from None
+
+
+def _layout(code: str, shape: list[int]) -> tuple[np.dtype[Any], list[int], int]:
+    """dtype, shape and bytes of an array as its header says, when they make sense."""
+    dtype = np.dtype(code)
+    if not isinstance(code, str) or dtype.kind not in "biufc" or any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError("not an array of numbers")
+    return dtype, shape, math.prod(shape) * dtype.itemsize
 
 
 def _fill(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
     if isinstance(value, dict):
-        if set(value) == {"__array__"}:
-            return arrays[value["__array__"]]
-        if set(value) == {"__float__"}:
+        if value.keys() == {"__array__"}:
+            index = value["__array__"]
+            if type(index) is not int or not 0 <= index < len(arrays):
+                raise ValueError("no such array")
+            return arrays[index]
+        if value.keys() == {"__float__"}:
             return float(value["__float__"])
+        if value.keys() == {"__map__"}:
+            value = value["__map__"]
         return {k: _fill(v, arrays) for k, v in value.items()}
     if isinstance(value, list):
         return [_fill(v, arrays) for v in value]
