@@ -8,6 +8,7 @@ depends on what ran before.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -34,6 +35,7 @@ _SIGNALS = {
     "SIGILL": "illegal instruction",
     "SIGFPE": "arithmetic fault",
 }
+_PIPE_BYTES = 1 << 20
 _POLL = 0.05  # seconds between looks at memory and clock
 
 
@@ -94,8 +96,11 @@ class Child:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, bufsize=0,
             cwd=self.root, env=child_environment(self.root, self.threads), start_new_session=True,
         )  # fmt: skip
-        assert self._process.stdin
+        assert self._process.stdin and self._process.stdout
         os.set_blocking(self._process.stdin.fileno(), False)
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError, AttributeError):  # Linux; elsewhere the default size has to do
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self.calls = 0
 
     def call(
