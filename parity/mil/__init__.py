@@ -15,13 +15,16 @@ share.
 from parity.mil.errors import CorruptPackage, InputError, OperatorFailed, UnsupportedOperator
 from parity.mil.events import Event
 from parity.mil.interface import Feature
-from parity.mil.program import Program, State, load
+from parity.mil.nn.network import Network
+from parity.mil.program import Program, load
+from parity.mil.state import State
 
 __all__ = [
     "CorruptPackage",
     "Event",
     "Feature",
     "InputError",
+    "Network",
     "OperatorFailed",
     "Program",
     "State",

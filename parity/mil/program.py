@@ -16,39 +16,14 @@ from parity.mil.errors import CorruptPackage, InputError, UnsupportedOperator
 from parity.mil.events import Event, Peak
 from parity.mil.interface import Feature, declared_type
 from parity.mil.machine import Block, Environment, Output, Run, Step, Traced, fetch
+from parity.mil.nn.network import Network
 from parity.mil.package import Package
 from parity.mil.precision import Precision
+from parity.mil.state import State
 from parity.mil.types import Array, TensorType
 
 Value = Any
 """An output: an array; for a classifier also the label, and a dictionary of probabilities."""
-
-
-class State:
-    """The states of a program between calls, such as a key-value cache. A new one holds zeros."""
-
-    def __init__(self, values: dict[str, Tensor]) -> None:
-        self.values = values
-
-    def read(self, name: str) -> Array:
-        """A copy of one state."""
-        return self.values[self._known(name)].numpy().copy()
-
-    def write(self, name: str, value: Array) -> None:
-        """Replace one state; the shape must be the same."""
-        old = self.values[self._known(name)]
-        if tuple(np.shape(value)) != tuple(old.shape):
-            raise InputError(f"state {name!r} has shape {list(old.shape)}, not {list(np.shape(value))}")
-        self.values[name] = torch.as_tensor(np.array(value)).to(old.dtype)
-
-    def copy(self) -> State:
-        """An independent copy, to replay a step from."""
-        return State({name: value.clone() for name, value in self.values.items()})
-
-    def _known(self, name: str) -> str:
-        if name not in self.values:
-            raise InputError(f"there is no state {name!r}; there are {', '.join(self.values) or 'none'}")
-        return name
 
 
 class Program:
@@ -194,7 +169,7 @@ def _out(value: Value, declared: TensorType | None, precision: Precision) -> Val
         return array.astype(declared.dtype.numpy)
 
 
-def load(path: str | Path, function: str | None = None) -> Program:
+def load(path: str | Path, function: str | None = None) -> Program | Network:
     """Open an ``.mlpackage`` folder, or a bare ``.mlmodel`` file, and one function of it.
 
     Raises :class:`~parity.mil.errors.CorruptPackage` for a file that no converter wrote, and
@@ -203,6 +178,10 @@ def load(path: str | Path, function: str | None = None) -> Program:
     """
     package = Package(path)
     kind = package.spec.WhichOneof("Type")
+    if kind in ("neuralNetwork", "neuralNetworkClassifier"):
+        if function not in (None, Network.function):
+            raise InputError(f"{package.path.name} is a neural network: it has no function {function!r}")
+        return Network(package)
     if kind != "mlProgram":
-        raise UnsupportedOperator(str(kind), "only ML Programs are evaluated")
+        raise UnsupportedOperator(str(kind), "only ML Programs and neural networks are evaluated")
     return Program(package, function)

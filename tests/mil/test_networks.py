@@ -1,0 +1,132 @@
+"""Neural network specifications converted by coremltools, executed from the saved file."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import parity.mil
+from parity.mil import CorruptPackage, InputError, UnsupportedOperator
+from parity.mil.proto import schema
+from tests.mil import zoo
+
+
+@pytest.fixture(scope="module")
+def ct():
+    with zoo.quiet():
+        import coremltools
+
+        return coremltools
+
+
+def save(ct, network, x, path, **options):
+    """``network`` as a neural network specification."""
+    options.setdefault("inputs", [ct.TensorType(name="x", shape=tuple(x.shape), dtype=zoo.dtype_of(x))])
+    with zoo.quiet():
+        traced = torch.jit.trace(network, x, check_trace=False)
+        ct.convert(traced, convert_to="neuralnetwork", skip_model_load=True, **options).save(str(path))
+    return path
+
+
+def oracle(network, x):
+    with torch.no_grad():
+        result = copy.deepcopy(network).double()(x.double() if x.dtype.is_floating_point else x)
+    return [r.numpy() for r in (result if isinstance(result, tuple) else (result,))]
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_saved_network_computes_what_torch_computes(ct, name, tmp_path):
+    network = zoo.model(name)
+    program = parity.mil.load(save(ct, network, zoo.example(name), tmp_path / "m.mlmodel"))
+    x = zoo.example(name, seed=1)
+    outputs = program.run({"x": x.numpy()})
+    stressed = program.run({"x": x.numpy()}, mode="stress")
+    for (key, got), want in zip(outputs.items(), oracle(network, x), strict=True):
+        assert got.shape == want.shape
+        assert zoo.decibels(got, want) >= 105
+        assert 40 <= zoo.decibels(stressed[key], want) < 105
+    assert not program.events
+    assert len(list(program.trace({"x": x.numpy()}))) >= 5
+
+
+@pytest.mark.parametrize("colour", ["RGB", "BGR"])
+def test_image_scaler(ct, colour, tmp_path):
+    network = zoo.model("plain_cnn")
+    image = ct.ImageType(
+        name="x", shape=zoo.IMAGE, scale=1 / 127.5, bias=[-1.0, -0.9, -0.8], color_layout=ct.colorlayout[colour]
+    )
+    program = parity.mil.load(save(ct, network, torch.rand(zoo.IMAGE), tmp_path / "m.mlmodel", inputs=[image]))
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    planes = pixels if colour == "RGB" else pixels[..., ::-1]
+    x = (
+        torch.from_numpy(planes.transpose(2, 0, 1)[None].copy()) / 127.5
+        + torch.tensor([-1.0, -0.9, -0.8])[:, None, None]
+    )
+    assert zoo.decibels(next(iter(program.run({"x": pixels}).values())), oracle(network, x)[0]) >= 100
+
+
+def test_classifier(ct, tmp_path):
+    labels = [f"class_{i}" for i in range(10)]
+    network = nn.Sequential(zoo.model("plain_cnn"), nn.Softmax(-1))
+    x = torch.rand(zoo.IMAGE)
+    path = save(ct, network, x, tmp_path / "m.mlmodel", classifier_config=ct.ClassifierConfig(labels))
+    outputs = parity.mil.load(path).run({"x": x.numpy()})
+    want = oracle(network, x)[0][0]
+    assert outputs["classLabel"] == labels[int(want.argmax())]
+    probabilities = next(v for v in outputs.values() if isinstance(v, dict))
+    np.testing.assert_allclose(list(probabilities.values()), want, atol=1e-6)
+
+
+@pytest.mark.parametrize(("bits", "mode", "floor"), [(16, "linear", 60), (8, "linear", 25), (4, "kmeans", 8)])
+def test_compressed_weights(ct, bits, mode, floor, tmp_path):
+    network, x = zoo.model("plain_cnn"), zoo.example("plain_cnn")
+    path = save(ct, network, x, tmp_path / "m.mlmodel")
+    with zoo.quiet():
+        small = ct.models.neural_network.quantization_utils.quantize_weights(
+            ct.models.MLModel(str(path), skip_model_load=True),
+            nbits=bits,
+            quantization_mode="linear" if bits > 4 else "linear_lut",
+        )
+        spec = small if not hasattr(small, "get_spec") else small.get_spec()
+        ct.utils.save_spec(spec, str(path))
+    got = next(iter(parity.mil.load(path).run({"x": x.numpy()}).values()))
+    assert floor <= zoo.decibels(got, oracle(network, x)[0]) < 100
+
+
+def empty_network():
+    """A specification with one array input and no layer."""
+    spec = schema("Model_pb2").Model()
+    spec.neuralNetwork.arrayInputShapeMapping = 1
+    for described in (spec.description.input.add(), spec.description.output.add()):
+        described.type.multiArrayType.dataType = 65568
+        described.type.multiArrayType.shape.append(2)
+    spec.description.input[0].name, spec.description.output[0].name = "x", "y"
+    return spec
+
+
+def test_what_is_not_known_is_refused_by_name(tmp_path):
+    path = tmp_path / "m.mlmodel"
+    spec = empty_network()
+    layer = spec.neuralNetwork.layers.add()
+    layer.input.append("x")
+    layer.output.append("y")
+    layer.custom.SetInParent()
+    path.write_bytes(spec.SerializeToString())
+    with pytest.raises(UnsupportedOperator, match="custom"):
+        parity.mil.load(path)
+    layer.activation.ReLU.SetInParent()
+    spec.neuralNetwork.arrayInputShapeMapping = 0
+    path.write_bytes(spec.SerializeToString())
+    with pytest.raises(UnsupportedOperator, match="RANK5"):
+        parity.mil.load(path)
+    spec.neuralNetwork.arrayInputShapeMapping = 1
+    path.write_bytes(spec.SerializeToString())
+    np.testing.assert_array_equal(parity.mil.load(path).run({"x": np.float32([-1, 2])})["y"], [0, 2])
+    with pytest.raises(InputError, match="no function 'decode'"):
+        parity.mil.load(path, function="decode")
+    layer.input[0] = "ghost"
+    path.write_bytes(spec.SerializeToString())
+    with pytest.raises(CorruptPackage, match="'ghost'"):
+        parity.mil.load(path).run({"x": np.float32([-1, 2])})
