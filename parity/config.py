@@ -56,6 +56,7 @@ class ModelConfig:
     checkpoint: Path | None = None
     golden: Path | None = None
     calibration: Path | None = None
+    video: Path | None = None
     opset: int = 17
     artifacts: Mapping[str, Prebuilt] = field(default_factory=dict)
 
@@ -272,7 +273,7 @@ class _Reader:
         result = ModelConfig(
             name, factory, contract, cells, t.take("options", dict, {}),
             self.existing(t, "checkpoint", "file"), self.existing(t, "golden"), self.existing(t, "calibration"),
-            opset, artifacts,
+            self.existing(t, "video"), opset, artifacts,
         )  # fmt: skip
         t.done()
         return result

@@ -17,6 +17,7 @@ from parity.limits import Rule, resolve
 from parity.plan import Cell
 from parity.record import CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
 
+SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
 PER_CASE = ("golden", "video", "property", "sequence", "batch")
 _BAD: tuple[State, ...] = ("fail", "crash", "timeout", "error")
 _ORDER: tuple[State, ...] = (*_BAD, "missing", "unavailable", "waived", "pass")
@@ -38,6 +39,9 @@ def rejudge(cell: CellRecord, rules: Iterable[Rule]) -> CellRecord:
     by_output = {output: resolve(rules, identity, output) for output in {c.output for c in cell.checks}}
     checks = []
     for check in cell.checks:
+        if check.source == SET_BY_TEST:
+            checks.append(check)
+            continue
         limit = by_output[check.output].get(check.metric)
         if limit is not None:
             check = replace(check, limit=limit.value, source=limit.source)
@@ -91,15 +95,19 @@ def _lost(cell: CellRecord) -> str:
     for (kind, case, output), gated in seen.items():
         if not gated:
             return f"{kind}: no limit is in force for output {output!r} of case {case!r}"
+    if "video" in cell.planned:
+        played = {case.rpartition("#")[0] for kind, case, _ in seen if kind == "video" and case != "all"}
+        if len(played) != cell.planned_clips:
+            return f"video: {cell.planned_clips} clips were planned and frames of {len(played)} were measured"
     if "golden" in cell.planned:
         found = {case for kind, case, _ in seen if kind == "golden" and case != "all"}
         if len(found) != cell.planned_cases:
             return f"golden: {cell.planned_cases} cases were planned and {len(found)} were measured"
         if not found:
             return "golden: no case was measured"
-        outputs = {output for kind, _, output in seen if kind == "golden"}
+        outputs = {output for kind, case, output in seen if kind == "golden" and case in found}
         for case in sorted(found):
-            for output in sorted(outputs):
+            for output in sorted({*outputs, *cell.planned_outputs}):
                 if ("golden", case, output) not in seen:
                     return f"golden: output {output!r} of case {case!r} was not measured"
     return ""
@@ -139,15 +147,15 @@ def apply_waivers(
     cells: Sequence[CellRecord], waivers: Sequence[Waiver], today: datetime.date, planned: Iterable[str]
 ) -> tuple[tuple[CellRecord, ...], tuple[WaiverRecord, ...]]:
     """Cells settled under the waivers in force, and what became of each waiver. A waiver of a cell that this run did
-    not plan is neither used nor unmatched, and left out."""
+    not plan, or that cannot run here, is neither used nor unmatched, and left out."""
     ids = set(planned)
     settled = tuple(settle(c, [w for w in waivers if w.cell == c.id and w.expires >= today]) for c in cells)
     by_id = {c.id: c for c in settled}
     records = []
     for w in waivers:
-        if w.cell not in ids:
-            continue
         cell = by_id.get(w.cell)
+        if w.cell not in ids or (cell is not None and cell.state == "unavailable"):
+            continue
         used = cell is not None and any(_excuses(w, c) for c in cell.checks if not c.passed)
         state = "expired" if w.expires < today else "used" if used else "unmatched"
         records.append(
@@ -161,7 +169,8 @@ def judge(record: RunRecord) -> RunRecord:
     bad = [c for c in record.cells if c.state in _BAD]
     missing = [c for c in record.cells if c.state == "missing"]
     absent = [c for c in record.cells if c.state == "unavailable" and c.required]
-    waivers = [w for w in record.waivers if w.state != "used"]
+    # In a narrowed run, what needs a waiver may not have been among what was measured.
+    waivers = [w for w in record.waivers if w.state == "expired" or (w.state == "unmatched" and not record.partial)]
     regressed = [r for r in record.baseline.regressions if r.state == "regressed"]
     measured = [c for c in record.cells if c.state in ("pass", "waived")]
     verdict: Verdict

@@ -79,6 +79,8 @@ class PlannedCell:
     unavailable: str | None = None
     required: bool = False
     cases: int = 0  # golden cases that must be measured
+    outputs: tuple[str, ...] = ()  # outputs that must be measured on each of them
+    clips: int = 0  # video clips of which frames must be measured
 
 
 @dataclass(frozen=True)

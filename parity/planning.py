@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from parity import config as configuration
 from parity import gate, targets
 from parity.cache import Store
-from parity.cases.files import golden_files, labelled
+from parity.cases.files import clips, golden_files, labelled
 from parity.config import Config, ModelConfig
 from parity.errors import ConfigError, ParityError
 from parity.limits import resolve
@@ -67,9 +67,14 @@ def make_plan(config: Config, options: Mapping[str, Any]) -> Plan:
 def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> PlannedCell:
     model = config.models[cell.model]
     cases = len(golden_files(model.golden)) if model.golden else 0
-    kinds = ["contract", "golden"]
+    videos = len(clips(model))
+    kinds = ["contract"]
+    if cases or not videos:  # without any data golden stays planned, and says that there is none
+        kinds.append("golden")
     if labelled(model):
         kinds.append("accuracy")
+    if videos:
+        kinds.append("video")
     reason = targets.get(cell.target).unavailable(cell, model)
     prebuilt = f"{cell.target}-{cell.precision}" in model.artifacts
     if prebuilt and reason and "calibration" in reason:
@@ -80,6 +85,8 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
         reason,
         bool({cell.target, cell.model} & required),
         min(cases, QUICK_CASES) if quick else cases,
+        tuple(o.name for o in model.contract.outputs),
+        videos,
     )
 
 
@@ -144,6 +151,11 @@ class Control:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+    @property
+    def frames(self) -> int | None:
+        """How many frames of a clip this profile measures; None for all."""
+        return {"quick": 4, "full": 24}.get(self.options.get("profile") or "full")
 
     def golden(self, model: ModelConfig) -> list[Case]:
         cases = self.session.golden(model)
@@ -215,7 +227,7 @@ class Control:
             if finding not in heard.findings:
                 heard.findings.append(finding)
         heard.details |= told.get("details", {})
-        ran = told["when"] == "call" and told["outcome"] != "skipped" and "checks" in told
+        ran = told["when"] == "call" and told["outcome"] != "skipped" and told.get("finished", False)
         if ran and told["kind"] and not told.get("failure"):
             heard.measured.append(told["kind"])
 
@@ -287,6 +299,8 @@ class Control:
             planned=planned.kinds,
             measured=tuple(k for k in planned.kinds if k in heard.measured),
             planned_cases=planned.cases,
+            planned_outputs=planned.outputs,
+            planned_clips=planned.clips,
             required=planned.required,
             route=details.get("route", ""),
             routes_failed=tuple(details.get("routes_failed", ())),
@@ -383,7 +397,8 @@ class Control:
         for planned in self.plan.cells:
             cell, model = planned.cell, self.config.models[planned.cell.model]
             required = ", required" if planned.required else ""
-            lines.append(f"\n{cell.id}: {', '.join(planned.kinds)}; {planned.cases} golden cases{required}")
+            films = f", {planned.clips} clips" if planned.clips else ""
+            lines.append(f"\n{cell.id}: {', '.join(planned.kinds)}; {planned.cases} golden cases{films}{required}")
             if planned.unavailable:
                 lines.append(f"  cannot run here: {planned.unavailable}")
             for spec in model.contract.outputs:

@@ -18,6 +18,7 @@ from parity.plan import PRECISIONS, PROFILES
 if TYPE_CHECKING:
     from parity.cases import Case
     from parity.planning import Control
+    from parity.progress import Watcher
     from parity.record import Kind
     from parity.recorder import Recorder
     from parity.session import Artifact, Reference, Runtime
@@ -201,6 +202,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.skip(reason)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Drop the suite's tests that no cell of the plan asks for; pytest would show each as skipped for no parameters."""
+    items[:] = [i for i in items if not (hasattr(getattr(i, "function", None), "parity_kind") and _identity(i) is None)]
+
+
 def pytest_deselected(items: list[pytest.Item]) -> None:
     for item in items:
         control, identity = item.config.stash.get(CONTROL, None), _identity(item)
@@ -234,9 +241,10 @@ def _narrowing(config: pytest.Config) -> list[str]:
 def _identity(item: pytest.Item) -> list[str] | None:
     """[cell id, kind that the test completes or ''] of a parity test."""
     call = getattr(item, "callspec", None)
-    if call is None or "parity_cell" not in call.params:
+    cell = call.params.get("parity_cell") if call is not None else None
+    if cell is None or not hasattr(cell, "id"):
         return None
-    return [call.params["parity_cell"].id, getattr(getattr(item, "function", None), "parity_kind", "")]
+    return [cell.id, getattr(getattr(item, "function", None), "parity_kind", "")]
 
 
 # Fixtures. What is built is session-scoped; only the recorder belongs to one test.
@@ -276,6 +284,13 @@ def parity_golden(request: pytest.FixtureRequest, parity_cell: Any) -> list[Case
 
 
 @pytest.fixture(scope="session")
+def parity_video(request: pytest.FixtureRequest, parity_cell: Any) -> list[tuple[str, list[Case]]]:
+    """(clip name, its frames as cases) of every clip of the cell's model."""
+    control = _control(request)
+    return control.session.video(control.config.models[parity_cell.model], control.frames)
+
+
+@pytest.fixture(scope="session")
 def parity_reference(request: pytest.FixtureRequest, parity_cell: Any, parity_golden: list[Case]) -> Reference:
     """The float64 oracle's outputs on the golden cases, in their order."""
     control = _control(request)
@@ -289,7 +304,8 @@ def parity(request: pytest.FixtureRequest) -> Recorder:
 
     control = _control(request)
     cell = request.node.callspec.params.get("parity_cell") if hasattr(request.node, "callspec") else None
-    kind: Kind = getattr(request.function, "parity_kind", "golden")
+    # A project's own tests measure beside the suite's, and never count as one of the planned golden cases.
+    kind: Kind = getattr(request.function, "parity_kind", "property")
     recorder = Recorder(cell, kind, control.config.rules)
     request.node.stash[RECORDER] = recorder
     return recorder
@@ -312,6 +328,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     result = yield
     recorder = pyfuncitem.stash.get(RECORDER, None)
     if recorder is not None:
+        recorder.finished = True
         why = recorder.verdict()
         if why:
             pytest.fail(f"{recorder.cell}: {why}" if recorder.cell else why, pytrace=False)
@@ -330,6 +347,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         told["failure"] = control.failure(call.excinfo.value)
         if call.excinfo.errisinstance(ParityError) and told["failure"]:
             _tell_once(report, control, told["failure"], identity[0])
+            told["outcome"] = report.outcome
     if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
         told["skipped"] = str(report.longrepr[2]).removeprefix("Skipped: ")
     control.board.clear()

@@ -20,7 +20,8 @@ import numpy as np
 
 from parity import targets
 from parity.cache import Entry, Store, key_of, sha256_file, sha256_tree
-from parity.cases import Array, Case, digest, draw, golden
+from parity.cases import Array, Case, digest, draw, golden, video
+from parity.cases.files import clips
 from parity.config import Config, ModelConfig
 from parity.errors import ParityError
 from parity.isolate import Budget, ChildFailure, Children
@@ -199,6 +200,21 @@ class Session:
             return cases
 
         return list(self._once("golden", model.name, make))
+
+    def video(self, model: ModelConfig, maximum: int | None) -> list[tuple[str, list[Case]]]:
+        """(clip name, its frames as cases) of every clip, decoded in a child; at most `maximum` frames a clip."""
+
+        def make() -> list[tuple[str, list[Case]]]:
+            found = []
+            for path in clips(model):
+                self.progress(model.name, f"decoding {path.name}")
+                decoded = self.children.call(
+                    "video", "parity.cases.video:decode", {"path": str(path), "maximum": maximum}, stage="decode"
+                )
+                found.append((path.name, video.cases(path.name, decoded, model.contract)))
+            return found
+
+        return list(self._once(f"video {maximum}", model.name, make))
 
     def calibration(self, model: ModelConfig) -> list[Case]:
         def make() -> list[Case]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from parity.config import ModelConfig
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm")
 
 
 def golden_files(folder: Path) -> list[Path]:
@@ -15,7 +16,7 @@ def golden_files(folder: Path) -> list[Path]:
     Each is one case.
     """
     if folder.is_file():
-        return [folder]
+        return [] if folder.suffix.lower() in VIDEOS else [folder]
     return sorted(
         path
         for path in folder.rglob("*")
@@ -23,6 +24,15 @@ def golden_files(folder: Path) -> list[Path]:
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+
+
+def clips(model: ModelConfig) -> list[Path]:
+    """The model's video clips: the files of its `video` entry, and those that stand among its golden files."""
+    found: list[Path] = []
+    for folder in (model.golden, model.video):
+        if folder is not None:
+            found += [folder] if folder.is_file() else sorted(folder.rglob("*"))
+    return [path for path in dict.fromkeys(found) if path.suffix.lower() in VIDEOS and path.is_file()]
 
 
 def labelled(model: ModelConfig) -> bool:

@@ -62,8 +62,13 @@ def picture(path: Path, how: Preprocess, shape: tuple[int | str, ...]) -> Array:
     size = how.size or shape[-2:]
     if not all(isinstance(n, int) for n in size):
         raise ParityError(f"golden picture {path.name}: the input's height and width are dynamic: set preprocess.size")
-    height, width = (int(n) for n in size)
-    pixels = pixels.resize((width, height), getattr(Image.Resampling, how.resize.upper()))
+    return normalised(pixels, how, (int(size[0]), int(size[1])))
+
+
+def normalised(picture: Image.Image, how: Preprocess, size: tuple[int, int]) -> Array:
+    """The upright RGB or L picture as [channels, height, width] float32: resized, scaled, mean and std applied."""
+    height, width = size
+    pixels = picture.resize((width, height), getattr(Image.Resampling, how.resize.upper()))
     array = np.asarray(pixels, np.float32)
     array = array[..., None] if array.ndim == 2 else array
     array = array[..., ::-1] if how.color == "BGR" else array

@@ -16,7 +16,7 @@ from parity.recorder import Recorder
 from parity.session import Reference, Runtime
 from parity.suite.contract import check_contract
 
-__all__ = ["test_accuracy", "test_contract", "test_golden"]
+__all__ = ["test_accuracy", "test_contract", "test_golden", "test_video"]
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -59,6 +59,25 @@ def test_golden(
             ))  # fmt: skip
     if parity_reference.note:
         parity.find(f"reference is {parity_reference.dtype}: {parity_reference.note}", "warning")
+
+
+@measures("video")
+def test_video(parity_cell: Cell, parity_video: list[tuple[str, list[Case]]], parity_runtime: Runtime,
+               parity: Recorder) -> None:  # fmt: skip
+    """On every frame of every clip, in order, every output is the float64 oracle's within its limits."""
+    session = parity_runtime.session
+    model = session.config.models[parity_cell.model]
+    frames = [case for _, cases in parity_video for case in cases]
+    wants = session.reference(model, frames, f"video {len(frames)}").outputs
+    got = parity_runtime.run([case.inputs for case in frames])
+    for spec in model.contract.outputs:
+        limits = parity.limits(spec.name)
+        for case, outputs, want in zip(frames, got, wants, strict=True):
+            parity.add(*judge.check_output("video", case.id, spec, outputs.get(spec.name), want[spec.name], limits))
+        if spec.decides and _comparable(spec.name, got, wants):
+            parity.add(*judge.check_decisions(
+                "video", spec, [o[spec.name] for o in got], [w[spec.name] for w in wants], limits
+            ))  # fmt: skip
 
 
 @measures("accuracy")
