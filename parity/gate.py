@@ -18,6 +18,7 @@ from parity.plan import Cell
 from parity.record import CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
 
 SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
+SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
 PER_CASE = ("golden", "video", "property", "sequence", "batch")
 _BAD: tuple[State, ...] = ("fail", "crash", "timeout", "error")
 _ORDER: tuple[State, ...] = (*_BAD, "missing", "unavailable", "waived", "pass")
@@ -71,7 +72,7 @@ def settle(cell: CellRecord, waived: Sequence[Waiver] = ()) -> CellRecord:
 
 
 def _excuses(waiver: Waiver, check: Check) -> bool:
-    if waiver.metric != check.metric or check.value is None or check.nonfinite:
+    if waiver.metric != check.metric or check.nonfinite or check.value is None or not math.isfinite(check.value):
         return False
     if waiver.limit is None:
         return True

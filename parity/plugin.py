@@ -348,6 +348,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         if call.excinfo.errisinstance(ParityError) and told["failure"]:
             _tell_once(report, control, told["failure"], identity[0])
             told["outcome"] = report.outcome
+            told["outcome"] = report.outcome
     if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
         told["skipped"] = str(report.longrepr[2]).removeprefix("Skipped: ")
     control.board.clear()

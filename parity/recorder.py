@@ -9,10 +9,10 @@ import numpy as np
 
 from parity.compare import METRICS, compare
 from parity.errors import ParityError
-from parity.gate import describe, passes
+from parity.gate import SET_BY_TEST, describe, passes
 from parity.limits import Limit, Rule, resolve
 from parity.plan import Cell
-from parity.record import Check, Finding, Kind, plain
+from parity.record import Check, Finding, Kind, build, plain
 
 
 class Recorder:
@@ -23,6 +23,7 @@ class Recorder:
         self._rules = tuple(rules)
         self.checks: list[Check] = []
         self.findings: list[Finding] = []
+        self.finished = False  # whether the test's body ran to its end
         self.details: dict[str, Any] = {}  # route, artifact, runtime: what the record says of the cell
 
     def limits(self, output: str | None = None) -> Mapping[str, Limit]:
@@ -32,11 +33,14 @@ class Recorder:
         return resolve(self._rules, self.cell, output)
 
     def add(self, *checks: Check) -> None:
+        """Record checks as they are. Raises ParityError for one that no record could hold."""
+        for check in checks:
+            build(Check, plain(check), "check")
         self.checks += checks
 
     def find(self, text: str, level: str = "note") -> None:
         """Note something that a person should know and that does not gate."""
-        self.findings.append(Finding(text, level))  # type: ignore[arg-type]
+        self.findings.append(build(Finding, {"text": text, "level": level}, "finding"))
 
     def check(
         self,
@@ -60,7 +64,6 @@ class Recorder:
         """
         if self.cell is None:
             raise ParityError("parity.check needs a cell: request the parity_cell fixture in this test too")
-        source = "the test"
         sources: dict[str, str] = {}
         if metric is not None:
             if (at_most is None) == (at_least is None):
@@ -85,9 +88,9 @@ class Recorder:
                 detail = (
                     f"worst at {list(result.worst.index)}: got {result.worst.got:.6g}, want {result.worst.want:.6g}"
                 )
-            self.checks.append(
+            self.add(
                 Check(self.kind, case, output, c.metric, value, c.limit, c.sense, c.passed,
-                      nonfinite=result.nonfinite.refused, source=sources.get(c.metric, source), detail=detail)
+                      nonfinite=result.nonfinite.refused, source=sources.get(c.metric, SET_BY_TEST), detail=detail)
             )  # fmt: skip
         return bool(result)
 
@@ -121,4 +124,5 @@ class Recorder:
             "checks": [plain(c) for c in self.checks],
             "findings": [plain(f) for f in self.findings],
             "details": plain(self.details),
+            "finished": self.finished,
         }
