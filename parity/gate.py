@@ -18,7 +18,6 @@ from parity.plan import Cell
 from parity.record import CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
 
 SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
-SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
 PER_CASE = ("golden", "video", "property", "sequence", "batch")
 _BAD: tuple[State, ...] = ("fail", "crash", "timeout", "error")
 _ORDER: tuple[State, ...] = (*_BAD, "missing", "unavailable", "waived", "pass")

@@ -80,7 +80,6 @@ class PlannedCell:
     required: bool = False
     cases: int = 0  # golden cases that must be measured
     outputs: tuple[str, ...] = ()  # outputs that must be measured on each of them
-    outputs: tuple[str, ...] = ()  # outputs that must be measured on each of them
     clips: int = 0  # video clips of which frames must be measured
 
 

@@ -86,7 +86,6 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
         bool({cell.target, cell.model} & required),
         min(cases, QUICK_CASES) if quick else cases,
         tuple(o.name for o in model.contract.outputs),
-        tuple(o.name for o in model.contract.outputs),
         videos,
     )
 
@@ -300,7 +299,6 @@ class Control:
             planned=planned.kinds,
             measured=tuple(k for k in planned.kinds if k in heard.measured),
             planned_cases=planned.cases,
-            planned_outputs=planned.outputs,
             planned_outputs=planned.outputs,
             planned_clips=planned.clips,
             required=planned.required,

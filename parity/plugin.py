@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CONTROL = pytest.StashKey["Control"]()
 RECORDER = pytest.StashKey["Recorder"]()
-WATCHER = pytest.StashKey["Watcher"]()
+WATCHER: pytest.StashKey[Watcher] = pytest.StashKey()
 
 _CRASHED = re.compile(r"worker '(\w+)' crashed while running '(.*)'", re.S)
 
@@ -347,7 +347,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         told["failure"] = control.failure(call.excinfo.value)
         if call.excinfo.errisinstance(ParityError) and told["failure"]:
             _tell_once(report, control, told["failure"], identity[0])
-            told["outcome"] = report.outcome
             told["outcome"] = report.outcome
     if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
         told["skipped"] = str(report.longrepr[2]).removeprefix("Skipped: ")
