@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from parity.commands import cache, doctor, export, gate, init, report
+from parity.commands import cache, doctor, export, gate, init, report, video
 from parity.errors import ConfigError, ParityError
 from parity.targets.base import version
 
-COMMANDS = (init, doctor, export, gate, report, cache)
+COMMANDS = (init, doctor, export, video, gate, report, cache)
 
 
 class _Parser(argparse.ArgumentParser):
