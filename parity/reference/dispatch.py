@@ -40,7 +40,8 @@ class Twin(TorchDispatchMode):
         self.inside = 0  # depth in layers that the recipe leaves alone
         self._count = 0
         self._fused: set[Place] = set()  # results that are never rounded
-        self._fusing: set[Place] = set()  # operators that swallowed the one before
+        self._norms: dict[Place, tuple[Tensor, Tensor]] = {}  # scale and shift of each batch normalisation
+        self._folded: dict[Place, Place] = {}  # convolution -> batch normalisation that goes into its weights
         self._ranges: dict[Place, tuple[float, float]] = {}
         self._stored: dict[tuple[Place, int], Tensor] = {}
         self._moved: set[str] = set()
@@ -65,7 +66,7 @@ class Twin(TorchDispatchMode):
         with torch.no_grad(), self:
             yield fed
         if self.phase == "plan":
-            self._fused, self._fusing = self._tape.fused()
+            self._fused, self._folded = self._tape.fused()
 
     def notes(self) -> list[str]:
         found = []
@@ -85,7 +86,7 @@ class Twin(TorchDispatchMode):
         if not any(self._is_data(t) for t in tensors):
             return func(*args, **kwargs)
         name = operators.name_of(func)
-        if name in operators.SPLIT and (self.recipe.norms == "split" or name in operators.ALWAYS_SPLIT):
+        if operators.splits(name, args, self.recipe.norms == "split"):
             with self:
                 result = operators.SPLIT[name](*args, **kwargs)
                 return args[0].copy_(result) if func._schema.is_mutable else result
@@ -99,7 +100,8 @@ class Twin(TorchDispatchMode):
         place = (self._count, name)
         self._count += 1
         constant = name == "add" and not all(self._is_data(t) for t in tensors)
-        entry = self._tape.entry(place, "add constant" if constant else operators.kind_of(name), map(_key, tensors))
+        kind = "add constant" if constant else operators.kind_of(name, args)
+        entry = self._tape.entry(place, kind, map(_key, tensors))
         result = self._compute(place, func, name, args, kwargs)
         if func._schema.is_mutable:
             args[0].copy_(self._settle(place, result if isinstance(result, Tensor) else args[0]))
@@ -117,11 +119,7 @@ class Twin(TorchDispatchMode):
         if product is not None:
             return self._contract(place, product, rounds)
         if name == "native_batch_norm" and not args[5]:
-            scale, shift = operators.affine(args)
-            if rounds:
-                scale = scale if place in self._fusing else self._constant(place, 1, scale)
-                shift = self._constant(place, 2, shift) if self.recipe.weights == "fp16" else shift
-            return args[0] * scale + shift, args[0].new_empty(0), args[0].new_empty(0)
+            return self._normalise(place, args, rounds), args[0].new_empty(0), args[0].new_empty(0)
         if operators.is_opaque(name):
             self._opaque.add(name)
         if rounds:
@@ -129,7 +127,20 @@ class Twin(TorchDispatchMode):
             args = tuple(self._constant(place, i, a) if i >= start else a for i, a in enumerate(args))
         return func(*args, **kwargs)
 
+    def _normalise(self, place: Place, args: tuple[Any, ...], rounds: bool) -> Tensor:
+        """Batch normalisation in eval mode; nothing where the convolution before has done it already."""
+        if not rounds:
+            self._norms[place] = operators.affine(args)
+        elif place in self._folded.values():
+            return torch.clone(args[0])
+        scale, shift = operators.affine(args)
+        if rounds:
+            scale, shift = self._constant(place, 1, scale), self._constant(place, 2, shift)
+        return args[0] * scale + shift
+
     def _contract(self, place: Place, product: Contraction, rounds: bool) -> Tensor:
+        if rounds and place in self._folded and not self._is_data(product.right):
+            product = product.scaled(*self._norms[self._folded[place]])
         left, right, bias = product.left, product.right, product.bias
         if not rounds:
             total = product.product(left, right, None)
@@ -287,12 +298,14 @@ class _Tape:
                     self.readers[self.writer[source]].add(-1)
             self.writer.pop(key, None)
 
-    def fused(self) -> tuple[set[Place], set[Place]]:
-        fused, fusing = set(), set()
+    def fused(self) -> tuple[set[Place], dict[Place, Place]]:
+        """Results that only a fused operator reads; and convolutions with the normalisation that only they feed."""
+        fused, folded = set(), {}
         for (place, kind), readers in zip(self.entries, self.readers, strict=True):
             if len(readers) == 1 and (reader := next(iter(readers))) >= 0:
                 after, next_kind = self.entries[reader]
                 if (kind, next_kind) in operators.FUSES:
                     fused.add(place)
-                    fusing.add(after)
-        return fused, fusing
+                    if next_kind == "batch norm":
+                        folded[place] = after
+        return fused, folded

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+_LARGEST = 1e38
 _TINY = 1e-30  # stands for the range of a tensor that is zero throughout
 
 
@@ -25,18 +28,25 @@ def scales(value: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def bounds(value: Tensor) -> tuple[float, float]:
-    """Lowest and highest value, stretched to contain 0, which both converters represent exactly."""
+    """Lowest and highest finite value, stretched to contain 0, which both converters represent exactly."""
     if value.numel() == 0:
         return 0.0, 0.0
-    low, high = torch.aminmax(value)
-    return min(0.0, float(low)), max(0.0, float(high))
+    low, high = (float(v) for v in torch.aminmax(value))
+    if not math.isfinite(high - low):
+        finite = value[value.isfinite()]
+        return bounds(finite) if finite.numel() < value.numel() else (-_LARGEST, _LARGEST)
+    return min(0.0, low), max(0.0, high)
 
 
 def asymmetric8(value: Tensor, low: float, high: float) -> Tensor:
-    """8 bits over [low, high] with a zero point that is an integer; what lies outside is clipped."""
+    """8 bits over [low, high] with a zero point that is an integer; what lies outside is clipped.
+
+    Infinity and NaN stay: the -inf of an attention mask means "never", and a twin that clips it computes another model.
+    """
     scale = step(low, high)
     zero = round(-low / scale)
-    return (torch.round(value / scale).add_(zero).clamp_(0, 255) - zero) * scale
+    rounded = (torch.round(value / scale).add_(zero).clamp_(0, 255) - zero) * scale
+    return rounded if math.isfinite(float(value.abs().amax())) else torch.where(value.isfinite(), rounded, value)
 
 
 def step(low: float, high: float) -> float:

@@ -6,36 +6,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_MOVES = frozenset(
-    ("clone", "copy", "_to_copy", "lift_fresh", "contiguous", "_unsafe_view", "_reshape_alias", "expand",
-     "unsafe_split", "split_with_sizes", "unsafe_chunk", "max_pool1d", "max_pool2d_with_indices", "max_pool3d_with_indices",
-     "adaptive_max_pool2d", "adaptive_max_pool3d", "index_select", "gather", "constant_pad_nd", "reflection_pad1d",
-     "reflection_pad2d", "replication_pad1d", "replication_pad2d", "flip", "roll", "repeat", "stack", "index",
-     "slice_scatter", "select_scatter", "index_put", "scatter", "masked_fill", "pixel_shuffle", "pixel_unshuffle",
-     "channel_shuffle", "im2col", "tril", "triu", "sort", "topk", "amax", "max", "amin", "min", "upsample_nearest1d",
-     "upsample_nearest2d", "upsample_nearest3d", "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros",
-     "new_ones", "new_full", "detach", "alias", "neg", "abs", "fill", "zero")
-)  # fmt: skip
-_OPAQUE = frozenset(
-    ("_native_multi_head_attention", "_transformer_encoder_layer_fwd", "mkldnn_rnn_layer", "_trilinear",
-     "_cdist_forward", "_scaled_dot_product_flash_attention_for_cpu", "_fft_r2c", "_fft_c2r", "_fft_c2c", "grid_sampler_2d")
-)  # fmt: skip
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_MOVES = _names(
+    """
+    clone copy _to_copy lift_fresh contiguous _unsafe_view _reshape_alias expand unsafe_split split_with_sizes
+    unsafe_chunk max_pool1d max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d
+    adaptive_max_pool3d index_select gather constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d
+    replication_pad2d flip roll repeat stack index slice_scatter select_scatter index_put scatter masked_fill
+    pixel_shuffle pixel_unshuffle channel_shuffle im2col tril triu sort topk amax max amin min
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d zeros_like ones_like empty_like full_like new_zeros
+    new_ones new_full detach alias neg abs fill zero
+    """
+)
+_OPAQUE = _names(
+    """
+    _native_multi_head_attention _transformer_encoder_layer_fwd mkldnn_rnn_layer _trilinear _cdist_forward
+    _scaled_dot_product_flash_attention_for_cpu _fft_r2c _fft_c2r _fft_c2c grid_sampler_2d
+    """
+)
 _KINDS = {
-    "convolution": "contract", "mm": "contract", "addmm": "contract", "bmm": "contract", "baddbmm": "contract",
+    "convolution": "conv", "mm": "contract", "addmm": "contract", "bmm": "contract", "baddbmm": "contract",
     "_softmax": "softmax", "_safe_softmax": "softmax", "native_layer_norm": "norm", "native_group_norm": "norm",
     "native_batch_norm": "norm", "clamp_min": "clamp", "clamp_max": "clamp", "hardtanh": "clamp", "relu6": "clamp",
     "_adaptive_avg_pool2d": "adaptive_avg_pool2d", "upsample_bilinear2d": "upsample", "upsample_bicubic2d": "upsample",
     "upsample_linear1d": "upsample",
 }  # fmt: skip
 FUSES = {
-    ("contract", "norm"), ("contract", "relu"), ("contract", "clamp"), ("norm", "relu"), ("norm", "clamp"),
-    ("add", "relu"), ("add", "clamp"), ("contract", "add constant"),
+    ("conv", "batch norm"), ("conv", "relu"), ("conv", "clamp"), ("batch norm", "relu"), ("batch norm", "clamp"),
+    ("transposed", "relu"), ("transposed", "clamp"), ("contract", "relu"), ("contract", "clamp"),
+    ("contract", "add constant"), ("add", "relu"), ("add", "clamp"),
 }  # fmt: skip
 """Kinds of neighbours that every converter or runtime makes one operator of: no rounding between them."""
 FIXED_RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0)}
@@ -47,13 +56,25 @@ def name_of(func: Any) -> str:
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
-def kind_of(name: str) -> str:
+def kind_of(name: str, args: Sequence[Any] = ()) -> str:
+    """What recipes and `FUSES` call an operator; transposed convolutions and instance norms are known by arguments."""
+    if name == "convolution" and args and args[6]:
+        return "transposed"
+    if name == "native_batch_norm" and args and not args[5]:
+        return "batch norm"
     return _KINDS.get(name, name)
 
 
 def is_move(func: Any, name: str) -> bool:
     """Whether every number of the result is one of the operands, or its negative: nothing is left to round."""
     return bool(func.is_view) or name in _MOVES
+
+
+def splits(name: str, args: Sequence[Any], norms: bool) -> bool:
+    """Whether an operator is taken apart: activations always, normalisations where `norms`."""
+    if name == "native_batch_norm" and not (args[5] and args[0].shape[0] == 1):
+        return False
+    return name in ALWAYS_SPLIT or (norms and name in SPLIT)
 
 
 def is_opaque(name: str) -> bool:
@@ -85,6 +106,13 @@ class Contraction:
 
     def terms(self) -> int:
         return math.prod(self.right.shape[i] for i in self.summed)
+
+    def scaled(self, scale: Tensor, shift: Tensor) -> Contraction:
+        """The same with a following `* scale + shift` in its weight and bias; for convolutions, not transposed."""
+        flat = shift.reshape(-1) if self.bias is None else self.bias * scale.reshape(-1) + shift.reshape(-1)
+        weight = self.right * scale.reshape(-1, *(1 for _ in range(self.right.dim() - 1)))
+        shape = (1, -1, *(1 for _ in range(self.right.dim() - 2)))
+        return replace(self, right=weight, bias=flat, bias_shape=shape)
 
     def add_bias(self, total: Tensor, bias: Tensor) -> Tensor:
         return total + (bias.reshape(self.bias_shape) if self.bias_shape else bias)
@@ -174,7 +202,17 @@ def _group_norm(
     return y, x.new_empty(0), x.new_empty(0)
 
 
+def _instance_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Any, variance: Any, training: bool, momentum: float,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """What InstanceNorm comes down to: batch normalisation of [1, batch * channels, ...] by its own statistics."""
+    y = _standardise(x, list(range(2, x.dim())), epsilon)
+    return _scaled(y, weight, bias, (1, -1, *(1 for _ in range(x.dim() - 2)))), x.new_empty(0), x.new_empty(0)
+
+
 ALWAYS_SPLIT = frozenset(("silu", "gelu", "mish"))
 SPLIT: dict[str, Callable[..., Any]] = {
     "silu": _silu, "gelu": _gelu, "mish": _mish, "native_layer_norm": _layer_norm, "native_group_norm": _group_norm,
+    "native_batch_norm": _instance_norm,
 }  # fmt: skip

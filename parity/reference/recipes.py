@@ -42,14 +42,17 @@ class Recipe:
 
 # The operators that ONNX Runtime's static quantisation rounds, by the names of their ATen counterparts.
 ORT_INT8 = frozenset(
-    ("contract", "add", "mul", "sigmoid", "relu", "clamp", "hardtanh", "leaky_relu", "softmax", "mean", "avg_pool2d",
+    ("conv", "contract", "add", "mul", "sigmoid", "relu", "clamp", "hardtanh", "leaky_relu", "softmax", "mean", "avg_pool2d",
      "adaptive_avg_pool2d", "cat", "norm", "upsample", "where", "embedding", "index")
 )  # fmt: skip
 
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "fp32": {
-        "jitter": Recipe(parts=2, jitter=1.0),
         "order": Recipe(parts=2),
+        "order8": Recipe(parts=8),
+        "half": Recipe(parts=2, jitter=0.5),
+        "half8": Recipe(parts=8, jitter=0.5),
+        "jitter": Recipe(parts=2, jitter=1.0),
     },
     "fp16": {
         "storage": Recipe(weights="fp16"),

@@ -1,0 +1,294 @@
+"""The noise floor and what is told from it: properties that hold for any data, and figures known in closed form."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parity.contract import OutputSpec
+from parity.errors import ParityError
+from parity.reference import floor as module
+from parity.reference import statistics
+from parity.reference.floor import STATISTICS, UNITS, channel_axis, floor, floors, natural
+
+seeds = st.integers(0, 2**32 - 1)
+precisions = st.sampled_from(sorted(UNITS))
+
+
+def rows(seed, cases=6, shape=(1, 5), size=1.0):
+    return list(np.random.default_rng(seed).normal(0, size, (cases, *shape)))
+
+
+def noisy(want, seed, share):
+    rng = np.random.default_rng(seed)
+    return [w + rng.normal(0, share, w.shape) for w in want]
+
+
+def figures(ratio):
+    return [getattr(ratio, s) for s in STATISTICS]
+
+
+@given(seeds, precisions, st.floats(-60, 60), st.booleans())
+def test_ratio_has_no_unit(seed, precision, power, negative):
+    want = rows(seed)
+    twin, got = noisy(want, seed + 1, 0.02), noisy(want, seed + 2, 0.03)
+    factor = 2.0 ** round(power) * (-1 if negative else 1)
+    plain = floor(want, twin, precision, 1).ratio(got)
+    scaled = floor([factor * w for w in want], [factor * t for t in twin], precision, 1).ratio(
+        [factor * g for g in got]
+    )
+    assert figures(scaled) == pytest.approx(figures(plain), rel=1e-9)
+    assert (scaled.worst_case, scaled.worst_channel) == (plain.worst_case, plain.worst_channel)
+
+
+@given(seeds, precisions)
+def test_ratio_is_in_units_of_the_twin(seed, precision):
+    want = rows(seed)
+    twin = noisy(want, seed + 1, 0.05)
+    double = [w + 2 * (t - w) for w, t in zip(want, twin, strict=True)]
+    noise = floor(want, twin, precision, 1)
+    assert figures(noise.ratio(twin))[0] == pytest.approx(1)
+    assert noise.ratio(double).pooled == pytest.approx(2)
+    assert noise.ratio(double).peak == pytest.approx(2)
+    assert noise.ratio(twin).worst <= 1 + 1e-12
+
+
+@given(seeds, precisions, st.sampled_from([0.0, 1e-9, 1e-2]))
+def test_exact_artefact_has_a_finite_ratio_of_at_most_one(seed, precision, share):
+    want = rows(seed)
+    ratio = floor(want, noisy(want, seed + 1, share), precision, 1).ratio(want)
+    assert figures(ratio) == [0, 0, 0, 0]
+    assert not ratio.over(dict.fromkeys(STATISTICS, 1.0))
+
+
+@pytest.mark.parametrize("precision", sorted(UNITS))
+def test_exact_twin_makes_no_infinite_ratio(precision):
+    """A model that only moves data has an exact twin; storing its output once is still no fault."""
+    want = rows(0)
+    noise = floor(want, want, precision, 1)
+    assert noise.absolute
+    stored = [w * (1 + UNITS[precision] * 0.5) for w in want]
+    assert 0 < noise.ratio(stored).pooled <= 1
+    assert noise.ratio([w * 1.5 for w in want]).pooled > 100
+
+
+def test_output_of_zeros():
+    zeros = [np.zeros((1, 3))] * 4
+    noise = floor(zeros, zeros, "fp32", 1)
+    assert noise.ratio(zeros).pooled == 0
+    assert noise.ratio([z + 1e-6 for z in zeros]).pooled > 1e6
+    assert noise.relative == 0
+
+
+@settings(max_examples=50)
+@given(seeds, precisions, st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(0, 5), st.integers(0, 4))
+def test_values_that_are_not_finite_never_give_a_finite_ratio(seed, precision, bad, case, place):
+    want = rows(seed)
+    got = [w.copy() for w in want]
+    got[case][0, place] = bad
+    ratio = floor(want, noisy(want, seed, 0.1), precision, 1).ratio(got)
+    assert not any(math.isfinite(f) for f in figures(ratio))
+    assert ratio.over(dict.fromkeys(STATISTICS, 1e300)) == list(STATISTICS)
+    assert ratio.worst_case == case and ratio.reason
+
+
+def test_a_twin_that_overflows_judges_nothing():
+    want = rows(0, size=1e6)
+    twin = [np.where(np.abs(w) > 65504, np.inf, w) for w in want]
+    noise = floor(want, twin, "fp16", 1)
+    assert "overflows at fp16" in noise.reason
+    assert noise.ratio(want).pooled == math.inf
+    assert noise.ratio(want).over({"pooled": 2.0}) == ["pooled"]
+
+
+def test_nan_in_the_oracle_judges_nothing():
+    want = rows(0)
+    want[2][0, 0] = math.nan
+    assert not math.isfinite(floor(want, want, "fp32", 1).ratio(want).pooled)
+
+
+def test_equal_infinities_are_no_error():
+    """Attention masks and log-probabilities of impossible classes are -inf on both sides."""
+    want = rows(0)
+    for w in want:
+        w[0, 1] = -math.inf
+    noise = floor(want, noisy(want, 1, 0.01), "fp16", 1)
+    assert 0 < noise.ratio(noisy(want, 2, 0.01)).pooled < 2
+    finite = [np.where(np.isfinite(w), w, -1e9) for w in want]
+    assert noise.ratio(finite).pooled == math.inf
+
+
+def test_one_wrong_case_shows_in_the_worst_and_its_index():
+    want = rows(3, cases=100)
+    got = noisy(want, 4, 0.01)
+    got[17] = got[17] + 0.1
+    ratio = floor(want, noisy(want, 5, 0.01), "int8", 1).ratio(got)
+    assert ratio.worst_case == 17 and ratio.worst > 5
+    assert ratio.pooled < 2
+
+
+def test_one_wrong_class_shows_in_its_channel():
+    want = rows(3, cases=50, shape=(1, 64))
+    got = noisy(want, 4, 0.01)
+    for g in got:
+        g[0, 40] += 0.05
+    ratio = floor(want, noisy(want, 5, 0.01), "int8", 1).ratio(got)
+    assert ratio.worst_channel == 40 and ratio.channel > 3 and ratio.pooled < 1.3
+
+
+def test_one_wrong_element_shows_in_the_peak():
+    want = rows(3, cases=20, shape=(1, 2, 30, 30))
+    got = noisy(want, 4, 0.01)
+    got[5][0, 1, 29, 29] += 0.5
+    ratio = floor(want, noisy(want, 5, 0.01), "fp16", 1).ratio(got)
+    assert ratio.peak > 5 and ratio.pooled < 1.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "ndim", "axis"),
+    [("logits", 2, 1), ("dense", 4, 1), ("dense", 2, 1), ("embedding", 3, 2), ("dense", 1, None)],
+)
+def test_channel_axis(kind, ndim, axis):
+    assert channel_axis(OutputSpec("y", kind), ndim) == axis
+
+
+def test_channels_are_counted_over_feature_maps_of_any_size():
+    rng = np.random.default_rng(0)
+    want = [rng.normal(size=(1, 3, 4 + i, 5)) for i in range(4)]
+    ratio = floor(want, noisy(want, 1, 0.1), "fp16", 1).ratio(noisy(want, 2, 0.1))
+    assert len(ratio.by_channel) == 3 and len(ratio.by_case) == 4
+
+
+def test_other_shapes_and_counts_are_refused():
+    want = rows(0)
+    noise = floor(want, want, "fp32", 1)
+    with pytest.raises(ParityError, match="5 came back"):
+        noise.ratio(want[:5])
+    with pytest.raises(ParityError, match=r"case 0: shape \[5\], the oracle's is \[1, 5\]"):
+        noise.ratio([w[0] for w in want])
+    with pytest.raises(ParityError, match="at least one case"):
+        floor([], [], "fp32")
+    with pytest.raises(ParityError, match="bf16"):
+        floor(want, want, "bf16")
+
+
+def test_integer_outputs_have_no_floor():
+    specs = (OutputSpec("y", "logits"), OutputSpec("id"))
+    row = {"y": np.ones((1, 2)), "id": np.ones((1, 2), np.int64)}
+    assert set(floors([row], [row], "fp16", specs)) == {"y"}
+
+
+def test_huge_values_do_not_overflow_their_squares():
+    want = rows(0, size=1e200)
+    noise = floor(want, [w * 1.001 for w in want], "fp32", 1)
+    assert noise.ratio([w * 1.002 for w in want]).pooled == pytest.approx(2, rel=1e-3)
+
+
+def test_the_committed_table_is_complete():
+    for name, entry in module._table()["cells"].items():
+        target, _, precision = name.partition("-")
+        found = natural(target, precision)
+        assert found and found.count == entry["count"]
+        assert set(found.limits) == set(STATISTICS)
+        for statistic, value in found.limits.items():
+            assert value > found.spread[statistic]["max"], f"{name}: a correct export fails by default"
+    assert natural("no such target", "fp32") is None
+
+
+# Statistics.
+
+
+@given(seeds)
+def test_kinds_of_error(seed):
+    rng = np.random.default_rng(seed)
+    want = list(rng.normal(size=(20, 1, 6)))
+    noise = list(rng.normal(0, 1e-3, (20, 1, 6)))
+    single = [n.copy() for n in noise]
+    single[3] += 1
+    made = {
+        "noise": noise,
+        "gain": [0.05 * w + n for w, n in zip(want, noise, strict=True)],
+        "offset": [np.array([[0.3, -0.2, 0.1, 0.4, 0.2, -0.3]]) + n for n in noise],
+        "permutation": [w[:, [1, 0, 2, 3, 5, 4]] - w + n for w, n in zip(want, noise, strict=True)],
+        "one case": single,
+        "one channel": [n * [1, 1, 100, 1, 1, 1] for n in noise],
+        "not finite": [n * math.nan for n in noise],
+        "none": [n * 0 for n in noise],
+    }
+    for kind, errors in made.items():
+        found = statistics.classify([w + e for w, e in zip(want, errors, strict=True)], want, 1)
+        assert found.kind == kind, (kind, found)
+        assert found.sentence
+    swapped = statistics.classify([w + e for w, e in zip(want, made["permutation"], strict=True)], want, 1)
+    assert swapped.sentence.startswith("4 of 6 channels are in other places: 0 holds the oracle's 1")
+
+
+@given(seeds, st.floats(0.5, 2), st.floats(-3, 3))
+def test_trend_finds_gain_and_offset(seed, gain, offset):
+    want = rows(seed, cases=10)
+    found = statistics.trend([gain * w + offset for w in want], want)
+    assert found.gain == pytest.approx(gain, abs=1e-6) and found.offset == pytest.approx(offset, abs=1e-6)
+
+
+# Clopper and Pearson by scipy.stats.beta.ppf(0.95, k + 1, n - k), version 1.11.
+@pytest.mark.parametrize(
+    ("count", "total", "bound"),
+    [(0, 10, 1 - 0.05**0.1), (0, 59, 1 - 0.05 ** (1 / 59)), (10, 10, 1.0), (1, 2, 1 - (1 - 0.95**0.5))],
+)
+def test_binomial_bound_where_it_has_a_closed_form(count, total, bound):
+    assert statistics.binomial_upper(count, total) == pytest.approx(bound, rel=1e-9)
+
+
+@given(st.integers(1, 3000), st.floats(0, 1))
+def test_binomial_bounds_enclose_the_share(total, part):
+    count = round(part * total)
+    low, high = statistics.binomial_lower(count, total), statistics.binomial_upper(count, total)
+    assert low <= count / total <= high
+    assert statistics.binomial_upper(count, total, 0.99) >= high
+
+
+def test_binomial_bound_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    counts = rng.binomial(40, 0.1, 4000)
+    bounds = {c: statistics.binomial_upper(int(c), 40) for c in set(counts.tolist())}
+    assert np.mean([bounds[int(c)] >= 0.1 for c in counts]) >= 0.95
+
+
+def test_a_sample_that_is_too_small_is_never_within():
+    assert statistics.share(0, 48, 0.02).state == "too few"
+    assert statistics.share(0, 48, 0.02).needed == 149
+    assert statistics.share(0, 149, 0.02).state == "within"
+    assert statistics.share(0, 148, 0.02).state == "too few"
+    assert statistics.share(3, 48, 0.02).state == "over"
+    assert statistics.share(0, 0, 0.02).state == "too few"
+    assert statistics.share(0, 48, 0.0).state == "within"  # none at all, on these cases
+    assert statistics.share(1, 48, 0.0).state == "over"
+
+
+def test_accuracy_drop():
+    assert statistics.drop(0, 0, 1000, 0.01).state == "within"
+    assert statistics.drop(0, 0, 100, 0.01).state == "too few"
+    assert statistics.drop(30, 5, 1000, 0.01).state == "over"
+    assert statistics.drop(30, 30, 100, 0.01).state == "too few"  # as many won as lost, but neither is known well
+    assert statistics.drop(0, 50, 1000, 0.01).value == pytest.approx(-0.05)
+
+
+def test_sensitivity_names_weak_evidence():
+    want = rows(0, cases=10)
+    trained = floor(want, noisy(want, 1, 1e-3), "fp16", 1)
+    assert statistics.sensitivity(want, trained).weak == ""
+    flat = [10 + 1e-3 * w for w in want]
+    assert "untrained" in statistics.sensitivity(flat, floor(flat, flat, "fp16", 1)).weak
+    loud = floor(want, noisy(want, 1, 0.5), "int8", 1)
+    assert "times what the precision costs" in statistics.sensitivity(want, loud).weak
+    assert "one case only" in statistics.sensitivity(want[:1], trained).weak
+
+
+def test_flips_within_the_noise_are_told_from_others():
+    want = [np.array([[1.0, 0.999, 0.0]]), np.array([[1.0, 0.0, 0.5]]), np.array([[0.0, 2.0, 0.0]])]
+    got = [np.array([[0.999, 1.0, 0.0]]), np.array([[1.0, 0.0, 1.5]]), np.array([[0.0, math.nan, 0.0]])]
+    noise = floor(want, [w + 1e-3 for w in want], "fp16", 1)
+    found = statistics.flips(got, want, noise)
+    assert (found.total, found.rows, found.beyond_noise) == (3, 3, 2)
