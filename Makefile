@@ -1,6 +1,7 @@
 # make parity   set up .venv, then does every exported file still compute what its model computes?
 # make test     set up .venv, then the project's own tests
 # make lint     ruff, formatting, types
+# make routes   the optional litert-torch environment, 2 GB
 # make clean    remove .venv, reports and build leftovers (the artefact cache in your home stays)
 # Pass options on with ARGS: make parity ARGS="-k skin --parity-rebuild"
 
@@ -10,7 +11,7 @@ READY := .venv/.ready
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: parity test lint clean setup conformance
+.PHONY: parity test lint clean setup routes conformance
 .DEFAULT_GOAL := parity
 
 parity: $(READY)
@@ -30,6 +31,14 @@ conformance: $(READY)
 
 setup: $(READY)
 
+# A second route to TFLite, tried where onnx2tf fails; its pins conflict with ours, so it has an environment of its own.
+routes: .venv-litert/.ready
+
+.venv-litert/.ready:
+	"$(PYTHON)" -m venv .venv-litert
+	.venv-litert/bin/python -m pip install "torch==2.13.0" "litert-torch==0.10.0" safetensors
+	@touch .venv-litert/.ready
+
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up .venv: about 3.5 GB of converters and runtimes, once. This takes a minute or more."
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -40,5 +49,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-litert build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find reports -mindepth 1 ! -name baseline.json ! -name .gitkeep -delete

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 from parity.contract import DTYPES, Contract, InputSpec, OutputKind, OutputSpec, Preprocess
 from parity.errors import ConfigError, ParityError
@@ -24,7 +24,7 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover
     import tomli as tomllib
 
-GateMode = Literal["block", "warn", "off"]
+ROUTES = ("litert",)  # routes that may run in an environment of their own
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class Config:
     seed: int = 20260101
     timeout: float = 600.0  # seconds that one step of an export, or one batch of cases, may take
     memory: int = 8 << 30  # bytes that one child process may hold
+    routes: Mapping[str, Path] = field(default_factory=dict)  # route name -> the Python that runs it
     cache: str | None = None
     cache_size: int = 10 << 30
 
@@ -212,6 +213,7 @@ class _Reader:
             seed=self.seed(top),
             timeout=self.positive(top, "timeout", 600.0),
             memory=self.size(top, "memory", 8 << 30),
+            routes=self.routes(top.take("routes", dict, {})),
             cache=top.take("cache", str),
             cache_size=self.size(top, "cache_size", 10 << 30),
         )  # fmt: skip
@@ -223,6 +225,21 @@ class _Reader:
         if value < 0:
             raise table.error("seed", f"expected a whole number from 0, found {value}")
         return value
+
+    def routes(self, data: Mapping[str, Any]) -> dict[str, Path]:
+        """The Python interpreter of each route that needs an environment of its own. It need not exist: a route
+        whose interpreter is absent is not tried."""
+        found = {}
+        for name, value in data.items():
+            if name not in ROUTES:
+                raise self.error(("routes", name), f"unknown route {name!r}{did_you_mean(name, ROUTES)}")
+            table = _Table(value, ("routes", name), self)
+            python = table.take("python", str)
+            if not python:
+                raise table.error(None, 'needs python = "path of an interpreter"')
+            found[name] = self.root / python  # not resolved: a venv's interpreter is a link that must stay one
+            table.done()
+        return found
 
     def positive(self, table: _Table, key: str, default: float) -> float:
         value = float(table.take(key, (int, float), default))

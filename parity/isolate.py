@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,16 @@ class Budget:
     memory: int = 8 << 30
 
 
-def child_environment(root: Path | None, threads: int = 1) -> dict[str, str]:
+@cache
+def _package_alone() -> tempfile.TemporaryDirectory[str]:
+    """A folder that holds this package and nothing else, for interpreters with an environment of their own: on their
+    path our site-packages would shadow theirs. Kept until this process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="parity-")
+    Path(folder.name, "parity").symlink_to(Path(__file__).resolve().parent)
+    return folder
+
+
+def child_environment(root: Path | None, threads: int = 1, python: str = sys.executable) -> dict[str, str]:
     """The environment of a child: threads pinned, no GPU, quiet, the project importable."""
     env = dict(os.environ)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
@@ -64,7 +74,8 @@ def child_environment(root: Path | None, threads: int = 1) -> dict[str, str]:
     env |= {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1",
             "TF_ENABLE_ONEDNN_OPTS": "0", "TF_USE_LEGACY_KERAS": "1", "PYTHONIOENCODING": "utf-8"}  # fmt: skip
     env.pop("PYTEST_CURRENT_TEST", None)
-    here = str(Path(__file__).resolve().parent.parent)
+    own = python == sys.executable
+    here = str(Path(__file__).resolve().parent.parent) if own else _package_alone().name
     paths = [str(root)] if root else []
     env["PYTHONPATH"] = os.pathsep.join([*paths, here, *filter(None, [env.get("PYTHONPATH")])])
     return env
@@ -89,12 +100,13 @@ class Child:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
+        self.kill()  # one that died by itself may have left children behind
         self._log.seek(0, os.SEEK_END)
         self._process = subprocess.Popen(
             [self.python, "-P", "-m", "parity.child"] if sys.version_info >= (3, 11) else
             [self.python, "-m", "parity.child"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, bufsize=0,
-            cwd=self.root, env=child_environment(self.root, self.threads), start_new_session=True,
+            cwd=self.root, env=child_environment(self.root, self.threads, self.python), start_new_session=True,
         )  # fmt: skip
         assert self._process.stdin and self._process.stdout
         os.set_blocking(self._process.stdin.fileno(), False)
@@ -124,7 +136,11 @@ class Child:
 
     def _call(self, request: dict[str, Any], budget: Budget, stage: str, on_stage: Callable[[str], None] | None) -> Any:
         if not self.alive:
-            self.start()
+            try:
+                self.start()
+            except OSError as error:
+                reason = f"cannot start {self.python}: {error.strerror or error}"
+                raise ChildFailure("error", stage, reason) from None
         assert self._process and self._process.stdin and self._process.stdout
         self.calls += 1
         self.stage = stage
@@ -135,14 +151,18 @@ class Child:
             clock.write(self._process.stdin.fileno(), wire.encode(request))
             while True:
                 message = wire.decode(lambda n: clock.read(self._process.stdout.fileno(), n))  # type: ignore[union-attr]
-                if message["event"] == "stage":
-                    self.stage = message["stage"]
-                    if on_stage:
-                        on_stage(self.stage)
-                elif message["event"] == "result":
-                    return message["value"]
-                else:
-                    raise ChildFailure("error", self.stage, message["message"], self._tail(log_start))
+                clock.check()
+                match message:
+                    case {"event": "stage", "stage": str(name)}:
+                        self.stage = name
+                        if on_stage:
+                            on_stage(name)
+                    case {"event": "result", "value": value}:
+                        return value
+                    case {"event": "error", "message": str(reason)}:
+                        break
+                    case _:
+                        raise ValueError("no answer")
         except TimeoutError:
             self.kill()
             reason = f"no answer within {budget.seconds:g} s, ended"
@@ -151,18 +171,19 @@ class Child:
             self.kill()
             reason = f"used more than {budget.memory / (1 << 30):.1f} GiB, ended"
             raise ChildFailure("crash", self.stage, reason, self._tail(log_start)) from None
-        except (EOFError, BrokenPipeError, ValueError):
-            reason = self._obituary()
+        except (EOFError, BrokenPipeError, ValueError) as error:
+            reason = self._obituary(0 if isinstance(error, ValueError) else 5)
             raise ChildFailure("crash", self.stage, reason, self._tail(log_start)) from None
         except BaseException:
             self.kill()  # interrupted in mid-message: the pipe is of no more use
             raise
+        raise ChildFailure("error", self.stage, reason, self._tail(log_start))
 
-    def _obituary(self) -> str:
-        """Why the process is gone, in words. Ends it where it is not quite gone."""
+    def _obituary(self, seconds: float) -> str:
+        """Why the process is gone, in words. Ends it where it is not gone after `seconds`."""
         assert self._process
         try:
-            code = self._process.wait(timeout=5)
+            code = self._process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             self.kill()
             return "broke off its answer"

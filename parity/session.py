@@ -27,7 +27,7 @@ from parity.errors import ParityError
 from parity.isolate import Budget, ChildFailure, Children
 from parity.plan import Cell
 from parity.record import ArtifactRecord, FileRecord, RuntimeRecord, build, plain
-from parity.targets.base import Route, Step, version
+from parity.targets.base import Route, Step, version, versions
 
 Progress = Callable[[str, str], None]  # (what, stage)
 
@@ -243,7 +243,7 @@ class Session:
             "cases": digest(cases),
             "outputs": outputs,
             "code": _code("parity.reference.oracle"),
-            "packages": _versions(("torch", "numpy")),
+            "packages": versions(("torch", "numpy")),
         }
 
         def evaluate(folder: Path) -> Mapping[str, Any]:
@@ -293,7 +293,7 @@ class Session:
             return self._prebuilt(cell, model)
         failed: list[str] = []
         last: ChildFailure | None = None
-        for route in targets.get(cell.target).routes(cell, model):
+        for route in targets.get(cell.target).routes(cell, model, self.config):
             try:
                 artifact = self._export_by(cell, model, route)
                 return replace(artifact, routes_failed=tuple(failed))
@@ -335,7 +335,7 @@ class Session:
             "function": step.function,
             "options": dict(step.options),
             "code": _code(step.function.partition(":")[0]),
-            "packages": _versions(step.packages),
+            "packages": self._versions(step),
             "python": platform.python_version(),
             "machine": f"{sys.platform}-{platform.machine()}",
             "contract": _contract(model),
@@ -352,6 +352,15 @@ class Session:
         if step.calibration:
             spec["calibration"] = digest(self.calibration(model))
         return spec
+
+    def _versions(self, step: Step) -> dict[str, str]:
+        """Versions of the step's packages, as installed where the step runs."""
+        if step.python is None:
+            return versions(step.packages)
+        arguments = {"packages": list(step.packages)}
+        return self._once("versions", step.name, lambda: self.children.call(  # type: ignore[no-any-return]
+            step.family, "parity.targets.base:versions", arguments, python=step.python, stage="export"
+        ))  # fmt: skip
 
     def _builder(
         self, cell: Cell, model: ModelConfig, step: Step, previous: Entry | None
@@ -373,6 +382,7 @@ class Session:
                 "parity.steps:run",
                 {"function": step.function, "start": step.stage, "arguments": arguments},
                 stage=step.stage,
+                python=step.python or sys.executable,
                 on_stage=lambda s: self.progress(cell.id, f"{step.name}: {s}, {time.monotonic() - start:.0f} s"),
             )
             entry = notes.get("entry")
@@ -430,13 +440,13 @@ class Session:
         model = self.config.models[cell.model]
         return [
             [f"{cell.id}~{n}-{step.name}" for n, step in enumerate(route.steps, 1)]
-            for route in targets.get(cell.target).routes(cell, model)
+            for route in targets.get(cell.target).routes(cell, model, self.config)
         ]
 
     def step_keys(self, cell: Cell) -> list[tuple[str, str, dict[str, Any]]]:
         """(name, key, specification) of each step of the first route, as they would be built now."""
         model, after, result = self.config.models[cell.model], None, []
-        for number, step in enumerate(targets.get(cell.target).routes(cell, model)[0].steps, 1):
+        for number, step in enumerate(targets.get(cell.target).routes(cell, model, self.config)[0].steps, 1):
             spec = self.step_spec(model, step, after)
             after = key_of(spec)
             result.append((f"{cell.id}~{number}-{step.name}", after, spec))
@@ -457,10 +467,6 @@ def _contract(model: ModelConfig) -> dict[str, Any]:
         "outputs": [{"name": o.name} for o in contract.outputs],
         "sizes": {k: list(v) for k, v in contract.sizes().items()},
     }
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    return {name: version(name) for name in packages}
 
 
 def _code(module: str) -> str:

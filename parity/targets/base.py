@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from parity.config import ModelConfig
+from parity.config import Config, ModelConfig
 from parity.errors import ParityError
 from parity.plan import Cell
 
@@ -41,6 +41,7 @@ class Step:
     options: Mapping[str, Any] = field(default_factory=dict)
     calibration: bool = False
     stage: str = "convert"
+    python: str | None = None  # another interpreter than the session's own
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Target:
     runtime_package: ClassVar[str]
     fixed_dims: ClassVar[bool] = False  # the route exports every dynamic axis at the example's size
 
-    def routes(self, cell: Cell, model: ModelConfig) -> Sequence[Route]:
+    def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         """The chains to try for a cell, best first."""
         raise NotImplementedError
 
@@ -124,6 +125,11 @@ def installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """The installed versions of distributions; also called in children that have another environment."""
+    return {package: version(package) for package in packages}
 
 
 def version(package: str) -> str:

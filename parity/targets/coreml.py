@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from parity.child import stage
-from parity.config import ModelConfig
+from parity.config import Config, ModelConfig
 from parity.plan import Cell
 from parity.targets.base import Array, Route, Step, Target
 from parity.targets.torch_files import SCRIPT_FILE, trace_step
@@ -43,7 +43,7 @@ class CoreML(Target):
     def stored_dtype(self, declared: str) -> str:
         return "int32" if declared == "int64" else declared  # Core ML has no int64 inputs
 
-    def routes(self, cell: Cell, model: ModelConfig) -> Sequence[Route]:
+    def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         options = {"precision": cell.precision, "backend": "mlprogram"}
         step = Step(
             f"mlprogram-{cell.precision}", "coremltools", "parity.targets.coreml:convert", ("coremltools",), options
@@ -62,7 +62,7 @@ class CoreMLNeuralNetwork(CoreML):
             return f"neural network specs have no {cell.precision} route here; use the coreml target"
         return super().unavailable(cell, model)
 
-    def routes(self, cell: Cell, model: ModelConfig) -> Sequence[Route]:
+    def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         options = {"precision": cell.precision, "backend": "neuralnetwork"}
         name = f"neuralnetwork-{cell.precision}"
         step = Step(name, "coremltools", "parity.targets.coreml:convert", ("coremltools",), options)

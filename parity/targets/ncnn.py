@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from parity.child import stage
-from parity.config import ModelConfig
+from parity.config import Config, ModelConfig
 from parity.errors import ParityError
 from parity.plan import Cell
 from parity.targets.base import Array, Route, Step, Target
@@ -36,7 +36,7 @@ class Ncnn(Target):
             return "the ncnn wheels have no int8 calibration tools (ncnn2table, ncnn2int8)"
         return super().unavailable(cell, model)
 
-    def routes(self, cell: Cell, model: ModelConfig) -> Sequence[Route]:
+    def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         options = {"half": cell.precision == "fp16"}
         convert = Step(f"pnnx-{cell.precision}", "ncnn", "parity.targets.ncnn:convert", ("pnnx",), options)
         return [Route("pnnx", (trace_step(), convert))]

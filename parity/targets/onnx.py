@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from parity.child import stage
-from parity.config import ModelConfig
+from parity.config import Config, ModelConfig
 from parity.plan import Cell
 from parity.targets.base import Array, Route, Step, Target, plain_attention
 
@@ -27,7 +27,7 @@ class Onnx(Target):
     family: ClassVar[str] = "onnxruntime"
     runtime_package: ClassVar[str] = "onnxruntime"
 
-    def routes(self, cell: Cell, model: ModelConfig) -> Sequence[Route]:
+    def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         first = export_step(model, dynamic=True)
         convert = {
             "fp16": Step("fp16", self.family, "parity.targets.onnx:to_fp16", ("onnx", "onnxruntime")),

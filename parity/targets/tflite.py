@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from parity.child import stage
-from parity.config import ModelConfig
+from parity.config import Config, ModelConfig
 from parity.errors import ParityError
 from parity.plan import Cell
 from parity.targets.base import Array, Route, Step, Target
@@ -35,13 +35,19 @@ class TFLite(Target):
     runtime_package: ClassVar[str] = "ai-edge-litert"
     fixed_dims: ClassVar[bool] = True
 
-    def routes(self, cell: Cell, model: ModelConfig) -> Sequence[Route]:
+    def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         saved = Step("savedmodel", "tensorflow", "parity.targets.tflite:to_saved_model", ("onnx2tf", "tensorflow"))
         convert = Step(
             cell.precision, "tensorflow", "parity.targets.tflite:convert", ("tensorflow",),
             {"precision": cell.precision}, calibration=cell.precision == "int8",
         )  # fmt: skip
-        return [Route("torch.onnx+onnx2tf", (export_step(model, dynamic=False), saved, convert))]
+        routes = [Route("torch.onnx+onnx2tf", (export_step(model, dynamic=False), saved, convert))]
+        python = config.routes.get("litert")
+        if cell.precision == "fp32" and python is not None and python.exists():
+            step = Step("litert", "litert-torch", "parity.targets.tflite:convert_directly", ("litert-torch", "torch"),
+                        stage="export", python=str(python))  # fmt: skip
+            routes.append(Route("litert-torch", (step,)))
+        return routes
 
 
 # In the child.
@@ -146,6 +152,28 @@ def convert(
         converter.inference_input_type = converter.inference_output_type = tf.int8
     Path(work, FILE).write_bytes(converter.convert())
     return {"entry": FILE, **{k: notes[k] for k in ("inputs", "outputs", "fixed")}}
+
+
+def convert_directly(
+    work: str, model: Mapping[str, Any], contract: Mapping[str, Any], example: Mapping[str, Array], **_: Any
+) -> dict[str, Any]:
+    """litert-torch, in its own environment: the module to fp32 TFLite without ONNX. Layouts stay as in PyTorch, and
+    the signature's names are args_0 ... and output_0 ..., in the order of the contract."""
+    import litert_torch
+    import torch
+
+    from parity import modelling
+
+    module = modelling.load(model)
+    stage("convert")
+    arguments = tuple(torch.from_numpy(np.array(example[spec["name"]])) for spec in contract["inputs"])
+    litert_torch.convert(module, arguments).export(str(Path(work, FILE)))
+    return {
+        "entry": FILE,
+        "inputs": {s["name"]: {"name": f"args_{i}"} for i, s in enumerate(contract["inputs"])},
+        "outputs": {s["name"]: {"name": f"output_{i}"} for i, s in enumerate(contract["outputs"])},
+        "fixed": {n: list(v.shape) for n, v in example.items()},
+    }
 
 
 class LiteRtSession:

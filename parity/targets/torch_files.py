@@ -12,7 +12,7 @@ import numpy as np
 
 from parity.cases import draw
 from parity.child import stage
-from parity.config import ModelConfig
+from parity.config import Config, ModelConfig
 from parity.plan import Cell
 from parity.targets.base import Array, Route, Step, Target, plain_attention
 
@@ -29,7 +29,7 @@ class TorchScript(Target):
     family: ClassVar[str] = "torch-runtime"
     runtime_package: ClassVar[str] = "torch"
 
-    def routes(self, cell: Cell, model: ModelConfig) -> Sequence[Route]:
+    def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         return [Route("torch.jit.trace", (trace_step(half=cell.precision == "fp16"),))]
 
 
@@ -42,7 +42,7 @@ class Exported(Target):
     family: ClassVar[str] = "torch-runtime"
     runtime_package: ClassVar[str] = "torch"
 
-    def routes(self, cell: Cell, model: ModelConfig) -> Sequence[Route]:
+    def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         def route(name: str, dynamic: bool) -> Route:
             options = {"half": cell.precision == "fp16", "dynamic": dynamic}
             function = "parity.targets.torch_files:export_program"
