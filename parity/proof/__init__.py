@@ -1,0 +1,93 @@
+"""The chain of proof: is an artefact the module that it was made from, up to what its precision costs?
+
+Five links: *match* constants to torch tensors by content; *audit* each within half a step; *lift* the artefact's own
+graph to float with the torch weights, which must equal the oracle; check each operator *local*ly on the artefact's own
+inputs, on every kernel set; and see that the *range*s fit golden data. `prove` runs in a child process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+LIFTED = 12  # cases: a structural fault that shows on none of so many is one that the noise ratio must find
+ALONE = 3
+RANGED = 48
+
+
+def prove(
+    model: Mapping[str, Any],
+    target: str,
+    precision: str,
+    folder: str,
+    notes: Mapping[str, Any],
+    cases: Sequence[Mapping[str, np.ndarray[Any, Any]]],
+    outputs: list[str],
+) -> dict[str, Any]:
+    """The proof of one artefact as builtins: state, summary, seconds, and each link by name.
+
+    `model` is what `parity.modelling.load` takes, `notes` the artefact's, `cases` golden inputs by the model's names.
+    Links that cannot be made say so, with the reason. Raises ParityError only when the model itself is no good.
+    """
+    from parity.child import stage
+    from parity.proof.result import builtins
+
+    start = time.perf_counter()
+    stage("prove")
+    result = _chain(model, target, precision, folder, notes, cases, outputs, lambda: time.perf_counter() - start)
+    return dict(builtins(result))
+
+
+def _chain(
+    model: Mapping[str, Any],
+    target: str,
+    precision: str,
+    folder: str,
+    notes: Mapping[str, Any],
+    cases: Sequence[Mapping[str, np.ndarray[Any, Any]]],
+    outputs: list[str],
+    clock: Callable[[], float],
+) -> Any:
+    from parity.proof import audit, lift, local, match, range, result, source
+    from parity.proof.graph import NotPossible
+    from parity.reference import oracle
+
+    try:
+        artefact = _read(target, folder, notes)
+        torch_side = source.source(model, cases[0])
+    except NotPossible as obstacle:
+        links = tuple(result.Link(name, "not possible", reason=str(obstacle)) for name in result.LINKS)
+        return result.Proof(precision, links, seconds=clock())
+    wants = oracle.evaluate(model, cases, outputs)["outputs"]
+    chosen = spread(len(cases), LIFTED)
+    some, their = [cases[i] for i in chosen], [wants[i] for i in chosen]
+    matches, matched = match.match(artefact.graph, torch_side)
+    audited, audit_link = audit.audit(artefact.graph, matches, precision)
+    eager = source.eager_error(model, some[:3], their[:3], outputs)
+    weights, lifted = lift.lift(artefact, torch_side, audited, some, their, eager)
+    alone = local.local(artefact, [cases[i] for i in spread(len(cases), ALONE)])
+    ranged = range.range_(artefact, weights, [cases[i] for i in spread(len(cases), RANGED)], precision)
+    remains = lift.whole_error(artefact, some, their)
+    return result.Proof(precision, (matched, audit_link, lifted, alone, ranged), remains, clock())
+
+
+def _read(target: str, folder: str, notes: Mapping[str, Any]) -> Any:
+    from parity.proof.graph import NotPossible
+
+    if target == "tflite":
+        from parity.proof.tflite_graph import TFLiteArtefact
+
+        return TFLiteArtefact(folder, notes)
+    if target == "onnx":
+        from parity.proof.onnx_graph import OnnxArtefact
+
+        return OnnxArtefact(folder, notes)
+    raise NotPossible(f"no reader for {target} yet")
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` indices below `count`, evenly spaced, the first always among them."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted))})

@@ -1,0 +1,224 @@
+"""Every stored constant against the torch tensor that belongs there, without running anything. Pure.
+
+At int8 a weight may be half a step of its grid from the torch value, at fp16 half a unit in the last place, at fp32
+what float32 rounding costs. Grids must be finite, positive, in range, and fit each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.proof.graph import Array, Constant, Graph, Grid
+from parity.proof.match import ALIKE, Match
+from parity.proof.result import Culprit, Link
+
+ROUNDING = 16 * 2.0**-24  # a few float32 roundings: folding BatchNorm takes five
+HALF = 0.5  # steps
+_SNAP = 1e-5  # a gain this close to 1 is 1: scales are float32, and zero points move a range by a little
+_SURE = 6.0  # standard errors by which two gains must differ to be two
+_COARSEST = 2.0  # times the natural step: a dead channel's grid may have any step, and any value is within half of it
+_FP16_FLOOR = 2.0**-23  # converters lift what fp16 would flush to zero; two steps of the smallest subnormal
+
+
+@dataclass(frozen=True)
+class Audited:
+    """One constant: the worst deviation in units of what its precision allows, and the gain it was stored with."""
+
+    match: Match
+    gain: Array  # broadcastable to the values; 1 where the converter folded nothing in
+    worst: float
+    excess: Array  # deviation beyond the allowance, in steps; zero or less is fine
+
+    @property
+    def sound(self) -> bool:
+        return bool(self.worst <= 1.0)
+
+    @property
+    def expected(self) -> Array:
+        """What the lift puts in this constant's place: the torch values, with the gain."""
+        return self.match.values * self.gain
+
+
+def audit(graph: Graph, matches: Mapping[str, Match], precision: str) -> tuple[dict[str, Audited], Link]:
+    """Audit every matched constant and every grid. Fails on the first deviation, and names all."""
+    gains = {name: gain(m) for name, m in matches.items() if m.constant.slot("weight", "operand")}
+    audited = {name: _audited(graph, m, gains) for name, m in matches.items()}
+    culprits = [_culprit(a) for a in audited.values() if not a.sound]
+    culprits += _precision_class(graph, audited, precision)
+    for name, tensor_grid in _grids(graph):
+        culprits += [Culprit("tensor", name, what) for what in _grid_faults(graph, name, tensor_grid)]
+    culprits += _bias_scales(graph, matches)
+    worst = max((a.worst for a in audited.values()), default=0.0)
+    figures = {
+        "tensors": len(audited),
+        "within": sum(a.sound for a in audited.values()),
+        "unit": {"fp32": "float32 rounding", "fp16": "half a unit"}.get(precision, "half a step"),
+        "worst": round(worst, 6),
+        "folded": [a.match.name for a in audited.values() if bool(np.any(a.gain != 1))],
+    }
+    return audited, Link.judged("audit", figures, culprits)
+
+
+def gain(match: Match) -> Array:
+    """The factor, a channel or for all, by which a stored constant is larger than torch's: converters legally fold
+    scalars into weights. Whether it is legal here, the lift decides: a legal gain is made up for elsewhere.
+
+    A min-max grid gives it exactly, from its largest integer; where the values' regression contradicts that, the grid
+    is no min-max grid and the regression is taken, if it differs from 1 by more than quantisation noise explains.
+    """
+    grid, want = match.constant.grid, match.values
+    if grid is None or want.ndim == 0:
+        return np.ones([1] * want.ndim)
+    keep = grid.axis if grid.per_channel else None
+    axes = tuple(i for i in range(want.ndim) if i != keep)
+    got, step = match.constant.real, grid.step(want.ndim)
+    if np.any(grid.zero != 0):  # an asymmetric grid reaches from the smallest value, or 0, to the largest, or 0
+        reach, ours = _span(got, axes), _span(want, axes)
+    else:
+        reach, ours = (np.abs(v).max(axis=axes, keepdims=True) for v in (got, want))
+    power = np.square(want).sum(axis=axes, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        by_range = reach / ours
+        by_values = (got * want).sum(axis=axes, keepdims=True) / power
+        noise = np.abs(step) / np.sqrt(12 * power)
+        agree = np.abs(by_range - by_values) <= _SURE * noise
+        free = np.where(np.abs(by_values - 1) > _SURE * noise, by_values, 1.0)
+        result = np.where(np.abs(by_range - 1) < _SNAP, 1.0, np.where(agree, by_range, free))
+    # A dead or inverted channel is no gain: leave it to the audit.
+    return np.asarray(np.where(np.isfinite(result) & (result > 0.1), result, 1.0))
+
+
+def _span(values: Array, axes: tuple[int, ...]) -> Array:
+    high = np.maximum(values.max(axis=axes, keepdims=True), 0)
+    return np.asarray(high - np.minimum(values.min(axis=axes, keepdims=True), 0))
+
+
+def _audited(graph: Graph, match: Match, gains: Mapping[str, Array]) -> Audited:
+    slot = match.constant.slot("bias")
+    if slot is None or match.constant.name in gains:
+        own = gains.get(match.constant.name, np.ones(()))
+        return _measured(match, own)
+    # A gain folded into the layer's output scales its bias too; one folded from its input does not.
+    layer = gains.get(slot.weight, np.ones(()))
+    per_channel = np.ones(match.values.shape)
+    if layer.size == match.values.size or layer.size == 1:
+        per_channel = per_channel * layer.reshape(-1 if layer.size > 1 else ())
+    plain, scaled = _measured(match, np.ones(())), _measured(match, per_channel)
+    return plain if plain.worst <= scaled.worst else scaled
+
+
+def _measured(match: Match, factor: Array) -> Audited:
+    constant, want = match.constant, match.values * factor
+    rounding = ROUNDING * np.abs(match.magnitude * factor)
+    error = np.abs(constant.real - want)
+    if constant.grid is not None:
+        step = np.broadcast_to(constant.grid.step(want.ndim), want.shape)
+        if not constant.slot("bias"):  # a grid that is too coarse for its values excuses nothing
+            step = np.minimum(step, _COARSEST * _natural_step(constant.grid, want))
+        allowed = HALF * step + rounding
+    elif constant.stored.dtype == np.float16:
+        step = np.maximum(np.spacing(np.abs(want).astype(np.float16)).astype(np.float64), 2.0**-24)
+        allowed = np.where(np.abs(want) < 2.0**-14, _FP16_FLOOR, HALF * step) + rounding
+    else:
+        step = np.maximum(2.0**-24 * np.abs(want), np.finfo(np.float32).tiny)
+        allowed = rounding + np.finfo(np.float32).tiny
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = error / allowed
+    share = np.where(np.isnan(share), np.inf, share)
+    return Audited(match, factor, float(share.max(initial=0)), np.asarray((error - allowed) / step))
+
+
+def _natural_step(grid: Grid, values: Array) -> Array:
+    """The step of a grid made for `values`: their reach over the integers; infinite where all are zero."""
+    axes = tuple(i for i in range(values.ndim) if not (grid.per_channel and i == grid.axis))
+    if grid.zero.any():
+        step = _span(values, axes) / (grid.high - grid.low)
+    else:
+        step = np.abs(values).max(axis=axes, keepdims=True) / grid.high
+    return np.asarray(np.where(step > 0, step, np.inf))
+
+
+def _culprit(audited: Audited) -> Culprit:
+    """Which channels are off, by how much, and whether it looks like one value, one channel, or another tensor."""
+    match, excess = audited.match, np.nan_to_num(audited.excess, nan=np.inf, posinf=1e30)
+    wrong = excess > 0
+    axis = match.axis if match.values.ndim else None
+    channels: tuple[int, ...] = ()
+    if axis is not None:
+        by_channel = np.moveaxis(excess, axis, 0).reshape(excess.shape[axis], -1).max(axis=1)
+        order = [int(i) for i in np.argsort(-by_channel, kind="stable") if by_channel[i] > 0]
+        channels = tuple(order[:32])
+    real = match.constant.real
+    unit = "steps" if match.constant.grid is not None else "ulp"
+    what = f"{int(wrong.sum())} of {wrong.size} values off, the worst by {float(excess.max()) + HALF:.3g} {unit}"
+    if not real.any() and match.values.any():
+        what += "; all stored values are zero"
+    elif match.weight is not None and match.cosine < ALIKE:
+        what += f"; not this tensor (cosine {match.cosine:.2f})"
+    elif axis is not None and (dead := [c for c in channels if not np.take(real, c, axis).any()]):
+        what += f"; dead: {', '.join(map(str, dead[:4]))}"
+    return Culprit("tensor", match.name, what, channels)
+
+
+def _precision_class(graph: Graph, audited: Mapping[str, Audited], precision: str) -> Iterator[Culprit]:
+    """A float file whose weights carry less than it says: fp16 or bfloat16 values in an fp32 file, and the like."""
+    if precision not in ("fp32", "fp16"):
+        return
+    for entry in audited.values():
+        constant = entry.match.constant
+        if not constant.slot("weight") or not constant.stored.size:
+            continue
+        if constant.stored.dtype != np.float32:
+            if precision == "fp32":
+                yield Culprit("tensor", entry.match.name, f"stored as {_stored_as(constant)} in an fp32 file")
+        elif not entry.sound:
+            values = constant.stored
+            bits = values.view(np.uint32)
+            if np.array_equal(values, values.astype(np.float16).astype(np.float32)):
+                yield Culprit("tensor", entry.match.name, "holds fp16 values in an fp32 tensor")
+            elif not (bits & 0xFFFF).any():
+                yield Culprit("tensor", entry.match.name, "holds bfloat16 values in an fp32 tensor")
+
+
+def _stored_as(constant: Constant) -> str:
+    return constant.stored.dtype.name
+
+
+def _grids(graph: Graph) -> Iterator[tuple[str, Grid]]:
+    yield from graph.grids.items()
+    for name, constant in graph.constants.items():
+        if constant.grid is not None:
+            yield name, constant.grid
+
+
+def _grid_faults(graph: Graph, name: str, grid: Grid) -> Iterator[str]:
+    if not (np.isfinite(grid.scale).all() and (grid.scale > 0).all()):
+        yield f"scale {grid.scale.min():g} is not a positive number"
+    if ((grid.zero < grid.low) | (grid.zero > grid.high)).any():
+        yield f"zero point outside {grid.low} to {grid.high}"
+    constant = graph.constants.get(name)
+    weight = constant is not None and (constant.slot("bias") or (grid.low < 0 and constant.slot("weight")))
+    if weight and graph.symmetric_weights and grid.zero.any():
+        channels = ", ".join(str(int(i)) for i in np.flatnonzero(grid.zero)[:4])
+        yield f"zero point of a weight or bias must be 0; it is not at {channels}"
+
+
+def _bias_scales(graph: Graph, matches: Mapping[str, Match]) -> Iterator[Culprit]:
+    """Integer kernels add a bias to the products: its scale must be that of data times weight."""
+    for name, constant in graph.constants.items():
+        slot = constant.slot("bias")
+        if slot is None or constant.grid is None or slot.data not in graph.grids:
+            continue
+        weight = graph.constants.get(slot.weight)
+        if weight is None or weight.grid is None:
+            continue
+        product = graph.grids[slot.data].scale * weight.grid.scale
+        off = np.abs(constant.grid.scale / product - 1)
+        if product.size not in (1, constant.grid.scale.size) or not (off < ROUNDING).all():
+            known = matches[name].name if name in matches else name
+            worst = tuple(int(i) for i in np.argsort(-off.reshape(-1)) if off.reshape(-1)[i] >= ROUNDING)
+            yield Culprit("tensor", known, f"scale of the bias is not scale of data times weight, off by "
+                          f"{100 * float(off.max()):.2g} %", worst)  # fmt: skip

@@ -1,0 +1,177 @@
+"""An artefact's graph in the words of the proof, whatever its format: operators, constants, and the grids of integers.
+
+A reader for a format (`tflite_graph`, `onnx_graph`) gives this view and knows how to run the artefact whole, lifted
+to float, and cut into its operators. The links know only what is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Values = dict[str, Array]  # tensors by name
+
+
+class NotPossible(Exception):
+    """A link cannot be made for this artefact; the text says why, for the user."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How integers stand for reals: real = (stored - zero) * scale; one pair, or one a channel along `axis`."""
+
+    scale: Array
+    zero: Array
+    axis: int
+    low: int
+    high: int
+
+    @property
+    def per_channel(self) -> bool:
+        return self.scale.size > 1
+
+    def spread(self, values: Array, rank: int) -> Array:
+        """Per-channel `values` in a shape that broadcasts against a tensor of `rank`."""
+        if values.size == 1:
+            return values.reshape(())
+        return values.reshape([-1 if i == self.axis else 1 for i in range(rank)])
+
+    def step(self, rank: int) -> Array:
+        return self.spread(self.scale, rank)
+
+    def real(self, stored: Array) -> Array:
+        """float64 values of stored integers."""
+        shifted = stored.astype(np.float64) - self.spread(self.zero, stored.ndim)
+        return np.asarray(shifted * self.step(stored.ndim))
+
+    def steps(self, real: Array) -> Array:
+        """Where `real` lies on the grid, in steps, neither rounded nor clipped."""
+        return np.asarray(real / self.step(real.ndim) + self.spread(self.zero, real.ndim))
+
+    def nearest(self, real: Array) -> Array:
+        """The grid's integers for `real`, as float64: rounded, then clipped to what the type holds."""
+        return np.asarray(np.clip(np.rint(self.steps(real)), self.low, self.high))
+
+
+Role = Literal["weight", "bias", "operand"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One use of a constant. `layout` is the one that the operator prescribes (OHWI, 1HWO, OI, ...); a match never
+    searches for another. A bias names its weight and the tensor that the weight multiplies."""
+
+    operator: int
+    role: Role
+    layout: str = ""
+    weight: str = ""
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant of the artefact: what is stored, and on which grid (None: stored as floating point)."""
+
+    name: str
+    stored: Array
+    grid: Grid | None
+    slots: tuple[Slot, ...] = ()
+
+    @property
+    def real(self) -> Array:
+        """float64 values."""
+        return self.grid.real(self.stored) if self.grid else self.stored.astype(np.float64)
+
+    @property
+    def reduced(self) -> bool:
+        """Whether it is stored with less than float32's precision, so that the lift restores the torch values."""
+        return self.grid is not None or self.stored.dtype == np.float16
+
+    def slot(self, *roles: Role) -> Slot | None:
+        return next((slot for slot in self.slots if slot.role in roles), None)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator: its kind in the format's own words, and the tensors that it reads (activations first)."""
+
+    index: int
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the artefact under the model's own name, with its layout where that differs from torch."""
+
+    name: str
+    tensor: str
+    layout: str = ""
+
+    def feed(self, value: Array) -> Array:
+        """A torch array as the artefact wants it."""
+        return np.ascontiguousarray(value.transpose(self._order(value.ndim))) if self.layout else value
+
+    def fetch(self, value: Array) -> Array:
+        """An array of the artefact as torch would give it."""
+        return value.transpose(np.argsort(self._order(value.ndim))) if self.layout else value
+
+    def _order(self, rank: int) -> list[int]:
+        canonical = {3: "NCL", 4: "NCHW", 5: "NCDHW"}[rank]
+        return [canonical.index(axis) for axis in self.layout]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The whole view. `grids` are those of activations; `channels_last` is the layout of feature maps."""
+
+    operators: tuple[Operator, ...]
+    constants: Mapping[str, Constant]
+    grids: Mapping[str, Grid]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    channels_last: bool
+    symmetric_weights: bool  # the format says that signed weights have zero point 0
+
+
+Run = Callable[[Values], Values]
+
+
+class Artefact(Protocol):
+    """What a format's reader offers. Tensors go in and come out by the artefact's own names and layouts."""
+
+    graph: Graph
+    kernels: tuple[str, ...]  # the runtime's kernel sets, the one that apps get first
+
+    def whole(self, kernels: str) -> Run:
+        """The artefact as it is: float inputs by port tensor -> outputs as reals, float64."""
+        ...
+
+    def trace(self, case: Values) -> Values:
+        """Every activation as stored, on kernels that keep all tensors."""
+        ...
+
+    def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
+        """The same graph in float, free of grids, with `weights` in the constants' places: outputs and `watch`ed."""
+        ...
+
+    def alone(self, kernels: str) -> Run:
+        """Every operator by itself, as it is: activations as stored in, operator outputs as stored."""
+        ...
+
+    def alone_lifted(self) -> Run:
+        """Every operator by itself in float, with the artefact's own constants: reals in, reals out."""
+        ...
+
+
+def relative_rms(got: Array, want: Array) -> float:
+    """rms(got - want) / rms(want); infinite where anything is not finite."""
+    error = np.asarray(got, np.float64) - np.asarray(want, np.float64)
+    scale = float(np.sqrt(np.mean(np.square(want)))) or 1.0
+    value = float(np.sqrt(np.mean(np.square(error)))) / scale
+    return value if np.isfinite(value) else float("inf")

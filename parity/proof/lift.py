@@ -1,0 +1,194 @@
+"""The artefact's own graph in float, with the torch weights in its reduced constants' places, must equal the oracle.
+
+What is left in the comparison is the structure: with quantisation noise gone, an epsilon or an activation that was
+swapped stands out at 1e-5 where the artefact itself is off by percents. When it fails, the layers that were matched
+serve as anchors: the first one that reads something else than its torch layer reads bounds the place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from parity.proof.audit import Audited
+from parity.proof.graph import Array, Artefact, Constant, Graph, Run, Values, relative_rms
+from parity.proof.result import Culprit, Link
+from parity.proof.source import Source
+
+LIMIT = 1e-5  # relative rms; clean lifts measured 2e-7 to 1e-6
+_EAGER = 16.0  # a model that float32 itself cannot compute better than this many times its own error widens the limit
+_JITTER = 3.0  # how many times the effect of rounding what stayed unmatched
+_ANCHOR = 10.0  # an anchor is off when it is off by this many limits
+
+Case = Mapping[str, Array]
+
+
+def lift(
+    artefact: Artefact,
+    source: Source,
+    audited: Mapping[str, Audited],
+    cases: Sequence[Case],
+    oracle: Sequence[Case],
+    eager: float,
+) -> tuple[Values, Link]:
+    """The link, and the values that it put in the constants' places.
+
+    `eager` is the relative rms error of the module in float32. The limit is widened by it, and by what unmatched or
+    unsound constants, which stay as they are, may cost; both are named in the figures.
+    """
+    graph = artefact.graph
+    weights = replacements(graph, audited)
+    kept = [c for c in graph.constants.values() if c.reduced and c.slots and c.name not in weights]
+    run = artefact.lift(weights)
+    errors = _errors(graph, run, cases, oracle)
+    noise = _jitter(artefact, weights, kept, run, cases[0]) if kept else 0.0
+    limit = max(LIMIT, _EAGER * eager) + _JITTER * noise
+    worst = max(errors, key=lambda name: errors[name])
+    figures = {
+        "relative_rms": errors[worst],
+        "outputs": errors,
+        "limit": limit,
+        "eager_fp32": eager,
+        "widened_by": {c.name: noise for c in kept},
+        "replaced": len(weights),
+    }
+    if errors[worst] <= limit:
+        return weights, Link("lift", "proved", figures)
+    culprits = list(_blame(artefact, source, audited, cases, oracle, limit))
+    return weights, Link("lift", "failed", figures, tuple(culprits))
+
+
+def replacements(graph: Graph, audited: Mapping[str, Audited]) -> Values:
+    """Torch values for the weights that are stored reduced, and for other reduced constants that passed the audit.
+
+    Constants in full precision stay the artefact's own, so that a fault in them is seen.
+    """
+    return {
+        name: a.expected
+        for name, a in audited.items()
+        if graph.constants[name].reduced and (a.sound or graph.constants[name].slot("weight"))
+    }
+
+
+def feed(graph: Graph, case: Case) -> Values:
+    """A case under the artefact's tensors, in its layout."""
+    return {port.tensor: port.feed(case[port.name]) for port in graph.inputs}
+
+
+def _errors(graph: Graph, run: Run, cases: Sequence[Case], oracle: Sequence[Case]) -> dict[str, float]:
+    """Relative rms by output over all cases; infinite where shapes differ, as they do when a batch is lost."""
+    results = [run(feed(graph, case)) for case in cases]
+    errors = {}
+    for port in graph.outputs:
+        got = [port.fetch(r[port.tensor]) for r in results]
+        want = [row[port.name] for row in oracle]
+        same = all(g.shape == w.shape for g, w in zip(got, want, strict=True))
+        errors[port.name] = relative_rms(_flat(got), _flat(want)) if same else float("inf")
+    return errors
+
+
+def _flat(arrays: Sequence[Array]) -> Array:
+    return np.concatenate([np.asarray(a, np.float64).ravel() for a in arrays])
+
+
+def _jitter(artefact: Artefact, weights: Values, kept: Sequence[Constant], run: Run, case: Case) -> float:
+    """How far the outputs move when every kept constant moves by up to half a step: what its rounding may cost."""
+    rng = np.random.default_rng(0)
+    moved = {}
+    for constant in kept:
+        real = constant.real
+        step = constant.grid.step(real.ndim) if constant.grid else np.abs(real) * 2.0**-10
+        moved[constant.name] = real + rng.uniform(-0.5, 0.5, real.shape) * step
+    values = feed(artefact.graph, case)
+    before, after = run(values), artefact.lift({**weights, **moved})(values)
+    return max(relative_rms(after[p.tensor], before[p.tensor]) for p in artefact.graph.outputs)
+
+
+def _blame(
+    artefact: Artefact,
+    source: Source,
+    audited: Mapping[str, Audited],
+    cases: Sequence[Case],
+    oracle: Sequence[Case],
+    limit: float,
+) -> Iterator[Culprit]:
+    """The constants, when torch values in all of them make the lift clean; else the part of the structure."""
+    suspects = {name: a for name, a in audited.items() if not a.sound or bool(np.any(a.gain != 1))}
+    pure = {name: a.match.values for name, a in audited.items()}
+    gained = {name: a.expected for name, a in audited.items()}
+    if suspects and max(_errors(artefact.graph, artefact.lift(pure), cases, oracle).values()) <= limit:
+        for a in suspects.values():
+            yield _stored_otherwise(a)
+        return
+    _, last, region = max(_region(artefact, source, audited, values, cases[0], limit) for values in (gained, pure))
+    named = {a.match.name for a in audited.values()}
+    absent = [
+        w.bias.name for w in source.weights if w.name == last and w.bias.values.any() and w.bias.name not in named
+    ]
+    if absent:
+        yield Culprit("tensor", absent[0], "no constant of the file holds it")
+    yield Culprit("structure", region, "computes something else than the module, with the module's own weights")
+
+
+def _stored_otherwise(audited: Audited) -> Culprit:
+    gains, axis = audited.gain, audited.match.axis
+    off = np.abs(gains - 1).reshape(-1)
+    if not audited.sound and not off.any():
+        return Culprit("tensor", audited.match.name, "differs from the torch tensor; with torch's, the lift is clean")
+    channels = tuple(int(i) for i in np.argsort(-off, kind="stable") if off[i] > 0) if axis is not None else ()
+    worst = float(gains.reshape(-1)[int(off.argmax())])
+    return Culprit(
+        "tensor", audited.match.name, f"stored {worst:.6g} times the torch values, and nothing makes up for it",
+        channels[:32] if off.size > 1 else (),
+    )  # fmt: skip
+
+
+def _region(
+    artefact: Artefact, source: Source, audited: Mapping[str, Audited], values: Values, case: Case, limit: float
+) -> tuple[int, str, str]:
+    """How far the artefact follows the module: the position of the first anchor that is off, the last layer that reads
+    what it should, and the place in words."""
+    graph = artefact.graph
+    layers = sorted(
+        (slot.operator, a.match.name, a.match.weight.anchor, _unpadded(graph, slot.data), slot.layout)
+        for name, a in audited.items()
+        if a.match.weight and (slot := graph.constants[name].slot("weight"))
+    )
+    produced = {t for op in graph.operators for t in op.outputs} | {p.tensor for p in graph.inputs}
+    layers = [layer for layer in layers if layer[3] in produced]
+    theirs = source.run([case[port.name] for port in graph.inputs], [layer[2] for layer in layers])
+    ours = artefact.lift(values, [layer[3] for layer in layers])(feed(graph, case))
+    folds = any(bool(np.any(a.gain != 1)) for a in audited.values())
+    last = ""
+    for position, (_, name, anchor, tensor, layout) in enumerate(layers):
+        if anchor not in theirs:
+            continue
+        want = theirs[anchor]
+        if "H" in layout and graph.channels_last:
+            want = np.moveaxis(want, 1, -1)
+        if _differs(ours[tensor], want, folds) > _ANCHOR * limit:
+            return position, last, f"between {last} and what {name} reads" if last else f"before {name}"
+        last = name
+    return len(layers), last, f"from {last or 'the input'} to the outputs"
+
+
+def _unpadded(graph: Graph, tensor: str) -> str:
+    """A convolution's data before the padding that the converter made an operator of its own."""
+    before = next((op for op in graph.operators if tensor in op.outputs), None)
+    return before.inputs[0] if before is not None and before.kind in ("PAD", "PADV2", "Pad") else tensor
+
+
+def _differs(got: Array, want: Array, folds: bool) -> float:
+    """Relative rms; where the converter `folds` factors into weights, up to one; 0 where sizes cannot be compared."""
+    if got.size != want.size:
+        return 0.0
+    got, want = got.astype(np.float64).reshape(-1), want.reshape(-1)
+    power = float(got @ got)
+    factor = float(got @ want) / power if power and folds else 1.0
+    return relative_rms(got * factor, want)
+
+
+def whole_error(artefact: Artefact, cases: Sequence[Case], oracle: Sequence[Case]) -> float:
+    """Relative rms error of the artefact itself, as apps run it: what is left for the precision to answer for."""
+    return max(_errors(artefact.graph, artefact.whole(artefact.kernels[0]), cases, oracle).values())

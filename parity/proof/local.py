@@ -1,0 +1,129 @@
+"""Every operator of the artefact by itself, on the artefact's own inputs: a float kernel's answer, put on the grid, may
+be one step away from the integer kernel's. Run on every kernel set of the runtime: an operator that is wrong on one
+and right on another is the runtime's fault, one that is wrong on all is the file's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from parity.proof.graph import Array, Artefact, Graph, Operator, Run, Values
+from parity.proof.lift import Case, feed
+from parity.proof.result import Culprit, Link
+
+STEPS = 1.0  # integer kernels round their products once more; +-1 step is legal and differs between kernel sets
+FLOAT = 1e-4  # of the largest output: float kernels approximate transcendental functions and sum in another order
+HALF = 4e-3  # the same where activations are fp16: a few units in the last place
+_TIES = ("ARG_MAX", "ARG_MIN", "TOPK_V2", "ArgMax", "ArgMin", "TopK")  # equal integers may be told apart as floats
+
+
+@dataclass
+class _Score:
+    """The worst deviation of each operator on one kernel set, in units of what is allowed."""
+
+    worst: dict[int, float] = field(default_factory=dict)
+    refused: str = ""
+
+    def add(self, operator: int, value: float) -> None:
+        self.worst[operator] = max(self.worst.get(operator, 0.0), value)
+
+
+def local(artefact: Artefact, cases: Sequence[Case]) -> Link:
+    """Judge each operator on each kernel set. A kernel set that cannot run the operators is named in the figures."""
+    graph = artefact.graph
+    traces = [artefact.trace(feed(graph, case)) for case in cases]
+    lifted = artefact.alone_lifted()
+    reals = [{n: _as_float(graph, n, v) for n, v in t.items()} for t in traces]
+    wanted = [lifted(real) for real in reals]
+    hybrid = _hybrid_reach(graph)
+    scores: dict[str, _Score] = {}
+    for kernels in artefact.kernels:
+        score = scores[kernels] = _Score()
+        try:
+            run: Run = artefact.alone(kernels)
+            for trace, real, want in zip(traces, reals, wanted, strict=True):
+                got = run(trace)
+                for op in graph.operators:
+                    for name in op.outputs:
+                        if name in got:
+                            expected = want.get(name, real.get(op.inputs[0]))
+                            score.add(op.index, _deviation(graph, op, name, got[name], expected, real, hybrid))
+        except (RuntimeError, ValueError) as error:
+            score.refused = str(error).strip().splitlines()[0][:160]
+    culprits = list(_culprits(graph, scores))
+    ran = {kernels: score for kernels, score in scores.items() if not score.refused}
+    if not ran:
+        reasons = "; ".join(f"{k}: {s.refused}" for k, s in scores.items())
+        return Link("local", "not possible", reason=f"no kernel set runs the operators alone ({reasons})")
+    judged = {i for score in ran.values() for i in score.worst}
+    fine = {i for i in judged if all(score.worst.get(i, 0.0) <= 1 for score in ran.values())}
+    figures = {
+        "operators": len(judged),
+        "within": len(fine),
+        "unit": "one" if graph.grids else "rounding",
+        "worst": {k: round(max(s.worst.values(), default=0.0), 4) for k, s in ran.items()},
+        "refused": {k: s.refused for k, s in scores.items() if s.refused},
+        "cases": len(cases),
+    }
+    return Link.judged("local", figures, culprits)
+
+
+def _as_float(graph: Graph, name: str, stored: Array) -> Array:
+    grid = graph.grids.get(name)
+    if grid is not None:
+        return grid.real(stored).astype(np.float32)
+    return stored.astype(np.float32) if stored.dtype == np.float16 else stored
+
+
+def _deviation(
+    graph: Graph, op: Operator, name: str, got: Array, want: Array | None, real: Values, hybrid: Mapping[int, float]
+) -> float:
+    """How far an operator's output is from the float kernel's, in units of what is allowed: more than 1 is a fault."""
+    if want is None or got.shape != want.shape:
+        return float("inf")
+    grid = graph.grids.get(name)
+    if grid is not None:
+        return float(np.abs(got.astype(np.float64) - grid.nearest(want.astype(np.float64))).max(initial=0)) / STEPS
+    if got.dtype.kind != "f":
+        return 0.0 if op.kind in _TIES or np.array_equal(got, want) else float("inf")
+    error = float(np.abs(got.astype(np.float64) - want).max(initial=0))
+    allowed = (HALF if got.dtype == np.float16 else FLOAT) * (float(np.abs(want).max(initial=0)) or 1.0)
+    if op.index in hybrid:
+        allowed += hybrid[op.index] * float(np.abs(real[op.inputs[0]]).max(initial=0)) / 127 / 2
+    return error / allowed if np.isfinite(error) else float("inf")
+
+
+def _hybrid_reach(graph: Graph) -> dict[int, float]:
+    """Operators with integer weights and float data: the kernel puts the data on a grid of its own at run time, and
+    half a step of that, times the largest sum of a channel's |weights|, bounds the error."""
+    reach: dict[int, float] = {}
+    for constant in graph.constants.values():
+        for slot in constant.slots:
+            if slot.role == "weight" and constant.grid is not None and slot.data not in graph.grids:
+                axis = slot.layout.index("O") if slot.layout.count("O") == 1 else 0
+                real = np.abs(constant.real)
+                sums = np.moveaxis(real, axis, 0).reshape(real.shape[axis], -1).sum(axis=1)
+                reach[slot.operator] = max(reach.get(slot.operator, 0.0), float(sums.max(initial=0)))
+    return reach
+
+
+def _culprits(graph: Graph, scores: Mapping[str, _Score]) -> Sequence[Culprit]:
+    found = []
+    ran = {k: s for k, s in scores.items() if not s.refused}
+    for op in graph.operators:
+        wrong = {k: s.worst[op.index] for k, s in ran.items() if s.worst.get(op.index, 0.0) > 1}
+        if not wrong:
+            continue
+        right = [k for k in ran if k not in wrong]
+        unit = "steps" if op.outputs[0] in graph.grids else "times what rounding allows"
+        off = f"off by {max(wrong.values()):.3g} {unit}"
+        where = f"operator {op.index}, {op.outputs[0]}"
+        if right:
+            what = f"{off} on {', '.join(wrong)}, right on {', '.join(right)} ({where}): the runtime's fault"
+            found.append(Culprit("runtime", f"{', '.join(wrong)} {op.kind}", what))
+        else:
+            found.append(Culprit("operator", f"{op.kind} {op.index}", f"{off} on every kernel set ({where})"))
+    return sorted(found, key=lambda c: c.kind != "operator")

@@ -1,0 +1,175 @@
+"""Which torch tensor belongs in which constant of an artefact: by content, in the layout that the operator prescribes.
+
+Never by searching permutations: that would match a transposed kernel and hide the fault. Pure apart from `source`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.proof.graph import Array, Constant, Graph
+from parity.proof.result import Culprit, Link
+from parity.proof.source import Source, Term, Weight
+
+CLOSE = 0.05  # an element-wise constant is taken for the torch value that it differs from by less, of its maximum
+ALIKE = 0.5  # below this cosine a weight is matched for its shape alone, and the audit will say so
+_ORDER = 1e-4  # what graph order counts against content: enough to tell equal weights apart, no more
+_FORMS: Mapping[str, Callable[[Array], Array]] = {"": lambda v: v, "1/": lambda v: 1 / v, "-": lambda v: -v}
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a constant should hold: torch `values` in the constant's own shape, and the torch name."""
+
+    constant: Constant
+    name: str
+    values: Array
+    magnitude: Array
+    weight: Weight | None = None
+    cosine: float = 1.0
+
+    @property
+    def axis(self) -> int | None:
+        """The axis of output channels, by which culprits are named."""
+        if self.constant.grid is not None and self.constant.grid.per_channel:
+            return self.constant.grid.axis
+        slot = self.constant.slot("weight", "bias")
+        return slot.layout.index("O") if slot and "O" in slot.layout and self.values.ndim == len(slot.layout) else None
+
+
+def match(graph: Graph, source: Source) -> tuple[dict[str, Match], Link]:
+    """A match for every constant that has one, and the link. What is stored in full precision and has no match does
+    no harm: the lift keeps it as it is. A weight without a match fails the link."""
+    matches = _weights(graph, source.weights)
+    matches |= _biases(graph, matches)
+    matches |= _operands(graph, source.terms, matches)
+    used = {m.weight.name for m in matches.values() if m.weight}
+    floats = [c for c in graph.constants.values() if c.stored.dtype.kind == "f" or c.grid is not None]
+    unmatched = [c for c in floats if c.name not in matches and c.slots]
+    culprits = [
+        Culprit("tensor", c.name, f"a weight of shape {list(c.stored.shape)} that no torch weight fits")
+        for c in unmatched if c.slot("weight")
+    ]  # fmt: skip
+    figures = {
+        "constants": len(floats),
+        "matched": len(matches),
+        "unmatched": [c.name for c in unmatched],
+        "unused": [w.name for w in source.weights if w.name not in used],
+    }
+    return matches, Link.judged("match", figures, culprits)
+
+
+def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
+    """Greedy by 1 - cosine, the most alike first; each torch layer is used once."""
+    constants = [(c, slot) for c in graph.constants.values() if (slot := c.slot("weight"))]
+    constants.sort(key=lambda pair: pair[1].operator)
+    pairs = []
+    for i, (constant, slot) in enumerate(constants):
+        real = constant.real
+        for j, weight in enumerate(weights):
+            arranged = arrange(weight, weight.values, slot.layout, real.shape)
+            if arranged is not None:
+                cost = 1 - _cosine(real, arranged)
+                place = abs(i / len(constants) - j / len(weights))
+                pairs.append((cost + _ORDER * place, i, j, 1 - cost))
+    found: dict[str, Match] = {}
+    taken: tuple[set[int], set[int]] = (set(), set())
+    for _, i, j, cosine in sorted(pairs):
+        if i in taken[0] or j in taken[1]:
+            continue
+        taken[0].add(i)
+        taken[1].add(j)
+        constant, weight = constants[i][0], weights[j]
+        values = arrange(weight, weight.values, constants[i][1].layout, constant.stored.shape)
+        assert values is not None
+        found[constant.name] = Match(constant, weight.name, values, np.abs(values), weight, cosine)
+    return found
+
+
+def arrange(weight: Weight, values: Array, layout: str, shape: tuple[int, ...]) -> Array | None:
+    """`values` of a torch weight in an operator's layout and shape, None where they cannot be the same tensor."""
+    if layout == "VD" or weight.kind == "table":
+        arranged = values if layout == "VD" and weight.kind == "table" else None
+    elif weight.kind == "transposed":  # torch [in, out, ...]
+        arranged = {"OHWI": np.moveaxis(np.swapaxes(values, 0, 1), 1, -1), "IOHW": values}.get(layout)
+    elif layout == "1HWO":
+        arranged = np.moveaxis(values[:, 0], 0, -1) if values.ndim > 2 and values.shape[1] == 1 else None
+    elif layout in ("OHWI", "OI"):
+        arranged = np.moveaxis(values, 1, -1)
+    elif layout == "OIHW":
+        arranged = values
+    elif layout == "IO":
+        arranged = values.T if values.ndim == 2 else None
+    elif layout == "DHWIO":
+        arranged = np.moveaxis(values, (0, 1), (-1, -2)) if values.ndim == 5 else None
+    else:
+        arranged = None
+    if arranged is None or [n for n in arranged.shape if n > 1] != [n for n in shape if n > 1]:
+        return None
+    return arranged.reshape(shape)
+
+
+def _biases(graph: Graph, weights: Mapping[str, Match]) -> dict[str, Match]:
+    """A bias belongs to the layer of its weight; of a shared one, to the first."""
+    found = {}
+    for constant in graph.constants.values():
+        slot = constant.slot("bias")
+        layer = weights[slot.weight].weight if slot and slot.weight in weights else None
+        if layer is not None and layer.bias.values.size == constant.stored.size:
+            bias = layer.bias
+            shape = constant.stored.shape
+            found[constant.name] = Match(
+                constant, bias.name, bias.values.reshape(shape), bias.magnitude.reshape(shape), layer
+            )
+    return found
+
+
+def _operands(graph: Graph, terms: Sequence[Term], taken: Mapping[str, Match]) -> dict[str, Match]:
+    """Constants of element-wise operators: a torch term, its reciprocal or its negative, whichever is nearest."""
+    found = {}
+    forms = [(form, term) for term in terms for form in _FORMS]
+    for constant in graph.constants.values():
+        if constant.name in taken or not constant.slots or constant.slot("weight") or constant.real.dtype.kind != "f":
+            continue
+        if constant.grid is None and constant.stored.dtype.kind != "f":
+            continue
+        real = constant.real
+        reach = float(np.abs(real).max(initial=0)) or 1.0
+        best: Match | None = None
+        nearest = CLOSE
+        for form, term in forms:
+            values = _placed(term.values, real.shape, graph.channels_last)
+            if values is None or (form == "1/" and not values.all()):
+                continue
+            values = _FORMS[form](values)
+            distance = float(np.abs(values - real).max(initial=0)) / reach
+            if distance < nearest:
+                nearest = distance
+                magnitude = _placed(term.magnitude, real.shape, graph.channels_last)
+                assert magnitude is not None
+                magnitude = np.abs(values) if form == "1/" else np.maximum(magnitude, np.abs(values))
+                best = Match(constant, form + term.name, values, magnitude)
+        if best is not None:
+            found[constant.name] = best
+    return found
+
+
+def _placed(values: Array, shape: tuple[int, ...], channels_last: bool) -> Array | None:
+    """A torch constant in an artefact's shape: feature maps turned channels-last where the format has them so."""
+    if values.size != int(np.prod(shape)):
+        return None
+    if (
+        channels_last
+        and len(shape) == values.ndim
+        and (values.ndim == 4 or (values.ndim == 3 and values.shape != shape))
+    ):
+        values = np.moveaxis(values, 1, -1)
+    return values.reshape(shape) if [n for n in values.shape if n > 1] == [n for n in shape if n > 1] else None
+
+
+def _cosine(a: Array, b: Array) -> float:
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(np.vdot(a, b)) / length if length else 0.0

@@ -1,0 +1,131 @@
+"""Do the grids fit the data? Clipping on golden data at int8, distance to overflow at fp16, levels that are left.
+
+The values are those of the lifted graph, so that an activation that is meant to be clipped (ReLU6, sigmoid) is not
+counted, and clipping upstream does not hide clipping downstream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from parity.proof.graph import Array, Artefact, Grid, Port, Values
+from parity.proof.lift import Case, feed
+from parity.proof.result import Culprit, Link
+
+CLIPPED = 0.03  # share of a tensor's elements, as surely more (two standard errors over cases)
+CLIP_COST = 0.2  # rms of what clipping takes away over rms of the tensor, as surely more; correct files: 0.14 at most
+BEYOND = 1.01  # steps outside the grid that count: sigmoid's and softmax's fixed grids end one step below 1
+FP16_MAX = 65504.0
+COARSE = 0.25  # rounding noise of an output channel over what the channel varies by: above, it says little
+
+
+@dataclass
+class _Seen:
+    """What one tensor did: its reach, and case by case the share that clipping hit and the energy that it took."""
+
+    low: float = 0.0
+    high: float = 0.0
+    shares: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    energies: list[float] = field(default_factory=list)
+
+    def add(self, values: Array, grid: Grid | None) -> None:
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        if grid is None:
+            return
+        steps = grid.steps(values.astype(np.float64))
+        lost = steps - np.clip(steps, grid.low - BEYOND, grid.high + BEYOND)
+        self.shares.append(float((lost != 0).mean()))
+        self.losses.append(float(np.square(lost * grid.scale[0]).mean()))
+        self.energies.append(float(np.square(values, dtype=np.float64).mean()))
+
+    @property
+    def share(self) -> float:
+        return float(np.mean(self.shares)) if self.shares else 0.0
+
+    @property
+    def clipped(self) -> bool:
+        """Whether clipping is surely beyond a limit; few elements on few cases prove nothing."""
+        energy = float(np.mean(self.energies)) if self.energies else 0.0
+        return surely(self.shares) > CLIPPED or surely(self.losses) > CLIP_COST**2 * energy > 0
+
+    def used(self, grid: Grid) -> float:
+        """Share of the grid's reach that the values use."""
+        return (self.high - self.low) / float(grid.scale[0] * (grid.high - grid.low))
+
+
+def surely(samples: Sequence[float]) -> float:
+    """The mean less two standard errors."""
+    if not samples:
+        return 0.0
+    return float(np.mean(samples) - 2 * np.std(samples) / np.sqrt(len(samples)))
+
+
+def range_(artefact: Artefact, weights: Values, cases: Sequence[Case], precision: str) -> Link:
+    """Judge the ranges on `cases`, with the lift's `weights` in place."""
+    graph = artefact.graph
+    watch = list(graph.grids)
+    if precision == "fp16":
+        watch = [t for op in graph.operators for t in op.outputs]
+    run = artefact.lift(weights, watch)
+    seen = {name: _Seen() for name in watch}
+    outputs: list[Values] = []
+    culprits: list[Culprit] = []
+    broken: set[str] = set()
+    for case in cases:
+        values = run(feed(graph, case))
+        outputs.append({port.name: port.fetch(values[port.tensor]) for port in graph.outputs})
+        for name in watch:
+            value = values[name]
+            if value.dtype.kind != "f" or not value.size:
+                continue
+            if not np.isfinite(value).all():
+                if not broken:
+                    culprits.append(Culprit("tensor", name, "not finite in the lifted graph"))
+                broken.add(name)
+                continue
+            seen[name].add(value, graph.grids.get(name))
+    figures: dict[str, object] = {"cases": len(cases)}
+    if precision == "int8":
+        shares = {name: s.share for name, s in seen.items()}
+        worst = max(shares, key=lambda name: shares[name], default="")
+        figures["clip_share"] = float(np.mean(list(shares.values()) or [0.0]))
+        figures["clip_share_worst"] = shares.get(worst, 0.0)
+        figures["clip_worst_tensor"] = worst
+        figures["range_used_median"] = float(np.median([s.used(graph.grids[n]) for n, s in seen.items()] or [1.0]))
+        clipped = [name for name, s in seen.items() if s.clipped]
+        for name in sorted(clipped, key=lambda n: -shares[n]):
+            s, grid = seen[name], graph.grids[name]
+            low, high = (float((q - grid.zero[0]) * grid.scale[0]) for q in (grid.low, grid.high))
+            what = f"values reach {s.low:.4g} to {s.high:.4g}, the grid {low:.4g} to {high:.4g}"
+            culprits.append(Culprit("tensor", name, f"{100 * shares[name]:.3g} % clipped: {what}"))
+        for port in graph.outputs:
+            if port.tensor in graph.grids:
+                culprits += _levels(port, graph.grids[port.tensor], [o[port.name] for o in outputs])
+    elif precision == "fp16":
+        reach = {name: max(-s.low, s.high) for name, s in seen.items()}
+        widest = max(reach, key=lambda name: reach[name], default="")
+        figures["largest"] = reach.get(widest, 0.0)
+        figures["largest_tensor"] = widest
+        figures["headroom"] = FP16_MAX / reach[widest] if reach.get(widest) else None
+        culprits += [Culprit("tensor", name, f"reaches {value:.4g}; fp16 ends at {FP16_MAX:.0f}")
+                     for name, value in reach.items() if value > FP16_MAX]  # fmt: skip
+    return Link.judged("range", figures, culprits)
+
+
+def _levels(port: Port, grid: Grid, outputs: Sequence[Array]) -> list[Culprit]:
+    """Channels of an output whose whole variation is lost in one grid shared with larger ones."""
+    channels = [o.reshape(o.shape[0], o.shape[1], -1) if o.ndim > 1 else o.reshape(1, 1, -1) for o in outputs]
+    if len({c.shape[1:] for c in channels}) != 1:
+        return []
+    values = np.concatenate(channels)
+    spread = values.std(axis=(0, 2))
+    coarse = np.flatnonzero((spread > 0) & (float(grid.scale[0]) / np.sqrt(12) > COARSE * spread))
+    return [
+        Culprit("tensor", port.name, f"{len(np.unique(grid.nearest(values[:, c])))} levels left: the channel varies by "
+                f"{spread[c]:.3g}, a step is {float(grid.scale[0]):.3g}", (int(c),))
+        for c in coarse
+    ]  # fmt: skip

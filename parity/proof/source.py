@@ -1,0 +1,252 @@
+"""The torch side of a proof: what every constant of an artefact should hold, computed in float64 from the module.
+
+The module is exported by `torch.export` in float64. Weights come with BatchNorm folded in, as every converter folds
+it; `magnitude` is what they were summed from, so that float32 rounding in a converter's own folding can be told from
+a change. Everything that depends on parameters alone is evaluated and offered as a term. Imports torch: child only.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import fx
+
+from parity import modelling
+from parity.proof.graph import Array, NotPossible, Values, relative_rms
+
+_CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
+_TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+_ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "add_", "sub_", "mul_", "div_", "pow"}
+_NORMS = {"layer_norm", "group_norm", "instance_norm", "rms_norm"}
+
+
+@dataclass(frozen=True)
+class Term:
+    """A value that an artefact may hold: a bias, a scale, an embedding, or an expression of parameters alone."""
+
+    name: str
+    values: Array
+    magnitude: Array
+
+
+@dataclass(frozen=True)
+class Weight:
+    """The weight of one layer in torch's own layout ([out, in, ...], transposed convolution [in, out, ...])."""
+
+    name: str
+    kind: Literal["conv", "transposed", "linear", "table"]
+    values: Array
+    magnitude: Array
+    bias: Term
+    anchor: str  # the node whose value this layer reads
+    spatial_padding: bool
+
+
+class Source:
+    """One exported module. Raises NotPossible when torch.export cannot follow it."""
+
+    def __init__(self, module: torch.nn.Module, example: Sequence[torch.Tensor]):
+        double = copy.deepcopy(module).double()
+        inputs = tuple(v.double() if v.is_floating_point() else v for v in example)
+        before = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            exported = torch.export.export(double, inputs).module()
+        except Exception as error:
+            raise NotPossible(f"torch.export cannot follow the module: {str(error).splitlines()[0][:160]}") from error
+        finally:
+            torch.backends.mha.set_fastpath_enabled(before)
+        assert isinstance(exported, fx.GraphModule)
+        self.module = exported
+        self.known = self._evaluate_constants()
+        self.weights: list[Weight] = []
+        self.terms: list[Term] = []
+        self._collect()
+
+    def _evaluate_constants(self) -> dict[Any, Any]:
+        """The value of every node that depends on parameters and literals alone."""
+        known: dict[Any, Any] = {}
+        for node in self.module.graph.nodes:
+            if node.op == "get_attr":
+                known[node] = _attribute(self.module, str(node.target))
+            elif node.op == "call_function" and all(i in known for i in node.all_input_nodes):
+                arguments, keywords = fx.map_arg((node.args, node.kwargs), lambda n: known[n])
+                known[node] = node.target(*arguments, **keywords)
+        return known
+
+    def _collect(self) -> None:
+        folded: set[fx.Node] = set()
+        for node in self.module.graph.nodes:
+            kind = _kind(node)
+            if kind in _CONVOLUTIONS | _TRANSPOSED | {"linear"} and node.args[1] in self.known:
+                folded |= self._layer(node, kind)
+            elif kind == "embedding" and node.args[0] in self.known:
+                self._table(node)
+            elif kind == "batch_norm" and node not in folded:
+                scale, shift, reach = self._batch_norm(node)
+                name = _parent(self._name(node.args[1] or node.args[3]))
+                self._term(f"{name}.scale", scale, scale.abs())
+                self._term(f"{name}.shift", shift, reach)
+            elif node.op == "call_function" and node not in self.known:
+                self._operands(node, kind)
+
+    def _layer(self, node: fx.Node, kind: str) -> set[fx.Node]:
+        """Add a layer's weight and bias, with the BatchNorm that follows it folded in; returns the folded nodes."""
+        data, weight_node = _arguments(node)[:2]
+        weight, name = self.known[weight_node], self._name(weight_node)
+        bias_node = _argument(node, 2, "bias", None)
+        transposed = kind in _TRANSPOSED
+        groups = int(_argument(node, 6, "groups", 1)) if transposed else 1
+        channels = weight.shape[1] * groups if transposed else weight.shape[0]
+        bias = self.known[bias_node] if bias_node is not None else torch.zeros(channels, dtype=weight.dtype)
+        reach, folded = bias.abs(), set()
+        after = next(iter(node.users)) if len(node.users) == 1 else None
+        if after is not None and _kind(after) == "batch_norm" and not after.args[5] and groups == 1:
+            scale, shift, shift_reach = self._batch_norm(after)
+            across = [1, -1] if transposed else [-1]
+            weight = weight * scale.view(across + [1] * (weight.dim() - len(across)))
+            reach = (bias * scale).abs() + shift_reach
+            bias = bias * scale + shift
+            folded = {after}
+        bias_name = self._name(bias_node) if bias_node is not None else f"{_parent(name)}.bias"
+        term = Term(bias_name, _array(bias), _array(reach))
+        padding = any(_flat(_argument(node, 4, "padding", 0))) if kind in _CONVOLUTIONS else False
+        role: Any = "transposed" if transposed else "linear" if kind == "linear" else "conv"
+        values = _array(weight)
+        self.weights.append(Weight(name, role, values, np.abs(values), term, str(data), padding))
+        self.terms.append(term)
+        for user in node.users if not folded else ():
+            for other in user.all_input_nodes if _kind(user) in ("add", "add_") else ():
+                if other in self.known:  # converters add a constant that follows into the bias
+                    self._term(f"{bias_name} + {self._name(other)}", bias + self.known[other],
+                               bias.abs() + self.known[other].abs())  # fmt: skip
+        return folded
+
+    def _table(self, node: fx.Node) -> None:
+        table, indices = _arguments(node)[:2]
+        values, name = _array(self.known[table]), self._name(table)
+        none = Term(f"{name} (no bias)", np.zeros(0), np.zeros(0))
+        self.weights.append(Weight(name, "table", values, np.abs(values), none, str(indices), False))
+
+    def _batch_norm(self, node: fx.Node) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """BatchNorm as scale, shift, and the magnitude that the shift is summed from."""
+        _, *given, _, _, epsilon, _ = _arguments(node)
+        gamma, beta, mean, variance = (self.known[a] if a is not None else None for a in given)
+        assert mean is not None and variance is not None  # in eval mode
+        scale = (gamma if gamma is not None else 1.0) / torch.sqrt(variance + epsilon)
+        offset = beta if beta is not None else torch.zeros_like(mean)
+        return scale, offset - mean * scale, offset.abs() + (mean * scale).abs()
+
+    def _operands(self, node: fx.Node, kind: str) -> None:
+        """What an operator on activations takes from parameters or literals."""
+        for other in node.all_input_nodes:
+            if other in self.known and isinstance(self.known[other], torch.Tensor):
+                value = self.known[other]
+                self._term(self._name(other), value, value.abs())
+        if kind in _ARITHMETIC:
+            for value in node.args:
+                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                    self._term(f"{value:g} of {node.name}", torch.tensor(float(value)), torch.tensor(abs(value)))
+        if kind == "scaled_dot_product_attention":
+            depth = node.args[0].meta["val"].shape[-1]  # type: ignore[union-attr]
+            given = node.kwargs.get("scale")
+            scale = float(given) if isinstance(given, (int, float)) else 1 / math.sqrt(depth)
+            for label, value in (("scale", scale), ("root of scale", math.sqrt(scale))):
+                self._term(f"{label} of {node.name}", torch.tensor(value), torch.tensor(value))
+        if kind in _NORMS | {"batch_norm"}:
+            eps = next((a for a in reversed(node.args) if isinstance(a, float)), 1e-5)
+            self._term(f"epsilon of {node.name}", torch.tensor(eps), torch.tensor(eps))
+
+    def _term(self, name: str, values: torch.Tensor, magnitude: torch.Tensor) -> None:
+        if values.is_floating_point() and values.numel():
+            self.terms.append(Term(name, _array(values), _array(magnitude)))
+
+    def _name(self, node: Any) -> str:
+        return str(node.target) if node.op == "get_attr" else str(node.name)
+
+    def run(self, case: Sequence[Array], watch: Sequence[str] = ()) -> Values:
+        """float64 values of the nodes in `watch`; a layer's anchor is the value that it reads."""
+        recorder = _Recorder(self.module, set(watch))
+        inputs = (torch.from_numpy(np.array(v)) for v in case)
+        with torch.no_grad():
+            recorder.run(*(v.double() if v.is_floating_point() else v for v in inputs))
+        return recorder.seen
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, watch: set[str]):
+        super().__init__(module)
+        self.watch, self.seen = watch, Values()
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.watch and isinstance(value, torch.Tensor):
+            self.seen[n.name] = value.numpy()
+        return value
+
+
+_sources: dict[str, Source] = {}
+
+
+def source(spec: Mapping[str, Any], case: Mapping[str, Array]) -> Source:
+    """The exported module of a model, kept for the life of the child: exporting takes longer than a whole proof."""
+    shapes = [(name, value.shape, value.dtype.str) for name, value in case.items()]
+    key = repr((sorted(spec.items()), shapes))
+    if key not in _sources:
+        _sources[key] = Source(modelling.load(spec), [torch.from_numpy(np.array(v)) for v in case.values()])
+    return _sources[key]
+
+
+def _attribute(module: torch.nn.Module, path: str) -> Any:
+    value: Any = module
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def _kind(node: fx.Node) -> str:
+    """The aten operator's bare name, `conv2d`."""
+    if node.op != "call_function":
+        return ""
+    return str(node.target).removeprefix("aten.").partition(".")[0]
+
+
+def _arguments(node: fx.Node) -> list[Any]:
+    return list(node.args)
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+def _flat(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _array(value: torch.Tensor) -> Array:
+    return np.asarray(value.detach().double().numpy())
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def eager_error(
+    spec: Mapping[str, Any],
+    cases: Sequence[Mapping[str, Array]],
+    wants: Sequence[Mapping[str, Array]],
+    outputs: list[str],
+) -> float:
+    """Relative rms error of the module in float32, worst output: what float32 itself costs."""
+    module = modelling.load(spec)
+    worst = 0.0
+    for case, want in zip(cases, wants, strict=True):
+        got = modelling.forward(module, {n: torch.from_numpy(np.array(v)) for n, v in case.items()}, outputs)
+        worst = max(worst, *(relative_rms(got[n].numpy(), want[n]) for n in outputs if got[n].is_floating_point()))
+    return worst
