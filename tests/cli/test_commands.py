@@ -1,0 +1,219 @@
+"""The commands as a person uses them: what they print, their exit codes, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+COMMANDS = ("init", "doctor", "export", "video", "gate", "report", "cache")
+
+
+def one_line(text: str, *parts: str) -> None:
+    """The error is one line, says all the parts, and is no traceback."""
+    errors = [line for line in text.splitlines() if line.startswith("parity")]
+    assert len(errors) == 1, text
+    assert "Traceback" not in text
+    for part in parts:
+        assert part in errors[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_teaches(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert f"parity {command}" in out
+    assert len(out.splitlines()) > 4
+
+
+def test_the_command_line_imports_no_converter():
+    done = subprocess.run(
+        [sys.executable, "-c",
+         "import sys; from parity import cli; cli.parser(); "
+         "heavy = {'torch', 'onnx', 'onnxruntime', 'tensorflow', 'coremltools', 'cv2'}; print(sorted(heavy & set(sys.modules)))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (["nonsense"], 2, ["invalid choice", "--help"]),
+        (["export"], 2, ["required", "--help"]),
+        (["export", "tinny"], 2, ["unknown model 'tinny'", "did you mean 'tiny'"]),
+        (["export", "tiny", "--format", "onyx"], 2, ["unknown format 'onyx'", "did you mean 'onnx'"]),
+        (["export", "tiny", "--precision", "fp23"], 2, ["unknown precision"]),
+        (["export", "tiny", "--checkpoint", "gone.pt"], 1, ["gone.pt", "no such file"]),
+        (["export", "tiny", "--calibration-dir", "gone"], 1, ["gone", "no such folder"]),
+        (["export", "tiny", "--input-size", "0"], 2, ["--input-size 0", "at least 1"]),
+        (["export", "tiny", "--input-size", "many"], 2, ["invalid int value"]),
+        (["export", "tiny", "--sequence-length", "5"], 2, ["no dynamic axis"]),
+        (["gate", "gone.json"], 1, ["gone.json", "No such file"]),
+        (["report", "models.py"], 1, ["models.py", "not a JSON record"]),
+        (["cache", "why", "tiny-onnx-int9"], 2, ["unknown precision"]),
+        (["cache", "why", "tiny-tflite-fp32"], 1, ["not in this project's plan"]),
+        (["cache", "sweep", "--keep", "lots"], 1, ["not a size"]),
+        (["video", "tiny", "--video", "gone.mp4"], 1, ["gone.mp4", "no such file"]),
+        (["video", "tiny", "--video", "models.py"], 1, ["models.py", "cannot be opened"]),
+        (["video", "tiny", "--video", "models.py", "--stride", "0"], 2, ["at least 1"]),
+        (["init", "models:tiny", "--input", "image=1,3,17,19"], 1, ["[tool.parity] table already"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_exit_code(project, run, arguments, code, parts):
+    found, _, err = run(*arguments)
+    assert found == code, err
+    one_line(err, *parts)
+    assert not (project / "exports").exists()
+
+
+def test_a_folder_without_a_project_says_what_to_do(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("export", "tiny")
+    assert code == 2
+    one_line(err, "no pyproject.toml with a [tool.parity] table", "parity init")
+
+
+def test_export_verifies_and_lists_what_it_made(project, run):
+    code, out, err = run("export", "tiny", "--format", "onnx,torchscript", "--precision", "fp32,fp16")
+    assert code == 0, err
+    manifest = json.loads((project / "exports" / "manifest.json").read_text())
+    paths = {entry["path"] for entry in manifest["artifacts"]}
+    assert paths == {"tiny.onnx", "tiny.fp16.onnx", "tiny.fp32.pt", "tiny.fp16.pt"}
+    for entry in manifest["artifacts"]:
+        assert (project / "exports" / entry["path"]).stat().st_size == entry["bytes"]
+        assert entry["sha256"][:16] in out
+    results = json.loads((project / "exports" / "export_results.json").read_text())["results"]
+    assert {r["state"] for r in results} == {"pass"}
+    assert json.loads((project / "exports" / "contract.json").read_text())["tiny"]["inputs"][0]["name"] == "image"
+
+
+def test_every_option_has_an_environment_override(project, run, monkeypatch):
+    for name, value in (("OUTPUT_DIR", "elsewhere"), ("MODEL_NAME", "renamed"), ("FORMAT", "onnx"),
+                        ("PRECISION", "fp16"), ("NUM_CLASSES", "5"), ("INPUT_SIZE", "16"), ("NO_VERIFY", "1"),
+                        ("OPSET", "16"), ("DUMMY", "1")):  # fmt: skip
+        monkeypatch.setenv(f"EXPORT_{name}", value)
+    code, _, err = run("export", "tiny")
+    assert code == 0, err
+    assert (project / "elsewhere" / "renamed.fp16.onnx").exists()
+    contract = json.loads((project / "elsewhere" / "contract.json").read_text())["tiny"]
+    assert contract["inputs"][0]["shape"] == ["batch", 3, 16, 16]
+    result = json.loads((project / "elsewhere" / "export_results.json").read_text())["results"][0]
+    assert result["state"] == "unverified"
+
+
+def test_a_failed_verification_publishes_nothing_over_a_good_file(project, run):
+    assert run("export", "tiny")[0] == 0
+    good = (project / "exports" / "tiny.onnx").read_bytes()
+    config = (project / "pyproject.toml").read_text()
+    (project / "pyproject.toml").write_text(config + "\n[tool.parity.limits]\nfp32 = { max_abs = 1e-30 }\n")
+    code, _, err = run("export", "tiny")
+    assert code == 1
+    one_line(err, "tiny-onnx-fp32: fail", "max_abs", "pyproject.toml:")
+    assert (project / "exports" / "tiny.onnx").read_bytes() == good
+    assert not list(project.glob(".exports.*"))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(project, run):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (Path("pwned").write_text, ("x",))
+
+    (project / "evil.pt").write_bytes(pickle.dumps({"state_dict": Evil()}))
+    code, _, err = run("export", "tiny", "--checkpoint", "evil.pt")
+    assert code == 1
+    one_line(err, "evil.pt")
+    assert not (project / "pwned").exists()
+    assert not (project / "exports").exists()
+
+
+def test_cache_why_names_what_changed(project, run):
+    assert "never built" in run("cache", "why", "tiny-onnx-fp32")[1]
+    assert run("export", "tiny")[0] == 0
+    assert "hit" in run("cache", "why", "tiny-onnx-fp32")[1]
+    source = (project / "models.py").read_text()
+    (project / "models.py").write_text(source.replace("stride=2", "stride=3"))
+    out = run("cache", "why", "tiny-onnx-fp32")[1]
+    assert "changed" in out
+    assert "model.structure" in out
+    assert "model.source" in out
+    (project / "models.py").write_text(source)
+    assert "hit" in run("cache", "why", "tiny-onnx-fp32")[1]
+    assert "deleted" in run("cache", "sweep", "--keep", "0")[1]
+    assert "gone or damaged" in run("cache", "why", "tiny-onnx-fp32")[1]
+
+
+def test_init_sets_up_a_project_that_passes(tmp_path, monkeypatch, run):
+    from tests.cli.conftest import MODEL
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.py").write_text(MODEL)
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "theirs"\n')
+    code, out, err = run("init", "models:tiny", "--input", "image=batch,3,17,19", "--output", "logits")
+    assert code == 0, err
+    assert "pytest -m parity" in out
+    text = (tmp_path / "pyproject.toml").read_text()
+    assert text.startswith('[project]\nname = "theirs"\n')
+    assert len(list((tmp_path / "golden" / "tiny").glob("*.npz"))) == 8
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "parity", "--parity-cache", "cache", "--parity-targets", "onnx"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "verdict: partial" in done.stdout
+
+
+def test_init_tells_a_wrong_shape_at_once_and_writes_nothing(tmp_path, monkeypatch, run):
+    from tests.cli.conftest import MODEL
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.py").write_text(MODEL)
+    code, _, err = run("init", "models:tiny", "--input", "image=batch,5,17,19")
+    assert code == 1
+    one_line(err, "expected input", "channels")
+    assert not (tmp_path / "pyproject.toml").exists()
+    assert not (tmp_path / "golden").exists()
+
+
+def test_gate_and_report_work_from_the_record_alone(project, run):
+    test = project / "tests"
+    test.mkdir()
+    (test / "test_parity.py").write_text("from parity.suite import *\n")
+    golden = project / "golden"
+    golden.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        np.savez(golden / f"{i}.npz", image=rng.random((1, 3, 17, 19), np.float32))
+    config = (project / "pyproject.toml").read_text()
+    (project / "pyproject.toml").write_text(config + 'golden = "golden"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "parity"], capture_output=True, text=True, cwd=project
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = project / "reports" / "parity.json"
+    (project / "golden").rename(project / "golden-away")
+    (project / "models.py").unlink()
+    code, out, _ = run("gate", str(record))
+    assert (code, "verdict: pass" in out) == (0, True)
+    html = (project / "reports" / "parity.html").read_bytes()
+    assert run("report", str(record))[0] == 0
+    assert (project / "reports" / "parity.html").read_bytes() == html
+    (project / "golden-away").rename(project / "golden")
+    (project / "pyproject.toml").write_text(
+        config + 'golden = "golden"\n[tool.parity.limits]\nfp32 = { max_abs = 1e-30 }\n'
+    )
+    code, out, _ = run("gate", str(record), "--limits", str(project / "pyproject.toml"))
+    assert code == 1
+    assert "verdict: fail" in out
+    data = json.loads(record.read_text())
+    for check in data["cells"][0]["checks"]:
+        if check["metric"] == "cosine":
+            check["value"] = 0.5  # tampered; `passed` still says true
+    record.write_text(json.dumps(data))
+    assert run("gate", str(record))[0] == 1
