@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import importlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -48,9 +49,16 @@ def _end_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        os._exit(1)
+        _end(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _end(code: int) -> None:
+    """Leave at once, with everything that converters have started, where this process leads its own group."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(code)  # skip the teardown of native runtimes: several of them crash there
 
 
 def _call(request: dict[str, Any]) -> dict[str, Any]:
@@ -100,8 +108,11 @@ def main() -> None:
         reply = _call(request)
         sys.stdout.flush()
         sys.stderr.flush()
-        _send(reply)
-    os._exit(0)  # skip the teardown of native runtimes: several of them crash there
+        try:
+            _send(reply)
+        except (TypeError, ValueError, RecursionError) as error:  # nothing was written: it is encoded as a whole
+            _send({"event": "error", "message": f"{request['function']}: its result cannot be sent: {error}"[:500]})
+    _end(0)
 
 
 if __name__ == "__main__":

@@ -151,9 +151,9 @@ class Child:
             clock.write(self._process.stdin.fileno(), wire.encode(request))
             while True:
                 message = wire.decode(lambda n: clock.read(self._process.stdout.fileno(), n))  # type: ignore[union-attr]
-                clock.check()
                 match message:
                     case {"event": "stage", "stage": str(name)}:
+                        clock.check()  # a child that keeps talking never lets the pipe run dry
                         self.stage = name
                         if on_stage:
                             on_stage(name)

@@ -1,0 +1,173 @@
+"""What the children of the isolation tests do: every way to die, to hang and to answer."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity import child
+from parity.errors import ParityError
+
+calls = 0
+
+
+def echo(value: Any = None) -> Any:
+    return value
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def count() -> int:
+    global calls
+    calls += 1
+    return calls
+
+
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def where() -> dict[str, Any]:
+    return {"cwd": os.getcwd(), "group": os.getpgrp(), "pid": os.getpid()}
+
+
+def segfault() -> None:
+    child.stage("convert")
+    print("about to fall", file=sys.stderr, flush=True)
+    ctypes.string_at(0)
+
+
+def abort() -> None:
+    os.abort()
+
+
+def raise_signal(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(30)
+
+
+def hang(seconds: float = 600.0) -> None:
+    child.stage("load")
+    time.sleep(seconds)
+
+
+def hang_talking() -> None:
+    while True:
+        child.stage("convert")
+        time.sleep(0.005)
+
+
+def hang_in_native_code() -> None:
+    ctypes.PyDLL(None).sleep(600)  # holds the interpreter's lock
+
+
+def hang_with_children(file: str) -> None:
+    kid = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(file).write_text(f"{os.getpid()} {kid.pid}")
+    time.sleep(600)
+
+
+def start_helper() -> list[int]:
+    return [os.getpid(), subprocess.Popen(["sleep", "600"]).pid]
+
+
+def eat(mebibytes: int) -> int:
+    kept = []
+    for _ in range(0, mebibytes, 16):
+        kept.append(np.ones(16 << 17))  # 16 MiB, touched
+        time.sleep(0.002)
+    return len(kept)
+
+
+def eat_in_a_child(mebibytes: int) -> None:
+    code = f"import numpy, time; x = numpy.ones({mebibytes} << 17); time.sleep(600)"
+    subprocess.run([sys.executable, "-c", code], check=False)
+
+
+def leave(code: Any) -> None:
+    sys.exit(code)
+
+
+def leave_at_once(code: int) -> None:
+    os._exit(code)
+
+
+def fail(message: str, kind: str = "ValueError") -> None:
+    raise {"ValueError": ValueError, "KeyboardInterrupt": KeyboardInterrupt, "MemoryError": MemoryError,
+           "ParityError": ParityError, "RecursionError": RecursionError}[kind](message)  # fmt: skip
+
+
+def unsendable() -> Any:
+    return {"path": Path("x"), "set": {1}}
+
+
+def noise() -> str:
+    print("python prints")
+    sys.stdout.flush()
+    os.write(1, b"prt1 native code prints to descriptor 1\n" * 100)
+    ctypes.CDLL(None).puts(b"libc prints")
+    ctypes.CDLL(None).fflush(None)
+    sys.stderr.write("and to stderr\n")
+    return "answer"
+
+
+def reads_stdin() -> str:
+    return sys.stdin.read()
+
+
+def total(arrays: list[Any]) -> dict[str, Any]:
+    return {"sum": float(sum(a.sum() for a in arrays)), "back": arrays}
+
+
+def zeros(mebibytes: int) -> Any:
+    return np.zeros(mebibytes << 20, np.uint8)
+
+
+def note(file: str) -> int:
+    """Append this process to `file`, then die if it has answered before."""
+    global calls
+    calls += 1
+    with open(file, "a") as out:
+        out.write(f"{os.getpid()}\n")
+    if calls > 1:
+        os.abort()
+    return os.getpid()
+
+
+def note_and_die(file: str, how: str) -> None:
+    with open(file, "a") as out:
+        out.write(f"{os.getpid()}\n")
+    if how == "abort":
+        os.abort()
+    elif how == "hang":
+        time.sleep(600)
+    raise ValueError("told")
+
+
+def write_garbage(data: bytes | None = None) -> None:
+    """What a broken child would do: write into the protocol."""
+    assert child._out is not None
+    child._out.write(b"Traceback (most recent call last): this is no message at all")
+    child._out.flush()
+    time.sleep(600)
+
+
+def write_half() -> None:
+    assert child._out is not None
+    child._out.write(b"prt1")
+    child._out.flush()
+    os._exit(0)
+
+
+def no_event() -> None:
+    child._send({"no": "event"})
+    time.sleep(600)
