@@ -34,7 +34,8 @@ def test_the_command_line_imports_no_converter():
     done = subprocess.run(
         [sys.executable, "-c",
          "import sys; from parity import cli; cli.parser(); "
-         "heavy = {'torch', 'onnx', 'onnxruntime', 'tensorflow', 'coremltools', 'cv2'}; print(sorted(heavy & set(sys.modules)))"],
+         "heavy = {'torch', 'onnx', 'onnxruntime', 'tensorflow', 'coremltools', 'cv2'}; "
+         "print(sorted(heavy & set(sys.modules)))"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "[]"
