@@ -175,8 +175,8 @@ class ReadState(Step):
     state: str = field(kw_only=True)
 
     def execute(self, run: Run, env: Environment) -> Iterator[Traced]:
-        """Copy the state, so that later writes do not reach this value."""
-        yield from self.bind(run, env, [run.state[self.state].clone()], exact=False)
+        """Take the state; no operator changes a value in place, and a write replaces it."""
+        yield from self.bind(run, env, [run.state[self.state]], exact=False)
 
 
 @dataclass
@@ -194,7 +194,7 @@ class WriteState(Step):
                 f"write_state: shape {list(value.shape)} into state {self.state!r} of shape "
                 f"{list(run.state[self.state].shape)}"
             )
-        run.state[self.state] = value.clone()
+        run.state[self.state] = value
         yield self.operator, self.state, value
 
 

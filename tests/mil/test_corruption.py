@@ -47,6 +47,10 @@ def test_truncated_weights_are_refused(package):
     for length in (0, 1, 63, 64, 100, 128, len(whole) // 2, len(whole) - 64):
         weights.write_bytes(whole[:length])
         refused(package, "truncated|cannot be read")
+    weights.write_bytes(whole)
+    last = list(BlobFile(weights).blobs.values())[-1]
+    weights.write_bytes(whole[: last.data + last.size - 1])
+    refused(package, "truncated: weight at offset")
 
 
 def test_every_truncation_of_the_specification_is_refused(package):

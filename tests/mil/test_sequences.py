@@ -156,6 +156,35 @@ def test_quantise_and_dequantise():
     np.testing.assert_array_equal(back, [[1.0, 2.0]])
 
 
+def test_affine_dequantisation_subtracts_the_zero_point_along_its_axis():
+    codes = np.array([[1, 2], [3, 4]]).tolist()
+    builder = Builder(x=np.float32([0.0]))
+    builder.op(
+        "constexpr_affine_dequantize", ("w", "fp32", (2, 2)), quantized_data=np.array(codes, np.uint8),
+        zero_point=np.array([1, 2], np.uint8), scale=np.float32([0.5, 2.0]), axis=np.int32(0),
+    )  # fmt: skip
+    builder.op("add", ("y", "fp32", (2, 2)), x="x", y="w")
+    np.testing.assert_array_equal(builder.load("y").run({"x": np.float32([0.0])})["y"], [[0.0, 0.5], [2.0, 4.0]])
+
+
+def test_every_value_between_is_rounded_not_only_the_output():
+    builder = Builder(x=np.float32([1e-4]))
+    builder.op("add", ("sum", "fp16", (1,)), x="x", y=np.float32([1.0]))
+    builder.op("sub", ("y", "fp16", (1,)), x="sum", y=np.float32([1.0]))
+    program = builder.load("y")
+    assert program.run({"x": np.float32([1e-4])}, mode="program")["y"] == [0.0]
+    assert program.run({"x": np.float32([1e-4])}, mode="fp32")["y"] != [0.0]
+
+
+@pytest.mark.parametrize("kind", ["matmul", "reduce_sum"])
+def test_stress_accumulates_in_fp16(kind):
+    x = np.full((1, 8192), 0.1, np.float32)
+    arguments = {"x": x, "y": np.ones((8192, 1), np.float32)} if kind == "matmul" else {"x": x, "axes": [1]}
+    ideal, poor = (float(evaluate(kind, "fp16", run_mode=m, **arguments).squeeze()) for m in ("program", "stress"))
+    assert ideal == np.float16(819.2)
+    assert 1 < abs(poor - 819.2) < 50
+
+
 def test_integers_wrap_as_the_declared_type_and_say_so():
     builder = Builder(x=np.int32([100, 200]))
     builder.op("add", ("y", "int8", (2,)), x="x", y=np.int32([100, 100]))

@@ -80,6 +80,20 @@ def test_pooling(ceil, pad):
     close(evaluate("l2_pool", **common), F.avg_pool2d(t * t, 3, 2, pad).mul(9).sqrt())
 
 
+def test_a_last_window_inside_the_right_padding_is_dropped():
+    x = normal(1, 1, 5, 7)
+    common = {
+        "x": x,
+        "kernel_sizes": [2, 2],
+        "strides": [2, 2],
+        "pad_type": "custom",
+        "pad": [1] * 4,
+        "ceil_mode": True,
+    }
+    close(evaluate("max_pool", **common), F.max_pool2d(torch.from_numpy(x), 2, 2, 1, ceil_mode=True))
+    close(evaluate("avg_pool", **common), F.avg_pool2d(torch.from_numpy(x), 2, 2, 1, ceil_mode=True))
+
+
 @pytest.mark.parametrize("run_mode", ["fp32", "stress"])
 def test_normalisations(run_mode):
     x, gamma, beta = normal(2, 3, 4, 5), normal(3), normal(3)

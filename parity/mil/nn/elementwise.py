@@ -88,7 +88,7 @@ def unary(p: Any, inputs: list[Tensor]) -> Result:
         lambda: torch.abs(x),
         lambda: x.clamp_min(p.alpha),
     ]
-    return functions[p.type]()
+    return functions[int(p.type)]()
 
 
 @layer("copy")
