@@ -102,20 +102,23 @@ class Store:
         folder = self.root / "objects" / key
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            if manifest.pop("sha256") != key_of(manifest):
+                return None
             files = tuple((str(p), int(n), str(h)) for p, n, h in manifest["files"])
             for path, size, digest in files:
                 if (folder / path).stat().st_size != size or sha256_file(folder / path) != digest:
                     return None
+            notes, seconds = dict(manifest["notes"]), float(manifest["seconds"])
             if manifest["key"] != key or {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()} != {
                 MANIFEST,
                 *(p for p, _, _ in files),
             }:
                 return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         with contextlib.suppress(OSError):
             os.utime(folder)  # mark as used, for sweep
-        return Entry(key, folder, files, manifest["notes"], float(manifest["seconds"]), built=False)
+        return Entry(key, folder, files, notes, seconds, built=False)
 
     def build(
         self,
@@ -142,17 +145,24 @@ class Store:
                 if found and not self._too_old(found, rebuild_since):
                     self._remember(name, key, spec)
                     return found
-                return self._make(key, spec, name, builder)
+                return self._make(key, spec, name, builder, outdated=found is not None)
         except OSError as error:
-            raise ParityError(
-                f"cache {self.root}: {error.strerror or error}; free space or choose another with --parity-cache"
-            ) from None
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: OSError) -> ParityError:
+        why = error.strerror or error
+        return ParityError(f"cache {self.root}: {why}; free space or choose another with --parity-cache")
 
     def _too_old(self, entry: Entry, since: float | None) -> bool:
         return since is not None and (entry.folder / MANIFEST).stat().st_mtime < since
 
     def _make(
-        self, key: str, spec: Mapping[str, Any], name: str, builder: Callable[[Path], Mapping[str, Any]]
+        self,
+        key: str,
+        spec: Mapping[str, Any],
+        name: str,
+        builder: Callable[[Path], Mapping[str, Any]],
+        outdated: bool,
     ) -> Entry:
         objects, tmp = self.root / "objects", self.root / "tmp"
         objects.mkdir(parents=True, exist_ok=True)
@@ -160,7 +170,7 @@ class Store:
         for abandoned in tmp.glob(f"{key}.*"):  # we hold the lock, so whoever made these is gone
             shutil.rmtree(abandoned, ignore_errors=True)
         final, work = objects / key, tmp / f"{key}.{uuid.uuid4().hex[:8]}"
-        damaged = final.exists()
+        replaces = final.exists()
         work.mkdir()
         try:
             start = time.monotonic()
@@ -179,15 +189,16 @@ class Store:
                 "seconds": seconds,
                 "spec": spec,
             }
+            manifest["sha256"] = key_of(manifest)
             _write(work / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False) + "\n")
-            if damaged:
+            if replaces:
                 final.replace(tmp / f"{key}.old{uuid.uuid4().hex[:8]}")
             work.replace(final)
         finally:
             for left in tmp.glob(f"{key}.*"):
                 shutil.rmtree(left, ignore_errors=True)
         self._remember(name, key, spec)
-        return Entry(key, final, tuple(files), notes, seconds, built=True, damaged=damaged)
+        return Entry(key, final, tuple(files), notes, seconds, built=True, damaged=replaces and not outdated)
 
     def lock(self, key: str) -> filelock.BaseFileLock:
         (self.root / "locks").mkdir(parents=True, exist_ok=True)
@@ -207,18 +218,18 @@ class Store:
                 _publish(path, canonical(value))
                 return value
         except OSError as error:
-            raise ParityError(
-                f"cache {self.root}: {error.strerror or error}; free space or choose another with --parity-cache"
-            ) from None
+            raise self._unusable(error) from None
 
     def first(self, run: str, name: str) -> bool:
         """True for exactly one caller of the run `run`."""
         path = self.root / "runs" / run / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.first"
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.open("x").close()
         except FileExistsError:
             return False
+        except OSError as error:
+            raise self._unusable(error) from None
         return True
 
     def end(self, run: str) -> None:
