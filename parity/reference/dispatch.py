@@ -136,13 +136,14 @@ class Twin(TorchDispatchMode):
         scale, shift = operators.affine(args)
         if rounds:
             scale, shift = self._constant(place, 1, scale), self._constant(place, 2, shift)
-        return args[0] * scale + shift
+        value: Tensor = args[0]
+        return value * scale + shift
 
     def _contract(self, place: Place, product: Contraction, rounds: bool) -> Tensor:
         if rounds and place in self._folded and not self._is_data(product.right):
             product = product.scaled(*self._norms[self._folded[place]])
         left, right, bias = product.left, product.right, product.bias
-        if not rounds:
+        if not rounds or product.kind in self.recipe.untouched:
             total = product.product(left, right, None)
             return total if bias is None else product.add_bias(total, bias)
         kept_left, kept_right = not self._is_data(left), not self._is_data(right)
@@ -152,8 +153,8 @@ class Twin(TorchDispatchMode):
             bias = self._once(place, 2, lambda: self._bias(product, bias, step, kept_right))
         if kept_left or kept_right:
             small = weight.numel() < self.recipe.small
-            left = self._operand(place, 0, left, product.left_axes, None, kept_left, small)
-            right = self._operand(place, 1, right, product.right_axes, product.grouped, kept_right, small)
+            left = self._operand(place, 0, product, kept_left, small)
+            right = self._operand(place, 1, product, kept_right, small)
         parts = min(self.recipe.parts, product.terms())
         total = product.product(left, right, (0, parts) if parts > 1 else None)
         total = grid.fp16(total) if self.recipe.round_parts else total
@@ -169,26 +170,26 @@ class Twin(TorchDispatchMode):
             self._stored[place, slot] = make()
         return self._stored[place, slot]
 
-    def _operand(
-        self, place: Place, slot: int, value: Tensor, axes: tuple[int, ...], grouped: tuple[int, ...] | None,
-        constant: bool, small: bool,
-    ) -> Tensor:  # fmt: skip
+    def _operand(self, place: Place, side: int, product: Contraction, constant: bool, small: bool) -> Tensor:
         """One side of a contraction by a constant, as the recipe has it: stored, or rounded on its way in."""
+        value = product.right if side else product.left
         if constant:
-            return self._once(place, slot, lambda: self._weight(value, axes, grouped, small))
+            return self._once(place, side, lambda: self._weight(value, side, product, small))
         if self.recipe.activations == "input8" and not small:
             return grid.asymmetric8(value, *grid.bounds(value))
         return value
 
-    def _weight(self, value: Tensor, axes: tuple[int, ...], grouped: tuple[int, ...] | None, small: bool) -> Tensor:
-        kind = self.recipe.weights
+    def _weight(self, value: Tensor, side: int, product: Contraction, small: bool) -> Tensor:
+        kind, axes = self.recipe.weights, product.right_axes if side else product.left_axes
         if kind == "fp16":
             return grid.fp16(value)
-        if kind == "tensor" and not small:
-            return grid.asymmetric8(value, *grid.bounds(value))
-        if kind == "channel" and not small:
-            return grid.symmetric8(value.reshape(grouped or value.shape), axes).reshape(value.shape)
-        return grid.jitter(value, self.recipe.jitter, self._generator) if self.recipe.jitter else value
+        if kind == "exact" or small:
+            return grid.jitter(value, self.recipe.jitter, self._generator) if self.recipe.jitter else value
+        if kind == "channel":
+            return grid.symmetric8(value.reshape((side and product.grouped) or value.shape), axes).reshape(value.shape)
+        if kind == "mixed" and product.kind == "contract":
+            return grid.asymmetric8_by_channel(value, axes)
+        return grid.asymmetric8(value, *grid.bounds(value))
 
     def _bias(self, product: Contraction, bias: Tensor, step: float, on_right: bool) -> Tensor:
         """As fp16, or int32 in steps of the input's times the weight's, where the input is on a grid."""
@@ -209,7 +210,7 @@ class Twin(TorchDispatchMode):
             return value
         if recipe.weights == "fp16":
             return self._once(place, slot, lambda: grid.fp16(value))
-        table = name == "embedding" and recipe.weights == "tensor"
+        table = name == "embedding" and recipe.weights in ("tensor", "mixed")
         if (recipe.activations == "int8" and self._rounded(place) and value.numel() > 1) or table:
             return self._once(place, slot, lambda: grid.asymmetric8(value, *grid.bounds(value)))
         return value

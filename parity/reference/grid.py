@@ -49,6 +49,14 @@ def asymmetric8(value: Tensor, low: float, high: float) -> Tensor:
     return rounded if math.isfinite(float(value.abs().amax())) else torch.where(value.isfinite(), rounded, value)
 
 
+def asymmetric8_by_channel(value: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """8 bits with a scale and an integer zero point for every index that `axes` leave, over a range that contains 0."""
+    low, high = value.amin(axes, keepdim=True).clamp_max(0), value.amax(axes, keepdim=True).clamp_min(0)
+    scale = (high - low).clamp_min(_TINY) / 255
+    zero = torch.round(-low / scale)
+    return (torch.round(value / scale).add_(zero).clamp_(0, 255) - zero) * scale
+
+
 def step(low: float, high: float) -> float:
     """The distance of two levels of `asymmetric8`."""
     return max(high - low, _TINY) / 255

@@ -84,8 +84,12 @@ def is_opaque(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Contraction:
-    """left times right, summed over one axis. `*_axes`: the axes that share one scale when that side is constant."""
+    """left times right, summed over one axis. `*_axes`: the axes that share one scale when that side is constant.
 
+    `kind` is "conv", "conv3d", "transposed" or "contract".
+    """
+
+    kind: str
     left: Tensor
     right: Tensor
     left_axes: tuple[int, ...]
@@ -132,17 +136,18 @@ def contraction(func: Any, name: str, args: Sequence[Any]) -> Contraction | None
             if groups > 1:
                 grouped = (groups, weight.shape[0] // groups, *weight.shape[1:])
                 axes = (1, *(i + 1 for i in taps))
+        kind = "transposed" if transposed else "conv3d" if weight.dim() == 5 else "conv"
         return Contraction(
-            x, weight, tuple(range(x.dim())), axes, lambda a, b: func(a, b, None, *rest),
+            kind, x, weight, tuple(range(x.dim())), axes, lambda a, b: func(a, b, None, *rest),
             (0, *taps) if transposed else (1, *taps), bias, spread, grouped,
         )  # fmt: skip
     if name in ("mm", "bmm"):
         rows, columns = (0, 1) if name == "mm" else (1, 2)
-        return Contraction(args[0], args[1], (columns,), (rows,), func, (rows,))
+        return Contraction("contract", args[0], args[1], (columns,), (rows,), func, (rows,))
     if name in ("addmm", "baddbmm"):
         plain = torch.ops.aten.mm.default if name == "addmm" else torch.ops.aten.bmm.default
         rows, columns = (0, 1) if name == "addmm" else (1, 2)
-        return Contraction(args[1], args[2], (columns,), (rows,), plain, (rows,), args[0])
+        return Contraction("contract", args[1], args[2], (columns,), (rows,), plain, (rows,), args[0])
     return None
 
 

@@ -18,18 +18,17 @@ class Recipe:
     """How one flavour of one precision rounds.
 
     `weights`: constants that contractions (convolution, linear, matmul) read: as they are, to fp16, or to int8 per
-    output channel (symmetric), or per tensor (asymmetric, 8 bits). Where `weights` is fp16, all other constants are
-    too. `activations`: what an operator computes: as it is, to fp16, or to int8 per tensor with calibrated ranges;
-    "input8" rounds only what enters a contraction, by each tensor's own range, as hybrid kernels do.
-    `parts`: in how many partial sums a contraction is taken; `round_parts` rounds each of them to fp16.
-    `norms` "whole" keeps a normalisation, GELU or softmax as one operator, "split" rounds each of its steps.
-    `only`: where not empty, the only kinds of operator whose results are rounded.
-    `jitter`: every operator's result is off by up to that many units in its last place (2**-23), at random.
-    `small`: contractions whose weights have fewer elements stay as they are. `untouched`: recurrent layers, by class,
-    that stay as they are.
+    output channel (symmetric), or to 8 bits per tensor (asymmetric); "mixed" is per tensor for convolutions and per
+    channel (asymmetric) for products. Where it is fp16, all other constants are too. `activations`: what an operator
+    computes: as it is, to fp16, or to int8 per tensor with calibrated ranges; "input8" rounds only what enters a
+    contraction, by each tensor's own range, as hybrid kernels do. `parts`: in how many interleaved partial sums a
+    contraction is taken; `round_parts` rounds each to fp16. `norms` "split" rounds each step of a normalisation,
+    "whole" only its result. `only`: where not empty, the only kinds of operator whose results are rounded. `jitter`:
+    every result is off by up to that many units of 2**-23 of itself, at random. `small`: contractions whose weights
+    have fewer elements stay as they are, and so do the recurrent layers and kinds of contraction in `untouched`.
     """
 
-    weights: Literal["exact", "fp16", "channel", "tensor"] = "exact"
+    weights: Literal["exact", "fp16", "channel", "tensor", "mixed"] = "exact"
     activations: Literal["exact", "fp16", "input8", "int8"] = "exact"
     parts: int = 1
     round_parts: bool = False
@@ -42,16 +41,14 @@ class Recipe:
 
 # The operators that ONNX Runtime's static quantisation rounds, by the names of their ATen counterparts.
 ORT_INT8 = frozenset(
-    ("conv", "contract", "add", "mul", "sigmoid", "relu", "clamp", "hardtanh", "leaky_relu", "softmax", "mean", "avg_pool2d",
-     "adaptive_avg_pool2d", "cat", "norm", "upsample", "where", "embedding", "index")
+    ("conv", "transposed", "contract", "add", "mul", "sigmoid", "relu", "clamp", "leaky_relu", "softmax", "mean", "cat",
+     "avg_pool2d", "adaptive_avg_pool2d", "norm", "upsample", "where", "embedding", "index")
 )  # fmt: skip
+_RECURRENT = frozenset(("GRU", "LSTM", "RNN"))
 
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "fp32": {
         "order": Recipe(parts=2),
-        "order8": Recipe(parts=8),
-        "half": Recipe(parts=2, jitter=0.5),
-        "half8": Recipe(parts=8, jitter=0.5),
         "jitter": Recipe(parts=2, jitter=1.0),
     },
     "fp16": {
@@ -60,16 +57,15 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "accumulate": Recipe(weights="fp16", activations="fp16", parts=16, round_parts=True),
     },
     "dynamic": {
+        "hybrid": Recipe(weights="channel", activations="input8", small=1024, untouched=frozenset(("conv3d",))),
         "weights": Recipe(weights="channel"),
-        "hybrid": Recipe(weights="channel", activations="input8", small=1024),
-        "tensor": Recipe(weights="tensor", activations="input8", untouched=frozenset(("GRU", "RNN"))),
+        "tensor": Recipe(weights="tensor", activations="input8"),
+        "ort": Recipe(weights="mixed", activations="input8", untouched=frozenset(("transposed", "GRU", "RNN"))),
     },
     "int8": {
-        "whole": Recipe(weights="channel", activations="int8"),
         "split": Recipe(weights="channel", activations="int8", norms="split"),
-        "ort": Recipe(
-            weights="channel", activations="int8", only=ORT_INT8, untouched=frozenset(("GRU", "LSTM", "RNN"))
-        ),
+        "whole": Recipe(weights="channel", activations="int8"),
+        "ort": Recipe(weights="channel", activations="int8", only=ORT_INT8, untouched=_RECURRENT),
     },
 }
 """By precision and flavour; the first flavour of a precision is its default."""
