@@ -9,7 +9,7 @@ import datetime
 import platform
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -413,15 +413,15 @@ def environment() -> Environment:
     return Environment(platform.python_version(), packages, f"{sys.platform}-{platform.machine()}", 1)
 
 
-def prepare(root: Path, options: Mapping[str, Any], shared: Mapping[str, Any]) -> Control | None:
-    """The run of the project at `root`; None when it has no [tool.parity] table. Raises ConfigError."""
-    file = configuration.find(root)
-    if file is None or file.parent != root:
+def prepare(start: Path, root: Path, options: Mapping[str, Any], shared: dict[str, Any]) -> Control | None:
+    """The run of the project that `start` (where the command was given) or else `root` (pytest's) is in, told to the
+    other processes through `shared`; None when there is no [tool.parity] table. Raises ConfigError.
+
+    pytest's own root cannot decide: it follows the values of options that are folders, as in --parity-cache DIR.
+    """
+    file = Path(shared["file"]) if shared.get("file") else configuration.find(start) or configuration.find(root)
+    if file is None:
         return None
+    shared["file"] = str(file)
     config = configuration.load(file, targets.names())
     return Control(config, make_plan(config, options), options, shared)
-
-
-def loaded_rules(file: Path) -> Iterable[Any]:
-    """The limits that the configuration in `file` sets now."""
-    return configuration.load(file, targets.names()).rules

@@ -123,7 +123,7 @@ def _prepared(config: pytest.Config) -> Control | None:
     from parity import planning
 
     try:
-        return planning.prepare(config.rootpath, _options(config), _shared(config))
+        return planning.prepare(config.invocation_params.dir, config.rootpath, _options(config), _shared(config))
     except ParityError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -153,7 +153,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return None
     control = _prepared(config)  # this hook runs before pytest_configure
     if control is None:
-        raise pytest.UsageError(f"{config.rootpath}: no pyproject.toml with a [tool.parity] table; run: parity init")
+        where = config.invocation_params.dir
+        raise pytest.UsageError(f"no pyproject.toml with a [tool.parity] table in {where}; run: parity init")
     print(control.show_plan())
     return 0
 
@@ -172,9 +173,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     control = metafunc.config.stash.get(CONTROL, None)
     if control is None:
-        raise pytest.UsageError(
-            f"{metafunc.definition.nodeid} needs a [tool.parity] table in {metafunc.config.rootpath}/pyproject.toml; "
-            "run: parity init"
+        where = metafunc.config.invocation_params.dir
+        raise pytest.Collector.CollectError(
+            f"no pyproject.toml with a [tool.parity] table in {where}; run: parity init"
         )
     kind = getattr(metafunc.function, "parity_kind", None)
     params = []
