@@ -1,0 +1,219 @@
+"""Runs subjects: a module with the tensors, functions and inputs that a fault gives it. In a child process only.
+
+The module is never rebuilt. Tensors are written into it and restored, torch functions are replaced while it runs, and
+cases go through it in batches where its contract says that the first axis is the batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from parity import modelling
+from parity.cases import Array
+from parity.contract import Contract
+from parity.faults.base import Handler, Row, Rows, Subject
+from parity.reference import twin
+from parity.reference.recipes import recipe
+
+BATCH = 16  # cases that go through the module together: more are no faster on one thread
+UNUSED = "nothing in the model for it to act on"
+
+
+class Inapplicable(Exception):
+    """The fault has no place in this model; the text says why."""
+
+
+class Bench:
+    """One model on one set of cases. `subject` is what is right; faults start from it."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        contract: Contract,
+        inputs: Sequence[Row],
+        precision: str = "fp32",
+        sources: Sequence[str | None] = (),
+    ):
+        self.module = module
+        self.subject = Subject(module, tuple(inputs), contract, precision, tuple(sources))
+        self._copies: dict[torch.dtype, nn.Module] = {torch.float32: module}
+        self._batched: bool | None = None
+        self._clean: dict[bool, Rows] = {}
+        self.dtype, self.note = torch.float64, ""
+        try:
+            self._forward(self.subject, [0], torch.float64)
+        except RuntimeError as error:
+            self.dtype, self.note = (
+                torch.float32,
+                f"the module cannot run in float64 ({str(error).splitlines()[0]:.160})",
+            )
+
+    def clean(self, exact: bool = True) -> Rows:
+        """The outputs without a fault."""
+        if exact not in self._clean:
+            self._clean[exact] = self.run(self.subject, exact)
+        return self._clean[exact]
+
+    def run(self, subject: Subject, exact: bool = True, cases: Sequence[int] | None = None) -> Rows:
+        """The subject's outputs as float64 arrays, computed in float64 or (not `exact`) float32.
+
+        Of `cases` only, where they are given: not for subjects whose outputs are changed over all cases together.
+        Raises Inapplicable where the model never calls what the fault replaces, or does not run with it.
+        """
+        assert cases is None or not subject.after
+        chosen = list(range(len(subject.inputs)) if cases is None else cases)
+        dtype = self.dtype if exact and not subject.single else torch.float32
+        base = self.subject
+        if (subject.after and subject.inputs is base.inputs and not subject.patches and not subject.tensors
+                and not subject.single):  # fmt: skip
+            rows = self.clean(exact)
+        else:
+            rows = self._rows(subject, chosen, dtype)
+        for change in subject.after:
+            rows = change(rows)
+        return rows
+
+    def twin(self, subject: Subject, cases: Sequence[int], flavour: str | None, calibration: Sequence[Row]) -> Rows:
+        """What the precision's twin gives for these cases with the fault in place; outputs are left as they come."""
+        names = [o.name for o in subject.contract.outputs]
+        inputs = [subject.inputs[i] for i in cases]
+        with _wearing(self.module, subject), _Patched(subject):
+            rows, _ = twin.run(self.module, inputs, names, recipe(subject.precision, flavour), calibration or None)
+        return rows
+
+    def _rows(self, subject: Subject, cases: list[int], dtype: torch.dtype) -> Rows:
+        groups = [[i] for i in cases] if subject.alone or not self._batches() else self._groups(subject, cases)
+        found: dict[int, Row] = {}
+        try:
+            with _wearing(self._module(dtype), subject), _Patched(subject) as patched:
+                for group in groups:
+                    found |= dict(zip(group, self._forward(subject, group, dtype, worn=True), strict=True))
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            raise Inapplicable(f"the model does not run with it: {str(error).splitlines()[0]:.120}") from error
+        if patched.unused():
+            raise Inapplicable(UNUSED)
+        return [found[i] for i in cases]
+
+    def _module(self, dtype: torch.dtype) -> nn.Module:
+        if dtype not in self._copies:
+            self._copies[dtype] = copy.deepcopy(self.module).to(dtype)
+        return self._copies[dtype]
+
+    def _forward(self, subject: Subject, group: list[int], dtype: torch.dtype, worn: bool = False) -> list[Row]:
+        """The outputs of some cases, run together; batch sizes of the cases may differ."""
+        cases = [subject.inputs[i] for i in group]
+        fed = {}
+        for name in cases[0]:
+            value = torch.from_numpy(np.concatenate([np.asarray(c[name]) for c in cases]) if len(group) > 1 else
+                                     np.array(cases[0][name]))  # fmt: skip
+            fed[name] = value.to(dtype) if value.is_floating_point() else value
+        torch.manual_seed(subject.seed)
+        with _plain_attention():
+            result = modelling.forward(self._module(dtype), fed, [o.name for o in subject.contract.outputs])
+        if len(group) == 1:
+            return [{k: _numpy(v) for k, v in result.items()}]
+        sizes = [next(iter(c.values())).shape[0] for c in cases]
+        if any(v.ndim == 0 or v.shape[0] != sum(sizes) for v in result.values()):
+            raise RuntimeError("an output has no batch axis")
+        parts = {k: [_numpy(p) for p in v.split(sizes)] for k, v in result.items()}
+        return [{k: p[i] for k, p in parts.items()} for i in range(len(group))]
+
+    def _groups(self, subject: Subject, cases: list[int]) -> list[list[int]]:
+        """Cases of equal shapes, at most BATCH together."""
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for i in cases:
+            alike.setdefault(tuple(v.shape[1:] for v in subject.inputs[i].values()), []).append(i)
+        return [g[k : k + BATCH] for g in alike.values() for k in range(0, len(g), BATCH)]
+
+    def _batches(self) -> bool:
+        """Whether cases may share a run: the first axis of every input is the batch, and rows do not see each other."""
+        if self._batched is None:
+            contract, inputs = self.subject.contract, self.subject.inputs
+            declared = all(isinstance(i.shape[0], str) and contract.is_batch(i.shape[0]) for i in contract.inputs)
+            self._batched = False
+            if declared and len(inputs) > 1:
+                first = next(g for g in self._groups(self.subject, list(range(len(inputs)))))[:2]
+                with contextlib.suppress(RuntimeError):
+                    together = self._forward(self.subject, first, self.dtype)
+                    single = [self._forward(self.subject, [i], self.dtype)[0] for i in first]
+                    tolerance = 1e-9 if self.dtype == torch.float64 else 1e-4
+                    self._batched = all(
+                        np.allclose(t[k], s[k], rtol=tolerance, atol=tolerance * float(np.abs(s[k]).max(initial=0)))
+                        for t, s in zip(together, single, strict=True) for k in s
+                    )  # fmt: skip
+        return self._batched
+
+
+def _numpy(value: Tensor) -> Array:
+    return np.asarray((value.to(torch.float64) if value.is_floating_point() else value).numpy())
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """The module's own attention, not the fused path that stands in for it."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
+def _wearing(module: nn.Module, subject: Subject) -> Iterator[None]:
+    """The subject's tensors written into the module, and its own written back, whatever happens."""
+    own = dict(module.named_parameters()) | dict(module.named_buffers())
+    before = {name: own[name].detach().clone() for name in subject.tensors}
+    try:
+        with torch.no_grad():
+            for name, value in subject.tensors.items():
+                own[name].copy_(value)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in before.items():
+                own[name].copy_(value)
+
+
+class _Patched:
+    """The subject's patches in force, each counting the calls that it stood in for."""
+
+    def __init__(self, subject: Subject):
+        self.modes = [_Replacing(dict(patch())) for patch in subject.patches]
+        self._stack = contextlib.ExitStack()
+
+    def unused(self) -> bool:
+        return any(mode.calls == 0 for mode in self.modes)
+
+    def __enter__(self) -> _Patched:
+        for mode in self.modes:
+            self._stack.enter_context(mode)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+class _Replacing(TorchFunctionMode):
+    """Stands in for torch functions by name while the module runs, however it calls them."""
+
+    def __init__(self, handlers: dict[str, Handler]):
+        super().__init__()
+        self.handlers, self.calls = handlers, 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        handler = self.handlers.get(getattr(func, "__name__", ""))
+        if handler is None:
+            return func(*args, **(kwargs or {}))
+        self.calls += 1
+        return handler(func, args, kwargs or {})
