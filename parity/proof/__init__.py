@@ -7,6 +7,7 @@ inputs, on every kernel set; and see that the *range*s fit golden data. `prove` 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -64,14 +65,33 @@ def _chain(
     wants = oracle.evaluate(model, cases, outputs)["outputs"]
     chosen = spread(len(cases), LIFTED)
     some, their = [cases[i] for i in chosen], [wants[i] for i in chosen]
-    matches, matched = match.match(artefact.graph, torch_side)
-    audited, audit_link = audit.audit(artefact.graph, matches, precision)
+    few, many = ([cases[i] for i in spread(len(cases), n)] for n in (ALONE, RANGED))
     eager = source.eager_error(model, some[:3], their[:3], outputs)
-    weights, lifted = lift.lift(artefact, torch_side, audited, some, their, eager)
-    alone = local.local(artefact, [cases[i] for i in spread(len(cases), ALONE)])
-    ranged = range.range_(artefact, weights, [cases[i] for i in spread(len(cases), RANGED)], precision)
-    remains = lift.whole_error(artefact, some, their)
-    return result.Proof(precision, (matched, audit_link, lifted, alone, ranged), remains, clock())
+    matches, matched = match.match(artefact.graph, torch_side)
+    audited, sound = audit.audit(artefact.graph, matches, precision)
+    weights = lift.replacements(artefact.graph, audited)
+    links = (
+        matched,
+        sound,
+        _made("lift", lambda: lift.lift(artefact, torch_side, audited, some, their, eager)),
+        _made("local", lambda: local.local(artefact, few)),
+        _made("range", lambda: range.range_(artefact, weights, many, precision)),
+    )
+    remains = None
+    with contextlib.suppress(Exception):  # a file that the runtime refuses: the links say so
+        remains = lift.whole_error(artefact, some, their)
+    return result.Proof(precision, links, remains, clock())
+
+
+def _made(name: str, make: Callable[[], Any]) -> Any:
+    """A link, or why it could not be made: native runtimes refuse a damaged file with whatever exception they like."""
+    from parity.proof.result import Link
+
+    try:
+        return make()
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return Link(name, "not possible", reason=f"the runtime refuses the file: {lines[0][:200]}")
 
 
 def _read(target: str, folder: str, notes: Mapping[str, Any]) -> Any:

@@ -49,7 +49,8 @@ def audit(graph: Graph, matches: Mapping[str, Match], precision: str) -> tuple[d
     culprits = [_culprit(a) for a in audited.values() if not a.sound]
     culprits += _precision_class(graph, audited, precision)
     for name, tensor_grid in _grids(graph):
-        culprits += [Culprit("tensor", name, what) for what in _grid_faults(graph, name, tensor_grid)]
+        known = matches[name].name if name in matches else name
+        culprits += [Culprit("tensor", known, what) for what in _grid_faults(graph, name, tensor_grid)]
     culprits += _bias_scales(graph, matches)
     worst = max((a.worst for a in audited.values()), default=0.0)
     figures = {
@@ -70,7 +71,7 @@ def gain(match: Match) -> Array:
     is no min-max grid and the regression is taken, if it differs from 1 by more than quantisation noise explains.
     """
     grid, want = match.constant.grid, match.values
-    if grid is None or want.ndim == 0:
+    if grid is None or grid.wide or want.ndim == 0:
         return np.ones([1] * want.ndim)
     keep = grid.axis if grid.per_channel else None
     axes = tuple(i for i in range(want.ndim) if i != keep)
@@ -116,7 +117,7 @@ def _measured(match: Match, factor: Array) -> Audited:
     error = np.abs(constant.real - want)
     if constant.grid is not None:
         step = np.broadcast_to(constant.grid.step(want.ndim), want.shape)
-        if not constant.slot("bias"):  # a grid that is too coarse for its values excuses nothing
+        if not constant.grid.wide:  # a grid that is too coarse for its values excuses nothing
             step = np.minimum(step, _COARSEST * _natural_step(constant.grid, want))
         allowed = HALF * step + rounding
     elif constant.stored.dtype == np.float16:

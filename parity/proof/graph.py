@@ -34,6 +34,11 @@ class Grid:
     def per_channel(self) -> bool:
         return self.scale.size > 1
 
+    @property
+    def wide(self) -> bool:
+        """Whether the integers are so many that the step follows from other tensors, not from the values' reach."""
+        return self.high > np.iinfo(np.int16).max
+
     def spread(self, values: Array, rank: int) -> Array:
         """Per-channel `values` in a shape that broadcasts against a tensor of `rank`."""
         if values.size == 1:
@@ -137,6 +142,12 @@ class Graph:
     outputs: tuple[Port, ...]
     channels_last: bool
     symmetric_weights: bool  # the format says that signed weights have zero point 0
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """The tensors that a run fills, in order."""
+        filled = [port.tensor for port in self.inputs] + [name for op in self.operators for name in op.outputs]
+        return tuple(dict.fromkeys(filled))
 
 
 Run = Callable[[Values], Values]

@@ -31,8 +31,8 @@ def lift(
     cases: Sequence[Case],
     oracle: Sequence[Case],
     eager: float,
-) -> tuple[Values, Link]:
-    """The link, and the values that it put in the constants' places.
+) -> Link:
+    """Run the lifted graph on `cases`.
 
     `eager` is the relative rms error of the module in float32. The limit is widened by it, and by what unmatched or
     unsound constants, which stay as they are, may cost; both are named in the figures.
@@ -54,9 +54,9 @@ def lift(
         "replaced": len(weights),
     }
     if errors[worst] <= limit:
-        return weights, Link("lift", "proved", figures)
+        return Link("lift", "proved", figures)
     culprits = list(_blame(artefact, source, audited, cases, oracle, limit))
-    return weights, Link("lift", "failed", figures, tuple(culprits))
+    return Link("lift", "failed", figures, tuple(culprits))
 
 
 def replacements(graph: Graph, audited: Mapping[str, Audited]) -> Values:
@@ -155,8 +155,7 @@ def _region(
         for name, a in audited.items()
         if a.match.weight and (slot := graph.constants[name].slot("weight"))
     )
-    produced = {t for op in graph.operators for t in op.outputs} | {p.tensor for p in graph.inputs}
-    layers = [layer for layer in layers if layer[3] in produced]
+    layers = [layer for layer in layers if layer[3] in graph.activations]
     theirs = source.run([case[port.name] for port in graph.inputs], [layer[2] for layer in layers])
     ours = artefact.lift(values, [layer[3] for layer in layers])(feed(graph, case))
     folds = any(bool(np.any(a.gain != 1)) for a in audited.values())

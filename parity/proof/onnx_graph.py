@@ -164,8 +164,9 @@ class OnnxArtefact:
             reads = [p.origin.get(name, name) for name in node.input]
             kind, index = node.op_type, len(operators)
             weight, layout, bias = _WEIGHTS.get(kind, (-1, "", -1))
-            plain = kind != "Gemm" or _attributes(node) <= {"transB": 1, "alpha": 1.0, "beta": 1.0}.items()
-            if kind == "Gemm" and ("transB", 1) in _attributes(node):
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            plain = kind != "Gemm" or (attributes.get("alpha", 1), attributes.get("beta", 1)) == (1, 1)
+            if kind == "Gemm" and attributes.get("transB"):
                 layout = "OI"
             for place, name in enumerate(reads):
                 if name not in p.constants or kind == "QuantizeLinear":
@@ -336,10 +337,6 @@ def _set_outputs(model: Any, names: Sequence[str]) -> None:
     """Make `names` the graph's outputs; the runtime infers their types."""
     del model.graph.output[:]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-
-
-def _attributes(node: Any) -> set[tuple[str, Any]]:
-    return {(a.name, helper.get_attribute_value(a)) for a in node.attribute if not (a.name == "transA" and not a.i)}
 
 
 def _open(model: Any, kernels: str) -> Any:

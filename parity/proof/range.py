@@ -67,9 +67,7 @@ def surely(samples: Sequence[float]) -> float:
 def range_(artefact: Artefact, weights: Values, cases: Sequence[Case], precision: str) -> Link:
     """Judge the ranges on `cases`, with the lift's `weights` in place."""
     graph = artefact.graph
-    watch = list(graph.grids)
-    if precision == "fp16":
-        watch = [t for op in graph.operators for t in op.outputs]
+    watch = [name for name in graph.activations if name in graph.grids or precision == "fp16"]
     run = artefact.lift(weights, watch)
     seen = {name: _Seen() for name in watch}
     outputs: list[Values] = []

@@ -60,6 +60,7 @@ class TFLiteArtefact:
             raise NotPossible(f"the plain interpreter cannot run {', '.join(custom)}")
         self.names = _unique([_text(t.name) for t in model.subgraphs[0].tensors])
         self.graph = self._read(model, notes)
+        self._tracer: Any = None
 
     def _parse(self) -> Any:
         return schema.ModelT.InitFromPackedBuf(self.content, 0)
@@ -133,12 +134,11 @@ class TFLiteArtefact:
         return run
 
     def trace(self, case: Values) -> Values:
-        if not hasattr(self, "_tracer"):
+        if self._tracer is None:
             self._tracer = _open(self.content, "builtin", keep=True)
         self._feed(self._tracer, self._indices(self.graph.inputs), case)
         self._tracer.invoke()
-        produced = {name for op in self.graph.operators for name in op.outputs}
-        wanted = produced | {port.tensor for port in self.graph.inputs}
+        wanted = set(self.graph.activations)
         return {n: self._tracer.get_tensor(i).copy() for i, n in enumerate(self.names) if n in wanted}
 
     def _feed(self, interpreter: Any, indices: Mapping[str, int], case: Values) -> None:
