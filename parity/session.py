@@ -10,7 +10,6 @@ import io
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -309,6 +308,7 @@ class Session:
         built, seconds, findings = 0, 0.0, []
         for number, step in enumerate(route.steps, 1):
             name = f"{cell.id}~{number}-{step.name}"
+            self.progress(cell.id, step.name)  # also while another process builds it
             spec = self.step_spec(model, step, previous.key if previous else None)
             entry = self.store.build(
                 spec, name, self._builder(cell, model, step, previous), rebuild_since=self.rebuild_since
@@ -366,8 +366,6 @@ class Session:
         self, cell: Cell, model: ModelConfig, step: Step, previous: Entry | None
     ) -> Callable[[Path], Mapping[str, Any]]:
         def convert(folder: Path) -> Mapping[str, Any]:
-            start = time.monotonic()
-            self.progress(cell.id, step.name)
             arguments = {
                 "work": str(folder),
                 "after": str(previous.folder) if previous else None,
@@ -383,7 +381,7 @@ class Session:
                 {"function": step.function, "start": step.stage, "arguments": arguments},
                 stage=step.stage,
                 python=step.python or sys.executable,
-                on_stage=lambda s: self.progress(cell.id, f"{step.name}: {s}, {time.monotonic() - start:.0f} s"),
+                on_stage=lambda s: self.progress(cell.id, f"{step.name}: {s}" if s != step.name else s),
             )
             entry = notes.get("entry")
             if entry is not None and not (folder / entry).exists():
