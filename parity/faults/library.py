@@ -36,20 +36,19 @@ class Injected:
     value: Value | None
     state: State
     reason: str
-    subject: Subject | None
     rows: Rows
 
-    def behind(self, twin: Rows, clean: Rows) -> Rows:
-        """What an artefact of the twin's precision with this fault would give.
+    def behind(self, twin: Rows, clean: Rows, right: Subject) -> Rows:
+        """What an artefact of `right`'s precision with this fault would give, from the outputs of the precision's twin.
 
         A fault of the outputs acts on the twin's own. To any other the twin's rounding error is added as it is: what
         the precision costs the faulty model is taken to be what it costs the right one.
         """
-        if self.fault.where == "output" and self.subject is not None:
-            rows = twin
-            for change in self.subject.after:
-                rows = change(rows)
-            return rows
+        if self.fault.where == "output":
+            faulty = self.fault.on(right, self.value)
+            for change in faulty.after if faulty else ():
+                twin = change(twin)
+            return twin
         return [
             {k: faulty[k] + (t[k] - c[k]) if _comparable(faulty[k], c[k], t[k]) else faulty[k] for k in faulty}
             for faulty, t, c in zip(self.rows, twin, clean, strict=True)
@@ -96,17 +95,17 @@ def inject(on: Bench, fault: Fault, value: Value | None = None) -> Injected:
         value = fault.usual(on.subject) if value is None else value
         subject = fault.on(on.subject, value)
         if subject is None:
-            return Injected(fault, value, "inapplicable", UNUSED, None, [])
+            return Injected(fault, value, "inapplicable", UNUSED, [])
         rows = on.run(subject, exact=fault.where == "output" or fault.benign)
         moved = distance(rows, on.clean(fault.where == "output" or fault.benign))
         if moved < PLAIN and not fault.benign and fault.where != "output":
             rows = on.run(subject)
             moved = distance(rows, on.clean())
     except Inapplicable as error:
-        return Injected(fault, value, "inapplicable", str(error), None, [])
+        return Injected(fault, value, "inapplicable", str(error), [])
     if moved < (SAME_INPUT if fault.where == "input" else SAME) and not fault.benign:
-        return Injected(fault, value, "equivalent", "the float64 outputs are the same", subject, rows)
-    return Injected(fault, value, "changed", "", subject, rows)
+        return Injected(fault, value, "equivalent", "the float64 outputs are the same", rows)
+    return Injected(fault, value, "changed", "", rows)
 
 
 def injected(on: Bench, faults: Sequence[Fault]) -> Iterator[Injected]:
@@ -159,7 +158,7 @@ def evaluate(
     for one in injected(on, registered(precision, faults)):
         entries.append(described(one))
         if one.state == "changed":
-            found[one.fault.name] = one.rows if twin is None else one.behind(twin, on.clean())
+            found[one.fault.name] = one.rows if twin is None else one.behind(twin, on.clean(), on.subject)
     return {"faults": entries, "outputs": found, "clean": on.clean(), "note": on.note}
 
 

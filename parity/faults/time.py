@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -134,4 +133,4 @@ def rows_exchanged(subject: Subject) -> Subject | None:
     shapes = {tuple(v.shape for v in case.values()) for case in subject.inputs}
     if len(subject.inputs) < 2 or len(shapes) > 1:
         return None
-    return replace(subject, inputs=tuple(reversed(subject.inputs)))
+    return subject.then(lambda rows: rows[::-1])

@@ -1,0 +1,399 @@
+"""What explains this artefact? Every fault of the library is tried as a hypothesis, in a child process.
+
+A hypothesis explains when the artefact is as near to it as a correct artefact is to the oracle: within the noise that
+the precision costs. First a few cases in float32 choose candidates, then all cases in float64 decide. Single faults
+come first, then families with their parameter fitted, then pairs. What nothing explains is said to be unexplained.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from parity.child import stage
+from parity.errors import ParityError
+from parity.faults.base import Evidence, Fault, Row, Rows, Subject, Value, registered
+from parity.faults.bench import Bench, Inapplicable
+from parity.faults.fit import fitted
+from parity.faults.library import bench, load
+from parity.record import Explanation, plain
+from parity.reference.floor import Floor, Ratio, floors
+
+LIMITS: Mapping[str, Mapping[str, float]] = {
+    "fp32": {"pooled": 3.0, "worst": 4.0},
+    "fp16": {"pooled": 2.0, "worst": 3.0},
+    "dynamic": {"pooled": 2.0, "worst": 3.0},
+    "int8": {"pooled": 1.5, "worst": 2.5},
+}
+"""Noise ratios that count as noise where the caller gives no measured ones: what correct exports have, with room."""
+SAMPLE = 8  # cases on which candidates are chosen
+FINALISTS = 10  # candidates that all cases in float64 decide between
+SHARE = 0.5  # of the squared error: what explains less is not worth a name, however small the rest
+PAIR_SIGNAL = 5.0  # times the limit: pairs are many, and one always fits an error that is mostly noise
+TIE = 1.05  # residuals within this factor are equal: the simpler fault comes first
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One or two faults that together explain the artefact.
+
+    `residual` and `without` are the distance of the artefact from the hypothesis and from the oracle, in units of the
+    noise floor; `explains` is the share of the squared error that is gone.
+    """
+
+    faults: tuple[str, ...]
+    values: tuple[Value | None, ...]
+    sentence: str
+    explains: float
+    residual: float
+    without: float
+
+    def __str__(self) -> str:
+        numbers = f"residual {self.residual:.2g}x the noise floor, {self.without:.4g}x without"
+        return f"behaves as if {self.sentence}: {numbers}"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """`state`: explained, unexplained, sound (within the noise, nothing to explain) or incomparable.
+
+    `skipped` names the searches that the time did not allow; `tried` counts hypotheses.
+    """
+
+    state: str
+    sentence: str
+    causes: tuple[Cause, ...] = ()
+    tried: int = 0
+    skipped: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def explanations(self) -> tuple[Explanation, ...]:
+        """What the record of a cell holds."""
+        return tuple(Explanation(" + ".join(c.faults), round(c.explains, 6), str(c)) for c in self.causes)
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Faults with their values, applied in the order of what they act on; `rows` are sampled outputs."""
+
+    faults: tuple[Fault, ...]
+    values: tuple[Value | None, ...]
+    rows: Rows
+    residual: float = math.inf
+
+    def on(self, subject: Subject) -> Subject | None:
+        for fault, value in zip(self.faults, self.values, strict=True):
+            changed = fault.on(subject, value)
+            if changed is None:
+                return None
+            subject = changed
+        return subject
+
+    @property
+    def complexity(self) -> int:
+        return len(self.faults) + sum(f.parameter is not None for f in self.faults)
+
+
+def explain(
+    model: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    cases: Sequence[Row],
+    artefact: Rows,
+    twin: Rows,
+    precision: str,
+    limits: Mapping[str, float] | None = None,
+    sources: Sequence[str | None] | None = None,
+    faults: Sequence[str] | None = None,
+    without: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    flavour: str | None = None,
+    seconds: float = 25.0,
+) -> dict[str, Any]:
+    """The `Diagnosis` of an artefact from its outputs for `cases`, as builtins.
+
+    `contract` is `plain(contract)`; `twin` are the outputs of the precision's twin (`flavour`) for the same cases.
+    `limits` are the noise ratios that correct artefacts of this kind stay within, by statistic of
+    `parity.reference.floor`. `faults` names the hypotheses, all that occur at this precision by default; `without`
+    leaves some out. No search is begun after `seconds`.
+    """
+    stage("diagnosis")
+    load(plugins)
+    on = bench(model, contract, cases, precision, sources)
+    known = [f for f in registered(precision, faults) if not f.benign and f.name not in without]
+    return dict(plain(Search(on, artefact, twin, known, limits or LIMITS[precision], flavour, seconds).diagnose()))
+
+
+class Search:
+    """One artefact and all hypotheses about it."""
+
+    def __init__(
+        self, on: Bench, artefact: Rows, twin: Rows, known: Sequence[Fault], limits: Mapping[str, float],
+        flavour: str | None = None, seconds: float = 25.0,
+    ):  # fmt: skip
+        self.on, self.twin, self.known, self.limits, self.flavour = on, twin, list(known), limits, flavour
+        self.start, self.seconds = time.monotonic(), seconds
+        self.clean = on.clean()
+        self.artefact, self.lost = _comparable(artefact, self.clean)
+        self.evidence = Evidence(self.clean, self.artefact)
+        self.tried = 0
+        self.skipped: list[str] = []
+        self.kept: list[Hypothesis] = []  # tried on the sample, usable in pairs
+
+    def diagnose(self) -> Diagnosis:
+        if self.lost:
+            return self._said("incomparable", self.lost)
+        self.floors = floors(self.clean, self.twin, self.on.subject.precision, self.on.subject.contract.outputs)
+        refused = next((f.reason for f in self.floors.values() if f.reason), "")
+        if refused or not self.floors:
+            return self._said("incomparable", refused or "no output holds real numbers")
+        self.without = self._distance(self.clean, range(len(self.clean)))
+        if not self._over(self.clean, 1.0):
+            return self._said("sound", f"within the noise of its precision ({self.without:.2g}x the floor)")
+        self.sample = self._sampled()
+        causes = self._decided(self._singles())
+        causes = causes or self._decided(self._families())
+        if not causes and self.without > PAIR_SIGNAL * self.limits["pooled"]:
+            causes = self._decided(self._pairs())
+        if causes:
+            return self._said("explained", str(causes[0]), tuple(causes))
+        return self._said("unexplained", f"no known fault explains this ({self.without:.4g}x the noise floor)")
+
+    def _said(self, state: str, sentence: str, causes: tuple[Cause, ...] = ()) -> Diagnosis:
+        spent = round(time.monotonic() - self.start, 3)
+        return Diagnosis(state, sentence, causes, self.tried, tuple(self.skipped), spent)
+
+    def _late(self, what: str) -> bool:
+        """Whether the time is up; `what` is then noted as not searched."""
+        late = time.monotonic() - self.start > self.seconds
+        if late and what not in self.skipped:
+            self.skipped.append(what)
+        return late
+
+    # Choosing candidates on a sample.
+
+    def _sampled(self) -> list[int]:
+        """Some cases: half where the artefact is furthest off, half evenly spread."""
+        count = len(self.clean)
+        error = [self._distance([self.clean[i]], [i]) for i in range(count)]
+        worst = sorted(range(count), key=lambda i: -error[i])[: SAMPLE // 2]
+        even = [round(k * (count - 1) / max(1, SAMPLE - 1)) for k in range(SAMPLE)]
+        return sorted(set(worst) | set(even[: SAMPLE - len(worst)] if count > SAMPLE else range(count)))
+
+    def _singles(self) -> list[Hypothesis]:
+        """Every fault at its usual value."""
+        found = []
+        for fault in self.known:
+            if not self._late("faults"):
+                found.append(self._try((fault,), (fault.usual(self.on.subject),)))
+        self.kept = [h for h in found if h is not None and h.rows]
+        return self.kept
+
+    def _families(self) -> list[Hypothesis]:
+        """Every parameter fitted, every choice tried."""
+        found: list[Hypothesis | None] = []
+        for fault in (f for f in self.known if f.parameter is not None):
+            if self._late("parameters"):
+                break
+            assert fault.parameter is not None
+            if fault.parameter.choices is not None:
+                usual = fault.usual(self.on.subject)
+                tried = [
+                    self._try((fault,), (v,)) for v in fault.parameter.choices(self.on.subject, self.evidence)
+                    if v != usual and not self._late("parameters")
+                ]  # fmt: skip
+                found += tried
+            elif any(h.faults == (fault,) for h in self.kept):
+                found.append(self._fit(fault))
+        usable = [h for h in found if h is not None]
+        self.kept += sorted(usable, key=lambda h: h.residual)[:20]
+        return usable
+
+    def _fit(self, fault: Fault) -> Hypothesis | None:
+        assert fault.parameter is not None
+
+        def cost(value: float, exact: bool = False) -> float:
+            tried = self._try((fault,), (value,), exact)
+            return tried.residual if tried else math.inf
+
+        value = fitted(fault.parameter, cost, lambda v: cost(v, True))
+        return self._try((fault,), (value,), True)
+
+    def _pairs(self) -> list[Hypothesis]:
+        """Partners of the best singles, and pairs whose effects add up to the error where each is small."""
+        order = sorted(self.kept, key=lambda h: h.residual)
+        chosen = [(a, b) for a, b in self._adding_up()[:16]]
+        for best in order[:3]:
+            chosen += [(best, other) for other in order if other.faults != best.faults]
+        found, seen = [], set()
+        for a, b in chosen:
+            first, second = sorted((a, b), key=lambda h: ("input", "module", "output").index(h.faults[0].where))
+            key = (first.faults[0].name, first.values, second.faults[0].name, second.values)
+            if key in seen or self._late("pairs"):
+                continue
+            seen.add(key)
+            found.append(self._try(first.faults + second.faults, first.values + second.values))
+        return [h for h in found if h is not None]
+
+    def _adding_up(self) -> list[tuple[Hypothesis, Hypothesis]]:
+        """Pairs by how much of the sampled error is left when both effects are taken from it, the least first."""
+        usable = [h for h in self.kept if math.isfinite(h.residual)]
+        if len(usable) < 2:
+            return []
+        error = self._vector([self.artefact[i] for i in self.sample])
+        effects = np.stack([self._vector(h.rows) for h in usable])
+        if not np.isfinite(error).all():
+            return []
+        products, squares = effects @ effects.T, np.square(effects).sum(1)
+        toward = effects @ error
+        left = squares[:, None] + squares[None] + 2 * products - 2 * (toward[:, None] + toward[None])
+        rows, columns = np.triu_indices(len(usable), 1)
+        order = np.argsort(left[rows, columns])[:64]
+        return [(usable[rows[k]], usable[columns[k]]) for k in order]
+
+    def _vector(self, rows: Rows) -> Any:
+        """Differences from the oracle on the sample, in units of the floor, in one row."""
+        parts = [
+            (row[n] - self.clean[i][n]).reshape(-1) / max(f.pooled, f.least)
+            for row, i in zip(rows, self.sample, strict=True) for n, f in self.floors.items()
+        ]  # fmt: skip
+        return np.concatenate(parts)
+
+    def _try(
+        self, faults: tuple[Fault, ...], values: tuple[Value | None, ...], exact: bool = False
+    ) -> Hypothesis | None:
+        """The hypothesis on the sampled cases; None where it has no place in the model."""
+        hypothesis = Hypothesis(faults, values, [])
+        try:
+            subject = hypothesis.on(self.on.subject)
+            if subject is None:
+                return None
+            whole = bool(subject.after)
+            rows = self.on.run(subject, exact or (whole and len(faults) == 1), None if whole else self.sample)
+        except Inapplicable:
+            return None
+        self.tried += 1
+        rows = [rows[i] for i in self.sample] if whole else rows
+        if not _alike(rows, [self.clean[i] for i in self.sample]):
+            return None
+        return replace(hypothesis, rows=rows, residual=self._distance(rows, self.sample))
+
+    # Deciding on all cases.
+
+    def _decided(self, candidates: Sequence[Hypothesis]) -> list[Cause]:
+        """The candidates that explain the artefact, best first."""
+        before = self._distance([self.clean[i] for i in self.sample], self.sample)
+        near = [
+            h for h in sorted(candidates, key=lambda h: h.residual)
+            if h.residual < 2 * self.limits["pooled"] or _share(h.residual, before) > 0.8
+        ]  # fmt: skip
+        found = []
+        for hypothesis in near[:FINALISTS]:
+            cause = self._decide(hypothesis)
+            if cause is not None:
+                found.append((hypothesis, cause))
+        if not found:
+            return []
+        least = min(cause.residual for _, cause in found)
+        tied = [f for f in found if f[1].residual <= max(least * TIE, least + 0.02)]
+        rest = [f for f in found if f not in tied]
+        tied.sort(key=lambda f: f[0].complexity)
+        rest.sort(key=lambda f: f[1].residual)
+        return [cause for _, cause in (*tied, *rest)]
+
+    def _decide(self, hypothesis: Hypothesis) -> Cause | None:
+        subject = hypothesis.on(self.on.subject)
+        if subject is None:
+            return None
+        try:
+            rows = self.on.run(subject)
+        except Inapplicable:
+            return None
+        if not _alike(rows, self.clean):
+            return None
+        residual, everywhere = self._distance(rows, range(len(rows))), 1.0
+        share = _share(residual, self.without)
+        if not share >= SHARE:
+            return None
+        if self._over(rows, 1.0):
+            everywhere = self._own_floor(subject, rows)
+            if self._over(rows, everywhere):
+                return None
+        sentence = " and ".join(f.say(v) for f, v in zip(hypothesis.faults, hypothesis.values, strict=True))
+        names = tuple(f.name for f in hypothesis.faults)
+        return Cause(names, hypothesis.values, sentence, share, residual / everywhere, self.without)
+
+    def _own_floor(self, subject: Subject, rows: Rows) -> float:
+        """How many times the floor its precision costs the faulty model: unscaled pixels make noise as large as them."""
+        try:
+            noisy = self.on.twin(subject, self.sample, self.flavour, ())
+        except (RuntimeError, ParityError):
+            return 1.0
+        if subject.after:
+            exact = [dict(row) for row in self.twin]
+            for i, row in zip(self.sample, noisy, strict=True):
+                exact[i] = row
+            for change in subject.after:
+                exact = change(exact)
+            noisy = [exact[i] for i in self.sample]
+        cost = self._distance([rows[i] for i in self.sample], self.sample, noisy)
+        usual = self._distance([self.clean[i] for i in self.sample], self.sample, [self.twin[i] for i in self.sample])
+        return max(1.0, cost / max(usual, 1.0)) if math.isfinite(cost) else 1.0
+
+    def _ratios(self, rows: Rows, cases: Sequence[int], seen: Rows | None = None) -> list[Ratio]:
+        """The noise ratio of each output: of what was observed, around what the hypothesis gives."""
+        seen = [self.artefact[i] for i in cases] if seen is None else seen
+        found = []
+        for name, floor in self.floors.items():
+            pairs = [_finite(row[name], other[name]) for row, other in zip(rows, seen, strict=True)]
+            around = replace(floor, want=tuple(p[0] for p in pairs), by_case=_chosen(floor, cases))
+            found.append(around.ratio([p[1] for p in pairs]))
+        return found
+
+    def _distance(self, rows: Rows, cases: Sequence[int], seen: Rows | None = None) -> float:
+        """The pooled ratio of the output where it is largest."""
+        return max(r.pooled for r in self._ratios(rows, cases, seen))
+
+    def _over(self, rows: Rows, times: float) -> bool:
+        """Whether any output is over a limit, with floors that many times as high."""
+        limits = {k: v * times for k, v in self.limits.items()}
+        return any(r.over(limits) for r in self._ratios(rows, range(len(rows))))
+
+
+def _share(residual: float, before: float) -> float:
+    """Share of the squared error that is explained; where nothing could be measured before, all of it."""
+    if not math.isfinite(residual):
+        return -math.inf
+    return 1.0 if not math.isfinite(before) else 1 - (residual / before) ** 2 if before else 0.0
+
+
+def _chosen(floor: Floor, cases: Sequence[int]) -> tuple[float, ...]:
+    return tuple(floor.by_case[i] for i in cases)
+
+
+def _finite(want: Any, got: Any) -> tuple[Any, Any]:
+    """Both with zeros where both are not finite in the same way: NaN and NaN, or infinities of one sign."""
+    same = (np.isnan(want) & np.isnan(got)) | (np.isinf(want) & (want == got))
+    return (np.where(same, 0.0, want), np.where(same, 0.0, got)) if same.any() else (want, got)
+
+
+def _alike(rows: Rows, clean: Rows) -> bool:
+    return all(row[k].shape == right[k].shape for row, right in zip(rows, clean, strict=True) for k in right)
+
+
+def _comparable(artefact: Rows, clean: Rows) -> tuple[Rows, str]:
+    """The artefact's outputs in float64, and why they cannot be compared, if so."""
+    if len(artefact) != len(clean):
+        return [], f"{len(clean)} cases were asked for and {len(artefact)} came back"
+    for row, right in zip(artefact, clean, strict=True):
+        for name, want in right.items():
+            if name not in row:
+                return [], f"the artefact does not give the output {name!r}"
+            if row[name].shape != want.shape:
+                return [], f"{name}: shape {list(row[name].shape)}, the oracle's is {list(want.shape)}"
+    return [{k: np.asarray(row[k], np.float64) if v.dtype.kind == "f" else row[k] for k, v in right.items()}
+            for row, right in zip(artefact, clean, strict=True)], ""  # fmt: skip

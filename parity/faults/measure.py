@@ -1,0 +1,55 @@
+"""Power, in a child process: the library run once on a model, and judged for all of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from parity.child import stage
+from parity.faults.base import Row, registered
+from parity.faults.library import bench, inject, load
+from parity.faults.power import Gate, Tally
+from parity.limits import Limit
+from parity.record import plain
+
+
+def measure(
+    model: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    cases: Sequence[Row],
+    ids: Sequence[str],
+    cells: Sequence[Mapping[str, Any]],
+    labels: Sequence[int | None] | None = None,
+    sources: Sequence[str | None] | None = None,
+    faults: Sequence[str] | None = None,
+    plugins: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The `CellPower` of each cell, as builtins: {"cells": [...], "note"}.
+
+    `contract` is `plain(contract)`. Each of `cells` is {"id", "precision", "twin": the twin's rows, "limits": {output:
+    {metric: value or None}}}; limits on noise ratios are named as in `parity.faults.power.NOISE`. The oracle's outputs
+    are computed here, by the same evaluation as the faults'. `sources` are the encoded pictures behind the cases,
+    `plugins` modules that register a project's own faults.
+    """
+    stage("faults")
+    load(plugins)
+    on = bench(model, contract, cases, "fp32", sources)
+    clean, shape = on.clean(), on.subject.contract
+    tallies = []
+    for cell in cells:
+        limits = {o: {m: Limit(m, v, "") for m, v in found.items()} for o, found in cell["limits"].items()}
+        gate = Gate(shape, ids, clean, cell["twin"], cell["precision"], limits, labels or ())
+        tallies.append((Tally(cell["id"], cell["precision"], gate, cell["twin"]), cell["twin"]))
+    for fault in registered(names=faults) if faults is not None else registered():
+        concerned = [(t, twin) for t, twin in tallies if t.precision in fault.precisions]
+        if not concerned:
+            continue
+        one = inject(on, fault)
+        for tally, twin in concerned:
+            if one.state == "changed":
+                right = replace(on.subject, precision=tally.precision)
+                tally.add(fault, one.value, one.behind(twin, clean, right))
+            else:
+                tally.without(fault, one.state)
+    return {"cells": [plain(tally.result()) for tally, _ in tallies], "note": on.note}

@@ -1,0 +1,273 @@
+"""Would the gate notice? Every fault behind a cell's precision, judged under the very limits in force.
+
+Pure: from outputs to a report, with no torch. `parity.faults.measure` makes the outputs, one fault at a time, and feeds
+them to one `Tally` a cell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from parity import judge
+from parity.compare import METRICS
+from parity.contract import Contract
+from parity.errors import ParityError
+from parity.faults.base import Fault, Rows, Value
+from parity.gate import passes
+from parity.limits import Limit
+from parity.record import Check, Power
+from parity.reference.floor import floors
+
+NOISE = {"pooled": "noise_ratio", "worst": "noise_worst", "channel": "noise_channel", "peak": "noise_peak"}
+"""The names of the checks on each statistic of a noise ratio."""
+TELLING = (*NOISE.values(), "rel_rms", "max_abs", "cosine")
+"""The metrics in which a limit is proposed: those that move with any change, unlike decisions."""
+APART = 1.5
+"""How much worse than noise a fault's figure must be for a limit between them to hold for correct files."""
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """A fault that no check noticed, or a benign change that one did; with the figure that tells it best from noise.
+
+    `value` is that metric's worst under the fault and `noise` under the precision alone; `would_catch` is a limit
+    between them, or None where every metric hides the fault in the noise.
+    """
+
+    fault: str
+    sentence: str
+    metric: str
+    value: float | None
+    noise: float | None
+    limit: float | None
+    would_catch: float | None
+
+    def __str__(self) -> str:
+        if self.would_catch is None:
+            return f"{self.fault}: {self.sentence}; hidden in the noise of this precision on these inputs"
+        now = "no limit is set" if self.limit is None else f"the limit is {self.limit:.4g}"
+        found = f"{self.metric} {self.value:.4g}, {now}, {self.would_catch:.4g} would catch it"
+        return f"{self.fault}: {self.sentence}; {found}"
+
+
+@dataclass(frozen=True)
+class CellPower:
+    """How much of the library the gate of one cell notices.
+
+    `killed_by` counts, for each metric, the faults that broke it. `cover` are the cases that catch, in that order, all
+    that any case catches; `spare_cases` add nothing to them, `idle_cases` catch nothing at all. `loose` are metrics
+    with a limit that no fault broke.
+    """
+
+    cell: str
+    precision: str
+    injected: int
+    killed: int
+    equivalent: tuple[str, ...]
+    inapplicable: int
+    survivors: tuple[Survivor, ...]
+    false_alarms: tuple[Survivor, ...]
+    killed_by: Mapping[str, int]
+    killed_by_kind: Mapping[str, int]
+    cover: tuple[str, ...]
+    spare_cases: tuple[str, ...]
+    idle_cases: tuple[str, ...]
+    loose: tuple[str, ...]
+    faults: Mapping[str, str] = field(default_factory=dict)  # every applicable fault -> "killed" or "survived"
+
+    @property
+    def share(self) -> float:
+        """Of the faults that change this model, the share that the gate notices; 1.0 where there is none to notice."""
+        return self.killed / self.injected if self.injected else 1.0
+
+    def summary(self) -> Power:
+        """What the record of a cell holds."""
+        return Power(self.injected, self.killed, tuple(s.fault for s in self.survivors), len(self.equivalent))
+
+    def __str__(self) -> str:
+        text = f"{self.cell}: {self.killed} of {self.injected} faults noticed ({self.share:.0%})"
+        text += f", {len(self.equivalent)} change nothing here" if self.equivalent else ""
+        return text + (f", {len(self.false_alarms)} benign changes raise an alarm" if self.false_alarms else "")
+
+
+class Gate:
+    """The limits of one cell, applied to whole sets of outputs as the suite applies them."""
+
+    def __init__(
+        self,
+        contract: Contract,
+        ids: Sequence[str],
+        oracle: Rows,
+        twin: Rows,
+        precision: str,
+        limits: Mapping[str, Mapping[str, Limit]],
+        labels: Sequence[int | None] = (),
+    ):
+        """`limits`: for each output, the limits in force by metric; those of `NOISE` are on the noise ratio."""
+        self.contract, self.ids, self.oracle, self.limits = contract, list(ids), oracle, limits
+        self.labels = list(labels) or [None] * len(self.ids)
+        self.floors = floors(oracle, twin, precision, contract.outputs)
+
+    def checks(self, rows: Rows) -> list[Check]:
+        """Every check that golden, accuracy and noise ratio make of these outputs, one row a case."""
+        found: list[Check] = []
+        labelled = [i for i, label in enumerate(self.labels) if label is not None]
+        for spec in self.contract.outputs:
+            limits = self.limits.get(spec.name, {})
+            got, want = [row.get(spec.name) for row in rows], [row[spec.name] for row in self.oracle]
+            for id, g, w in zip(self.ids, got, want, strict=True):
+                found += judge.check_output("golden", id, spec, g, w, limits)
+            same = [g for g, w in zip(got, want, strict=True) if g is not None and g.shape == w.shape]
+            if len(same) < len(want):
+                continue
+            if spec.decides:
+                found += judge.check_decisions("golden", spec, same, want, limits)
+            if spec.decides and spec.labels and labelled:
+                truth = [label for label in self.labels if label is not None]
+                found += judge.check_accuracy(
+                    spec, [same[i] for i in labelled], [want[i] for i in labelled], truth, limits
+                )
+            if spec.name in self.floors:
+                found += self._noise(spec.name, same, limits)
+        return found
+
+    def _noise(self, output: str, got: Sequence[object], limits: Mapping[str, Limit]) -> list[Check]:
+        try:
+            ratio = self.floors[output].ratio(got)  # type: ignore[arg-type]
+        except ParityError:
+            return []
+        checks = []
+        for statistic, metric in NOISE.items():
+            value, limit = float(getattr(ratio, statistic)), limits.get(metric)
+            if statistic == "channel" and ratio.worst_channel is None and not ratio.reason:
+                continue
+            case = self.ids[ratio.worst_case] if statistic == "worst" else "all"
+            kept = value if math.isfinite(value) else None
+            bound = limit.value if limit else None
+            check = Check("golden", case, output, metric, kept, bound, "max", True, nonfinite=int(kept is None))
+            checks.append(check)
+        return checks
+
+
+class Tally:
+    """Counts what one cell's gate notices, fault by fault."""
+
+    def __init__(self, cell: str, precision: str, gate: Gate, twin: Rows):
+        self.cell, self.precision, self.gate = cell, precision, gate
+        self._noise = worst(gate.checks(twin))
+        self._limits = {c.metric: c.limit for c in gate.checks(twin) if c.limit is not None}
+        self._killed_by: Counter[str] = Counter()
+        self._kinds: Counter[str] = Counter()
+        self._by_case: dict[str, set[str]] = {id: set() for id in gate.ids}
+        self._survivors: list[Survivor] = []
+        self._alarms: list[Survivor] = []
+        self._equivalent: list[str] = []
+        self._inapplicable = 0
+        self._fates: dict[str, str] = {}
+
+    def without(self, fault: Fault, state: str) -> None:
+        """Note a fault that has no place in the model, or changes nothing in it."""
+        if state == "equivalent":
+            self._equivalent.append(fault.name)
+        elif not fault.benign:
+            self._inapplicable += 1
+
+    def add(self, fault: Fault, value: Value | None, rows: Rows) -> None:
+        """Judge the outputs of an artefact with this fault."""
+        checks = self.gate.checks(rows)
+        broken = [c for c in checks if not passes(c)]
+        if fault.benign:
+            self._alarms += [self._survivor(fault, value, broken)] if broken else []
+            return
+        self._fates[fault.name] = "killed" if broken else "survived"
+        if not broken:
+            self._survivors.append(self._survivor(fault, value, checks))
+        self._killed_by.update({c.metric for c in broken})
+        self._kinds.update({c.kind for c in broken})
+        for check in broken:
+            if check.case in self._by_case:
+                self._by_case[check.case].add(fault.name)
+
+    def _survivor(self, fault: Fault, value: Value | None, checks: Sequence[Check]) -> Survivor:
+        """The metric in which these checks stand out most from the noise of the precision."""
+        figures = worst(checks)
+        apart = {m: _apart(m, figures[m], self._noise.get(m)) for m in TELLING if m in figures}
+        metric = max(apart, key=lambda m: apart[m], default="")
+        found, noise = figures.get(metric), self._noise.get(metric)
+        catch = between(metric, noise, found) if metric and apart[metric] > APART else None
+        return Survivor(fault.name, fault.say(value), metric, found, noise, self._limits.get(metric), catch)
+
+    def result(self) -> CellPower:
+        cover = _cover(self._by_case)
+        loose = sorted(m for m in self._limits if not self._killed_by[m])
+        return CellPower(
+            self.cell, self.precision, len(self._fates), sum(f == "killed" for f in self._fates.values()),
+            tuple(self._equivalent), self._inapplicable, tuple(self._survivors), tuple(self._alarms),
+            dict(self._killed_by.most_common()), dict(self._kinds), cover,
+            tuple(id for id, caught in self._by_case.items() if caught and id not in cover),
+            tuple(id for id, caught in self._by_case.items() if not caught), tuple(loose), self._fates,
+        )  # fmt: skip
+
+
+def worst(checks: Sequence[Check]) -> dict[str, float]:
+    """For each metric its worst value over all outputs and cases; infinite where one has no finite value."""
+    found: dict[str, float] = {}
+    for check in checks:
+        value = math.inf if check.value is None else badness(check.metric, check.value)
+        found[check.metric] = max(found.get(check.metric, 0.0), value)
+    return {m: figure(m, b) for m, b in found.items()}
+
+
+def badness(metric: str, value: float) -> float:
+    """A figure as an amplitude that is 0 at best: the error itself, 1 - score, or decibels as a ratio of amplitudes.
+
+    1 - cosine grows with the square of the error, so its root is taken.
+    """
+    known = METRICS.get(metric)
+    if known is None or known.sense == "max":
+        return abs(value)
+    if metric == "cosine":
+        return math.sqrt(max(0.0, 1 - value))
+    return 10 ** (-value / 20) if known.unit == "dB" else max(0.0, 1 - value)
+
+
+def figure(metric: str, bad: float) -> float:
+    """The inverse of `badness`."""
+    known = METRICS.get(metric)
+    if known is None or known.sense == "max":
+        return bad
+    if metric == "cosine":
+        return 1 - bad * bad
+    if known.unit == "dB":
+        return -20 * math.log10(bad) if 0 < bad < math.inf else math.copysign(400.0, 0.5 - bad)
+    return 1 - bad
+
+
+def _apart(metric: str, value: float, noise: float | None) -> float:
+    """How many times worse than noise a figure is."""
+    bad, floor = badness(metric, value), badness(metric, noise) if noise is not None else 0.0
+    if not math.isfinite(bad):
+        return math.inf
+    return bad / floor if floor > 0 else math.inf if bad > 1e-6 else 0.0
+
+
+def between(metric: str, noise: float | None, value: float | None) -> float | None:
+    """A limit as far above the noise as it is below the fault's figure."""
+    if value is None or not math.isfinite(value):
+        return None
+    low, high = badness(metric, noise) if noise is not None else 0.0, badness(metric, value)
+    return figure(metric, math.sqrt(low * high) if low > 0 else high / 2)
+
+
+def _cover(by_case: Mapping[str, set[str]]) -> tuple[str, ...]:
+    """Cases that together catch all that any catches: each time the one that adds most, the first of equals."""
+    left = set().union(*by_case.values()) if by_case else set()
+    chosen: list[str] = []
+    while left:
+        best = max(by_case, key=lambda id: len(by_case[id] & left))
+        chosen.append(best)
+        left -= by_case[best]
+    return tuple(chosen)
