@@ -13,6 +13,7 @@ from parity.compare import METRICS, Comparison, compare
 from parity.contract import OutputSpec
 from parity.limits import Limit
 from parity.record import Check, Kind
+from parity.reference.floor import Floor
 
 RECORDED = ("max_abs", "max_rel", "rel_rms", "cosine", "sqnr")  # measured on every output of every case
 
@@ -46,6 +47,40 @@ def check_decisions(
     value, flips = result.metrics["top1"], result.metrics["decision_flips"]
     detail = f"{flips:.0f} of {len(rows_want)} rows decide otherwise than the oracle" if flips == flips else ""
     return [_check(kind, "all", output, "top1", value, limits, result, detail)]
+
+
+def check_noise(
+    kind: Kind,
+    output: OutputSpec,
+    cases: Sequence[str],
+    got: Sequence[Array],
+    floor: Floor,
+    limits: Mapping[str, Limit],
+) -> list[Check]:
+    """The error in units of what the precision alone costs: over all cases, by case, worst channel, worst element."""
+    ratio = floor.ratio(got)
+    costs = f"the precision alone costs {floor.relative:.3g} of the output's rms"
+    worst = f"worst case {cases[ratio.worst_case]}, {ratio.worst:.3g} times the floor"
+    values = {
+        "noise_ratio": (ratio.pooled, f"{costs}; {worst}"),
+        "noise_ratio_peak": (ratio.peak, costs),
+    }
+    if ratio.worst_channel is not None:
+        name = output.labels[ratio.worst_channel] if ratio.worst_channel < len(output.labels) else None
+        values["noise_ratio_channel"] = (
+            ratio.channel,
+            f"channel {ratio.worst_channel}" + (f" ({name})" if name else ""),
+        )
+    checks = [
+        _check(kind, "all", output, metric, value, limits, detail=ratio.reason or detail)
+        for metric, (value, detail) in values.items()
+    ]
+    by_case = ratio.by_case or (math.inf,) * len(cases)
+    checks += [
+        _check(kind, case, output, "noise_ratio_case", value, limits, detail=ratio.reason)
+        for case, value in zip(cases, by_case, strict=True)
+    ]
+    return checks
 
 
 def check_accuracy(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from parity.plan import Cell
+from parity.reference.floor import natural
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,24 @@ class Limit:
     source: str
 
 
-# Cosine and accuracy drop are the release thresholds that mobile export guides state. The others are orders of
-# magnitude: what each precision costs on trained networks, with room. A project sets its own beside or over them.
+# The release thresholds that mobile export guides state. A project sets its own beside or over them.
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "default": {"flex_ops": 0.0},
-    "fp32": {"cosine": 0.99, "rel_rms": 1e-4, "sqnr": 80.0, "top1": 1.0, "top1_drop": 0.0},
-    "fp16": {"cosine": 0.95, "rel_rms": 2e-2, "sqnr": 34.0, "top1": 0.98, "top1_drop": 0.01},
-    "dynamic": {"cosine": 0.95, "rel_rms": 0.15, "sqnr": 16.0, "top1": 0.95, "top1_drop": 0.02},
-    "int8": {"cosine": 0.95, "rel_rms": 0.25, "sqnr": 12.0, "top1": 0.9, "top1_drop": 0.05},
+    "fp32": {"cosine": 0.99, "top1_drop": 0.0},
+    "fp16": {"cosine": 0.95, "top1_drop": 0.01},
+    "dynamic": {"top1_drop": 0.02},
+    "int8": {"top1_drop": 0.05},
+}
+# What stands in where an output has no measured noise floor: orders of magnitude of what each precision costs on
+# trained networks, with room.
+FALLBACK: Mapping[str, float] = {"fp32": 1e-4, "fp16": 2e-2, "dynamic": 0.15, "int8": 0.25}
+
+# Metric of the noise ratio -> the statistic of the natural table that limits it.
+NOISE: Mapping[str, str] = {
+    "noise_ratio": "pooled",
+    "noise_ratio_case": "worst",
+    "noise_ratio_channel": "channel",
+    "noise_ratio_peak": "peak",
 }
 
 
@@ -54,27 +65,44 @@ def scopes(cell: Cell) -> tuple[str, ...]:
     )
 
 
-def default_rules() -> tuple[Rule, ...]:
-    return tuple(
-        Rule(
-            scope,
-            metric,
-            value,
-            source=f"built-in default for {scope}" if scope != "default" else "built-in default",
-        )
-        for scope, metrics in DEFAULTS.items()
-        for metric, value in metrics.items()
-    )
+def defaults(cell: Cell) -> dict[str, Limit]:
+    """The limits of a cell that nobody configured: stated release thresholds, and noise ratios as measured on correct
+    exports; without such a measurement for its target and precision, a relative error."""
+    found = {
+        metric: Limit(metric, value, "built-in default" + (f" for {scope}" if scope != "default" else ""))
+        for scope in ("default", cell.precision)
+        for metric, value in DEFAULTS[scope].items()
+    }
+    measured = natural(cell.target, cell.precision)
+    if measured is None:
+        return found | {"rel_rms": fallback(cell)}
+    source = f"measured on {measured.count} correct exports to {cell.target} {cell.precision}"
+    return found | {
+        metric: Limit(metric, measured.limits[statistic], source)
+        for metric, statistic in NOISE.items()
+        if statistic in measured.limits
+    }
+
+
+def fallback(cell: Cell) -> Limit:
+    """The limit on the relative error of an output that has no measured noise floor."""
+    return Limit("rel_rms", FALLBACK[cell.precision], f"built-in default for {cell.precision} without a noise floor")
 
 
 def resolve(rules: Iterable[Rule], cell: Cell, output: str | None = None) -> dict[str, Limit]:
-    """The limits in force for one output of one cell, by metric: a later scope wins, an output's own rule over all."""
+    """The limits in force for one output of one cell, by metric.
+
+    Anything configured is stronger than any default; among what is configured the later scope wins, and an output's
+    own rule over all.
+    """
     order = {scope: rank for rank, scope in enumerate(scopes(cell))}
-    found: dict[str, tuple[tuple[int, int], Limit]] = {}
-    for rule in (*default_rules(), *rules):
+    found = defaults(cell)
+    ranks: dict[str, tuple[int, int]] = {}
+    for rule in rules:
         if rule.scope not in order or rule.output not in (None, output):
             continue
         rank = (int(rule.output is not None), order[rule.scope])
-        if rule.metric not in found or rank >= found[rule.metric][0]:
-            found[rule.metric] = (rank, Limit(rule.metric, rule.value, rule.source))
-    return {metric: limit for metric, (_, limit) in found.items()}
+        if rank >= ranks.get(rule.metric, (-1, -1)):
+            ranks[rule.metric] = rank
+            found[rule.metric] = Limit(rule.metric, rule.value, rule.source)
+    return found

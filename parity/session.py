@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import targets
+from parity import reference, targets
 from parity.cache import Entry, Store, key_of, sha256_file, sha256_tree
 from parity.cases import Array, Case, digest, draw, golden, video
 from parity.cases.files import clips
@@ -26,6 +26,7 @@ from parity.errors import ParityError
 from parity.isolate import Budget, ChildFailure, Children
 from parity.plan import Cell
 from parity.record import ArtifactRecord, FileRecord, RuntimeRecord, build, plain
+from parity.reference.floor import Floor, floors, natural
 from parity.targets.base import Route, Step, version, versions
 
 Progress = Callable[[str, str], None]  # (what, stage)
@@ -86,26 +87,38 @@ class Runtime:
         return self
 
     def run(self, inputs: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
-        """Outputs of each set of inputs, in order. Raises ChildFailure; never returns fewer than it was given."""
-        self.open()
+        """Outputs of each set of inputs, in order. Raises ChildFailure; never returns fewer than it was given.
+
+        A crash is repeated once with the artefact opened anew, in a fresh child: a handle dies with its child.
+        """
         try:
-            result = self._call("run", {"handle": self._handle, "cases": list(inputs)}, "run")
+            result = self._run(inputs)
         except ChildFailure as failure:
-            if failure.state != "error":
-                self._handle = None
-            raise
+            if failure.state != "crash" or failure.stage == "load":
+                raise
+            result = self._run(inputs)
         if len(result["outputs"]) != len(inputs):
             raise ParityError(f"{self.cell}: {len(inputs)} cases were run and {len(result['outputs'])} came back")
         self.milliseconds += result["milliseconds"]
         return list(result["outputs"])
 
-    def _call(self, function: str, arguments: Mapping[str, Any], stage: str) -> Any:
+    def _run(self, inputs: Sequence[Mapping[str, Array]]) -> Any:
+        self.open()
+        try:
+            return self._call("run", {"handle": self._handle, "cases": list(inputs)}, "run", again=False)
+        except ChildFailure as failure:
+            if failure.state != "error":
+                self._handle = None
+            raise
+
+    def _call(self, function: str, arguments: Mapping[str, Any], stage: str, again: bool = True) -> Any:
         return self.session.children.call(
             self.target.family,
             f"parity.targets.serve:{function}",
             arguments,
             stage=stage,
             on_stage=lambda s: self.session.progress(self.cell.id, s),
+            again=again,
         )
 
     def close(self) -> None:
@@ -236,31 +249,66 @@ class Session:
         return self._once(f"reference {what}", model.name, lambda: self._reference(model, cases, what))  # type: ignore[no-any-return]
 
     def _reference(self, model: ModelConfig, cases: Sequence[Case], what: str) -> Reference:
+        return self._evaluate(model, cases, "oracle", what, {}, {})
+
+    def _evaluate(
+        self,
+        model: ModelConfig,
+        cases: Sequence[Case],
+        kind: str,
+        what: str,
+        own: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+    ) -> Reference:
+        """Outputs of `parity.reference.KIND:evaluate` on `cases`, made once for the same model, source and inputs."""
         outputs = [o.name for o in model.contract.outputs]
         spec = {
-            "oracle": self.fingerprint(model),
+            kind: self.fingerprint(model),
             "cases": digest(cases),
             "outputs": outputs,
-            "code": _code("parity.reference.oracle"),
+            "code": {path.name: sha256_file(path) for path in sorted(Path(reference.__file__).parent.glob("*.py"))},
             "packages": versions(("torch", "numpy")),
+            **own,
         }
 
         def evaluate(folder: Path) -> Mapping[str, Any]:
-            self.progress(model.name, f"oracle, {len(cases)} {what} cases")
+            self.progress(model.name, f"{kind}, {len(cases)} {what} cases")
+            given = {"model": self.model_spec(model), "cases": [c.inputs for c in cases], "outputs": outputs}
             result = self.children.call(
-                "torch",
-                "parity.reference.oracle:evaluate",
-                {"model": self.model_spec(model), "cases": [c.inputs for c in cases], "outputs": outputs},
-                stage="oracle",
+                "torch", f"parity.reference.{kind}:evaluate", {**given, **arguments}, stage=kind
             )
             arrays = {f"{i}/{n}": v for i, row in enumerate(result["outputs"]) for n, v in row.items()}
             np.savez(folder / "outputs.npz", **arrays)
             return {"dtype": result["dtype"], "note": result["note"], "cases": len(cases)}
 
-        entry = self.store.build(spec, f"{model.name}~reference-{what}", evaluate)
+        entry = self.store.build(spec, f"{model.name}~{kind}-{what}", evaluate)
         with np.load(io.BytesIO((entry.folder / "outputs.npz").read_bytes()), allow_pickle=False) as archive:
             rows = tuple({n: archive[f"{i}/{n}"] for n in outputs} for i in range(len(cases)))
         return Reference(rows, entry.notes["dtype"], entry.notes["note"])
+
+    def floors(self, cell: Cell, cases: Sequence[Case], oracle: Reference, what: str) -> dict[str, Floor]:
+        """The noise floor of each output of real numbers: what the cell's precision alone costs on `cases`.
+
+        Raises ParityError where the module has no twin at that precision.
+        """
+        model = self.config.models[cell.model]
+        measured = natural(cell.target, cell.precision)
+        flavour = measured.flavour if measured else None
+        rows = self._twin(model, cases, what, cell.precision, flavour)
+        return floors(oracle.outputs, rows, cell.precision, model.contract.outputs)
+
+    def _twin(
+        self, model: ModelConfig, cases: Sequence[Case], what: str, precision: str, flavour: str | None
+    ) -> tuple[Mapping[str, Array], ...]:
+        calibration = self.calibration(model) if precision == "int8" and model.calibration is not None else None
+        arguments = {"precision": precision, "flavour": flavour}
+        spec = {"twin": arguments, "calibration": digest(calibration) if calibration else None}
+        extra = {**arguments, "calibration": [c.inputs for c in calibration] if calibration else None}
+        name = f"{what}-{precision}-{flavour}"
+        evaluated = self._once(
+            f"twin {name}", model.name, lambda: self._evaluate(model, cases, "twin", name, spec, extra)
+        )
+        return evaluated.outputs  # type: ignore[no-any-return]
 
     # Artefacts.
 

@@ -22,7 +22,7 @@ from parity.commands import project
 from parity.config import ModelConfig
 from parity.contract import OutputSpec
 from parity.errors import ConfigError, ParityError
-from parity.limits import resolve
+from parity.limits import fallback, resolve
 from parity.plan import PRECISIONS, Cell, choose
 from parity.record import Check
 from parity.session import Session
@@ -136,6 +136,7 @@ def _compare(
         checks: list[Check] = []
         for spec in model.contract.outputs:
             limits = resolve(session.config.rules, cell, spec.name)
+            limits.setdefault("rel_rms", fallback(cell))
             checks += judge.check_output("video", case.id, spec, got.get(spec.name), want[spec.name], limits)
         values = {c.metric: c.value for c in checks}
         bad = [c for c in checks if not c.passed]

@@ -11,7 +11,10 @@ from typing import Any, TypeVar
 
 from parity import judge
 from parity.cases import Case
+from parity.errors import ParityError
+from parity.limits import fallback
 from parity.plan import Cell
+from parity.record import Kind
 from parity.recorder import Recorder
 from parity.session import Reference, Runtime
 from parity.suite.contract import check_contract
@@ -46,19 +49,7 @@ def test_golden(
     parity: Recorder,
 ) -> None:
     """On every golden case, every output is the float64 oracle's within its limits."""
-    model = parity_runtime.session.config.models[parity_cell.model]
-    got = parity_runtime.run([case.inputs for case in parity_golden])
-    wants = parity_reference.outputs
-    for spec in model.contract.outputs:
-        limits = parity.limits(spec.name)
-        for case, outputs, want in zip(parity_golden, got, wants, strict=True):
-            parity.add(*judge.check_output("golden", case.id, spec, outputs.get(spec.name), want[spec.name], limits))
-        if spec.decides and _comparable(spec.name, got, wants):
-            parity.add(*judge.check_decisions(
-                "golden", spec, [o[spec.name] for o in got], [w[spec.name] for w in wants], limits
-            ))  # fmt: skip
-    if parity_reference.note:
-        parity.find(f"reference is {parity_reference.dtype}: {parity_reference.note}", "warning")
+    compare_cases("golden", parity_cell, parity_golden, parity_reference, parity_runtime, parity)
 
 
 @measures("video")
@@ -66,18 +57,9 @@ def test_video(parity_cell: Cell, parity_video: list[tuple[str, list[Case]]], pa
                parity: Recorder) -> None:  # fmt: skip
     """On every frame of every clip, in order, every output is the float64 oracle's within its limits."""
     session = parity_runtime.session
-    model = session.config.models[parity_cell.model]
     frames = [case for _, cases in parity_video for case in cases]
-    wants = session.reference(model, frames, f"video {len(frames)}").outputs
-    got = parity_runtime.run([case.inputs for case in frames])
-    for spec in model.contract.outputs:
-        limits = parity.limits(spec.name)
-        for case, outputs, want in zip(frames, got, wants, strict=True):
-            parity.add(*judge.check_output("video", case.id, spec, outputs.get(spec.name), want[spec.name], limits))
-        if spec.decides and _comparable(spec.name, got, wants):
-            parity.add(*judge.check_decisions(
-                "video", spec, [o[spec.name] for o in got], [w[spec.name] for w in wants], limits
-            ))  # fmt: skip
+    oracle = session.reference(session.config.models[parity_cell.model], frames, f"video {len(frames)}")
+    compare_cases("video", parity_cell, frames, oracle, parity_runtime, parity)
 
 
 @measures("accuracy")
@@ -105,3 +87,33 @@ def _comparable(name: str, got: list[dict[str, Any]], want: Any) -> bool:
     """Whether decisions of an output can be compared at all; where not, its per-case checks already say why."""
     pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = list(zip(got, want, strict=True))
     return all(name in g and g[name].shape == w[name].shape for g, w in pairs)
+
+
+def compare_cases(
+    kind: Kind, cell: Cell, cases: list[Case], oracle: Reference, runtime: Runtime, parity: Recorder
+) -> None:
+    """Every output of every case against the oracle, in units of its own and of what the precision alone costs."""
+    session = runtime.session
+    model = session.config.models[cell.model]
+    got = runtime.run([case.inputs for case in cases])
+    wants = oracle.outputs
+    try:
+        floors = session.floors(cell, cases, oracle, f"{kind} {len(cases)}")
+    except ParityError as error:
+        floors = {}
+        parity.find(f"no noise floor, judged by relative error instead: {error}", "warning")
+    for spec in model.contract.outputs:
+        limits = dict(parity.limits(spec.name))
+        if spec.name not in floors:
+            limits.setdefault("rel_rms", fallback(cell))
+        for case, outputs, want in zip(cases, got, wants, strict=True):
+            parity.add(*judge.check_output(kind, case.id, spec, outputs.get(spec.name), want[spec.name], limits))
+        if not _comparable(spec.name, got, wants):
+            continue
+        rows = [o[spec.name] for o in got]
+        if spec.name in floors:
+            parity.add(*judge.check_noise(kind, spec, [c.id for c in cases], rows, floors[spec.name], limits))
+        if spec.decides:
+            parity.add(*judge.check_decisions(kind, spec, rows, [w[spec.name] for w in wants], limits))
+    if oracle.note:
+        parity.find(f"reference is {oracle.dtype}: {oracle.note}", "warning")

@@ -10,6 +10,7 @@ from parity import judge
 from parity.cases import Array, Case, draw
 from parity.config import ModelConfig
 from parity.contract import InputSpec
+from parity.limits import fallback
 from parity.recorder import Recorder
 from parity.session import Runtime
 
@@ -132,7 +133,9 @@ def _sizes(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
             shape = None if have is None else list(have.shape)
             expected = list(want[spec.name].shape)
             parity.add(judge.fact(case.id, spec.name, "shape", shape == expected, f"expected {expected}, got {shape}"))
-            parity.add(*judge.check_output("contract", case.id, spec, have, want[spec.name], parity.limits(spec.name)))
+            limits = dict(parity.limits(spec.name))
+            limits.setdefault("rel_rms", fallback(runtime.cell))
+            parity.add(*judge.check_output("contract", case.id, spec, have, want[spec.name], limits))
 
 
 def _inputs(runtime: Runtime, model: ModelConfig, name: str, dims: dict[str, int]) -> dict[str, Array]:
