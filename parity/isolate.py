@@ -123,14 +123,18 @@ class Child:
         budget: Budget = Budget(),
         stage: str = "run",
         on_stage: Callable[[str], None] | None = None,
+        again: bool = True,
     ) -> Any:
-        """The result of `module:function(**arguments)` run in the child. Raises ChildFailure."""
+        """The result of `module:function(**arguments)` run in the child. Raises ChildFailure.
+
+        `again=False` is for a call that leans on what an earlier one left in the child: a fresh one cannot answer it.
+        """
         request = {"function": function, "arguments": dict(arguments or {})}
         used = self.alive and self.calls > 0
         try:
             return self._call(request, budget, stage, on_stage)
         except ChildFailure as failure:
-            if failure.state != "crash" or not used:
+            if failure.state != "crash" or not (used and again):
                 raise
             return self._call(request, budget, stage, on_stage)
 

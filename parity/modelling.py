@@ -91,7 +91,8 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         raise
     except Exception as error:
         text = str(error)
-        if "weights_only" in text or "WeightsUnpickler" in text or "Unsupported global" in text:
+        pickled = path.is_file() and path.read_bytes()[:1] in (b"P", b"\x80")  # a zip archive, or a bare pickle
+        if pickled and any(w in text for w in ("weights_only", "WeightsUnpickler", "Unsupported global")):
             raise ParityError(
                 f"checkpoint {path.name}: holds more than tensors and would run code when loaded; refused. "
                 "Save model.state_dict() instead, best as .safetensors"
@@ -186,8 +187,9 @@ def forward(module: nn.Module, inputs: Mapping[str, torch.Tensor], names: list[s
     if isinstance(result, Mapping):
         if set(result) != set(names):
             raise ParityError(f"the model returns outputs {sorted(result)}, declared are {sorted(names)}")
-        return {name: result[name] for name in names}
-    result = tuple(result)
+        result = tuple(result[name] for name in names)
+    if not isinstance(result, (tuple, list)):
+        result = (result,)
     if len(result) != len(names):
         raise ParityError(f"the model returns {len(result)} outputs, declared are {len(names)}: {', '.join(names)}")
     if not all(isinstance(value, torch.Tensor) for value in result):

@@ -167,7 +167,10 @@ class Control:
 
     def first_to_tell(self, cell: str, failure: Mapping[str, str]) -> bool:
         """True for exactly one test of the run that met this failure of this cell."""
-        return self._store.first(self.shared["run"], f"told {cell} {failure['stage']} {failure['reason']}")
+        try:
+            return self._store.first(self.shared["run"], f"told {cell} {failure['stage']} {failure['reason']}")
+        except ParityError:  # where nothing can be written, everybody tells
+            return True
 
     def failure(self, error: BaseException) -> dict[str, str] | None:
         """What went wrong outside the checks: state, stage, reason and log; None for a test's own failed checks."""
@@ -309,7 +312,7 @@ class Control:
             checks=tuple(
                 sorted(heard.checks, key=lambda c: planned.kinds.index(c.kind) if c.kind in planned.kinds else 9)
             ),
-            findings=tuple(heard.findings),
+            findings=(*(Finding(text, "warning") for text in details.get("rebuilt", ())), *heard.findings),
             seconds=round(heard.seconds, 3),
             rerun=f"pytest -m parity -k {cell.id}",
         )

@@ -474,7 +474,8 @@ class Session:
         if isinstance(artifact, dict) and "value" in artifact:
             value = artifact["value"]
             found = {"route": value["route"], "routes_failed": value["routes_failed"],
-                     "artifact": value["record"], "steps_built": value["steps_built"]}  # fmt: skip
+                     "artifact": value["record"], "steps_built": value["steps_built"],
+                     "rebuilt": value["findings"]}  # fmt: skip
         if isinstance(runtime, Runtime):
             found["runtime"] = runtime.record()
         return found

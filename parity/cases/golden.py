@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,9 +92,11 @@ def _tensors(path: Path, id: str, contract: Contract) -> Iterator[Case]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ParityError(f"golden file {path.name}: not a readable .npz without pickles ({error})") from None
     label = arrays.pop("label", None)
+    if label is not None and (label.size != 1 or label.dtype.kind not in "iu"):
+        raise ParityError(f"golden file {path.name}: label is {label.dtype} {list(label.shape)}, not one class number")
     names = {spec.name for spec in contract.inputs}
     if set(arrays) != names:
         raise ParityError(f"golden file {path.name}: holds {sorted(arrays)}, the model's inputs are {sorted(names)}")

@@ -1,0 +1,5 @@
+"""The temporary project of the crash tests."""
+
+from tests.plugin.tiny_project import fresh, project, shared_cache
+
+__all__ = ["fresh", "project", "shared_cache"]
