@@ -42,6 +42,9 @@ class Ratio:
     `pooled`: rms over all cases. `worst`: rms of the worst case, `worst_case` its index. `channel`: rms of the worst
     class or channel over all cases, `worst_channel` its index; NaN where the output has no such axis. `peak`: largest
     error of any element over the twin's largest. `by_case`, `by_channel`: what the worst are the largest of.
+    `distance`: rms between artefact and twin over the floor. Near 0 where the runtime rounds exactly where the twin
+    does (the usual case below fp32), 1.4 where both err for reasons of their own. Described, not gated: an artefact
+    that is better than its precision is at distance 1.
     """
 
     pooled: float
@@ -52,6 +55,7 @@ class Ratio:
     worst_channel: int | None = None
     by_case: tuple[float, ...] = ()
     by_channel: tuple[float, ...] = ()
+    distance: float = math.inf
     reason: str = ""
 
     def over(self, limits: Mapping[str, float]) -> list[str]:
@@ -77,6 +81,7 @@ class Floor:
     axis: int | None
     reason: str = ""  # why nothing can be judged against it
     want: tuple[Array, ...] = field(default=(), repr=False, compare=False)
+    twin: tuple[Array, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def relative(self) -> float:
@@ -110,6 +115,7 @@ class Floor:
             worst_channel=int(parts.argmax()) if len(parts) else None,
             by_case=tuple(cases.tolist()),
             by_channel=tuple(parts.tolist()),
+            distance=_rms(differences(got, self.twin)) / max(self.pooled, self.least),
         )
 
     def _divisors(self, parts: Sequence[float]) -> Array:
@@ -151,6 +157,7 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
         axis if len(channels) else None,
         "",
         tuple(want),
+        tuple(twin),
     )
 
 

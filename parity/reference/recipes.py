@@ -48,8 +48,8 @@ _RECURRENT = frozenset(("GRU", "LSTM", "RNN"))
 
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "fp32": {
-        "order": Recipe(parts=2),
-        "jitter": Recipe(parts=2, jitter=1.0),
+        "order": Recipe(parts=3),
+        "jitter": Recipe(parts=3, jitter=1.0),
     },
     "fp16": {
         "storage": Recipe(weights="fp16"),

@@ -53,6 +53,9 @@ def test_ratio_is_in_units_of_the_twin(seed, precision):
     assert noise.ratio(double).pooled == pytest.approx(2)
     assert noise.ratio(double).peak == pytest.approx(2)
     assert noise.ratio(twin).worst <= 1 + 1e-12
+    assert noise.ratio(twin).distance == 0
+    assert noise.ratio(double).distance == pytest.approx(1)
+    assert noise.ratio(want).distance == pytest.approx(1)
 
 
 @given(seeds, precisions, st.sampled_from([0.0, 1e-9, 1e-2]))

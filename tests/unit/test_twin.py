@@ -1,0 +1,321 @@
+"""Twins of every kind of layer: they run any module, leave it as it was, and round what they say they round."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parity.errors import ParityError
+from parity.reference import grid, recipes, twin
+from parity.reference.recipes import RECIPES, Recipe, recipe
+
+FLAVOURS = [(p, f) for p, flavours in RECIPES.items() for f in flavours]
+COST = {"fp32": 1e-5, "fp16": 0.01, "dynamic": 0.1, "int8": 0.25}  # of the output's rms, over any layer here
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def norm2d() -> nn.Module:
+    layer = nn.BatchNorm2d(6)
+    layer.running_mean.normal_()
+    layer.running_var.uniform_(0.3, 3)
+    layer.weight.data.uniform_(0.5, 2)
+    layer.bias.data.normal_()
+    return layer
+
+
+class Plain(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Tensor], **tensors: Tensor):
+        super().__init__()
+        self.function = function
+        for name, value in tensors.items():
+            setattr(self, name, nn.Parameter(value, requires_grad=False))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs, **dict(self.named_parameters()))
+
+
+class First(nn.Module):
+    """The first output of a recurrent layer or of attention."""
+
+    def __init__(self, inner: nn.Module, times: int = 1):
+        super().__init__()
+        self.inner, self.times = inner, times
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(*[x] * self.times)[0]
+
+
+def encoder() -> nn.Module:
+    return nn.TransformerEncoderLayer(8, 2, 32, 0.0, "gelu", batch_first=True)
+
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "conv1d": (lambda: nn.Conv1d(6, 8, 3, padding=1), (2, 6, 16)),
+    "conv2d": (lambda: nn.Sequential(nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU(inplace=True)), (2, 6, 9, 9)),
+    "depthwise": (lambda: nn.Conv2d(6, 12, 3, groups=6, dilation=2), (1, 6, 9, 9)),
+    "conv3d": (lambda: nn.Conv3d(2, 4, 3), (1, 2, 5, 6, 7)),
+    "transposed": (lambda: nn.ConvTranspose2d(6, 4, 3, 2, 1, 1, groups=2), (1, 6, 5, 5)),
+    "conv, norm": (lambda: nn.Sequential(nn.Conv2d(6, 6, 3, bias=False), norm2d(), nn.ReLU6()), (1, 6, 9, 9)),
+    "norm, conv": (lambda: nn.Sequential(norm2d(), nn.LeakyReLU(), nn.Conv2d(6, 6, 3)), (1, 6, 9, 9)),
+    "linear": (lambda: nn.Linear(8, 5), (3, 8)),
+    "linear over time": (lambda: nn.Linear(8, 5), (2, 7, 8)),
+    "bilinear": (lambda: Plain(lambda x, w: torch.einsum("bi,ijk,bj->bk", x, w, x), w=torch.randn(8, 8, 3)), (3, 8)),
+    "attention": (lambda: First(nn.MultiheadAttention(8, 2, batch_first=True), 3), (2, 7, 8)),
+    "encoder": (encoder, (2, 7, 8)),
+    "causal": (lambda: Plain(lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True)), (2, 7, 8)),
+    "gru": (lambda: First(nn.GRU(8, 6, 2, batch_first=True)), (2, 7, 8)),
+    "lstm": (lambda: First(nn.LSTM(8, 6, bidirectional=True)), (7, 2, 8)),
+    "rnn": (lambda: First(nn.RNN(8, 6)), (7, 2, 8)),
+    "gru cell": (lambda: nn.GRUCell(8, 8), (3, 8)),
+    "layer norm": (lambda: nn.LayerNorm(8), (3, 8)),
+    "group norm": (lambda: nn.GroupNorm(2, 6), (2, 6, 5, 5)),
+    "instance norm": (lambda: nn.InstanceNorm2d(6, affine=True), (1, 6, 5, 5)),
+    "rms norm": (lambda: nn.RMSNorm(8), (3, 8)),
+    "activations": (lambda: nn.Sequential(nn.SiLU(), nn.GELU(), nn.Mish(), nn.PReLU(), nn.ELU()), (3, 8)),
+    "hard activations": (lambda: nn.Sequential(nn.Hardswish(), nn.Hardsigmoid(), nn.ReLU6()), (3, 8)),
+    "pools": (lambda: nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)), (1, 6, 9, 9)),
+    "resize": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), (1, 6, 5, 5)),
+    "softmax": (lambda: nn.Softmax(-1), (3, 8)),
+    "log softmax": (lambda: nn.LogSoftmax(-1), (3, 8)),
+    "concatenation": (lambda: Plain(lambda x: torch.cat([x, 2 * x.flip(1)], 1) / 3), (3, 8)),
+}  # fmt: skip
+
+
+def cases(shape: tuple[int, ...], count: int = 3) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [{"x": rng.normal(0, 1, shape).astype(np.float32)} for _ in range(count)]
+
+
+def made(name: str) -> tuple[nn.Module, list[dict[str, np.ndarray]]]:
+    torch.manual_seed(0)
+    build, shape = LAYERS[name]
+    return build().eval(), cases(shape)
+
+
+def outputs(module: nn.Module, fed: list[dict[str, np.ndarray]], chosen: Recipe) -> np.ndarray:
+    return np.stack([row["y"] for row in twin.run(module, fed, ["y"], chosen)[0]])
+
+
+def one(module: nn.Module, x: Tensor, chosen: Recipe) -> Tensor:
+    return torch.from_numpy(outputs(module, [{"x": x.numpy()}], chosen)[0])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(("precision", "flavour"), FLAVOURS)
+def test_every_layer_in_every_flavour(name: str, precision: str, flavour: str) -> None:
+    module, fed = made(name)
+    before = copy.deepcopy(module.state_dict())
+    with torch.no_grad():
+        want = np.stack([module.double()(torch.from_numpy(c["x"]).double()).numpy() for c in fed])
+        module.float()
+    got = outputs(module, fed, recipe(precision, flavour))
+    error = np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2))
+    assert error < COST[precision], error
+    assert outputs(module, fed, recipe(precision, flavour)).tobytes() == got.tobytes()
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+@pytest.mark.parametrize("name", ["conv2d", "depthwise", "linear", "encoder", "gru", "lstm", "conv, norm"])
+@pytest.mark.parametrize(("precision", "flavour"), FLAVOURS)
+def test_a_twin_is_not_the_module_itself(name: str, precision: str, flavour: str) -> None:
+    module, fed = made(name)
+    chosen = recipe(precision, flavour)
+    left_alone = chosen.small or {"GRU", "LSTM"} & chosen.untouched
+    with torch.no_grad():
+        eager = np.stack([module(torch.from_numpy(c["x"])).double().numpy() for c in fed])
+    assert left_alone or outputs(module, fed, chosen).tobytes() != eager.tobytes()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("parts", [2, 7])
+def test_partial_sums_add_up(transposed: bool, groups: int, parts: int) -> None:
+    layer = (nn.ConvTranspose2d if transposed else nn.Conv2d)(4, 6, 3, 2, 1, groups=groups)
+    x = torch.randn(1, 4, 8, 8)
+    assert torch.allclose(one(layer, x, Recipe(parts=parts)).float(), layer(x), atol=1e-6)
+
+
+def test_fp16_storage_is_rounded_weights_and_float_arithmetic() -> None:
+    layer, x = nn.Linear(16, 4), torch.randn(2, 16)
+    want = F.linear(x, layer.weight.half().float(), layer.bias.half().float())
+    assert torch.allclose(one(layer, x, recipe("fp16", "storage")).float(), want, atol=1e-6)
+
+
+def test_fp16_compute_gives_fp16_values_and_overflows_as_fp16_does() -> None:
+    x = torch.tensor([[200.0, 300.0]])
+    got = one(Plain(lambda x: x * x), x, recipe("fp16", "compute"))
+    assert got.tolist() == [[40000.0, float("inf")]]
+    assert one(Plain(lambda x: x * x), x, recipe("fp16", "storage")).tolist() == [[40000.0, 90000.0]]
+
+
+def test_fp16_accumulation_loses_what_fp16_sums_lose() -> None:
+    layer, x = nn.Linear(2, 1, bias=False), torch.tensor([[2048.0, 1.0]])
+    layer.weight.data.fill_(1)
+    assert float(one(layer, x, recipe("fp16", "accumulate"))) == 2048
+    assert float(one(layer, x, recipe("fp16", "storage"))) == 2049
+
+
+@pytest.mark.parametrize(
+    "build", [nn.Linear, lambda a, b: nn.Conv2d(a, b, 1), lambda a, b: nn.ConvTranspose2d(a, b, 1)]
+)
+def test_int8_weights_have_a_scale_for_each_output_channel(build: Callable[[int, int], nn.Module]) -> None:
+    layer = build(40, 30)
+    weight = (
+        layer.weight.data.reshape(30, 40)
+        if not isinstance(layer, nn.ConvTranspose2d)
+        else layer.weight.data[..., 0, 0].T
+    )
+    weight *= torch.logspace(-3, 0, 30)[:, None]
+    layer.bias.data.zero_()
+    x = torch.randn(1, 40) if isinstance(layer, nn.Linear) else torch.randn(1, 40, 1, 1)
+    error = (one(layer, x, recipe("dynamic", "weights")).float() - layer(x).detach()).abs().flatten()
+    assert (error <= weight.abs().amax(1) / 254 * x.abs().sum() + 1e-7).all()
+    assert error.any()
+
+
+def test_transposed_groups_have_scales_of_their_own() -> None:
+    layer = nn.ConvTranspose2d(4, 4, 1, groups=2, bias=False)
+    layer.weight.data[:2] *= 1e-4
+    x = torch.randn(1, 4, 1, 1)
+    error = (one(layer, x, recipe("dynamic", "weights")).float() - layer(x).detach()).abs().flatten()
+    assert error[:2].max() < 1e-6 and error[2:].max() > 1e-5
+
+
+def test_hybrid_rounds_the_input_by_its_own_range_and_leaves_small_weights_alone() -> None:
+    large, small, x = nn.Linear(64, 16, bias=False), nn.Linear(64, 15, bias=False), torch.randn(4, 64)
+    low, high = float(x.min()), float(x.max())
+    step = (high - low) / 255
+    zero = round(-low / step)
+    rounded = (torch.clamp(torch.round(x / step) + zero, 0, 255) - zero) * step
+    want = F.linear(rounded, grid.symmetric8(large.weight.data, (1,)))
+    assert torch.allclose(one(large, x, recipe("dynamic", "hybrid")).float(), want, atol=1e-5)
+    assert torch.allclose(one(small, x, recipe("dynamic", "hybrid")).float(), small(x), atol=1e-6)
+
+
+def test_int8_uses_the_ranges_of_the_calibration_data() -> None:
+    layer = Plain(lambda x: x + 1)
+    calibration = [{"x": np.array([-1.0, 1.55], np.float32)}]
+    rows, notes = twin.run(layer, [{"x": np.array([0.4, 50.0], np.float32)}], ["y"], recipe("int8"), calibration)
+    assert rows[0]["y"] == pytest.approx([1.4, 2.55], abs=0.012)
+    assert not notes
+    assert "no calibration data" in twin.run(layer, calibration, ["y"], recipe("int8"))[1][0]
+
+
+def test_int8_results_lie_on_at_most_256_levels_unless_fused() -> None:
+    torch.manual_seed(0)
+    conv = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    x = torch.randn(1, 3, 40, 40)
+    got = one(conv, x, recipe("int8"))
+    levels = torch.unique(got)
+    assert 100 < len(levels) <= 256
+    assert float(got.min()) == 0  # the range is that of the ReLU's result: nothing is spent on what it cuts off
+
+
+def test_batch_normalisation_is_folded_before_weights_are_rounded() -> None:
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Conv2d(6, 6, 3, bias=False), norm2d()).eval()
+    x = torch.randn(1, 6, 9, 9)
+    conv, norm = layer
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    weight, bias = (conv.weight * scale.reshape(-1, 1, 1, 1)).detach(), (norm.bias - norm.running_mean * scale).detach()
+    got = one(layer, x, recipe("fp16", "storage")).float()
+    assert torch.allclose(got, F.conv2d(x, weight.half().float(), bias.half().float()), atol=1e-6)
+
+
+def test_constants_that_no_input_reaches_are_computed_before_they_are_rounded() -> None:
+    """A weight that the module computes from its parameters is one constant to a converter."""
+    module = Plain(lambda x, a, b: F.linear(x, a @ b), a=torch.randn(16, 8), b=torch.randn(8, 16))
+    x = torch.randn(2, 16)
+    want = F.linear(x, (module.a @ module.b).half().float())
+    assert torch.allclose(one(module, x, recipe("fp16", "storage")).float(), want, atol=1e-5)
+
+
+def test_buffers_written_in_place_are_data_and_the_module_keeps_its_own() -> None:
+    class Cache(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("cache", torch.zeros(2, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.cache[:1] = x * 3
+            return self.cache * 1.7
+
+    module, x = Cache(), torch.full((1, 4), 1.001)
+    got = one(module, x, recipe("fp16", "compute"))
+    assert torch.equal(got, got.half().double()) and float(got[0, 0]) != pytest.approx(1.001 * 3 * 1.7, rel=1e-5)
+    assert not module.cache.any()
+
+
+def test_control_flow_on_data_is_named() -> None:
+    class Branch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(x) if float(x.sum()) > 0 else torch.exp(x) - 0.5 * x
+
+    fed = [{"x": np.array(v, np.float32)} for v in ([3.0, -1.0], [-1.0, -1.0])]
+    rows, notes = twin.run(Branch(), fed, ["y"], recipe("int8"), fed[:1])
+    assert "control flow depends on the data" in notes[0]
+    assert rows[1]["y"] == pytest.approx(np.exp(-1) + 0.5, abs=0.02)
+
+
+def test_masked_attention_keeps_its_infinities() -> None:
+    mask = torch.triu(torch.full((4, 4), float("-inf")), 1)
+    module = Plain(lambda x: torch.softmax(x @ x.transpose(-1, -2) + mask, -1))
+    for flavour in RECIPES["int8"]:
+        got = one(module, torch.randn(1, 4, 8), recipe("int8", flavour))
+        assert not torch.triu(got[0], 1).any()
+
+
+def test_integer_inputs_and_outputs() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(10, 4)
+
+        def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+            return self.words(ids).sum(1), ids.clone()
+
+    rows, _ = twin.run(Tokens(), [{"ids": np.array([[1, 2, 9]])}], ["y", "ids"], recipe("fp16", "compute"))
+    assert rows[0]["ids"].dtype == np.int64 and rows[0]["y"].dtype == np.float64
+
+
+def test_float64_modules_run_in_float32_and_say_so() -> None:
+    _, notes = twin.run(nn.Linear(3, 3).double(), cases((1, 3), 1), ["y"], recipe("fp32"))
+    assert "not float32" in notes[0]
+
+
+def test_unknown_names_and_no_cases_are_refused() -> None:
+    with pytest.raises(ParityError, match="no twin for precision 'fp8'"):
+        recipe("fp8")
+    with pytest.raises(ParityError, match="no flavour 'storage' of int8; there are: split, whole, ort"):
+        recipe("int8", "storage")
+    with pytest.raises(ParityError, match="at least one case"):
+        twin.run(nn.Linear(3, 3), [], ["y"], recipe("fp32"))
+
+
+def test_evaluate_has_the_shape_of_the_oracle() -> None:
+    spec = {
+        "root": ".",
+        "factory": "torch.nn:Linear",
+        "options": {"in_features": 8, "out_features": 3},
+        "checkpoint": None,
+    }
+    found = twin.evaluate(spec, cases((2, 8)), ["y"], "fp16")
+    assert set(found) == {"outputs", "dtype", "note"} and len(found["outputs"]) == 3
+    assert found["outputs"][0]["y"].shape == (2, 3) and found["outputs"][0]["y"].dtype == np.float64
+    assert next(iter(recipes.RECIPES["fp16"])) == "storage"
