@@ -112,7 +112,7 @@ class Compiler:
         step = self._structural(operation, outputs, scope, types) or self._call(operation, outputs, scope, types)
         if isinstance(step, Call) and not step.arguments and kind.startswith("constexpr_"):
             env: dict[str, Any] = {}
-            for _ in step.execute(Run(self._precision, {}), env):
+            for _ in Run(self._precision, {}).block(Block((), [step], ()), env):
                 pass
             scope.update((name, Constant(value)) for name, value in env.items())
             return None

@@ -22,6 +22,9 @@ from parity.mil.types import TensorType
 ITERATION_LIMIT = 100_000
 """A loop that runs longer is taken for one that never ends."""
 
+UNFIT = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, MemoryError)
+"""What torch and Python raise when the operands of a damaged program do not fit its operator."""
+
 Environment = dict[str, Any]
 Traced = tuple[str, str, Any]  # operator, output name, value
 
@@ -117,17 +120,6 @@ class Call(Step):
             yield from self.bind(run, env, results, self.exact)
         except ParityError as error:
             raise OperatorFailed(f"{self.operator} {self.outputs[0].name!r}: {error}") from error
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            IndexError,
-            KeyError,
-            ArithmeticError,
-            MemoryError,
-        ) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise OperatorFailed(f"{self.operator} {self.outputs[0].name!r}: {reason}") from error
 
 
 @dataclass
@@ -212,7 +204,12 @@ class Run:
     def block(self, block: Block, env: Environment) -> Iterator[Traced]:
         """Execute the steps of a block in ``env``."""
         for step in block.steps:
-            yield from step.execute(self, env)
+            try:
+                yield from step.execute(self, env)
+            except UNFIT as error:
+                where = step.outputs[0].name if step.outputs else ""
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise OperatorFailed(f"{step.operator} {where!r}: {reason}") from error
             for name in step.dies:
                 env.pop(name, None)
 

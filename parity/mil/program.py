@@ -15,7 +15,7 @@ from parity.mil.compiler import Compiler, check_supported, inventory
 from parity.mil.errors import CorruptPackage, InputError, UnsupportedOperator
 from parity.mil.events import Event, Peak
 from parity.mil.interface import Feature, declared_type
-from parity.mil.machine import Block, Environment, Output, Run, Step, Traced, fetch
+from parity.mil.machine import UNFIT, Block, Environment, Output, Run, Step, Traced, fetch
 from parity.mil.nn.network import Network
 from parity.mil.package import Package
 from parity.mil.precision import Precision
@@ -66,6 +66,9 @@ class Program:
         for name in self._types:
             if name not in self.inputs and name not in self._state_names:
                 raise CorruptPackage(f"the interface does not describe the input {name!r}")
+        for name in self.inputs:
+            if name not in self._types:
+                raise CorruptPackage(f"the program does not take the input {name!r} that its interface describes")
         for name in self.outputs:
             if name not in self.proto.outputs:
                 raise CorruptPackage(f"the program does not give the output {name!r} that its interface describes")
@@ -127,7 +130,10 @@ class Program:
         if mode not in self._compiled:
             compiler = Compiler(self._package, precision)
             scope = {name: name for name in self._types}
-            self._compiled[mode] = compiler.block(self.proto, dict(scope), dict(self._types))
+            try:
+                self._compiled[mode] = compiler.block(self.proto, dict(scope), dict(self._types))
+            except UNFIT as error:
+                raise CorruptPackage(f"the constants of function {self.function!r} do not fit: {error}") from error
         return run, env, self._compiled[mode]
 
     def _finish(self, run: Run, env: Environment, block: Block, state: State | None) -> dict[str, Value]:

@@ -37,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("--whole", action="store_true", help="every test, not the sample")
     parser.add_argument("--suite", choices=[*SUITES, "all"], default="all")
-    parser.add_argument("--every", type=int, metavar="N", help="take one test in N (default 250, or 1 if whole)")
+    parser.add_argument("--every", type=int, metavar="N", help="take one test in N (default 400, or 1 if whole)")
     parser.add_argument("--report", type=Path, metavar="JSON", help="write what each test came to")
     parser.add_argument("-k", metavar="EXPRESSION", help="as for pytest")
     options = parser.parse_args()
@@ -62,7 +62,7 @@ def main() -> int:
             "-W",
             "ignore",
         ),
-        f"--conformance-every={options.every or (1 if options.whole else 250)}",
+        f"--conformance-every={options.every or (1 if options.whole else 400)}",
         *([f"--conformance-report={options.report}"] if options.report else []),
         *(["-k", options.k] if options.k else []),
         *("--pyargs", *(module for modules in suites.values() for module in modules)),

@@ -244,7 +244,7 @@ def _reason(report: pytest.TestReport) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The two options that ``__main__`` passes on."""
-    parser.addoption("--conformance-every", type=int, default=250)
+    parser.addoption("--conformance-every", type=int, default=400)
     parser.addoption("--conformance-report", type=Path, default=None)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import parity.mil
+from parity.errors import ParityError
 from parity.mil import CorruptPackage, InputError, UnsupportedOperator
 from parity.mil.proto import schema
 from tests.mil import zoo
@@ -130,3 +131,22 @@ def test_what_is_not_known_is_refused_by_name(tmp_path):
     path.write_bytes(spec.SerializeToString())
     with pytest.raises(CorruptPackage, match="'ghost'"):
         parity.mil.load(path).run({"x": np.float32([-1, 2])})
+
+
+def test_random_damage_is_refused_in_words_or_computed(ct, tmp_path):
+    path = save(ct, zoo.model("plain_cnn"), zoo.example("plain_cnn"), tmp_path / "m.mlmodel")
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    x = zoo.example("plain_cnn").numpy()
+    errors = 0
+    for attempt in range(120):
+        raw = bytearray(whole)
+        for position in rng.integers(0, len(raw), rng.integers(1, 20)):
+            raw[position] = rng.integers(256)
+        if attempt % 3 == 0:
+            del raw[rng.integers(0, len(raw)) :]
+        path.write_bytes(raw)
+        try:
+            parity.mil.load(path).run({"x": x})
+        except ParityError:
+            errors += 1
+    assert errors > 40

@@ -15,7 +15,7 @@ from parity.mil import events
 from parity.mil.errors import CorruptPackage, InputError, OperatorFailed, UnsupportedOperator
 from parity.mil.events import FP16_MAX, Event, Peak
 from parity.mil.interface import GREY, Feature
-from parity.mil.machine import ITERATION_LIMIT, Traced
+from parity.mil.machine import ITERATION_LIMIT, UNFIT, Traced
 from parity.mil.nn import elementwise, indexing, recurrent, spatial, tensors  # noqa: F401  fill the registry
 from parity.mil.nn.registry import LAYERS
 from parity.mil.package import Package
@@ -163,7 +163,7 @@ class Network:
             result = LAYERS[kind](getattr(layer, kind), [env[n] for n in layer.input])
         except ParityError as error:
             raise OperatorFailed(f"{kind} {where}: {error}") from error
-        except (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, MemoryError) as error:
+        except UNFIT as error:
             raise OperatorFailed(f"{kind} {where}: {str(error).splitlines()[0] if str(error) else error!r}") from error
         results = result if isinstance(result, tuple) else (result,)
         for name, value in zip(layer.output, results, strict=False):

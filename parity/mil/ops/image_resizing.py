@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from parity.mil import events
+from parity.mil.errors import OperatorFailed
 from parity.mil.ops.tensor_operation import affordable
 from parity.mil.precision import Context
 from parity.mil.registry import operator
@@ -154,7 +155,8 @@ def crop_resize(
     height, width = x.shape[-2:]
     images: list[int] | None
     if boxes is None:
-        assert roi is not None
+        if roi is None:
+            raise OperatorFailed("neither roi nor boxes is given")
         rows = roi[:, 0, :, 0, 0]
         boxes = rows[:, -4:]
         images = [int(i) for i in rows[:, 0]] if rows.shape[1] == 5 else None
