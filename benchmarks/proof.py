@@ -126,9 +126,8 @@ def main() -> int:
     failed = False
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)
-        print(
-            "| target | precision | found | named | false alarms | median s |\n| --- | --- | ---: | ---: | ---: | ---: |"
-        )
+        print("| target | precision | found | named | false alarms | median s |")
+        print("| --- | --- | ---: | ---: | ---: | ---: |", flush=True)
         remarks = []
         for target in options.targets.split(","):
             for precision in options.precisions.split(","):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,8 @@ def _chain(
     from parity.reference import oracle
 
     try:
-        artefact = _read(target, folder, notes)
         torch_side = source.source(model, cases[0])
+        artefact = _read(target, folder, notes, torch_side.bounds)
     except NotPossible as obstacle:
         links = tuple(result.Link(name, "not possible", reason=str(obstacle)) for name in result.LINKS)
         return result.Proof(precision, links, seconds=clock())
@@ -94,7 +94,7 @@ def _made(name: str, make: Callable[[], Any]) -> Any:
         return Link(name, "not possible", reason=f"the runtime refuses the file: {lines[0][:200]}")
 
 
-def _read(target: str, folder: str, notes: Mapping[str, Any]) -> Any:
+def _read(target: str, folder: str, notes: Mapping[str, Any], bounds: Collection[float]) -> Any:
     from parity.proof.graph import NotPossible
 
     if target == "tflite":
@@ -104,7 +104,7 @@ def _read(target: str, folder: str, notes: Mapping[str, Any]) -> Any:
     if target == "onnx":
         from parity.proof.onnx_graph import OnnxArtefact
 
-        return OnnxArtefact(folder, notes)
+        return OnnxArtefact(folder, notes, bounds)
     raise NotPossible(f"no reader for {target} yet")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -19,6 +20,7 @@ ROUNDING = 16 * 2.0**-24  # a few float32 roundings: folding BatchNorm takes fiv
 HALF = 0.5  # steps
 _SNAP = 1e-5  # a gain this close to 1 is 1: scales are float32, and zero points move a range by a little
 _SURE = 6.0  # standard errors by which two gains must differ to be two
+_LEAST = 0.01  # a smaller factor is no folded one
 _COARSEST = 2.0  # times the natural step: a dead channel's grid may have any step, and any value is within half of it
 _FP16_FLOOR = 2.0**-23  # converters lift what fp16 would flush to zero; two steps of the smallest subnormal
 
@@ -71,8 +73,10 @@ def gain(match: Match) -> Array:
     is no min-max grid and the regression is taken, if it differs from 1 by more than quantisation noise explains.
     """
     grid, want = match.constant.grid, match.values
-    if grid is None or grid.wide or want.ndim == 0:
+    if want.ndim == 0 or (grid is not None and grid.wide):
         return np.ones([1] * want.ndim)
+    if grid is None:
+        return _float_gain(match)
     keep = grid.axis if grid.per_channel else None
     axes = tuple(i for i in range(want.ndim) if i != keep)
     got, step = match.constant.real, grid.step(want.ndim)
@@ -89,7 +93,21 @@ def gain(match: Match) -> Array:
         free = np.where(np.abs(by_values - 1) > _SURE * noise, by_values, 1.0)
         result = np.where(np.abs(by_range - 1) < _SNAP, 1.0, np.where(agree, by_range, free))
     # A dead or inverted channel is no gain: leave it to the audit.
-    return np.asarray(np.where(np.isfinite(result) & (result > 0.1), result, 1.0))
+    return np.asarray(np.where(np.isfinite(result) & (result > _LEAST), result, 1.0))
+
+
+def _float_gain(match: Match) -> Array:
+    """One factor for the whole tensor, by regression. At fp16 it is rounded itself: a simple fraction within the noise
+    is what a converter meant."""
+    got, want = match.constant.real, match.values
+    power = float(np.square(want).sum())
+    factor = float((got * want).sum()) / power if power else 1.0
+    unit = 2.0**-11 if match.constant.stored.dtype == np.float16 else ROUNDING
+    noise = max(_SURE * unit * float(np.linalg.norm(got)) / np.sqrt(12 * power or 1.0) / np.sqrt(want.size), ROUNDING)
+    simple = float(Fraction(factor).limit_denominator(16)) if np.isfinite(factor) else 1.0
+    if abs(simple - factor) <= noise:
+        factor = simple
+    return np.full([1] * want.ndim, factor if np.isfinite(factor) and factor > _LEAST else 1.0)
 
 
 def _span(values: Array, axes: tuple[int, ...]) -> Array:
@@ -100,8 +118,10 @@ def _span(values: Array, axes: tuple[int, ...]) -> Array:
 def _audited(graph: Graph, match: Match, gains: Mapping[str, Array]) -> Audited:
     slot = match.constant.slot("bias")
     if slot is None or match.constant.name in gains:
-        own = gains.get(match.constant.name, np.ones(()))
-        return _measured(match, own)
+        scaled = _measured(match, gains.get(match.constant.name, np.ones(())))
+        if match.constant.grid is not None or scaled.sound:
+            return scaled
+        return _measured(match, np.ones(()))  # off by more than a factor: say how far from torch
     # A gain folded into the layer's output scales its bias too; one folded from its input does not.
     layer = gains.get(slot.weight, np.ones(()))
     per_channel = np.ones(match.values.shape)
@@ -127,9 +147,9 @@ def _measured(match: Match, factor: Array) -> Audited:
         step = np.maximum(2.0**-24 * np.abs(want), np.finfo(np.float32).tiny)
         allowed = rounding + np.finfo(np.float32).tiny
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = error / allowed
+        share, excess = error / allowed, (error - allowed) / step
     share = np.where(np.isnan(share), np.inf, share)
-    return Audited(match, factor, float(share.max(initial=0)), np.asarray((error - allowed) / step))
+    return Audited(match, factor, float(share.max(initial=0)), np.asarray(excess))
 
 
 def _natural_step(grid: Grid, values: Array) -> Array:

@@ -39,7 +39,7 @@ def lift(
     """
     graph = artefact.graph
     weights = replacements(graph, audited)
-    kept = [c for c in graph.constants.values() if c.reduced and c.slots and c.name not in weights]
+    kept = [c for c in graph.constants.values() if c.reduced and c.slots and c.name not in weights and not _exact(c)]
     run = artefact.lift(weights)
     errors = _errors(graph, run, cases, oracle)
     noise = _jitter(artefact, weights, kept, run, cases[0]) if kept else 0.0
@@ -69,6 +69,14 @@ def replacements(graph: Graph, audited: Mapping[str, Audited]) -> Values:
         for name, a in audited.items()
         if graph.constants[name].reduced and (a.sound or graph.constants[name].slot("weight"))
     }
+
+
+def _exact(constant: Constant) -> bool:
+    """Whether no rounding was needed: integers at fp16; on a grid, values that are all alike, which its end holds."""
+    real = constant.real
+    if constant.grid is None:
+        return bool(np.array_equal(real, np.rint(real)))
+    return bool(np.ptp(np.abs(real)) == 0)
 
 
 def feed(graph: Graph, case: Case) -> Values:

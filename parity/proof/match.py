@@ -119,12 +119,27 @@ def _biases(graph: Graph, weights: Mapping[str, Match]) -> dict[str, Match]:
         slot = constant.slot("bias")
         layer = weights[slot.weight].weight if slot and slot.weight in weights else None
         if layer is not None and layer.bias.values.size == constant.stored.size:
-            bias = layer.bias
+            bias = _likeliest(constant.real.reshape(-1), layer)
             shape = constant.stored.shape
             found[constant.name] = Match(
                 constant, bias.name, bias.values.reshape(shape), bias.magnitude.reshape(shape), layer
             )
     return found
+
+
+def _likeliest(real: Array, layer: Weight) -> Term:
+    """The layer's own bias, unless a constant that follows, added in, explains what is stored and the own does not."""
+
+    def distance(term: Term) -> float:
+        values = term.values.reshape(-1)
+        if values.size != real.size:
+            return float("inf")
+        power = float(values @ values)
+        factor = float(real @ values) / power if power else 1.0
+        return float(np.abs(real - factor * values).max() / (np.abs(real).max() or 1.0))
+
+    best = min((layer.bias, *layer.biases), key=distance)
+    return best if distance(best) < CLOSE <= distance(layer.bias) else layer.bias
 
 
 def _operands(graph: Graph, terms: Sequence[Term], taken: Mapping[str, Match]) -> dict[str, Match]:

@@ -8,7 +8,7 @@ are its optimised graph, where QDQ becomes integer kernels, and the graph as wri
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,10 @@ class OnnxArtefact:
 
     kernels = tuple(_LEVELS)
 
-    def __init__(self, folder: str, notes: Mapping[str, Any]):
+    def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = ()):
+        """`bounds` are the values at which the module clips activations: ONNX Runtime's quantiser drops a ReLU or Clip
+        and lets the grid that follows clip instead, so the lift has to do it again."""
+        self.bounds = bounds
         model = onnx.load(str(Path(folder, notes["entry"])))
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
@@ -243,6 +246,12 @@ class OnnxArtefact:
             kind = node.op_type
             if kind == "DequantizeLinear" and node.input[0] in self.stored:
                 constants[node.output[0]] = self._real(node.input[0], weights)
+            elif kind == "QuantizeLinear" and (clip := self._clip(self.plumbing.grids[node.output[0]])):
+                names = [f"{node.output[0]}/{end}" if value is not None else "" for end, value in clip.items()]
+                constants |= {
+                    n: np.array(v, np.float32) for n, v in zip(names, clip.values(), strict=True) if v is not None
+                }
+                nodes.append(helper.make_node("Clip", [node.input[0], *names], [node.output[0]]))
             elif kind in ("QuantizeLinear", "DequantizeLinear"):
                 nodes.append(helper.make_node("Identity", [node.input[0]], [node.output[0]]))
             elif kind == "DynamicQuantizeLinear":
@@ -272,6 +281,14 @@ class OnnxArtefact:
             if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT
         return model
+
+    def _clip(self, grid: Grid) -> dict[str, float | None]:
+        """The module's own bounds that the ends of a grid stand for, none at both ends being no clipping at all."""
+        found: dict[str, float | None] = {}
+        for end, stored in (("low", grid.low), ("high", grid.high)):
+            value, step = float((stored - grid.zero[0]) * grid.scale[0]), float(grid.scale[0])
+            found[end] = next((b for b in self.bounds if abs(b - value) <= step / 2), None)
+        return found if any(v is not None for v in found.values()) else {}
 
     def _real(self, name: str, weights: Mapping[str, Array]) -> Array:
         constant = self.plumbing.constants[name]

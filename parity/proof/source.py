@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,8 @@ from parity.proof.graph import Array, NotPossible, Values, relative_rms
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
 _TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 _ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "add_", "sub_", "mul_", "div_", "pow"}
+_BOUNDS = {"relu": {0.0}, "relu_": {0.0}, "relu6": {0.0, 6.0}, "hardtanh": {-1.0, 1.0}, "hardtanh_": {-1.0, 1.0},
+           "clamp": set(), "clamp_": set(), "clamp_min": set(), "clamp_max": set()}  # fmt: skip
 _NORMS = {"layer_norm", "group_norm", "instance_norm", "rms_norm"}
 
 
@@ -44,8 +46,8 @@ class Weight:
     values: Array
     magnitude: Array
     bias: Term
+    biases: tuple[Term, ...]  # what else the bias may be: with a constant that follows added in
     anchor: str  # the node whose value this layer reads
-    spatial_padding: bool
 
 
 class Source:
@@ -67,6 +69,7 @@ class Source:
         self.known = self._evaluate_constants()
         self.weights: list[Weight] = []
         self.terms: list[Term] = []
+        self.bounds: set[float] = set()  # at which activations are clipped: 0 by ReLU, 6 by ReLU6, a clamp's own
         self._collect()
 
     def _evaluate_constants(self) -> dict[Any, Any]:
@@ -93,11 +96,12 @@ class Source:
                 name = _parent(self._name(node.args[1] or node.args[3]))
                 self._term(f"{name}.scale", scale, scale.abs())
                 self._term(f"{name}.shift", shift, reach)
+                self._operands(node, kind)
             elif node.op == "call_function" and node not in self.known:
                 self._operands(node, kind)
 
     def _layer(self, node: fx.Node, kind: str) -> set[fx.Node]:
-        """Add a layer's weight and bias, with the BatchNorm that follows it folded in; returns the folded nodes."""
+        """Add a layer's weight and bias, with the BatchNorm that follows it folded in; returns the last node of it."""
         data, weight_node = _arguments(node)[:2]
         weight, name = self.known[weight_node], self._name(weight_node)
         bias_node = _argument(node, 2, "bias", None)
@@ -105,7 +109,7 @@ class Source:
         groups = int(_argument(node, 6, "groups", 1)) if transposed else 1
         channels = weight.shape[1] * groups if transposed else weight.shape[0]
         bias = self.known[bias_node] if bias_node is not None else torch.zeros(channels, dtype=weight.dtype)
-        reach, folded = bias.abs(), set()
+        reach, last = bias.abs(), node
         after = next(iter(node.users)) if len(node.users) == 1 else None
         if after is not None and _kind(after) == "batch_norm" and not after.args[5] and groups == 1:
             scale, shift, shift_reach = self._batch_norm(after)
@@ -113,26 +117,31 @@ class Source:
             weight = weight * scale.view(across + [1] * (weight.dim() - len(across)))
             reach = (bias * scale).abs() + shift_reach
             bias = bias * scale + shift
-            folded = {after}
+            last = after
         bias_name = self._name(bias_node) if bias_node is not None else f"{_parent(name)}.bias"
         term = Term(bias_name, _array(bias), _array(reach))
-        padding = any(_flat(_argument(node, 4, "padding", 0))) if kind in _CONVOLUTIONS else False
         role: Any = "transposed" if transposed else "linear" if kind == "linear" else "conv"
         values = _array(weight)
-        self.weights.append(Weight(name, role, values, np.abs(values), term, str(data), padding))
-        self.terms.append(term)
-        for user in node.users if not folded else ():
+        biases = tuple(self._shifted(last, term))
+        self.weights.append(Weight(name, role, values, np.abs(values), term, biases, str(data)))
+        self.terms += [term, *biases]
+        return {last}
+
+    def _shifted(self, node: fx.Node, bias: Term) -> Iterator[Term]:
+        """The bias of a layer with what is added to the layer's result, which converters add to the bias."""
+        for user in node.users:
+            if _kind(user) == "hardsigmoid":  # relu6(x + 3) / 6
+                yield Term(f"{bias.name} + 3", bias.values + 3, bias.magnitude + 3)
             for other in user.all_input_nodes if _kind(user) in ("add", "add_") else ():
-                if other in self.known:  # converters add a constant that follows into the bias
-                    self._term(f"{bias_name} + {self._name(other)}", bias + self.known[other],
-                               bias.abs() + self.known[other].abs())  # fmt: skip
-        return folded
+                if other in self.known:
+                    more = _array(self.known[other])
+                    yield Term(f"{bias.name} + {self._name(other)}", bias.values + more, bias.magnitude + np.abs(more))
 
     def _table(self, node: fx.Node) -> None:
         table, indices = _arguments(node)[:2]
         values, name = _array(self.known[table]), self._name(table)
         none = Term(f"{name} (no bias)", np.zeros(0), np.zeros(0))
-        self.weights.append(Weight(name, "table", values, np.abs(values), none, str(indices), False))
+        self.weights.append(Weight(name, "table", values, np.abs(values), none, (), str(indices)))
 
     def _batch_norm(self, node: fx.Node) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """BatchNorm as scale, shift, and the magnitude that the shift is summed from."""
@@ -149,6 +158,12 @@ class Source:
             if other in self.known and isinstance(self.known[other], torch.Tensor):
                 value = self.known[other]
                 self._term(self._name(other), value, value.abs())
+        if kind in _BOUNDS:
+            self.bounds |= _BOUNDS[kind]
+            literals = [*_arguments(node), *node.kwargs.values()]
+            self.bounds |= {float(v) for v in literals if isinstance(v, (int, float)) and not isinstance(v, bool)}
+            for bound in self.bounds:
+                self._term(f"{bound:g} of {node.name}", torch.tensor(bound), torch.tensor(abs(bound)))
         if kind in _ARITHMETIC:
             for value in node.args:
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -223,10 +238,6 @@ def _arguments(node: fx.Node) -> list[Any]:
 
 def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
-
-
-def _flat(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _array(value: torch.Tensor) -> Array:

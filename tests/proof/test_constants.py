@@ -1,0 +1,224 @@
+"""Match and audit on constants made here: no converter, no runtime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parity.proof.audit import audit, gain
+from parity.proof.graph import Constant, Graph, Grid, Operator, Slot
+from parity.proof.match import Match, arrange, match
+from parity.proof.source import Term, Weight
+
+
+def per_channel(values: np.ndarray, axis: int = 0, factor: float = 1.0) -> Grid:
+    reach = np.abs(values).max(axis=tuple(i for i in range(values.ndim) if i != axis))
+    return Grid(np.where(reach > 0, reach, 1.0) / 127 * factor, np.zeros(len(reach)), axis, -128, 127)
+
+
+def layer(name: str, values: np.ndarray, kind: Any = "linear") -> Weight:
+    bias = Term(f"{name}.bias", np.zeros(values.shape[0]), np.zeros(values.shape[0]))
+    return Weight(f"{name}.weight", kind, values, np.abs(values), bias, (), "x")
+
+
+class Torch:
+    """The torch side as far as `match` looks at it."""
+
+    def __init__(self, *weights: Weight, terms: tuple[Term, ...] = ()):
+        self.weights, self.terms = weights, terms
+
+
+def graph(*constants: Constant, channels_last: bool = False) -> Graph:
+    operator = Operator(0, "FULLY_CONNECTED", ("x",), ("y",))
+    named = {c.name: c for c in constants}
+    return Graph((operator,), named, {}, (), (), channels_last=channels_last, symmetric_weights=True)
+
+
+def quantised(values: np.ndarray, grid: Grid, layout: str = "OI", operator: int = 0) -> Constant:
+    stored = grid.nearest(values).astype(np.int8)
+    return Constant(f"w{operator}", stored, grid, (Slot(operator, "weight", layout),))
+
+
+@pytest.fixture
+def weight() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((6, 40))
+
+
+def audited(values: np.ndarray, constant: Constant, precision: str = "int8") -> Any:
+    torch_side = layer("fc", values)
+    matches = {constant.name: Match(constant, torch_side.name, values, np.abs(values), torch_side)}
+    return audit(graph(constant), matches, precision)[1]
+
+
+# Match.
+
+
+def test_a_weight_is_found_among_others_of_its_shape(weight: np.ndarray) -> None:
+    others = [np.random.default_rng(i).standard_normal(weight.shape) for i in (1, 2)]
+    source = Torch(layer("a", others[0]), layer("b", weight), layer("c", others[1]))
+    found, link = match(graph(quantised(weight, per_channel(weight))), source)  # type: ignore[arg-type]
+    assert found["w0"].name == "b.weight"
+    assert link.state == "proved"
+    assert link.figures["unused"] == ["a.weight", "c.weight"]
+
+
+def test_equal_weights_are_told_apart_by_graph_order(weight: np.ndarray) -> None:
+    constants = [quantised(weight, per_channel(weight), operator=i) for i in range(2)]
+    found, _ = match(graph(*constants), Torch(layer("first", weight), layer("second", weight)))  # type: ignore[arg-type]
+    assert [found[c.name].name for c in constants] == ["first.weight", "second.weight"]
+
+
+def test_no_permutation_is_searched() -> None:
+    """A transposed square kernel must not be matched as if it were right: the audit has to see it."""
+    weight = np.random.default_rng(0).standard_normal((8, 8))
+    constant = quantised(weight.T.copy(), per_channel(weight.T))
+    found, _ = match(graph(constant), Torch(layer("fc", weight)))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found["w0"].values, weight)
+    assert audit(graph(constant), found, "int8")[1].state == "failed"
+
+
+def test_a_weight_that_nothing_fits_fails_the_link(weight: np.ndarray) -> None:
+    constant = quantised(weight, per_channel(weight))
+    _, link = match(graph(constant), Torch(layer("fc", weight[:, :39])))  # type: ignore[arg-type]
+    assert link.state == "failed"
+    assert link.culprits[0].name == "w0"
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind", "shape", "want"),
+    [
+        ("OHWI", "conv", (8, 3, 5, 7), (8, 5, 7, 3)),
+        ("1HWO", "conv", (8, 1, 5, 7), (1, 5, 7, 8)),
+        ("OIHW", "conv", (8, 3, 5, 7), (8, 3, 5, 7)),
+        ("OHWI", "conv", (8, 3, 5), (8, 1, 5, 3)),
+        ("OHWI", "transposed", (3, 8, 5, 7), (8, 5, 7, 3)),
+        ("IOHW", "transposed", (3, 8, 5, 7), (3, 8, 5, 7)),
+        ("IO", "linear", (8, 3), (3, 8)),
+        ("OI", "linear", (8, 3), (8, 3)),
+        ("VD", "table", (9, 4), (9, 4)),
+    ],
+)
+def test_layouts(layout: str, kind: str, shape: tuple[int, ...], want: tuple[int, ...]) -> None:
+    values = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    arranged = arrange(layer("w", values, kind), values, layout, want)
+    assert arranged is not None
+    assert arranged.shape == want
+    wrong = (*want[:-1], want[-1] + 1)
+    assert arrange(layer("w", values, kind), values, layout, wrong) is None
+
+
+@pytest.mark.parametrize(("form", "act"), [("", lambda v: v), ("1/", lambda v: 1 / v), ("-", lambda v: -v)])
+def test_element_wise_constants_are_torch_terms_their_reciprocals_or_negatives(form: str, act: Any) -> None:
+    scale = np.random.default_rng(0).uniform(0.5, 2, 6)
+    constant = Constant("c", act(scale).astype(np.float32), None, (Slot(0, "operand"),))
+    found, _ = match(graph(constant), Torch(terms=(Term("norm.weight", scale, scale),)))  # type: ignore[arg-type]
+    assert found["c"].name == f"{form}norm.weight"
+
+
+def test_a_feature_map_is_turned_channels_last_even_where_sizes_coincide() -> None:
+    values = np.random.default_rng(0).standard_normal((1, 4, 4, 4))
+    constant = Constant("c", np.moveaxis(values, 1, -1).astype(np.float32), None, (Slot(0, "operand"),))
+    found, _ = match(graph(constant, channels_last=True), Torch(terms=(Term("p", values, values),)))  # type: ignore[arg-type]
+    assert audit(graph(constant), found, "fp32")[1].state == "proved"
+
+
+# Audit.
+
+
+def test_rounding_to_the_nearest_step_is_sound(weight: np.ndarray) -> None:
+    assert audited(weight, quantised(weight, per_channel(weight))).state == "proved"
+
+
+def test_one_value_one_step_off_is_found_and_named(weight: np.ndarray) -> None:
+    constant = quantised(weight, per_channel(weight))
+    stored = constant.stored.copy()
+    stored[3, 5] -= np.sign(stored[3, 5]) or 1
+    link = audited(weight, replace(constant, stored=stored))
+    assert link.state == "failed"
+    assert (link.culprits[0].name, link.culprits[0].channels) == ("fc.weight", (3,))
+    assert "1 of 240 values" in link.culprits[0].what
+
+
+def test_flooring_instead_of_rounding_is_found(weight: np.ndarray) -> None:
+    grid = per_channel(weight)
+    constant = replace(quantised(weight, grid), stored=np.floor(grid.steps(weight)).astype(np.int8))
+    assert audited(weight, constant).state == "failed"
+
+
+def test_a_dead_channel_is_found_whatever_its_scale(weight: np.ndarray) -> None:
+    """ONNX Runtime gives a channel of zeros the scale 1: every weight is then within half a step of it."""
+    dead = weight.copy()
+    dead[2] = 0
+    link = audited(weight, quantised(dead, per_channel(dead)))
+    assert link.state == "failed"
+    assert "dead: 2" in link.culprits[0].what
+
+
+def test_a_folded_factor_is_a_gain_and_sound(weight: np.ndarray) -> None:
+    half = quantised(weight / 2, per_channel(weight / 2))
+    torch_side = layer("fc", weight)
+    found = gain(Match(half, "fc.weight", weight, weight, torch_side))
+    np.testing.assert_allclose(found, 0.5, rtol=1e-6)
+    link = audited(weight, half)
+    assert link.state == "proved"
+    assert link.figures["folded"] == ["fc.weight"]
+
+
+def test_clipped_weights_are_no_gain(weight: np.ndarray) -> None:
+    clipped = weight.clip(-1, 1)
+    assert audited(weight, quantised(clipped, per_channel(clipped))).state == "failed"
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf])
+def test_a_scale_that_is_no_positive_number_is_found(weight: np.ndarray, scale: float) -> None:
+    grid = per_channel(weight)
+    bad = replace(grid, scale=np.where(np.arange(6) == 4, scale, grid.scale))
+    constant = replace(quantised(weight, grid), grid=bad)
+    assert audited(weight, constant).state == "failed"
+
+
+def test_a_weight_with_a_zero_point_is_found(weight: np.ndarray) -> None:
+    grid = per_channel(weight)
+    shifted = replace(grid, zero=np.where(np.arange(6) == 4, 1.0, 0.0))
+    link = audited(weight, replace(quantised(weight, grid), grid=shifted))
+    assert any("zero point" in c.what for c in link.culprits)
+
+
+@pytest.mark.parametrize(("factor", "state"), [(1.0, "proved"), (1.01, "failed")])
+def test_the_scale_of_a_bias_is_that_of_data_times_weight(weight: np.ndarray, factor: float, state: str) -> None:
+    data = Grid(np.array([0.02]), np.array([3.0]), 0, -128, 127)
+    constant = quantised(weight, per_channel(weight))
+    assert constant.grid is not None
+    torch_side = layer("fc", weight)
+    values = torch_side.bias.values
+    grid = Grid(constant.grid.scale * data.scale * factor, np.zeros(6), 0, -(2**31), 2**31 - 1)
+    bias = Constant("b", np.zeros(6, np.int32), grid, (Slot(0, "bias", "O", "w0", "x"),))
+    matches = {
+        "w0": Match(constant, torch_side.name, weight, np.abs(weight), torch_side),
+        "b": Match(bias, torch_side.bias.name, values, values, torch_side),
+    }
+    view = replace(graph(constant, bias), grids={"x": data})
+    assert audit(view, matches, "int8")[1].state == state
+
+
+def test_fp16_is_half_a_unit(weight: np.ndarray) -> None:
+    constant = Constant("w0", weight.astype(np.float16), None, (Slot(0, "weight", "OI"),))
+    assert audited(weight, constant, "fp16").state == "proved"
+    stored = constant.stored.copy()
+    stored[1, 2] = np.nextafter(stored[1, 2], np.float16(9))
+    link = audited(weight, replace(constant, stored=stored), "fp16")
+    assert link.state == "failed"
+    assert link.culprits[0].channels == (1,)
+
+
+def test_an_fp32_file_with_fp16_weights_fails_and_says_so(weight: np.ndarray) -> None:
+    slots = (Slot(0, "weight", "OI"),)
+    assert audited(weight, Constant("w0", weight.astype(np.float32), None, slots), "fp32").state == "proved"
+    halved = Constant("w0", weight.astype(np.float16).astype(np.float32), None, slots)
+    link = audited(weight, halved, "fp32")
+    assert any("fp16 values" in c.what for c in link.culprits)
+    stored = Constant("w0", weight.astype(np.float16), None, slots)
+    assert any("stored as float16" in c.what for c in audited(weight, stored, "fp32").culprits)

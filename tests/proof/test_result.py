@@ -1,0 +1,64 @@
+"""What a user reads of a proof, and that it is JSON."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from parity.proof.range import surely
+from parity.proof.result import Culprit, Link, Proof, builtins
+
+
+def links(**changed: Link) -> tuple[Link, ...]:
+    made = {
+        "match": Link("match", "proved"),
+        "audit": Link("audit", "proved", {"tensors": 49, "within": 49, "unit": "half a step"}),
+        "lift": Link("lift", "proved", {"relative_rms": 2.2e-7}),
+        "local": Link("local", "proved", {"operators": 72, "within": 72, "unit": "one"}),
+        "range": Link("range", "proved", {"clip_share": 0.0013}),
+    }
+    return tuple((made | changed).values())
+
+
+def test_a_faithful_file_in_one_line() -> None:
+    assert Proof("int8", links(), 0.053).summary == (
+        "int8: faithful (49/49 tensors within half a step, lift 2.2e-07, 72/72 operators within one); "
+        "quantisation costs 5.3 % rms (calibration fine: 0.13 % clipped)"
+    )
+
+
+def test_a_fault_names_link_tensor_and_channels() -> None:
+    culprit = Culprit("tensor", "features.0.0.weight", "2 of 9 values off", (3, 1))
+    proof = Proof("int8", links(audit=Link("audit", "failed", {}, (culprit, culprit))))
+    assert proof.state == "failed"
+    assert proof.summary == (
+        "int8: not faithful: audit: features.0.0.weight channels 3, 1: 2 of 9 values off (and 1 more)"
+    )
+
+
+def test_what_cannot_be_proved_is_not_faithful() -> None:
+    proof = Proof("int8", links(lift=Link("lift", "not possible", reason="the plain interpreter cannot run FlexErf")))
+    assert proof.state == "not possible"
+    assert "faithful" not in proof.summary
+    assert "lift not possible: the plain interpreter cannot run FlexErf" in proof.summary
+
+
+def test_a_link_is_failed_when_somebody_is_to_blame() -> None:
+    assert Link.judged("audit", {}, []).state == "proved"
+    assert Link.judged("audit", {}, [Culprit("structure", "a", "b")]).state == "failed"
+
+
+def test_builtins_are_json_without_nan() -> None:
+    figures = {"a": np.float32(0.5), "b": np.array(3), "c": float("nan"), "d": (1, "x")}
+    told = builtins(Proof("int8", links(match=Link("match", "proved", figures)), np.float64("inf")))
+    again = json.loads(json.dumps(told, allow_nan=False))
+    assert again["links"]["match"]["figures"] == {"a": 0.5, "b": 3, "c": None, "d": [1, "x"]}
+    assert again["quantisation"] is None
+    assert list(again["links"]) == ["match", "audit", "lift", "local", "range"]
+
+
+@pytest.mark.parametrize(("samples", "want"), [([], 0.0), ([0.2] * 9, 0.2), ([0.0] * 8 + [1.0], -0.1)])
+def test_surely_is_the_mean_less_two_standard_errors(samples: list[float], want: float) -> None:
+    assert surely(samples) == pytest.approx(want, abs=0.01)
