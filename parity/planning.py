@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from parity import config as configuration
 from parity import gate, targets
+from parity.annotations import lines as annotated
+from parity.baseline_options import Keeper
 from parity.cache import Store
 from parity.cases.files import clips, golden_files, labelled
 from parity.config import Config, ModelConfig
@@ -114,6 +116,7 @@ class Control:
         self.record: RunRecord | None = None
         self.problem = ""
         self.written: list[Path] = []
+        self.ledger = Keeper.prepare(config.root, plan.partial, options)
         self._heard: dict[str, _Heard] = {}
         self._failures = 0
         self._session: Session | None = None
@@ -261,7 +264,7 @@ class Control:
         )
         if exitstatus == 2:
             record = replace(record, partial=None)  # interrupted: whatever was narrowed, it is not complete
-        self.record = gate.judge(record)
+        self.record = self.ledger.judge(record)
         if not self.options.get("no_report"):
             self._write(self.record)
         self._store.end(self.shared["run"])
@@ -361,6 +364,8 @@ class Control:
         mode = self.options.get("gate")
         if exitstatus not in (0, 1, 5):
             return exitstatus
+        if self.ledger.refused:
+            return 1
         own = gate.exit_code(self.record)
         if mode == "block":
             return own if exitstatus in (0, 5) else 1
@@ -387,10 +392,20 @@ class Control:
         style = {"pass": "green", "partial": "yellow"}.get(self.record.verdict, "red")
         warn = " (gate: warn, not blocking)" if self.options.get("gate") == "warn" and style == "red" else ""
         lines.append((style, f"verdict: {self.record.verdict}: {self.record.reason}{warn}"))
+        lines += self.ledger.lines
         for path in self.written[-1:]:
             shown = path.relative_to(self.config.root) if path.is_relative_to(self.config.root) else path
             lines.append(("", f"report: {shown}"))
         return lines
+
+    def annotation_lines(self, environ: Mapping[str, str]) -> list[str]:
+        """Workflow commands for GitHub, where this is one of its runners."""
+        if self.record is None or environ.get("GITHUB_ACTIONS") != "true" or self.options.get("gate") == "off":
+            return []
+        root = self.config.root.resolve()
+        top = Path(environ.get("GITHUB_WORKSPACE") or root).resolve()
+        inside = root.is_relative_to(top) and root != top
+        return annotated(self.record, root.relative_to(top).as_posix() if inside else "")
 
     # Showing the plan.
 

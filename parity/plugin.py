@@ -100,6 +100,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="block (default): exit code 1 unless the verdict is pass; warn: say it; off: do not judge")  # fmt: skip
     add("--parity-require", type=listed, metavar="LIST",
         help="targets or models that must run here, or the verdict is not pass; adds to `require`")  # fmt: skip
+    add("--parity-baseline", metavar="PATH",
+        help="ledger of the last release to compare with (default reports/baseline.json, if it exists)")  # fmt: skip
+    add("--parity-save-baseline", action="store_true",
+        help="write the ledger, if the whole plan passes; where CI is set, only to a PATH that is named")  # fmt: skip
     add("--parity-show-plan", action="store_true",
         help="print every cell, its limits and who set them, what cannot run here and why; run nothing")  # fmt: skip
     add("--parity-timeout", type=_typed("seconds", _seconds), metavar="SECONDS",
@@ -130,7 +134,7 @@ def _prepared(config: pytest.Config) -> Control | None:
 
 def _options(config: pytest.Config) -> dict[str, Any]:
     names = ("models", "targets", "precisions", "profile", "report", "no_report", "cache", "rebuild", "shard", "gate",
-             "require", "show_plan", "timeout")  # fmt: skip
+             "require", "show_plan", "timeout", "baseline", "save_baseline")  # fmt: skip
     return {name: config.getoption(f"parity_{name}") for name in names}
 
 
@@ -453,6 +457,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("parity")
     for style, line in control.summary_lines():
         terminalreporter.write_line(line, **({style: True} if style else {}))
+    for line in control.annotation_lines(os.environ):
+        terminalreporter.write_line(line)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
