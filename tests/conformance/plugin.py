@@ -184,7 +184,7 @@ def _program(model: Any) -> parity.mil.Program:
 
 def _predict(model: Any, data: dict[str, Any], state: Any) -> dict[str, Any]:
     program = _program(model)
-    Tolerance.computes_in_fp16 = _computes_in_fp16(program)
+    Tolerance.has_fp16 = _declares_fp16(program)
     inputs = {name: v.numpy() if hasattr(v, "numpy") else v for name, v in data.items()}
     try:
         outputs = program.run(inputs, state=state.state if state is not None else None)
@@ -206,24 +206,19 @@ def _presented(value: Any, feature: parity.mil.Feature) -> Any:
 class Tolerance:
     """Which tolerance is fair to the program that predicted last."""
 
-    computes_in_fp16 = False
+    has_fp16 = False
 
 
-def _computes_in_fp16(program: parity.mil.Program) -> bool:
-    """Whether any operator of the program gives an fp16 tensor: then fp32 tolerances are out of reach."""
-    return any(
-        o.type.tensorType.dataType == FP16
-        for operation in program.proto.operations
-        if operation.type != "const"
-        for o in operation.outputs
-    )
+def _declares_fp16(program: parity.mil.Program) -> bool:
+    """Whether the program holds any fp16 tensor, constants too: then fp32 tolerances are out of reach."""
+    return any(o.type.tensorType.dataType == FP16 for operation in program.proto.operations for o in operation.outputs)
 
 
 def _tighter(compare: Any) -> Any:
     """``compare`` with the tolerance of the program's precision: a test's own, but for fp16 exactly ours."""
 
     def tightened(actual: Any, desired: Any, rtol: float = 1e-7, atol: float = 0, **options: Any) -> Any:
-        if Tolerance.computes_in_fp16:
+        if Tolerance.has_fp16:
             rtol, atol = RTOL, ATOL
         return compare(actual, desired, rtol=min(rtol, RTOL), atol=min(atol, ATOL), **options)
 
