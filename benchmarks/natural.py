@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import zoo  # noqa: E402
 from parity import config as configuration  # noqa: E402
+from parity import targets  # noqa: E402
 from parity.cache import Store  # noqa: E402
 from parity.contract import OutputSpec  # noqa: E402
 from parity.errors import ParityError  # noqa: E402
@@ -35,6 +36,7 @@ from parity.plan import PRECISIONS  # noqa: E402
 from parity.reference.floor import STATISTICS, channel_axis, floor  # noqa: E402
 from parity.reference.recipes import RECIPES  # noqa: E402
 from parity.session import Session  # noqa: E402
+from parity.targets.base import version  # noqa: E402
 
 GOLDEN, CALIBRATION = 24, 16
 TABLE = ROOT / "parity" / "reference" / "natural.json"
@@ -54,13 +56,13 @@ NOT_CORRECT = {
 """Exports that were found to be wrong when their ratios stood out; each was traced to its cause in the file."""
 
 
-def prepare(work: Path, names: Iterable[str], targets: list[str]) -> configuration.Config:
+def prepare(work: Path, names: Iterable[str], wanted: list[str]) -> configuration.Config:
     """Train what is not trained yet, draw golden and calibration data, and configure it all."""
     from safetensors.torch import save_file
 
     text = [
         "[tool.parity]",
-        f"targets = {json.dumps(targets)}",
+        f"targets = {json.dumps(wanted)}",
         f"precisions = {json.dumps(list(PRECISIONS))}",
         "timeout = 400",
     ]
@@ -99,8 +101,8 @@ def with_skin(config: configuration.Config) -> configuration.Config:
     from parity.plan import Cell
 
     own = configuration.load(ROOT / "pyproject.toml").models
-    targets = dict.fromkeys(cell.target for cell in config.cells)
-    models = {n: replace(m, cells=tuple(Cell(n, t, p) for t in targets for p in PRECISIONS)) for n, m in own.items()}
+    wanted = dict.fromkeys(cell.target for cell in config.cells)
+    models = {n: replace(m, cells=tuple(Cell(n, t, p) for t in wanted for p in PRECISIONS)) for n, m in own.items()}
     return replace(config, models={**config.models, **models})
 
 
@@ -118,7 +120,7 @@ def measure(work: Path, config: configuration.Config) -> None:
             for cell in model.cells:
                 start, done = time.monotonic(), work / "outputs" / f"{cell}.npz"
                 failed = done.with_suffix(".txt")
-                if done.exists() or failed.exists():
+                if done.exists() or failed.exists() or targets.get(cell.target).unavailable(cell, model):
                     continue
                 try:
                     rows = session.runtime(cell).run([c.inputs for c in cases])
@@ -223,8 +225,8 @@ def summary(rows: list[dict[str, Any]], failed: dict[str, str]) -> dict[str, Any
             "flavour": best,
             "count": len(by_flavour[best]),
             "models": len({r["model"] for r in by_flavour[best]}),
-            "limits": {s: limit(v, precision) for s, v in values.items()},
-            "spread": {s: spread(v) for s, v in values.items()} | {"distance": spread(near)},
+            "limits": {s: limit(v, precision) for s, v in values.items() if v},
+            "spread": {s: spread(v) for s, v in values.items() if v} | {"distance": spread(near)},
             "left_out": sum(left_out(by_flavour[best], model) for model in {r["model"] for r in by_flavour[best]}),
             "on_least_floor": sum(r["absolute"] for r in by_flavour[best]),
             "flavours": {f: {"distance": round(distance[f], 3), **spread([r["pooled"] for r in found])}
@@ -232,7 +234,8 @@ def summary(rows: list[dict[str, Any]], failed: dict[str, str]) -> dict[str, Any
             "not_correct": {name: NOT_CORRECT[name] for name in sorted(wrong)},
             "no_artefact": sorted(c for c in failed if c.endswith(f"-{target}-{precision}")),
         }  # fmt: skip
-    return {"rule": RULE, "cells": cells}
+    packages = ("torch", "onnxruntime", "onnx2tf", "tensorflow", "ai-edge-litert", "litert-torch", "ncnn", "pnnx")
+    return {"rule": RULE, "packages": {p: version(p) for p in packages}, "cells": cells}
 
 
 def nearness(rows: list[dict[str, Any]]) -> float:
@@ -263,15 +266,13 @@ def limit(values: list[float], precision: str) -> float:
 
 
 def show(table: dict[str, Any]) -> None:
-    print(
     print("| cell | twin | outputs | median / p95 / max | limit | case | channel | peak | distance | left out |")
-    )
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, cell in table["cells"].items():
         pooled, limits = cell["spread"]["pooled"], cell["limits"]
         print(
             f"| {name} | {cell['flavour']} | {cell['count']} | {pooled['median']:.2f} / {pooled['p95']:.2f} / "
-            f"{pooled['max']:.2f} | {' | '.join(str(limits[s]) for s in STATISTICS)} | "
+            f"{pooled['max']:.2f} | {' | '.join(str(limits.get(s, '')) for s in STATISTICS)} | "
             f"{cell['spread']['distance']['median']:.3f} | "
             f"{cell['left_out']} of {cell['models']} |"
         )

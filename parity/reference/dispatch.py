@@ -89,7 +89,8 @@ class Twin(TorchDispatchMode):
         if operators.splits(name, args, self.recipe.norms == "split"):
             with self:
                 result = operators.SPLIT[name](*args, **kwargs)
-                return args[0].copy_(result) if func._schema.is_mutable else result
+                target = operators.written(func, args, kwargs)
+                return result if target is None else target.copy_(result)
         if operators.is_move(func, name):
             result = func(*args, **kwargs)
             sources = [t for t in tensors if self._is_data(t)]
@@ -103,9 +104,9 @@ class Twin(TorchDispatchMode):
         kind = "add constant" if constant else operators.kind_of(name, args)
         entry = self._tape.entry(place, kind, map(_key, tensors))
         result = self._compute(place, func, name, args, kwargs)
-        if func._schema.is_mutable:
-            args[0].copy_(self._settle(place, result if isinstance(result, Tensor) else args[0]))
-            result = args[0]
+        target = operators.written(func, args, kwargs)
+        if target is not None:
+            result = target.copy_(self._settle(place, result))
         else:
             result = tree_map_only(Tensor, lambda t: self._settle(place, t), result)
         for tensor in _tensors(result):
@@ -123,8 +124,8 @@ class Twin(TorchDispatchMode):
         if operators.is_opaque(name):
             self._opaque.add(name)
         if rounds:
-            start = 1 if func._schema.is_mutable else 0
-            args = tuple(self._constant(place, i, a) if i >= start else a for i, a in enumerate(args))
+            target = operators.written(func, args, kwargs)
+            args = tuple(a if a is target else self._constant(place, i, a) for i, a in enumerate(args))
         return func(*args, **kwargs)
 
     def _normalise(self, place: Place, args: tuple[Any, ...], rounds: bool) -> Tensor:

@@ -5,7 +5,7 @@ steps in a converter's graph. One table for each; an operator in none of them is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,6 +80,14 @@ def splits(name: str, args: Sequence[Any], norms: bool) -> bool:
 def is_opaque(name: str) -> bool:
     """Whether the operator takes long sums inside, which a twin rounds as one step only."""
     return name in _OPAQUE
+
+
+def written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The tensor that an in-place call or one with `out` writes its result into; None for all others."""
+    if isinstance(kwargs.get("out"), Tensor):
+        return kwargs["out"]  # type: ignore[no-any-return]
+    name = str(func.overloadpacket.__name__)
+    return args[0] if name.endswith("_") and not name.endswith("__") and isinstance(args[0], Tensor) else None
 
 
 @dataclass(frozen=True)

@@ -262,6 +262,22 @@ def test_buffers_written_in_place_are_data_and_the_module_keeps_its_own() -> Non
     assert not module.cache.any()
 
 
+@pytest.mark.parametrize(("precision", "flavour"), FLAVOURS)
+def test_in_place_and_out_variants_are_rounded_like_the_others(precision: str, flavour: str) -> None:
+    def plain(x: Tensor, w: Tensor) -> Tensor:
+        return F.silu(torch.addmm(x, x, w) * 1.7 + 0.3)
+
+    def writing(x: Tensor, w: Tensor) -> Tensor:
+        y = torch.empty_like(x)
+        torch.mul(x.clone().addmm_(x, w), 1.7, out=y)
+        y.add_(0.3)
+        return F.silu(y, inplace=True)
+
+    x, w = torch.randn(40, 40), torch.randn(40, 40)
+    chosen = recipe(precision, flavour)
+    assert torch.equal(one(Plain(writing, w=w), x, chosen), one(Plain(plain, w=w), x, chosen))
+
+
 def test_control_flow_on_data_is_named() -> None:
     class Branch(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
