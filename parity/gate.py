@@ -79,7 +79,20 @@ def _excuses(waiver: Waiver, check: Check) -> bool:
 
 
 def _lost(cell: CellRecord) -> str:
-    """What the cell should have measured and did not; empty when nothing is missing."""
+    """What the cell should have measured and did not, by its runtime and by every execution that a capsule added:
+    none stands in for another. Empty when nothing is missing."""
+    prefixes = {f"{e.name}: ": e for e in cell.executions}
+    own = tuple(c for c in cell.checks if not c.case.startswith(tuple(prefixes)))
+    lost = _lost_by_one(replace(cell, checks=own))
+    for prefix, execution in prefixes.items():
+        mine = tuple(replace(c, case=c.case.removeprefix(prefix)) for c in cell.checks if c.case.startswith(prefix))
+        planned = execution.planned
+        why = _lost_by_one(replace(cell, checks=mine, planned=planned, measured=planned))
+        lost = lost or (f"{prefix}{why}" if why else "")
+    return lost
+
+
+def _lost_by_one(cell: CellRecord) -> str:
     if not cell.planned:
         return "nothing was planned for it"
     for kind in cell.planned:
@@ -93,7 +106,7 @@ def _lost(cell: CellRecord) -> str:
             key = (check.kind, check.case, check.output)
             seen[key] = seen.get(key, False) or (check.limit is not None and check.value is not None)
     for (kind, case, output), gated in seen.items():
-        if not gated:
+        if not gated and case != "all":  # a figure over all cases may be recorded without a limit: each case has its own
             return f"{kind}: no limit is in force for output {output!r} of case {case!r}"
     if "video" in cell.planned:
         played = {case.rpartition("#")[0] for kind, case, _ in seen if kind == "video" and case != "all"}

@@ -96,6 +96,27 @@ class RuntimeRecord:
 
 
 @dataclass(frozen=True)
+class ExecutionRecord:
+    """The cell's artefact executed once more, elsewhere, by what a capsule brought back.
+
+    Its checks are those whose case begins with `name` and a colon; the cell's other checks are by its `runtime`.
+    """
+
+    executor: str
+    compute_unit: str
+    planned: tuple[str, ...]  # kinds of check that it had to measure
+    version: str = ""
+    machine: str = ""
+    median_ms: float | None = None
+    capsule: str = ""  # the seal of the capsule
+    devices: Mapping[str, int] = field(default_factory=dict)  # operators by preferred device, where Core ML says so
+
+    @property
+    def name(self) -> str:
+        return f"{self.executor} {self.compute_unit}"
+
+
+@dataclass(frozen=True)
 class Power:
     injected: int
     killed: int
@@ -150,6 +171,7 @@ class CellRecord:
     diagnosis: tuple[Explanation, ...] = ()
     first_divergence: Divergence | None = None
     runtime: RuntimeRecord | None = None
+    executions: tuple[ExecutionRecord, ...] = ()  # by other executors, from capsules
     seconds: float | None = None
     log: str = ""  # the end of the child's log, where something went wrong
     rerun: str = ""  # a command line that repeats this cell

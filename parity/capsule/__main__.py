@@ -1,0 +1,17 @@
+"""`python -m parity.capsule`: the `parity capsule` command where only NumPy, psutil and a runtime are installed."""
+
+import argparse
+import sys
+
+from parity.commands import capsule
+from parity.errors import ParityError
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m parity.capsule", description=capsule.__doc__)
+    capsule.add_actions(parser)
+    options = parser.parse_args()
+    try:
+        sys.exit(options.run(options))
+    except ParityError as error:
+        print(f"parity capsule: {error}", file=sys.stderr)
+        sys.exit(1)
