@@ -106,7 +106,7 @@ def _lost_by_one(cell: CellRecord) -> str:
             key = (check.kind, check.case, check.output)
             seen[key] = seen.get(key, False) or (check.limit is not None and check.value is not None)
     for (kind, case, output), gated in seen.items():
-        if not gated and case != "all":  # a figure over all cases may be recorded without a limit: each case has its own
+        if not gated and case != "all":  # a figure over all cases needs no limit where every case has its own
             return f"{kind}: no limit is in force for output {output!r} of case {case!r}"
     if "video" in cell.planned:
         played = {case.rpartition("#")[0] for kind, case, _ in seen if kind == "video" and case != "all"}

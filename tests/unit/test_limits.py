@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.config import parse
-from parity.limits import DEFAULTS, Rule, default_rules, resolve, scopes
+from parity.limits import DEFAULTS, Rule, defaults, resolve, scopes
 from parity.plan import PRECISIONS, Cell
 
 CELL = Cell("skin", "tflite", "int8")
@@ -48,11 +48,11 @@ def test_the_strongest_rule_wins_whatever_the_order(rules: list[Rule], output: s
     for metric in ("max_abs", "cosine", "sqnr"):
         mine = [
             (rule.output is not None, ORDER.index(rule.scope), place, rule)
-            for place, rule in enumerate((*default_rules(), *rules))
+            for place, rule in enumerate(rules)
             if rule.metric == metric and rule.scope in ORDER and rule.output in (None, output)
         ]
         if not mine:
-            assert metric not in found
+            assert found.get(metric) == defaults(CELL).get(metric)
             continue
         winner = max(mine, key=lambda entry: entry[:3])[3]
         assert (found[metric].value, found[metric].source) == (winner.value, winner.source)
@@ -76,12 +76,20 @@ def test_false_takes_a_limit_away() -> None:
     assert found.value is None and found.source == "user"
 
 
+@pytest.mark.parametrize("target", ["onnx", "tflite", "coreml", "made_up"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_precision_has_default_limits_that_say_so(precision: str) -> None:
-    found = resolve((), Cell("skin", "onnx", precision), "logits")
+def test_every_cell_has_default_limits_that_say_so(precision: str, target: str) -> None:
+    found = resolve((), Cell("skin", target, precision), "logits")
     for metric, value in DEFAULTS[precision].items():
         assert found[metric].value == value and found[metric].source == f"built-in default for {precision}"
     assert found["flex_ops"].value == 0 and found["flex_ops"].source == "built-in default"
+    assert all(limit.value is not None and limit.source for limit in found.values())
+    assert {"noise_ratio", "rel_rms"} & set(found), "nothing limits the error of a case"
+
+
+def test_the_weakest_rule_is_stronger_than_any_default() -> None:
+    for metric in defaults(CELL):
+        assert resolve([Rule("default", metric, 0.125, source="user")], CELL)[metric].source == "user"
 
 
 def test_the_release_thresholds_are_the_stated_ones() -> None:

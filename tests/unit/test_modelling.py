@@ -136,6 +136,7 @@ class Bomb:
         return (os.mkdir, (self.file,))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("how", ["torch", "pickle", "nested", "npz"])
 def test_a_file_that_would_run_code_is_refused_and_runs_nothing(how: str, tmp_path: Path) -> None:
     mark, path = tmp_path / "ran", tmp_path / ("w.npz" if how == "npz" else "w.pt")

@@ -49,11 +49,15 @@ def test_nothing_recorded_is_a_failure() -> None:
 
 
 def test_the_configured_limits_are_used_where_none_is_given() -> None:
-    r = recorder(Rule("skin", "max_abs", 0.5, "y", "pyproject.toml:7"), Rule("fp32", "sqnr", None))
-    assert r.check("y", ONE, ONE + 0.1) is False  # the default cosine holds, the default rel_rms does not
+    r = recorder(
+        Rule("skin", "max_abs", 0.5, "y", "pyproject.toml:7"), Rule("fp32", "sqnr", None),
+        Rule("fp32", "rel_rms", 1e-3, source="pyproject.toml:8"),
+    )  # fmt: skip
+    assert r.check("y", ONE, ONE + 0.1) is False
     by = {c.metric: c for c in r.checks}
     assert by["max_abs"].source == "pyproject.toml:7" and by["max_abs"].passed
-    assert by["rel_rms"].source == "built-in default for fp32" and "sqnr" not in by
+    assert by["rel_rms"].source == "pyproject.toml:8" and not by["rel_rms"].passed
+    assert by["cosine"].source == "built-in default for fp32" and "sqnr" not in by
 
 
 def test_one_metric_with_at_most_or_at_least() -> None:
