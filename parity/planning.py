@@ -117,6 +117,7 @@ class Control:
         self.problem = ""
         self.written: list[Path] = []
         self.ledger = Keeper.prepare(config.root, plan.partial, options)
+        self.capsule: tuple[str, str] | None = None
         self._heard: dict[str, _Heard] = {}
         self._failures = 0
         self._session: Session | None = None
@@ -267,6 +268,8 @@ class Control:
         self.record = self.ledger.judge(record)
         if not self.options.get("no_report"):
             self._write(self.record)
+        if self.options.get("capsule"):
+            self.capsule = self._pack(self.record)
         self._store.end(self.shared["run"])
         return self.record
 
@@ -336,6 +339,21 @@ class Control:
             record = replace(record, reason=f"{record.reason} (skipped: {heard.skipped})")
         return record
 
+    def _pack(self, record: RunRecord) -> tuple[str, str]:
+        """Write the capsule of this run; (style, line) for the terminal."""
+        from parity.capsule.make import make
+
+        path = Path(self.options["capsule"])
+        path = path if path.is_absolute() else self.config.root / path
+        try:
+            if self.options.get("no_report"):
+                raise ParityError("--parity-capsule needs the report: a capsule is judged against its parity.json")
+            made = make(self, record, path)
+        except ParityError as error:
+            return "red", f"capsule: not written: {error}"
+        left = "".join(f"; left out {cell}: {why}" for cell, why in made.left_out.items())
+        return "", f"capsule: {path.name}: {len(made.cells)} cells, seal {made.seal}{left}"
+
     def _write(self, record: RunRecord) -> None:
         from parity.report import markdown, render
 
@@ -364,7 +382,7 @@ class Control:
         mode = self.options.get("gate")
         if exitstatus not in (0, 1, 5):
             return exitstatus
-        if self.ledger.refused:
+        if self.ledger.refused or (self.capsule and self.capsule[0] == "red"):
             return 1
         own = gate.exit_code(self.record)
         if mode == "block":
@@ -393,6 +411,7 @@ class Control:
         warn = " (gate: warn, not blocking)" if self.options.get("gate") == "warn" and style == "red" else ""
         lines.append((style, f"verdict: {self.record.verdict}: {self.record.reason}{warn}"))
         lines += self.ledger.lines
+        lines += [self.capsule] if self.capsule else []
         for path in self.written[-1:]:
             shown = path.relative_to(self.config.root) if path.is_relative_to(self.config.root) else path
             lines.append(("", f"report: {shown}"))

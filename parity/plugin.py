@@ -104,6 +104,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="ledger of the last release to compare with (default reports/baseline.json, if it exists)")  # fmt: skip
     add("--parity-save-baseline", action="store_true",
         help="write the ledger, if the whole plan passes; where CI is set, only to a PATH that is named")  # fmt: skip
+    add("--parity-capsule", metavar="PATH",
+        help="pack this run's cells into a capsule, to be executed on another machine: parity capsule run")  # fmt: skip
     add("--parity-show-plan", action="store_true",
         help="print every cell, its limits and who set them, what cannot run here and why; run nothing")  # fmt: skip
     add("--parity-timeout", type=_typed("seconds", _seconds), metavar="SECONDS",
@@ -134,7 +136,7 @@ def _prepared(config: pytest.Config) -> Control | None:
 
 def _options(config: pytest.Config) -> dict[str, Any]:
     names = ("models", "targets", "precisions", "profile", "report", "no_report", "cache", "rebuild", "shard", "gate",
-             "require", "show_plan", "timeout", "baseline", "save_baseline")  # fmt: skip
+             "require", "show_plan", "timeout", "baseline", "save_baseline", "capsule")  # fmt: skip
     return {name: config.getoption(f"parity_{name}") for name in names}
 
 
