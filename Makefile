@@ -27,7 +27,7 @@ lint: $(READY)
 	$(PY) -m mypy
 
 conformance: $(READY)
-	$(PY) -m pytest tests/conformance -p tests.conformance.plugin $(ARGS)
+	$(PY) -m tests.conformance $(ARGS)
 
 setup: $(READY)
 

@@ -6,6 +6,7 @@ NHWC on the way in and out, as every TFLite app expects; that layout is declared
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,8 @@ def to_saved_model(
     rng = np.random.default_rng(0)
     sample = rng.random((20, 128, 128, 3), np.float32) if pictures else np.zeros((20, 128, 128, 3), np.float32)
     np.save(_CALIBRATION_FILE, sample)
-    source = str(Path(after, ONNX_FILE))
+    source = "model.onnx"  # a copy in the scratch folder: onnx2tf saves its simplified graph over its input
+    shutil.copyfile(Path(after, ONNX_FILE), source)
     keras_model = onnx2tf.convert(
         input_onnx_file_path=source,
         output_folder_path="converted",
