@@ -47,6 +47,7 @@ class Bench:
         self._copies: dict[torch.dtype, nn.Module] = {torch.float32: module}
         self._batched: bool | None = None
         self._clean: dict[bool, Rows] = {}
+        self.memory: dict[object, Rows | None] = {}  # what hypotheses gave, for the next artefact of the same model
         self.dtype, self.note = torch.float64, ""
         try:
             self._forward(self.subject, [0], torch.float64)

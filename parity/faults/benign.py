@@ -18,7 +18,7 @@ from parity.faults.base import Rows, Subject, fault
 _STEPS = {"fp32": 2.0**-23, "fp16": 2.0**-10, "dynamic": 1 / 127, "int8": 1 / 255}
 
 
-@fault("one_step_in_500", "0.2 % of the outputs differ by one step, as between kernel sets", "output",
+@fault("one_step_in_500", "one output value in 500 differs by one step, as between kernel sets", "output",
        "output", benign=True)  # fmt: skip
 def one_step_in_500(subject: Subject) -> Subject | None:
     """A step is the last bit of the value for floats, and one level of the output's range for integers."""

@@ -21,8 +21,9 @@ from parity.faults.base import Evidence, Fault, Row, Rows, Subject, Value, regis
 from parity.faults.bench import Bench, Inapplicable
 from parity.faults.fit import fitted
 from parity.faults.library import bench, load
+from parity.faults.yardstick import Yardstick
 from parity.record import Explanation, plain
-from parity.reference.floor import Floor, Ratio, floors
+from parity.reference.floor import floors
 
 LIMITS: Mapping[str, Mapping[str, float]] = {
     "fp32": {"pooled": 3.0, "worst": 4.0},
@@ -147,12 +148,13 @@ class Search:
     def diagnose(self) -> Diagnosis:
         if self.lost:
             return self._said("incomparable", self.lost)
-        self.floors = floors(self.clean, self.twin, self.on.subject.precision, self.on.subject.contract.outputs)
-        refused = next((f.reason for f in self.floors.values() if f.reason), "")
-        if refused or not self.floors:
+        found = floors(self.clean, self.twin, self.on.subject.precision, self.on.subject.contract.outputs)
+        refused = next((f.reason for f in found.values() if f.reason), "")
+        if refused or not found:
             return self._said("incomparable", refused or "no output holds real numbers")
-        self.without = self._distance(self.clean, range(len(self.clean)))
-        if not self._over(self.clean, 1.0):
+        self.yardstick = Yardstick(found)
+        self.without = self.yardstick.pooled(self.clean, self.artefact)
+        if not self.yardstick.over(self.clean, self.artefact, self.limits):
             return self._said("sound", f"within the noise of its precision ({self.without:.2g}x the floor)")
         self.sample = self._sampled()
         causes = self._decided(self._singles())
@@ -161,7 +163,9 @@ class Search:
             causes = self._decided(self._pairs())
         if causes:
             return self._said("explained", str(causes[0]), tuple(causes))
-        return self._said("unexplained", f"no known fault explains this ({self.without:.4g}x the noise floor)")
+        text = f"no known fault explains this ({self.without:.4g}x the noise floor)"
+        text += f"; no time was left for: {', '.join(self.skipped)}" if self.skipped else ""
+        return self._said("unexplained", text)
 
     def _said(self, state: str, sentence: str, causes: tuple[Cause, ...] = ()) -> Diagnosis:
         spent = round(time.monotonic() - self.start, 3)
@@ -177,12 +181,9 @@ class Search:
     # Choosing candidates on a sample.
 
     def _sampled(self) -> list[int]:
-        """Some cases: half where the artefact is furthest off, half evenly spread."""
-        count = len(self.clean)
-        error = [self._distance([self.clean[i]], [i]) for i in range(count)]
-        worst = sorted(range(count), key=lambda i: -error[i])[: SAMPLE // 2]
-        even = [round(k * (count - 1) / max(1, SAMPLE - 1)) for k in range(SAMPLE)]
-        return sorted(set(worst) | set(even[: SAMPLE - len(worst)] if count > SAMPLE else range(count)))
+        """Some cases, evenly spread. The same for every artefact of a model, so that hypotheses are evaluated once."""
+        last = len(self.clean) - 1
+        return sorted({round(k * last / (SAMPLE - 1)) for k in range(SAMPLE)})
 
     def _singles(self) -> list[Hypothesis]:
         """Every fault at its usual value."""
@@ -244,8 +245,9 @@ class Search:
         usable = [h for h in self.kept if math.isfinite(h.residual)]
         if len(usable) < 2:
             return []
-        error = self._vector([self.artefact[i] for i in self.sample])
-        effects = np.stack([self._vector(h.rows) for h in usable])
+        right = self._part(self.clean)
+        error = self.yardstick.vector(right, self._part(self.artefact))
+        effects = np.stack([self.yardstick.vector(right, h.rows) for h in usable])
         if not np.isfinite(error).all():
             return []
         products, squares = effects @ effects.T, np.square(effects).sum(1)
@@ -255,38 +257,47 @@ class Search:
         order = np.argsort(left[rows, columns])[:64]
         return [(usable[rows[k]], usable[columns[k]]) for k in order]
 
-    def _vector(self, rows: Rows) -> Any:
-        """Differences from the oracle on the sample, in units of the floor, in one row."""
-        parts = [
-            (row[n] - self.clean[i][n]).reshape(-1) / max(f.pooled, f.least)
-            for row, i in zip(rows, self.sample, strict=True) for n, f in self.floors.items()
-        ]  # fmt: skip
-        return np.concatenate(parts)
-
     def _try(
         self, faults: tuple[Fault, ...], values: tuple[Value | None, ...], exact: bool = False
     ) -> Hypothesis | None:
         """The hypothesis on the sampled cases; None where it has no place in the model."""
         hypothesis = Hypothesis(faults, values, [])
-        try:
-            subject = hypothesis.on(self.on.subject)
-            if subject is None:
-                return None
-            whole = bool(subject.after)
-            rows = self.on.run(subject, exact or (whole and len(faults) == 1), None if whole else self.sample)
-        except Inapplicable:
+        rows = self._evaluated(hypothesis, exact, sampled=True)
+        if rows is None:
             return None
         self.tried += 1
-        rows = [rows[i] for i in self.sample] if whole else rows
-        if not _alike(rows, [self.clean[i] for i in self.sample]):
-            return None
-        return replace(hypothesis, rows=rows, residual=self._distance(rows, self.sample))
+        return replace(hypothesis, rows=rows, residual=self.yardstick.pooled(rows, self._part(self.artefact)))
+
+    def _evaluated(self, hypothesis: Hypothesis, exact: bool, sampled: bool) -> Rows | None:
+        """The hypothesis's outputs, from memory where a single fault was evaluated before; None where it has no place.
+
+        What changes outputs over all cases is evaluated on all, and, where it needs no run of the model, exactly.
+        """
+        names = tuple(f.name for f in hypothesis.faults)
+        key = (names, hypothesis.values, exact, sampled)
+        if len(names) > 1 or key not in self.on.memory:
+            self.on.memory[key] = None
+            try:
+                subject = hypothesis.on(self.on.subject)
+                if subject is not None:
+                    whole = bool(subject.after)
+                    exact = exact or (whole and len(names) == 1)
+                    rows = self.on.run(subject, exact, self.sample if sampled and not whole else None)
+                    right = self._part(self.clean) if sampled else self.clean
+                    rows = self._part(rows) if sampled and whole else rows
+                    self.on.memory[key] = rows if _alike(rows, right) else None
+            except Inapplicable:
+                pass
+        return self.on.memory.pop(key) if len(names) > 1 else self.on.memory[key]
+
+    def _part(self, rows: Rows) -> Rows:
+        return [rows[i] for i in self.sample]
 
     # Deciding on all cases.
 
     def _decided(self, candidates: Sequence[Hypothesis]) -> list[Cause]:
         """The candidates that explain the artefact, best first."""
-        before = self._distance([self.clean[i] for i in self.sample], self.sample)
+        before = self.yardstick.pooled(self._part(self.clean), self._part(self.artefact))
         near = [
             h for h in sorted(candidates, key=lambda h: h.residual)
             if h.residual < 2 * self.limits["pooled"] or _share(h.residual, before) > 0.8
@@ -307,28 +318,24 @@ class Search:
 
     def _decide(self, hypothesis: Hypothesis) -> Cause | None:
         subject = hypothesis.on(self.on.subject)
-        if subject is None:
+        rows = self._evaluated(hypothesis, exact=True, sampled=False)
+        if subject is None or rows is None:
             return None
-        try:
-            rows = self.on.run(subject)
-        except Inapplicable:
-            return None
-        if not _alike(rows, self.clean):
-            return None
-        residual, everywhere = self._distance(rows, range(len(rows))), 1.0
+        residual, own = self.yardstick.pooled(rows, self.artefact), 1.0
         share = _share(residual, self.without)
         if not share >= SHARE:
             return None
-        if self._over(rows, 1.0):
-            everywhere = self._own_floor(subject, rows)
-            if self._over(rows, everywhere):
+        if self.yardstick.over(rows, self.artefact, self.limits):
+            own = self._own_floor(subject, rows)
+            loose = {**self.limits, "worst": 2 * self.limits.get("worst", math.inf)}  # its floor is another case's
+            if self.yardstick.over(rows, self.artefact, loose, own):
                 return None
         sentence = " and ".join(f.say(v) for f, v in zip(hypothesis.faults, hypothesis.values, strict=True))
         names = tuple(f.name for f in hypothesis.faults)
-        return Cause(names, hypothesis.values, sentence, share, residual / everywhere, self.without)
+        return Cause(names, hypothesis.values, sentence, share, residual / own, self.without)
 
     def _own_floor(self, subject: Subject, rows: Rows) -> float:
-        """How many times the floor its precision costs the faulty model: unscaled pixels make noise as large as them."""
+        """How many times the floor its precision costs the faulty model: larger values make larger noise."""
         try:
             noisy = self.on.twin(subject, self.sample, self.flavour, ())
         except (RuntimeError, ParityError):
@@ -339,29 +346,10 @@ class Search:
                 exact[i] = row
             for change in subject.after:
                 exact = change(exact)
-            noisy = [exact[i] for i in self.sample]
-        cost = self._distance([rows[i] for i in self.sample], self.sample, noisy)
-        usual = self._distance([self.clean[i] for i in self.sample], self.sample, [self.twin[i] for i in self.sample])
+            noisy = self._part(exact)
+        cost = self.yardstick.pooled(self._part(rows), noisy)
+        usual = self.yardstick.pooled(self._part(self.clean), self._part(self.twin))
         return max(1.0, cost / max(usual, 1.0)) if math.isfinite(cost) else 1.0
-
-    def _ratios(self, rows: Rows, cases: Sequence[int], seen: Rows | None = None) -> list[Ratio]:
-        """The noise ratio of each output: of what was observed, around what the hypothesis gives."""
-        seen = [self.artefact[i] for i in cases] if seen is None else seen
-        found = []
-        for name, floor in self.floors.items():
-            pairs = [_finite(row[name], other[name]) for row, other in zip(rows, seen, strict=True)]
-            around = replace(floor, want=tuple(p[0] for p in pairs), by_case=_chosen(floor, cases))
-            found.append(around.ratio([p[1] for p in pairs]))
-        return found
-
-    def _distance(self, rows: Rows, cases: Sequence[int], seen: Rows | None = None) -> float:
-        """The pooled ratio of the output where it is largest."""
-        return max(r.pooled for r in self._ratios(rows, cases, seen))
-
-    def _over(self, rows: Rows, times: float) -> bool:
-        """Whether any output is over a limit, with floors that many times as high."""
-        limits = {k: v * times for k, v in self.limits.items()}
-        return any(r.over(limits) for r in self._ratios(rows, range(len(rows))))
 
 
 def _share(residual: float, before: float) -> float:
@@ -369,16 +357,6 @@ def _share(residual: float, before: float) -> float:
     if not math.isfinite(residual):
         return -math.inf
     return 1.0 if not math.isfinite(before) else 1 - (residual / before) ** 2 if before else 0.0
-
-
-def _chosen(floor: Floor, cases: Sequence[int]) -> tuple[float, ...]:
-    return tuple(floor.by_case[i] for i in cases)
-
-
-def _finite(want: Any, got: Any) -> tuple[Any, Any]:
-    """Both with zeros where both are not finite in the same way: NaN and NaN, or infinities of one sign."""
-    same = (np.isnan(want) & np.isnan(got)) | (np.isinf(want) & (want == got))
-    return (np.where(same, 0.0, want), np.where(same, 0.0, got)) if same.any() else (want, got)
 
 
 def _alike(rows: Rows, clean: Rows) -> bool:

@@ -220,21 +220,24 @@ def leaky_slope(subject: Subject) -> Subject | None:
     return changed(subject, "leaky_relu", lambda a: {**a, "negative_slope": 0.2})
 
 
-# One layer's result: the functions that a layer of weights comes down to, numbered in the order in which they run.
+# The first layer's result.
 
 LAYERS = ("conv1d", "conv2d", "conv_transpose2d", "linear")
+"""The functions that a layer of weights comes down to."""
 
 
-def at_layer(subject: Subject, number: int, change: Callable[[Tensor], Tensor]) -> Subject:
-    """The subject in which the result of the layer with that number, counted from 0 over one run, is changed."""
+def at_first_layer(subject: Subject, change: Callable[[Tensor], Tensor]) -> Subject:
+    """The subject in which the result of the layer that runs first is changed, in every run of the module."""
 
     def patch() -> dict[str, Handler]:
-        count = [0]
+        first: list[int] = []
 
         def handler(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             result = call(*args, **kwargs)
-            count[0] += 1
-            return change(result) if count[0] - 1 == number else result
+            weight = (args[1] if len(args) > 1 else kwargs["weight"]).data_ptr()
+            if not first:
+                first.append(weight)
+            return change(result) if weight == first[0] else result
 
         return dict.fromkeys(LAYERS, handler)
 
@@ -244,7 +247,7 @@ def at_layer(subject: Subject, number: int, change: Callable[[Tensor], Tensor]) 
 @fault("first_layer_gain", "the result of the first layer is multiplied by a constant", "graph", "module",
        parameter=Parameter("gain", usual=1.02, low=0.25, high=4.0, log=True, neutral=1.0))  # fmt: skip
 def first_layer_gain(subject: Subject, gain: float) -> Subject | None:
-    return at_layer(subject, 0, lambda x: x * gain)
+    return at_first_layer(subject, lambda x: x * gain)
 
 
 @fault("first_layer_noise", "noise is added to the result of the first layer (one fixed draw)", "graph", "module",
@@ -255,7 +258,7 @@ def first_layer_noise(subject: Subject, share: float) -> Subject | None:
         one = torch.randn(x.shape[1:], generator=generator, dtype=torch.float32).to(x.dtype)
         return x + one * (share * x.square().mean(tuple(range(1, x.ndim)), keepdim=True).sqrt())
 
-    return at_layer(subject, 0, noisy)
+    return at_first_layer(subject, noisy)
 
 
 @fault("mean_divisor", "a mean over space or time divides by the count of a size one smaller", "graph", "module")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from parity.faults.base import Handler, Row, Rows, Subject, fault
-from parity.faults.graph import LAYERS, any_norm, at_layer, changed
+from parity.faults.graph import LAYERS, any_norm, at_first_layer, changed
 from parity.faults.outputs import floats
 from parity.faults.weights import depthwise, kernels, rounded
 
@@ -102,7 +102,7 @@ def first_layer_saturates(subject: Subject) -> Subject | None:
         low, high = _extent(x)
         return torch.minimum(torch.maximum(x, 0.75 * low), 0.75 * high)
 
-    return at_layer(subject, 0, saturated)
+    return at_first_layer(subject, saturated)
 
 
 @fault("shared_output_scale", "all columns of an output share one 8-bit scale: the small ones lose their levels",
@@ -128,7 +128,7 @@ def fp16_overflow(subject: Subject) -> Subject | None:
         high = _extent(x)[1]
         return torch.where(x >= high * 0.999, torch.full_like(x, torch.inf), x)
 
-    return at_layer(subject, 0, overflow)
+    return at_first_layer(subject, overflow)
 
 
 @fault(

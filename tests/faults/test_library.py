@@ -1,0 +1,117 @@
+"""Every fault changes what some model computes; no benign change does; none leaves a trace in the module."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from parity.errors import ParityError
+from parity.faults import Fault, library, register_fault
+from parity.faults.base import PRECISIONS, registered
+from parity.faults.bench import Bench, Inapplicable
+from tests.faults.small import BENCHES
+
+FAULTS = [f for f in registered() if not f.benign]
+BENIGN = [f for f in registered() if f.benign]
+
+
+@pytest.fixture(scope="module")
+def benches() -> dict[str, Bench]:
+    torch.set_num_threads(1)
+    return {name: make("fp32") for name, make in BENCHES.items()}
+
+
+def test_the_library_is_as_large_as_promised() -> None:
+    assert len(FAULTS) >= 40
+    assert len(BENIGN) >= 4
+    assert {f.family for f in FAULTS} == {"input", "time", "graph", "weights", "precision", "output"}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name)
+def test_a_fault_changes_a_model(fault: Fault, benches: dict[str, Bench]) -> None:
+    states = {name: library.inject(bench, fault) for name, bench in benches.items()}
+    assert any(one.state == "changed" for one in states.values()), {n: (o.state, o.reason) for n, o in states.items()}
+
+
+@pytest.mark.parametrize("fault", BENIGN, ids=lambda f: f.name)
+def test_a_benign_change_moves_no_more_than_rounding(fault: Fault, benches: dict[str, Bench]) -> None:
+    found = [library.inject(bench, fault) for bench in benches.values()]
+    applied = [(one, bench) for one, bench in zip(found, benches.values(), strict=True) if one.rows]
+    assert applied
+    for one, bench in applied:
+        assert library.distance(one.rows, bench.clean()) < 5e-6
+
+
+def test_no_fault_leaves_a_trace_in_the_module(benches: dict[str, Bench]) -> None:
+    for bench in benches.values():
+        module = bench.module
+        before = {k: v.clone() for k, v in module.state_dict().items()}
+        clean = bench.run(bench.subject)
+        for fault in FAULTS[::5]:
+            library.inject(bench, fault)
+        assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+        assert all(np.array_equal(a[k], b[k]) for a, b in zip(bench.run(bench.subject), clean, strict=True) for k in a)
+
+
+def test_sentences_read_after_behaves_as_if() -> None:
+    for fault in registered():
+        assert not fault.sentence.endswith(".") and len(fault.sentence) < 120, fault.name
+        assert fault.sentence[0].islower() or fault.sentence.split()[0] in ("GELU", "ReLU6", "ReLU", "SiLU"), fault.name
+
+
+def test_what_a_model_has_no_place_for_is_said() -> None:
+    bench = BENCHES["detector"]("fp32")
+    one = library.inject(bench, registered(names=["swap_rgb_bgr"])[0])
+    assert (one.state, one.reason) == ("inapplicable", "nothing in the model for it to act on")
+    assert library.inject(bench, registered(names=["batch_norm_epsilon"])[0]).state == "inapplicable"
+
+
+def test_a_fault_that_changes_nothing_is_told_by_the_oracle() -> None:
+    """Grey pictures look the same with their channels exchanged."""
+    bench = BENCHES["drawings"]("fp32")
+    grey = tuple({"image": np.repeat(case["image"][:, :1], 3, 1)} for case in bench.subject.inputs)
+    same = Bench(bench.module, bench.subject.contract, grey)
+    assert library.inject(same, registered(names=["swap_rgb_bgr"])[0]).state == "equivalent"
+
+
+def test_two_faults_are_one_after_the_other() -> None:
+    bench = BENCHES["drawings"]("fp32")
+    mirrored, upside_down, turned = registered(names=["mirrored", "upside_down", "turned"])
+    both = upside_down.on(mirrored.on(bench.subject))
+    assert library.distance(bench.run(both), bench.run(turned.on(bench.subject, 180))) < 1e-12
+
+
+def test_batches_and_single_runs_agree(benches: dict[str, Bench]) -> None:
+    for bench in benches.values():
+        groups = bench._groups(bench.subject, list(range(len(bench.subject.inputs))))
+        assert bench._batches() and len(groups) == 1
+
+
+def test_a_model_whose_rows_see_each_other_is_run_case_by_case() -> None:
+    class Mixing(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x - x.mean(0, keepdim=True) + x.square()
+
+    bench = BENCHES["recurrent"]("fp32")
+    assert not Bench(Mixing(), bench.subject.contract, bench.subject.inputs)._batches()
+
+
+def test_a_name_is_taken_once_and_precisions_are_known() -> None:
+    with pytest.raises(ParityError, match="exists"):
+        register_fault(FAULTS[0])
+    with pytest.raises(ParityError, match="no precision 'fp8'"):
+        register_fault(Fault("mine", "x", "input", "input", lambda s: s, precisions=("fp8",)))
+    with pytest.raises(ParityError, match="no fault 'nope'"):
+        registered(names=["nope"])
+
+
+def test_each_fault_can_occur_somewhere() -> None:
+    assert all(set(f.precisions) <= set(PRECISIONS) and f.precisions for f in registered())
+
+
+def test_a_fault_that_stops_the_model_is_said() -> None:
+    bench = BENCHES["recurrent"]("fp32")
+    broken = bench.subject.with_inputs(lambda case: {"x": case["x"][..., :3]})
+    with pytest.raises(Inapplicable, match="does not run"):
+        bench.run(broken)
