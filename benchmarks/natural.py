@@ -56,7 +56,7 @@ NOT_CORRECT = {
     "embedding and attention; not yet traced further",
     "text-ncnn-fp16": "as text-ncnn-fp32",
 }
-"""Exports that were found to be wrong when their ratios stood out; traced to the cause in the file unless it says otherwise."""
+"""Exports that were found to be wrong when their ratios stood out; traced to a cause unless it says otherwise."""
 
 
 def prepare(work: Path, names: Iterable[str], wanted: list[str]) -> configuration.Config:
