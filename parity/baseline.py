@@ -36,14 +36,18 @@ INSTRUMENTS = ("numpy", "opencv-python", "pillow")
 RATIO = 1.5
 # A floor is in the unit of the error. 4e-6 is 64 roundings of float32 (2^-24), which reordered sums reach; 1 - cosine
 # is about half the square of a relative error, so 1e-6 is an error of 0.14 per cent. A decision floor of half a per
-# cent lets any flipped case count among up to 200. Correct files of one cell differ by some tenths in noise ratio.
+# cent lets any flipped case count among up to 200.
 FLOORS: Mapping[str, float] = {
-    "max_rel": 4e-6, "rel_rms": 4e-6, "sqnr": 4e-6, "psnr": 4e-6, "cosine": 1e-6, "noise_ratio": 0.25,
+    "max_rel": 4e-6, "rel_rms": 4e-6, "sqnr": 4e-6, "psnr": 4e-6, "cosine": 1e-6,
     "top1": 0.005, "top5": 0.005, "top1_drop": 0.005, "decision_flips": 0.5,
 }  # fmt: skip
 # Metrics in the unit of an output, and a project's own, have no natural floor but the limit that somebody set.
 SHARE_OF_LIMIT = 0.05
 DECIBELS = ("sqnr", "psnr")
+# A noise ratio is an error against what the precision itself costs. Correct files have up to about 1.5, from below
+# where the twin is noisier than the file; which of these it is says nothing, so all of them count as 1.5.
+NOISE, NOISE_FLOOR = "noise_ratio", 0.25
+NATURAL_NOISE = 1.5
 
 # Names, versions and alignment move a file by less than a page; a twentieth is more than metadata.
 BYTES_RATIO, BYTES_FLOOR = 1.05, 4096
@@ -195,7 +199,10 @@ def load(text: str, where: str = "baseline") -> Baseline:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
         raise ParityError(f"{where}: schema is {found!r:.60}, this version reads {SCHEMA!r}")
-    baseline = build(Baseline, data, where)
+    try:
+        baseline = build(Baseline, data, "baseline")
+    except ParityError as error:
+        raise ParityError(f"{where}: {error}") from None
     for id, cell in baseline.cells.items():
         problem = _problem(cell)
         if problem:
@@ -379,7 +386,8 @@ def _named(key: tuple[str, str, str]) -> str:
 
 def _moved(metric: str, sense: Sense, was: float, value: float, limit: float) -> Change:
     unit = sense == "min" and metric not in DECIBELS and 0 <= limit <= 1 and max(was, value) <= 1 + 1e-9
-    floor = FLOORS.get(metric, SHARE_OF_LIMIT * abs(_error(metric, sense, limit, unit)))
+    usual = NOISE_FLOOR if metric.startswith(NOISE) else None
+    floor = usual or FLOORS.get(metric, SHARE_OF_LIMIT * abs(_error(metric, sense, limit, unit)))
     return _direction(_error(metric, sense, was, unit), _error(metric, sense, value, unit), RATIO, floor)
 
 
@@ -389,7 +397,7 @@ def _error(metric: str, sense: Sense, value: float, unit: bool) -> float:
     if metric in DECIBELS:
         return math.exp(-max(min(value, 6000.0), -6000.0) / 20 * math.log(10))
     if sense == "max":
-        return max(value, 0.0)
+        return max(value, NATURAL_NOISE if metric.startswith(NOISE) else 0.0)
     if unit:
         return max(1 - value, 0.0)
     return 1 / max(value, 1e-300)
