@@ -86,6 +86,10 @@ def measure(work: Path, target: str, precision: str, limit: int | None) -> Row:
                 judge(row, f"calibrated on {calibration}", result, links, "")
             else:
                 correct(row, f"calibrated on {calibration}", result)
+        if target == "tflite":
+            correct(
+                row, "per-tensor weights", proof(target, precision, seeded.per_tensor(clean, work / "per_tensor"), row)
+            )
         for edit in edits.TFLITE if target == "tflite" else edits.ONNX:
             folder = edits.edited(clean, work / "edited" / target, edit)
             judge(row, edit.name, proof(target, precision, folder, row), edit.links, edit.culprit)

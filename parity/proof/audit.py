@@ -97,17 +97,19 @@ def gain(match: Match) -> Array:
 
 
 def _float_gain(match: Match) -> Array:
-    """One factor for the whole tensor, by regression. At fp16 it is rounded itself: a simple fraction within the noise
-    is what a converter meant."""
+    """One factor that all values agree on within their rounding: 1 if it is among those, a simple fraction if one is,
+    else the middle; 1 where they do not agree, for then it is no factor."""
     got, want = match.constant.real, match.values
-    power = float(np.square(want).sum())
-    factor = float((got * want).sum()) / power if power else 1.0
-    unit = 2.0**-11 if match.constant.stored.dtype == np.float16 else ROUNDING
-    noise = max(_SURE * unit * float(np.linalg.norm(got)) / np.sqrt(12 * power or 1.0) / np.sqrt(want.size), ROUNDING)
-    simple = float(Fraction(factor).limit_denominator(16)) if np.isfinite(factor) else 1.0
-    if abs(simple - factor) <= noise:
-        factor = simple
-    return np.full([1] * want.ndim, factor if np.isfinite(factor) and factor > _LEAST else 1.0)
+    half = match.constant.stored.dtype == np.float16
+    slack = 0.5 * np.spacing(np.abs(match.constant.stored)).astype(np.float64) if half else ROUNDING * np.abs(got)
+    large = np.abs(want) > 1e-3 * np.abs(want).max(initial=0)
+    ratio, width = got[large] / want[large], (slack[large] + ROUNDING * np.abs(got[large])) / np.abs(want[large])
+    low, high = float((ratio - width).max(initial=-np.inf)), float((ratio + width).min(initial=np.inf))
+    factor = 1.0
+    if _LEAST < low <= high < np.inf and not low <= 1 <= high:
+        simple = float(Fraction((low + high) / 2).limit_denominator(16))
+        factor = simple if low <= simple <= high else (low + high) / 2
+    return np.full([1] * want.ndim, factor)
 
 
 def _span(values: Array, axes: tuple[int, ...]) -> Array:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from parity.proof.graph import Array, Artefact, Grid, Port, Values
+from parity.proof.graph import Array, Artefact, Graph, Grid, Port, Values
 from parity.proof.lift import Case, feed
 from parity.proof.result import Culprit, Link
 
@@ -19,6 +19,7 @@ CLIPPED = 0.03  # share of a tensor's elements, as surely more (two standard err
 CLIP_COST = 0.2  # rms of what clipping takes away over rms of the tensor, as surely more; correct files: 0.14 at most
 BEYOND = 1.01  # steps outside the grid that count: sigmoid's and softmax's fixed grids end one step below 1
 FP16_MAX = 65504.0
+CLAMPS = ("MINIMUM", "MAXIMUM", "RELU", "RELU6", "RELU_N1_TO_1", "Clip", "Relu", "Min", "Max")
 COARSE = 0.25  # rounding noise of an output channel over what the channel varies by: above, it says little
 
 
@@ -34,7 +35,7 @@ class _Seen:
 
     def add(self, values: Array, grid: Grid | None) -> None:
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-        if grid is None:
+        if grid is None or not (grid.scale > 0).all():  # the audit speaks of such a grid
             return
         steps = grid.steps(values.astype(np.float64))
         lost = steps - np.clip(steps, grid.low - BEYOND, grid.high + BEYOND)
@@ -54,7 +55,8 @@ class _Seen:
 
     def used(self, grid: Grid) -> float:
         """Share of the grid's reach that the values use."""
-        return (self.high - self.low) / float(grid.scale[0] * (grid.high - grid.low))
+        reach = float(grid.scale[0] * (grid.high - grid.low))
+        return (self.high - self.low) / reach if reach > 0 else 0.0
 
 
 def surely(samples: Sequence[float]) -> float:
@@ -88,13 +90,13 @@ def range_(artefact: Artefact, weights: Values, cases: Sequence[Case], precision
             seen[name].add(value, graph.grids.get(name))
     figures: dict[str, object] = {"cases": len(cases)}
     if precision == "int8":
-        shares = {name: s.share for name, s in seen.items()}
+        shares = {name: s.share for name, s in seen.items() if not _clamped(graph, name)}
         worst = max(shares, key=lambda name: shares[name], default="")
         figures["clip_share"] = float(np.mean(list(shares.values()) or [0.0]))
         figures["clip_share_worst"] = shares.get(worst, 0.0)
         figures["clip_worst_tensor"] = worst
         figures["range_used_median"] = float(np.median([s.used(graph.grids[n]) for n, s in seen.items()] or [1.0]))
-        clipped = [name for name, s in seen.items() if s.clipped]
+        clipped = [name for name in shares if seen[name].clipped]
         for name in sorted(clipped, key=lambda n: -shares[n]):
             s, grid = seen[name], graph.grids[name]
             low, high = (float((q - grid.zero[0]) * grid.scale[0]) for q in (grid.low, grid.high))
@@ -112,6 +114,12 @@ def range_(artefact: Artefact, weights: Values, cases: Sequence[Case], precision
         culprits += [Culprit("tensor", name, f"reaches {value:.4g}; fp16 ends at {FP16_MAX:.0f}")
                      for name, value in reach.items() if value > FP16_MAX]  # fmt: skip
     return Link.judged("range", figures, culprits)
+
+
+def _clamped(graph: Graph, name: str) -> bool:
+    """Whether only clamps read a tensor: a converter may give it their range, and what counts is what they write."""
+    readers = [op for op in graph.operators if name in op.inputs]
+    return bool(readers) and all(op.kind in CLAMPS for op in readers)
 
 
 def _levels(port: Port, grid: Grid, outputs: Sequence[Array]) -> list[Culprit]:

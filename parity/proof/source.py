@@ -132,10 +132,12 @@ class Source:
         for user in node.users:
             if _kind(user) == "hardsigmoid":  # relu6(x + 3) / 6
                 yield Term(f"{bias.name} + 3", bias.values + 3, bias.magnitude + 3)
-            for other in user.all_input_nodes if _kind(user) in ("add", "add_") else ():
-                if other in self.known:
-                    more = _array(self.known[other])
-                    yield Term(f"{bias.name} + {self._name(other)}", bias.values + more, bias.magnitude + np.abs(more))
+            sign = {"add": 1, "add_": 1, "sub": -1, "sub_": -1}.get(_kind(user), 0)
+            for other in _arguments(user) if sign else ():
+                if isinstance(other, (int, float)) or other in self.known:
+                    more = sign * np.asarray(other if isinstance(other, (int, float)) else _array(self.known[other]))
+                    label = f"{sign * other:+g}" if isinstance(other, (int, float)) else f"with {self._name(other)}"
+                    yield Term(f"{bias.name} {label}", bias.values + more, bias.magnitude + np.abs(more))
 
     def _table(self, node: fx.Node) -> None:
         table, indices = _arguments(node)[:2]

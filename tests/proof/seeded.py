@@ -302,6 +302,26 @@ def convert(
     return folders
 
 
+def per_tensor(int8: Path, folder: Path) -> Path:
+    """The same int8 file with one scale a weight tensor, which TFLite allows."""
+    import tensorflow as tf
+
+    if (folder / "manifest.json").exists():
+        return folder
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(int8.with_name("saved")))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: (
+        {n: v.transpose(0, 2, 3, 1) for n, v in row.items()} for row in cases("calibration")
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    converter._experimental_disable_per_channel = True
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.tflite").write_bytes(converter.convert())
+    (folder / "manifest.json").write_bytes((int8 / "manifest.json").read_bytes())
+    return folder
+
+
 def tune(rows: list[dict[str, Any]], calibration: str = "own") -> list[dict[str, Any]]:
     """The calibration set under another name: a half of it, darkened (a wrong domain), or noise."""
     if calibration == "half":

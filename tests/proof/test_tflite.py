@@ -1,0 +1,72 @@
+"""The chain on real TFLite files: `skin` with faults edited in, and a runtime's own fault on an attention model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.proof import names
+from parity.proof import prove
+from tests.proof import attention, edits, seeded
+
+pytest.importorskip("ai_edge_litert")
+pytest.importorskip("onnx2tf")
+pytestmark = pytest.mark.slow  # onnx2tf takes ten seconds and more
+
+
+def proof(folder: Path, precision: str = "int8") -> dict[str, Any]:
+    cases = seeded.cases()[::3]
+    return prove(seeded.spec(), "tflite", precision, str(folder), seeded.notes(folder), cases, ["logits"])
+
+
+@pytest.fixture(scope="module")
+def clean(exports: Path) -> dict[str, Path]:
+    return seeded.export(exports, "tflite", seeded.PRECISIONS)
+
+
+@pytest.mark.parametrize("precision", seeded.PRECISIONS)
+def test_a_correct_file_is_proved(clean: dict[str, Path], precision: str) -> None:
+    result = proof(clean[precision], precision)
+    assert result["state"] == "proved", result["summary"]
+    assert result["links"]["lift"]["figures"]["relative_rms"] < 1e-6
+    assert set(result["links"]["local"]["figures"]["worst"]) == {"XNNPACK", "builtin", "reference"}
+
+
+def test_per_tensor_weights_raise_no_alarm(exports: Path, clean: dict[str, Path]) -> None:
+    result = proof(seeded.per_tensor(clean["int8"], exports / "per_tensor"))
+    assert result["state"] == "proved", result["summary"]
+
+
+@pytest.mark.parametrize("edit", edits.TFLITE, ids=lambda e: e.name)
+def test_a_fault_in_the_file_is_found(clean: dict[str, Path], tmp_path: Path, edit: edits.Edit) -> None:
+    result = proof(edits.edited(clean["int8"], tmp_path, edit))
+    assert names(result, edit.links, edit.culprit), result["summary"]
+
+
+def test_a_fault_of_the_runtime_is_not_blamed_on_the_file(exports: Path) -> None:
+    """LiteRT 2.1.0 with XNNPACK ignores a zero point in int8 BATCH_MATMUL; see docs/found-faults.md."""
+    folder = attention.export(exports, "tflite", ("int8",))["int8"]
+    result = prove(attention.SPEC, "tflite", "int8", str(folder), seeded.notes(folder), attention.cases(), ["logits"])
+    states = {name: link["state"] for name, link in result["links"].items()}
+    assert states == {"match": "proved", "audit": "proved", "lift": "proved", "local": "failed", "range": "proved"}
+    culprits = result["links"]["local"]["culprits"]
+    assert {c["kind"] for c in culprits} == {"runtime"}
+    assert {c["name"] for c in culprits} == {"XNNPACK BATCH_MATMUL"}
+    assert all("right on builtin, reference" in c["what"] for c in culprits)
+
+
+def test_pad_and_convolution_cannot_hide_a_shift(clean: dict[str, Path]) -> None:
+    """The cut model runs each operator on the same inputs: every kernel set sees every operator."""
+    from parity.proof.lift import feed
+    from parity.proof.tflite_graph import TFLiteArtefact
+
+    artefact = TFLiteArtefact(str(clean["int8"]), seeded.notes(clean["int8"]))
+    trace = artefact.trace(feed(artefact.graph, seeded.cases(count=1)[0]))
+    outputs = {name for op in artefact.graph.operators for name in op.outputs}
+    for kernels in artefact.kernels:
+        got = artefact.alone(kernels)(trace)
+        assert set(got) == outputs
+        assert max(np.abs(got[n].astype(int) - trace[n].astype(int)).max() for n in outputs) <= 1
