@@ -12,7 +12,7 @@ from parity.cases import Array
 from parity.compare import METRICS, Comparison, compare
 from parity.contract import OutputSpec
 from parity.limits import Limit
-from parity.record import Check, Kind
+from parity.record import Check, Kind, LinkRecord, ProofRecord
 from parity.reference.floor import Floor
 
 RECORDED = ("max_abs", "max_rel", "rel_rms", "cosine", "sqnr")  # measured on every output of every case
@@ -104,6 +104,48 @@ def check_accuracy(
         _check("accuracy", "all", output, "top1_drop", theirs - ours, limits, detail=detail),
         _check("accuracy", "all", output, "top1_accuracy", ours, limits, detail=detail),
     ]
+
+
+def check_proof(found: Mapping[str, Any], limits: Mapping[str, Limit]) -> list[Check]:
+    """One check a link of the chain of proof that could be made: how many culprits it names; limit `LINK_faults`, 0.
+
+    The first check counts the links that failed. It is there also when no link could be made, in which case the noise
+    ratio has to judge alone.
+    """
+    links = list(found["links"].values())
+    failed = [link["name"] for link in links if link["state"] == "failed"]
+    checks = [_static("chain", "links_failed", float(len(failed)), limits, found["summary"])]
+    for link in links:
+        if link["state"] != "not possible":
+            checks.append(
+                _static(link["name"], f"{link['name']}_faults", float(len(link["culprits"])), limits, _link(link))
+            )
+    return checks
+
+
+def proof_record(found: Mapping[str, Any]) -> ProofRecord:
+    links = tuple(LinkRecord(link["name"], link["state"], _link(link)) for link in found["links"].values())
+    return ProofRecord(found["state"], found["summary"], links)
+
+
+def _static(case: str, metric: str, value: float, limits: Mapping[str, Limit], detail: str) -> Check:
+    limit = limits.get(metric) or Limit(metric, 0.0, "built-in default")
+    return _check("static", case, OutputSpec(""), metric, value, {metric: limit}, detail=detail)
+
+
+def _link(link: Mapping[str, Any]) -> str:
+    """One sentence: the culprits of a failed link, the reason of one that was not made, the figures of a good one."""
+    if link["reason"]:
+        return str(link["reason"])
+    if link["culprits"]:
+        said = []
+        for culprit in link["culprits"][:5]:
+            channels = f" channels {', '.join(map(str, culprit['channels'][:4]))}" if culprit["channels"] else ""
+            said.append(f"{culprit['kind']} {culprit['name']}{channels}: {culprit['what']}")
+        more = len(link["culprits"]) - len(said)
+        return "; ".join(said) + (f"; and {more} more" if more else "")
+    plain = {k: v for k, v in link["figures"].items() if isinstance(v, (int, float, str))}
+    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in plain.items())
 
 
 def fact(case: str, output: str, metric: str, holds: bool, detail: str) -> Check:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from parity.session import Session
 
 QUICK_CASES = 8
+PROVED = ("onnx", "tflite")  # targets whose files the chain of proof can read
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnx2tf", "tensorflow", "ai-edge-litert", "coremltools", "ncnn", "pnnx",
             "numpy", "opencv-python", "pillow", "hypothesis", "pytest", "pytest-xdist", "pytest-parity")  # fmt: skip
 
@@ -71,6 +72,8 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
     cases = len(golden_files(model.golden)) if model.golden else 0
     videos = len(clips(model))
     kinds = ["contract"]
+    if cell.target in PROVED and cases:
+        kinds.append("static")
     if cases or not videos:  # without any data golden stays planned, and says that there is none
         kinds.append("golden")
     if labelled(model):
@@ -319,6 +322,7 @@ class Control:
                 sorted(heard.checks, key=lambda c: planned.kinds.index(c.kind) if c.kind in planned.kinds else 9)
             ),
             findings=(*(Finding(text, "warning") for text in details.get("rebuilt", ())), *heard.findings),
+            proof=build(ProofRecord, details["proof"]) if details.get("proof") else None,
             seconds=round(heard.seconds, 3),
             rerun=f"pytest -m parity -k {cell.id}",
         )

@@ -140,6 +140,24 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class LinkRecord:
+    """One link of the chain of proof: match, audit, lift, local or range."""
+
+    name: str
+    state: Literal["proved", "failed", "not possible"]
+    sentence: str = ""  # its figures, its culprits, or why it could not be made
+
+
+@dataclass(frozen=True)
+class ProofRecord:
+    """The chain of proof of one artefact, and one line that says what it found."""
+
+    state: Literal["proved", "failed", "not possible"]
+    summary: str
+    links: tuple[LinkRecord, ...] = ()
+
+
+@dataclass(frozen=True)
 class Finding:
     """Something that a person should know about a cell and that does not gate by itself."""
 
@@ -167,6 +185,7 @@ class CellRecord:
     artifact: ArtifactRecord | None = None
     checks: tuple[Check, ...] = ()
     findings: tuple[Finding, ...] = ()
+    proof: ProofRecord | None = None
     power: Power | None = None
     diagnosis: tuple[Explanation, ...] = ()
     first_divergence: Divergence | None = None

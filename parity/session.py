@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import reference, targets
+from parity import proof, reference, targets
 from parity.cache import Entry, Store, key_of, sha256_file, sha256_tree
 from parity.cases import Array, Case, digest, draw, golden, video
 from parity.cases.files import clips
@@ -309,6 +309,32 @@ class Session:
             f"twin {name}", model.name, lambda: self._evaluate(model, cases, "twin", name, spec, extra)
         )
         return evaluated.outputs  # type: ignore[no-any-return]
+
+    def proof(self, cell: Cell, cases: Sequence[Case]) -> dict[str, Any]:
+        """The chain of proof of the cell's artefact on golden `cases`, made once for the same file, model and cases."""
+        model, artifact = self.config.models[cell.model], self.artifact(cell)
+        spec = {
+            "proof": {path.name: sha256_file(path) for path in sorted(Path(proof.__file__).parent.glob("*.py"))},
+            "artifact": artifact.record.key,
+            "model": self.fingerprint(model),
+            "cases": digest(cases),
+            "packages": versions(("torch", "numpy", "onnxruntime", "ai-edge-litert")),
+        }
+
+        def prove(folder: Path) -> Mapping[str, Any]:
+            self.progress(cell.id, "prove")
+            arguments = {
+                "model": self.model_spec(model),
+                "target": cell.target,
+                "precision": cell.precision,
+                "folder": str(artifact.folder),
+                "notes": artifact.notes,
+                "cases": [c.inputs for c in cases],
+                "outputs": [o.name for o in model.contract.outputs],
+            }
+            return dict(self.children.call("proof", "parity.proof:prove", arguments, stage="prove"))
+
+        return dict(self.store.build(spec, f"{cell.id}~proof", prove).notes)
 
     # Artefacts.
 

@@ -19,7 +19,7 @@ from parity.recorder import Recorder
 from parity.session import Reference, Runtime
 from parity.suite.contract import check_contract
 
-__all__ = ["test_accuracy", "test_contract", "test_golden", "test_video"]
+__all__ = ["test_accuracy", "test_contract", "test_golden", "test_proof", "test_video"]
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -38,6 +38,17 @@ def measures(kind: str) -> Callable[[F], F]:
 def test_contract(parity_cell: Cell, parity_runtime: Runtime, parity: Recorder) -> None:
     """The file keeps the model's contract: names, shapes, dtypes, operators, dynamic axes, and repeats itself."""
     check_contract(parity_runtime, parity)
+
+
+@measures("static")
+def test_proof(parity_cell: Cell, parity_golden: list[Case], parity_runtime: Runtime, parity: Recorder) -> None:
+    """The chain of proof: every constant of the file is a tensor of the model, and its graph computes the model."""
+    found = parity_runtime.session.proof(parity_cell, parity_golden)
+    parity.add(*judge.check_proof(found, parity.limits()))
+    parity.details["proof"] = judge.proof_record(found)
+    for link in found["links"].values():
+        if link["state"] == "not possible":
+            parity.find(f"{link['name']} of the chain of proof was not possible: {link['reason']}", "warning")
 
 
 @measures("golden")
