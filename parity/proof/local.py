@@ -112,7 +112,7 @@ def _hybrid_reach(graph: Graph) -> dict[int, float]:
 
 
 def _culprits(artefact: Artefact, scores: Mapping[str, _Score]) -> tuple[list[tuple[int, Culprit]], list[Culprit]]:
-    """Who is to blame, by operator, the file before the runtime; and faults of kernel sets that apps get only on demand,
+    """Who is to blame, by operator, the file before the runtime; and faults of kernel sets that apps do not get first,
     which do not fail a file that computes the right thing on the first."""
     graph, found, elsewhere = artefact.graph, list[tuple[int, Culprit]](), list[Culprit]()
     ran = {k: s for k, s in scores.items() if not s.refused}

@@ -58,8 +58,8 @@ def test_a_fault_of_the_runtime_is_not_blamed_on_the_file(exports: Path) -> None
     assert all("right on builtin, reference" in c["what"] for c in culprits)
 
 
-def test_pad_and_convolution_cannot_hide_a_shift(clean: dict[str, Path]) -> None:
-    """The cut model runs each operator on the same inputs: every kernel set sees every operator."""
+def test_every_kernel_set_runs_every_operator_alone(clean: dict[str, Path]) -> None:
+    """On the same stored inputs, the integer kernels of one set are within a step of another's."""
     from parity.proof.lift import feed
     from parity.proof.tflite_graph import TFLiteArtefact
 

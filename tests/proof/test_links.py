@@ -1,0 +1,143 @@
+"""Lift, local and range on an artefact made up here: one operator, y = 2 x, on the grid of its output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parity.proof.graph import Array, Graph, Grid, Operator, Port, Run, Values
+from parity.proof.lift import lift
+from parity.proof.local import local
+from parity.proof.range import range_
+
+X = Grid(np.array([0.05]), np.array([0.0]), 0, -128, 127)
+Y = Grid(np.array([0.1]), np.array([0.0]), 0, -128, 127)
+
+
+class Double:
+    """Doubles its input; `off` are steps that a kernel set is wrong by, `factor` is what the file really computes."""
+
+    kernels = ("fast", "plain")
+
+    def __init__(self, off: Mapping[str, int] | None = None, factor: float = 2.0, kind: str = "MUL"):
+        self.off, self.factor = off or {}, factor
+        operators = (Operator(0, kind, ("x",), ("y",)),)
+        self.graph = Graph(operators, {}, {"x": X, "y": Y}, (Port("a", "x"),), (Port("b", "y"),), False, True)
+
+    def trace(self, case: Values) -> Values:
+        x = X.nearest(case["x"]).astype(np.int8)
+        return {"x": x, "y": Y.nearest(self.factor * X.real(x)).astype(np.int8)}
+
+    def whole(self, kernels: str) -> Run:
+        return lambda case: {"y": Y.real(self.trace(case)["y"])}
+
+    def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
+        return lambda case: {"x": case["x"], "y": self.factor * case["x"]}
+
+    def alone(self, kernels: str) -> Run:
+        if kernels == "broken":
+            raise RuntimeError("no such operator")
+        move = self.off.get(kernels, 0)
+        return lambda values: {"y": (values["y"].astype(int) + move).clip(-128, 127).astype(np.int8)}
+
+    def alone_lifted(self) -> Run:
+        return lambda values: {"y": self.factor * values["x"]}
+
+
+class Torch:
+    """The torch side of a module without weights."""
+
+    weights: tuple[Any, ...] = ()
+
+    def run(self, case: Sequence[Array], watch: Sequence[str] = ()) -> Values:
+        return {}
+
+
+def cases(count: int = 8, reach: float = 5.0) -> list[dict[str, Array]]:
+    rng = np.random.default_rng(0)
+    return [{"a": rng.uniform(-reach, reach, (1, 50)).astype(np.float32)} for _ in range(count)]
+
+
+@pytest.mark.parametrize(("factor", "state"), [(2.0, "proved"), (2.0001, "failed")])
+def test_lift_fails_on_a_ten_thousandth(factor: float, state: str) -> None:
+    inputs = cases()
+    oracle = [{"b": 2.0 * case["a"].astype(np.float64)} for case in inputs]
+    link = lift(Double(factor=factor), Torch(), {}, inputs, oracle, 1e-7)  # type: ignore[arg-type]
+    assert link.state == state
+    assert link.figures["limit"] == 1e-5
+
+
+def test_lift_is_widened_by_what_float32_itself_costs() -> None:
+    inputs = cases()
+    oracle = [{"b": 2.0 * case["a"].astype(np.float64)} for case in inputs]
+    link = lift(Double(factor=2.0001), Torch(), {}, inputs, oracle, 1e-4)  # type: ignore[arg-type]
+    assert link.state == "proved"
+    assert link.figures["limit"] > 1e-4
+
+
+def test_lift_fails_on_an_output_of_another_shape() -> None:
+    inputs = cases()
+    oracle = [{"b": np.zeros((2, 50))} for _ in inputs]
+    link = lift(Double(), Torch(), {}, inputs, oracle, 1e-7)  # type: ignore[arg-type]
+    assert link.state == "failed"
+
+
+def test_one_step_is_legal() -> None:
+    link = local(Double({"fast": 1, "plain": -1}), cases(2, reach=4))
+    assert link.state == "proved"
+    assert (link.figures["within"], link.figures["operators"]) == (1, 1)
+
+
+def test_two_steps_on_the_first_kernel_set_are_the_runtimes_fault() -> None:
+    link = local(Double({"fast": 2}), cases(2, reach=4))
+    assert link.state == "failed"
+    assert (link.culprits[0].kind, link.culprits[0].name) == ("runtime", "fast MUL")
+
+
+def test_two_steps_on_every_kernel_set_are_the_files_fault() -> None:
+    link = local(Double({"fast": 2, "plain": 2}), cases(2, reach=4))
+    assert link.culprits[0].kind == "operator"
+
+
+def test_a_fault_of_kernels_on_demand_is_told_and_does_not_fail() -> None:
+    link = local(Double({"plain": 9}), cases(2, reach=4))
+    assert link.state == "proved"
+    assert "plain MUL: off by 9" in link.figures["elsewhere"][0]
+
+
+def test_kernels_that_refuse_are_named_and_none_at_all_is_not_possible() -> None:
+    artefact = Double()
+    artefact.kernels = ("fast", "broken")  # type: ignore[assignment]
+    assert local(artefact, cases(1)).figures["refused"] == {"broken": "no such operator"}
+    artefact.kernels = ("broken",)  # type: ignore[assignment]
+    assert local(artefact, cases(1)).state == "not possible"
+
+
+@pytest.mark.parametrize(("reach", "state"), [(6.0, "proved"), (9.0, "failed")])
+def test_values_beyond_the_grid_are_clipped(reach: float, state: str) -> None:
+    link = range_(Double(), {}, cases(reach=reach), "int8")
+    assert link.state == state
+    if state == "failed":
+        assert {c.name for c in link.culprits} == {"x", "y"}
+
+
+def test_what_only_a_clamp_reads_may_be_clipped() -> None:
+    artefact = Double(kind="RELU6")
+    assert "x" not in {c.name for c in range_(artefact, {}, cases(reach=9.0), "int8").culprits}
+
+
+def test_fp16_ends_at_65504() -> None:
+    assert range_(Double(), {}, cases(reach=1e4), "fp16").state == "proved"
+    link = range_(Double(), {}, cases(reach=6e4), "fp16")
+    assert link.state == "failed"
+    assert "65504" in link.culprits[0].what
+
+
+def test_an_output_channel_lost_in_a_shared_grid_is_named() -> None:
+    inputs = [{"a": np.array([[5.0, 0.01]], np.float32) * s} for s in np.linspace(-1, 1, 16)]
+    link = range_(Double(), {}, inputs, "int8")
+    assert link.state == "failed"
+    assert link.culprits[0].channels == (1,)
