@@ -31,6 +31,7 @@ from parity.record import (
     Check,
     Environment,
     Finding,
+    ProofRecord,
     RunRecord,
     RuntimeRecord,
     build,
