@@ -266,7 +266,11 @@ class Search:
         if rows is None:
             return None
         self.tried += 1
-        return replace(hypothesis, rows=rows, residual=self.yardstick.pooled(rows, self._part(self.artefact)))
+        residual = self.yardstick.pooled(rows, self._part(self.artefact))
+        if len(faults) == 1 and faults[0].where == "output":  # known on all cases: one of them may be the one
+            whole = self._evaluated(hypothesis, exact=True, sampled=False)
+            residual = self.yardstick.pooled(whole, self.artefact) if whole is not None else residual
+        return replace(hypothesis, rows=rows, residual=residual)
 
     def _evaluated(self, hypothesis: Hypothesis, exact: bool, sampled: bool) -> Rows | None:
         """The hypothesis's outputs, from memory where a single fault was evaluated before; None where it has no place.

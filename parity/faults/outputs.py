@@ -39,6 +39,11 @@ def softmax(x: Array) -> Array:
     return np.asarray(shifted / shifted.sum(-1, keepdims=True))
 
 
+def log_softmax(x: Array) -> Array:
+    shifted = x - x.max(-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
+
+
 def _pairs(subject: Subject, evidence: Evidence | None) -> list[Value]:
     """First and last class; with evidence, the two columns that are nearest to each other's."""
     if evidence is None:
@@ -105,7 +110,7 @@ def softmax_doubled(subject: Subject) -> Subject | None:
 
 @fault("log_softmax_added", "log-softmax is applied to logits", "output", "output")
 def log_softmax_added(subject: Subject) -> Subject | None:
-    return on_outputs(subject, _deciding(subject, "logits"), lambda x: np.log(softmax(x)))
+    return on_outputs(subject, _deciding(subject, "logits"), log_softmax)
 
 
 @fault("temperature", "scores are divided by a temperature before softmax", "output", "output",

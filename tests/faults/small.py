@@ -26,15 +26,17 @@ class Pictures(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.SiLU())
         self.depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.BatchNorm2d(8), nn.Hardswish())
-        self.widen = nn.Sequential(nn.Conv2d(8, 12, 1), nn.ReLU6(), nn.AvgPool2d(3, 2, 1))
-        self.mix = nn.Sequential(nn.Conv2d(12, 12, 3, 1, 1), nn.GELU(), nn.Dropout(0.2), nn.MaxPool2d(2))
-        pooled, leaky = nn.AdaptiveAvgPool2d(1), nn.LeakyReLU(0.01)
-        self.gate = nn.Sequential(pooled, nn.Conv2d(12, 12, 1), leaky, nn.Conv2d(12, 12, 1), nn.Sigmoid())
+        self.widen = nn.Sequential(nn.Conv2d(8, 12, 1), nn.ReLU6(), nn.AvgPool2d(3, 2, 1), nn.Conv2d(12, 12, 1))
+        self.mix = nn.Sequential(
+            nn.LeakyReLU(0.01), nn.Conv2d(12, 12, 3, 1, 1), nn.GELU(), nn.Dropout(0.2), nn.MaxPool2d(2)
+        )
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(12, 12, 1), nn.Sigmoid())
         self.head = nn.Linear(12, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(8 * self.mix(3 * self.widen(3 * self.depthwise(4 * self.stem(x)))))
-        x = F.interpolate(x * self.gate(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        x = self.widen(3 * self.depthwise(4 * self.stem(x)))
+        x = F.relu(8 * self.mix(3 * x / x.abs().amax((1, 2, 3), keepdim=True)))
+        x = F.interpolate(x * self.gate(x.tanh()), scale_factor=2.0, mode="bilinear", align_corners=False)
         return self.head(x.square().mean((2, 3)) + F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
@@ -89,8 +91,9 @@ def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     for name, value in (*module.named_parameters(), *module.named_buffers()):
         if value.is_floating_point():
+            scale = value.ndim == 1 and name.endswith("weight")  # of a normalisation
             wide = torch.randn(value.shape, generator=generator) * (0.5 if value.ndim < 2 else value[0].numel() ** -0.5)
-            value.data.copy_(wide.square() + 0.1 if "var" in name else wide + ("norm" in name or ".1.weight" in name))
+            value.data.copy_(wide.square() + 0.1 if "var" in name else wide + scale)
     return module.eval().requires_grad_(False)
 
 

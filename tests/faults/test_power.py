@@ -1,0 +1,114 @@
+"""Power: the count of what a gate notices, on a small model whose limits the test sets."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from parity.contract import Contract, InputSpec, OutputSpec
+from parity.faults import library
+from parity.faults.base import Rows, registered
+from parity.faults.bench import Bench
+from parity.faults.power import CellPower, Gate, Tally, badness, between, figure
+from parity.limits import Limit
+from parity.record import plain
+from tests.faults.small import BENCHES
+
+NAMES = ("swap_rgb_bgr", "scaled_by_256", "bias_dropped", "labels_rotated", "weights_bfloat16", "gru_gate_order")
+
+
+def noisy(clean: Rows, relative: float) -> Rows:
+    rng = np.random.default_rng(0)
+    return [
+        {k: v + relative * np.abs(v).mean() * rng.standard_normal(v.shape) for k, v in row.items()} for row in clean
+    ]
+
+
+def power_of(bench: Bench, noise: float, limits: dict[str, float], names: tuple[str, ...] = NAMES) -> CellPower:
+    clean = bench.clean()
+    twin = noisy(clean, noise)
+    ids = [f"case_{i}" for i in range(len(clean))]
+    bounds = {"y": {m: Limit(m, v, "the test") for m, v in limits.items()}}
+    gate = Gate(bench.subject.contract, ids, clean, twin, "fp32", bounds)
+    tally = Tally("small-onnx-fp32", "fp32", gate, twin)
+    for fault in (*registered(names=names), *(f for f in registered() if f.benign)):
+        one = library.inject(bench, fault)
+        if one.state == "changed":
+            tally.add(fault, one.value, one.behind(twin, clean, replace(bench.subject, precision="fp32")))
+        else:
+            tally.without(fault, one.state)
+    return tally.result()
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    torch.set_num_threads(1)
+    return BENCHES["drawings"]("fp32")
+
+
+def test_tight_limits_notice_everything_and_no_benign_change(bench: Bench) -> None:
+    found = power_of(bench, 1e-5, {"noise_ratio": 3.0})
+    assert (found.killed, found.injected, found.share) == (5, 5, 1.0)
+    assert found.inapplicable == 1 and not found.survivors and not found.false_alarms and not found.loose
+    assert found.killed_by["noise_ratio"] == 5 and found.killed_by_kind == {"golden": 5}
+    assert found.summary().killed == 5
+
+
+def test_a_survivor_says_which_limit_would_have_caught_it(bench: Bench) -> None:
+    found = power_of(bench, 1e-5, {"cosine": 0.9, "max_abs": 1e9})
+    assert found.loose == ("max_abs",)
+    lost = {s.fault: s for s in found.survivors}
+    assert "scaled_by_256" in lost
+    survivor = lost["scaled_by_256"]
+    assert "would catch it" in str(survivor) and survivor.would_catch is not None
+    tighter = power_of(bench, 1e-5, {survivor.metric: survivor.would_catch})
+    assert tighter.faults["scaled_by_256"] == "killed" and not tighter.false_alarms
+
+
+def test_noise_hides_faults_and_power_says_so(bench: Bench) -> None:
+    found = power_of(bench, 0.5, {"noise_ratio": 3.0})
+    assert found.share < 1
+    hidden = next(s for s in found.survivors if s.fault == "scaled_by_256")
+    assert hidden.would_catch is None and "hidden in the noise" in str(hidden)
+
+
+def test_limits_below_the_noise_raise_false_alarms(bench: Bench) -> None:
+    found = power_of(bench, 1e-3, {"rel_rms": 1e-6})
+    assert found.false_alarms and "benign" in str(found)
+
+
+def test_goldens_that_add_no_power_are_named(bench: Bench) -> None:
+    found = power_of(bench, 1e-5, {"rel_rms": 1e-4})
+    assert found.cover and set(found.cover) | set(found.spare_cases) | set(found.idle_cases) == {
+        f"case_{i}" for i in range(5)
+    }
+    assert len(found.cover) < 5
+
+
+def test_the_report_is_plain_json(bench: Bench) -> None:
+    found = power_of(bench, 1e-5, {"cosine": 0.9})
+    assert json.loads(json.dumps(plain(found), allow_nan=False))["cell"] == "small-onnx-fp32"
+
+
+def test_an_output_that_is_not_finite_is_noticed() -> None:
+    contract = Contract((InputSpec("x", ("batch", 3)),), (OutputSpec("y"),))
+    bench = Bench(torch.nn.Linear(3, 2), contract, [{"x": np.ones((1, 3), np.float32) * i} for i in range(3)], "fp32")
+    found = power_of(bench, 1e-3, {"noise_ratio": 2.0}, ("one_not_finite",))
+    assert found.faults == {"one_not_finite": "killed"}
+
+
+@pytest.mark.parametrize(("metric", "value"), [("max_abs", 0.25), ("cosine", 0.99), ("sqnr", 40.0), ("top1", 0.9)])
+def test_badness_and_figure_are_inverse(metric: str, value: float) -> None:
+    assert math.isclose(figure(metric, badness(metric, value)), value)
+
+
+def test_a_proposed_limit_lies_between_noise_and_fault() -> None:
+    assert between("max_abs", 0.01, 1.0) == pytest.approx(0.1)
+    assert between("sqnr", 80.0, 40.0) == pytest.approx(60.0)
+    assert 0.9 < (between("cosine", 0.9999, 0.9) or 0) < 0.9999
+    assert between("max_abs", 0.01, math.inf) is None
