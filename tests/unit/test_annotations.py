@@ -116,6 +116,12 @@ def test_no_text_leaves_its_line_or_its_field(title: str, message: str, file: st
         assert (where["title"], where["file"], text) == (f"t{title}", f"f{file}", message)
 
 
+@pytest.mark.parametrize("text", ["100%", "%0A", "%25", "%3A", "a:b,c", "%2C%0D"])
+def test_text_reads_back_as_it_was(text: str) -> None:
+    level, where, message = parsed(str(Annotation("warning", text, text, text)))
+    assert (level, where, message) == ("warning", {"file": text, "title": text}, text)
+
+
 @pytest.mark.parametrize("text", ["::error::x", "a\r\n::set-env name=X::y", "100%", "%0A", "a:b,c", "\u2028::error::"])
 def test_hostile_text_of_a_cell_stays_text(text: str) -> None:
     found = lines(run(cell(state="error", reason=text, rerun=text)))
