@@ -19,7 +19,7 @@ from parity.baseline_options import Keeper
 from parity.errors import ConfigError, ParityError
 from parity.gate import judge
 from parity.record import KINDS, STATES, Check, FileRecord, Power, Regression, RunRecord, RuntimeRecord
-from tests.unit.ledgers import PACKAGES, cell, edited, figure, run
+from tests.unit.ledgers import CASES, PACKAGES, cell, edited, figure, run
 
 INT8 = "skin-tflite-int8"
 
@@ -48,9 +48,10 @@ def test_the_same_run_has_no_change() -> None:
         ("max_abs", 0.16),  # from 0.1, and 6 % of the limit 1
     ],
 )
-def test_an_error_half_as_large_again_is_regressed_in_one_case_of_many(metric: str, worse: float) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_an_error_half_as_large_again_is_regressed_in_one_case_of_many(metric: str, worse: float, case: str) -> None:
     before = run()
-    after = figure(worse, metric)
+    after = figure(worse, metric, case)
     assert after.verdict == "pass", "the limits alone let it through"
     assert changes(after, before) == [(f"{metric} of logits", "regressed")]
     assert judge(attach(of(before), after)).verdict == "fail"
