@@ -10,6 +10,7 @@ Layout: PKWARE APPNOTE 6.3, sections 4.3.7 (local header), 4.3.12 (central direc
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import struct
@@ -90,7 +91,8 @@ def pack(folder: Path, output: Path, content: Content, capsule: str | None = Non
     except OSError as error:
         raise ParityError(f"{output}: cannot be written: {error.strerror or error}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return hashlib.sha256(manifest).hexdigest()
 
 

@@ -126,7 +126,7 @@ def _execute(
                     ]  # fmt: skip
                     result = child.call(
                         "parity.targets.serve:run", {"handle": opened["handle"], "cases": rows},
-                        budget=budget, stage="run",
+                        budget=budget, stage="run", again=False,
                     )  # fmt: skip
                     times += result["milliseconds"]
                     for i, row in zip(indices, result["outputs"], strict=True):

@@ -101,6 +101,10 @@ def _judge(options: argparse.Namespace) -> int:
             mine = [c for c in cell.checks if c.case.startswith(f"{execution.name}: ")]
             cases = {c.case for c in mine if c.kind in ("golden", "video") and c.case != f"{execution.name}: all"}
             bad = sum(not c.passed for c in mine)
+            if not mine:
+                said = [f.text for f in cell.findings if f.text.startswith(f"{execution.name}: ")]
+                print(f"            {'; '.join(said)}")
+                continue
             print(f"            by {execution.name} {execution.version}: {len(cases)} cases, {len(mine)} checks, "
                   f"{bad} outside their limits")  # fmt: skip
     if options.output:
