@@ -28,9 +28,9 @@ def measure(
     """The `CellPower` of each cell, as builtins: {"cells": [...], "note"}.
 
     `contract` is `plain(contract)`. Each of `cells` is {"id", "precision", "twin": the twin's rows, "limits": {output:
-    {metric: value or None}}}; limits on noise ratios are named as in `parity.faults.power.NOISE`. The oracle's outputs
-    are computed here, by the same evaluation as the faults'. `sources` are the encoded pictures behind the cases,
-    `plugins` modules that register a project's own faults.
+    {metric: value or None}}}, as `parity.limits.resolve` gives them. The oracle's outputs are computed here, by the
+    same evaluation as the faults'. `sources` are the encoded pictures behind the cases, `plugins` modules that register
+    a project's own faults.
     """
     stage("faults")
     load(plugins)

@@ -14,16 +14,13 @@ from dataclasses import dataclass, field
 from parity import judge
 from parity.compare import METRICS
 from parity.contract import Contract
-from parity.errors import ParityError
 from parity.faults.base import Fault, Rows, Value
 from parity.gate import passes
-from parity.limits import Limit
+from parity.limits import NOISE, Limit
 from parity.record import Check, Power
 from parity.reference.floor import floors
 
-NOISE = {"pooled": "noise_ratio", "worst": "noise_worst", "channel": "noise_channel", "peak": "noise_peak"}
-"""The names of the checks on each statistic of a noise ratio."""
-TELLING = (*NOISE.values(), "rel_rms", "max_abs", "cosine")
+TELLING = (*NOISE, "rel_rms", "max_abs", "cosine")
 """The metrics in which a limit is proposed: those that move with any change, unlike decisions."""
 APART = 1.5
 """How much worse than noise a fault's figure must be for a limit between them to hold for correct files."""
@@ -106,7 +103,7 @@ class Gate:
         limits: Mapping[str, Mapping[str, Limit]],
         labels: Sequence[int | None] = (),
     ):
-        """`limits`: for each output, the limits in force by metric; those of `NOISE` are on the noise ratio."""
+        """`limits`: for each output, the limits in force by metric; noise ratios included."""
         self.contract, self.ids, self.oracle, self.limits = contract, list(ids), oracle, limits
         self.labels = list(labels) or [None] * len(self.ids)
         self.floors = floors(oracle, twin, precision, contract.outputs)
@@ -131,25 +128,8 @@ class Gate:
                     spec, [same[i] for i in labelled], [want[i] for i in labelled], truth, limits
                 )
             if spec.name in self.floors:
-                found += self._noise(spec.name, same, limits)
+                found += judge.check_noise("golden", spec, self.ids, same, self.floors[spec.name], limits)
         return found
-
-    def _noise(self, output: str, got: Sequence[object], limits: Mapping[str, Limit]) -> list[Check]:
-        try:
-            ratio = self.floors[output].ratio(got)  # type: ignore[arg-type]
-        except ParityError:
-            return []
-        checks = []
-        for statistic, metric in NOISE.items():
-            value, limit = float(getattr(ratio, statistic)), limits.get(metric)
-            if statistic == "channel" and ratio.worst_channel is None and not ratio.reason:
-                continue
-            case = self.ids[ratio.worst_case] if statistic == "worst" else "all"
-            kept = value if math.isfinite(value) else None
-            bound = limit.value if limit else None
-            check = Check("golden", case, output, metric, kept, bound, "max", True, nonfinite=int(kept is None))
-            checks.append(check)
-        return checks
 
 
 class Tally:
