@@ -106,6 +106,9 @@ def test_layouts(layout: str, kind: str, shape: tuple[int, ...], want: tuple[int
     arranged = arrange(layer("w", values, kind), values, layout, want)
     assert arranged is not None
     assert arranged.shape == want
+    torch_layout = {"conv": "OIHW", "transposed": "IOHW", "linear": "OI", "table": "VD"}[kind]
+    if sorted(layout) == sorted(torch_layout) and len(shape) == len(layout):
+        np.testing.assert_array_equal(arranged, values.transpose([torch_layout.index(axis) for axis in layout]))
     wrong = (*want[:-1], want[-1] + 1)
     assert arrange(layer("w", values, kind), values, layout, wrong) is None
 
