@@ -1,0 +1,70 @@
+"""What a diagnosis says: causes with the numbers that convince. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from parity.faults.base import Fault, Rows, Subject, Value
+from parity.record import Explanation
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One or two faults that together explain the artefact.
+
+    `residual` and `without` are the distance of the artefact from the hypothesis and from the oracle, in units of the
+    noise floor; `explains` is the share of the squared error that is gone.
+    """
+
+    faults: tuple[str, ...]
+    values: tuple[Value | None, ...]
+    sentence: str
+    explains: float
+    residual: float
+    without: float
+
+    def __str__(self) -> str:
+        numbers = f"residual {self.residual:.2g}x the noise floor, {self.without:.4g}x without"
+        return f"behaves as if {self.sentence}: {numbers}"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """`state`: explained, unexplained, sound (within the noise, nothing to explain) or incomparable.
+
+    `skipped` names the searches that the time did not allow; `tried` counts hypotheses.
+    """
+
+    state: str
+    sentence: str
+    causes: tuple[Cause, ...] = ()
+    tried: int = 0
+    skipped: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def explanations(self) -> tuple[Explanation, ...]:
+        """What the record of a cell holds."""
+        return tuple(Explanation(" + ".join(c.faults), round(c.explains, 6), str(c)) for c in self.causes)
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Faults with their values, applied in the order of what they act on; `rows` are sampled outputs."""
+
+    faults: tuple[Fault, ...]
+    values: tuple[Value | None, ...]
+    rows: Rows
+    residual: float = math.inf
+
+    def on(self, subject: Subject) -> Subject | None:
+        for fault, value in zip(self.faults, self.values, strict=True):
+            changed = fault.on(subject, value)
+            if changed is None:
+                return None
+            subject = changed
+        return subject
+
+    @property
+    def complexity(self) -> int:
+        return len(self.faults) + sum(f.parameter is not None for f in self.faults)

@@ -1,0 +1,282 @@
+"""The search behind a diagnosis: candidates chosen on a few cases, decided on all of them. In a child process only.
+
+First a few cases in float32 choose candidates, then all cases in float64 decide. Single faults come first, then
+families with their parameter fitted, then pairs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from parity.errors import ParityError
+from parity.faults.base import Evidence, Fault, Rows, Subject, Value
+from parity.faults.bench import Bench, Inapplicable
+from parity.faults.causes import Cause, Diagnosis, Hypothesis
+from parity.faults.fit import fitted
+from parity.faults.yardstick import Yardstick
+from parity.reference.floor import floors
+
+SAMPLE = 8  # cases on which candidates are chosen
+FINALISTS = 10  # candidates that all cases in float64 decide between
+SHARE = 0.5  # of the squared error: what explains less is not worth a name, however small the rest
+PAIR_SIGNAL = 5.0  # times the limit: pairs are many, and one always fits an error that is mostly noise
+TIE = 1.05  # residuals within this factor are equal: the simpler fault comes first
+
+
+class Search:
+    """One artefact and all hypotheses about it."""
+
+    def __init__(
+        self, on: Bench, artefact: Rows, twin: Rows, known: Sequence[Fault], limits: Mapping[str, float],
+        flavour: str | None = None, seconds: float = 20.0,
+    ):  # fmt: skip
+        self.on, self.twin, self.known, self.limits, self.flavour = on, twin, list(known), limits, flavour
+        self.start, self.seconds = time.monotonic(), seconds
+        self.clean = on.clean()
+        self.artefact, self.lost = _comparable(artefact, self.clean)
+        self.evidence = Evidence(self.clean, self.artefact)
+        self.tried = 0
+        self.skipped: list[str] = []
+        self.kept: list[Hypothesis] = []  # tried on the sample, usable in pairs
+
+    def diagnose(self) -> Diagnosis:
+        if self.lost:
+            return self._said("incomparable", self.lost)
+        found = floors(self.clean, self.twin, self.on.subject.precision, self.on.subject.contract.outputs)
+        refused = next((f.reason for f in found.values() if f.reason), "")
+        if refused or not found:
+            return self._said("incomparable", refused or "no output holds real numbers")
+        self.yardstick = Yardstick(found)
+        self.without = self.yardstick.pooled(self.clean, self.artefact)
+        if not self.yardstick.over(self.clean, self.artefact, self.limits):
+            return self._said("sound", f"within the noise of its precision ({self.without:.2g}x the floor)")
+        self.sample = self._sampled()
+        causes = self._decided(self._singles())
+        causes = causes or self._decided(self._families())
+        if not causes and self.without > PAIR_SIGNAL * self.limits["pooled"]:
+            causes = self._decided(self._pairs())
+        if causes:
+            return self._said("explained", str(causes[0]), tuple(causes))
+        text = f"no known fault explains this ({self.without:.4g}x the noise floor)"
+        text += f"; no time was left for: {', '.join(self.skipped)}" if self.skipped else ""
+        return self._said("unexplained", text)
+
+    def _said(self, state: str, sentence: str, causes: tuple[Cause, ...] = ()) -> Diagnosis:
+        spent = round(time.monotonic() - self.start, 3)
+        return Diagnosis(state, sentence, causes, self.tried, tuple(self.skipped), spent)
+
+    def _late(self, what: str) -> bool:
+        """Whether the time is up; `what` is then noted as not searched."""
+        late = time.monotonic() - self.start > self.seconds
+        if late and what not in self.skipped:
+            self.skipped.append(what)
+        return late
+
+    # Choosing candidates on a sample.
+
+    def _sampled(self) -> list[int]:
+        """Some cases, evenly spread. The same for every artefact of a model, so that hypotheses are evaluated once."""
+        last = len(self.clean) - 1
+        return sorted({round(k * last / (SAMPLE - 1)) for k in range(SAMPLE)})
+
+    def _singles(self) -> list[Hypothesis]:
+        """Every fault at its usual value."""
+        found = []
+        for fault in self.known:
+            if not self._late("faults"):
+                found.append(self._try((fault,), (fault.usual(self.on.subject),)))
+        self.kept = [h for h in found if h is not None and h.rows]
+        return self.kept
+
+    def _families(self) -> list[Hypothesis]:
+        """Every parameter fitted, every choice tried."""
+        found: list[Hypothesis | None] = []
+        for fault in (f for f in self.known if f.parameter is not None):
+            if self._late("parameters"):
+                break
+            assert fault.parameter is not None
+            if fault.parameter.choices is not None:
+                usual = fault.usual(self.on.subject)
+                tried = [
+                    self._try((fault,), (v,)) for v in fault.parameter.choices(self.on.subject, self.evidence)
+                    if v != usual and not self._late("parameters")
+                ]  # fmt: skip
+                found += tried
+            elif any(h.faults == (fault,) for h in self.kept):
+                found.append(self._fit(fault))
+        usable = [h for h in found if h is not None]
+        self.kept += sorted(usable, key=lambda h: h.residual)[:20]
+        return usable
+
+    def _fit(self, fault: Fault) -> Hypothesis | None:
+        assert fault.parameter is not None
+
+        def cost(value: float, exact: bool = False) -> float:
+            tried = self._try((fault,), (value,), exact)
+            return tried.residual if tried else math.inf
+
+        value = fitted(fault.parameter, cost, lambda v: cost(v, True))
+        return self._try((fault,), (value,), True)
+
+    def _pairs(self) -> list[Hypothesis]:
+        """Partners of the best singles, and pairs whose effects add up to the error where each is small."""
+        order = sorted(self.kept, key=lambda h: h.residual)
+        chosen = [(a, b) for a, b in self._adding_up()[:16]]
+        for best in order[:3]:
+            chosen += [(best, other) for other in order if other.faults != best.faults]
+        found, seen = [], set()
+        for a, b in chosen:
+            first, second = sorted((a, b), key=lambda h: ("input", "module", "output").index(h.faults[0].where))
+            key = (first.faults[0].name, first.values, second.faults[0].name, second.values)
+            if key in seen or self._late("pairs"):
+                continue
+            seen.add(key)
+            found.append(self._try(first.faults + second.faults, first.values + second.values))
+        return [h for h in found if h is not None]
+
+    def _adding_up(self) -> list[tuple[Hypothesis, Hypothesis]]:
+        """Pairs by how much of the sampled error is left when both effects are taken from it, the least first."""
+        usable = [h for h in self.kept if math.isfinite(h.residual)]
+        if len(usable) < 2:
+            return []
+        right = self._part(self.clean)
+        error = self.yardstick.vector(right, self._part(self.artefact))
+        effects = np.stack([self.yardstick.vector(right, h.rows) for h in usable])
+        if not np.isfinite(error).all():
+            return []
+        products, squares = effects @ effects.T, np.square(effects).sum(1)
+        toward = effects @ error
+        left = squares[:, None] + squares[None] + 2 * products - 2 * (toward[:, None] + toward[None])
+        rows, columns = np.triu_indices(len(usable), 1)
+        order = np.argsort(left[rows, columns])[:64]
+        return [(usable[rows[k]], usable[columns[k]]) for k in order]
+
+    def _try(
+        self, faults: tuple[Fault, ...], values: tuple[Value | None, ...], exact: bool = False
+    ) -> Hypothesis | None:
+        """The hypothesis on the sampled cases; None where it has no place in the model."""
+        hypothesis = Hypothesis(faults, values, [])
+        rows = self._evaluated(hypothesis, exact, sampled=True)
+        if rows is None:
+            return None
+        self.tried += 1
+        residual = self.yardstick.pooled(rows, self._part(self.artefact))
+        if len(faults) == 1 and faults[0].where == "output":  # known on all cases: one of them may be the one
+            whole = self._evaluated(hypothesis, exact=True, sampled=False)
+            residual = self.yardstick.pooled(whole, self.artefact) if whole is not None else residual
+        return replace(hypothesis, rows=rows, residual=residual)
+
+    def _evaluated(self, hypothesis: Hypothesis, exact: bool, sampled: bool) -> Rows | None:
+        """The hypothesis's outputs, from memory where a single fault was evaluated before; None where it has no place.
+
+        What changes outputs over all cases is evaluated on all, and, where it needs no run of the model, exactly.
+        """
+        names = tuple(f.name for f in hypothesis.faults)
+        key = (names, hypothesis.values, exact, sampled)
+        if len(names) > 1 or key not in self.on.memory:
+            self.on.memory[key] = None
+            try:
+                subject = hypothesis.on(self.on.subject)
+                if subject is not None:
+                    whole = bool(subject.after)
+                    exact = exact or (whole and len(names) == 1)
+                    rows = self.on.run(subject, exact, self.sample if sampled and not whole else None)
+                    right = self._part(self.clean) if sampled else self.clean
+                    rows = self._part(rows) if sampled and whole else rows
+                    self.on.memory[key] = rows if _alike(rows, right) else None
+            except Inapplicable:
+                pass
+        return self.on.memory.pop(key) if len(names) > 1 else self.on.memory[key]
+
+    def _part(self, rows: Rows) -> Rows:
+        return [rows[i] for i in self.sample]
+
+    # Deciding on all cases.
+
+    def _decided(self, candidates: Sequence[Hypothesis]) -> list[Cause]:
+        """The candidates that explain the artefact, best first."""
+        before = self.yardstick.pooled(self._part(self.clean), self._part(self.artefact))
+        near = [
+            h for h in sorted(candidates, key=lambda h: h.residual)
+            if h.residual < 2 * self.limits["pooled"] or _share(h.residual, before) > 0.8
+        ]  # fmt: skip
+        found = []
+        for rank, hypothesis in enumerate(near[:FINALISTS]):
+            if rank >= 3 and self._late("finalists"):
+                break
+            cause = self._decide(hypothesis)
+            if cause is not None:
+                found.append((hypothesis, cause))
+        if not found:
+            return []
+        least = min(cause.residual for _, cause in found)
+        tied = [f for f in found if f[1].residual <= max(least * TIE, least + 0.02)]
+        rest = [f for f in found if f not in tied]
+        tied.sort(key=lambda f: f[0].complexity)
+        rest.sort(key=lambda f: f[1].residual)
+        return [cause for _, cause in (*tied, *rest)]
+
+    def _decide(self, hypothesis: Hypothesis) -> Cause | None:
+        subject = hypothesis.on(self.on.subject)
+        rows = self._evaluated(hypothesis, exact=True, sampled=False)
+        if subject is None or rows is None:
+            return None
+        residual, own = self.yardstick.pooled(rows, self.artefact), 1.0
+        share = _share(residual, self.without)
+        if not share >= SHARE:
+            return None
+        if self.yardstick.over(rows, self.artefact, self.limits):
+            own = self._own_floor(subject, rows)
+            loose = {**self.limits, "worst": 2 * self.limits.get("worst", math.inf)}  # its floor is another case's
+            if self.yardstick.over(rows, self.artefact, loose, own):
+                return None
+        sentence = " and ".join(f.say(v) for f, v in zip(hypothesis.faults, hypothesis.values, strict=True))
+        names = tuple(f.name for f in hypothesis.faults)
+        return Cause(names, hypothesis.values, sentence, share, residual / own, self.without)
+
+    def _own_floor(self, subject: Subject, rows: Rows) -> float:
+        """How many times the floor its precision costs the faulty model: larger values make larger noise."""
+        try:
+            noisy = self.on.twin(subject, self.sample, self.flavour, ())
+        except (RuntimeError, ParityError):
+            return 1.0
+        if subject.after:
+            exact = [dict(row) for row in self.twin]
+            for i, row in zip(self.sample, noisy, strict=True):
+                exact[i] = row
+            for change in subject.after:
+                exact = change(exact)
+            noisy = self._part(exact)
+        cost = self.yardstick.pooled(self._part(rows), noisy)
+        usual = self.yardstick.pooled(self._part(self.clean), self._part(self.twin))
+        return max(1.0, cost / max(usual, 1.0)) if math.isfinite(cost) else 1.0
+
+
+def _share(residual: float, before: float) -> float:
+    """Share of the squared error that is explained; where nothing could be measured before, all of it."""
+    if not math.isfinite(residual):
+        return -math.inf
+    return 1.0 if not math.isfinite(before) else 1 - (residual / before) ** 2 if before else 0.0
+
+
+def _alike(rows: Rows, clean: Rows) -> bool:
+    return all(row[k].shape == right[k].shape for row, right in zip(rows, clean, strict=True) for k in right)
+
+
+def _comparable(artefact: Rows, clean: Rows) -> tuple[Rows, str]:
+    """The artefact's outputs in float64, and why they cannot be compared, if so."""
+    if len(artefact) != len(clean):
+        return [], f"{len(clean)} cases were asked for and {len(artefact)} came back"
+    for row, right in zip(artefact, clean, strict=True):
+        for name, want in right.items():
+            if name not in row:
+                return [], f"the artefact does not give the output {name!r}"
+            if row[name].shape != want.shape:
+                return [], f"{name}: shape {list(row[name].shape)}, the oracle's is {list(want.shape)}"
+    return [{k: np.asarray(row[k], np.float64) if v.dtype.kind == "f" else row[k] for k, v in right.items()}
+            for row, right in zip(artefact, clean, strict=True)], ""  # fmt: skip
