@@ -291,6 +291,13 @@ def test_a_manifest_that_says_something_else_is_refused(tmp_path: Path, manifest
     refused(tmp_path / "c.zip", "manifest")
 
 
+def test_a_member_with_a_good_checksum_and_another_hash_is_refused(tmp_path: Path) -> None:
+    listed = [["a", 1, hashlib.sha256(b"2").hexdigest()]]
+    value = {"schema": archive.SCHEMA, "content": "capsule", "capsule": None, "members": listed}
+    craft(tmp_path / "c.zip", [("a", b"1")], archive._canonical(value))
+    refused(tmp_path / "c.zip", "not what its manifest says")
+
+
 def test_a_zip_bomb_and_an_ordinary_zip_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "c.zip", "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("a", bytes(50 << 20))
