@@ -174,7 +174,9 @@ def diagnosis(setting: Setting, cells: Sequence[str], every: int, without: bool)
         with tempfile.TemporaryDirectory() as folder:
             for fault, rows in faulty(setting, on, cell, faults[::every], Path(folder)):
                 hypotheses = [f for f in faults if f.name != fault.name] if without else faults
-                found = Search(on, rows, noise, hypotheses, limits, flavour_of(cell)).diagnose()
+                found = Search(
+                    on, rows, noise, hypotheses, limits, flavour_of(cell), calibration=setting.calibration()
+                ).diagnose()
                 if found.state == "sound":
                     continue
                 least = found.causes[0].residual if found.causes else 0.0

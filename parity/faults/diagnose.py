@@ -40,6 +40,7 @@ def explain(
     without: Sequence[str] = (),
     plugins: Sequence[str] = (),
     flavour: str | None = None,
+    calibration: Sequence[Row] = (),
     seconds: float = 20.0,
 ) -> dict[str, Any]:
     """The `Diagnosis` of an artefact from its outputs for `cases`, as builtins.
@@ -47,10 +48,12 @@ def explain(
     `contract` is `plain(contract)`; `twin` are the outputs of the precision's twin (`flavour`) for the same cases.
     `limits` are the noise ratios that correct artefacts of this kind stay within, by statistic of
     `parity.reference.floor`. `faults` names the hypotheses, all that occur at this precision by default; `without`
-    leaves some out. No search is begun after `seconds`.
+    leaves some out. `calibration` are the cases that int8 ranges come from. No search is begun after `seconds`.
     """
     stage("diagnosis")
     load(plugins)
     on = bench(model, contract, cases, precision, sources)
     known = [f for f in registered(precision, faults) if not f.benign and f.name not in without]
-    return dict(plain(Search(on, artefact, twin, known, limits or LIMITS[precision], flavour, seconds).diagnose()))
+    return dict(
+        plain(Search(on, artefact, twin, known, limits or LIMITS[precision], flavour, seconds, calibration).diagnose())
+    )

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from parity.errors import ParityError
-from parity.faults.base import Evidence, Fault, Rows, Subject, Value
+from parity.faults.base import Evidence, Fault, Row, Rows, Subject, Value
 from parity.faults.bench import Bench, Inapplicable
 from parity.faults.causes import Cause, Diagnosis, Hypothesis
 from parity.faults.fit import fitted
@@ -25,6 +25,7 @@ SAMPLE = 8  # cases on which candidates are chosen
 FINALISTS = 10  # candidates that all cases in float64 decide between
 SHARE = 0.5  # of the squared error: what explains less is not worth a name, however small the rest
 PAIR_SIGNAL = 5.0  # times the limit: pairs are many, and one always fits an error that is mostly noise
+CASE_SLACK = 4.0  # times the limit on the worst case: its floor is that of the right model on that case
 TIE = 1.05  # residuals within this factor are equal: the simpler fault comes first
 
 
@@ -33,9 +34,10 @@ class Search:
 
     def __init__(
         self, on: Bench, artefact: Rows, twin: Rows, known: Sequence[Fault], limits: Mapping[str, float],
-        flavour: str | None = None, seconds: float = 20.0,
+        flavour: str | None = None, seconds: float = 20.0, calibration: Sequence[Row] = (),
     ):  # fmt: skip
-        self.on, self.twin, self.known, self.limits, self.flavour = on, twin, list(known), limits, flavour
+        self.on, self.twin, self.known, self.limits = on, twin, list(known), limits
+        self.flavour, self.calibration = flavour, calibration
         self.start, self.seconds = time.monotonic(), seconds
         self.clean = on.clean()
         self.artefact, self.lost = _comparable(artefact, self.clean)
@@ -200,10 +202,15 @@ class Search:
 
     def _decided(self, candidates: Sequence[Hypothesis]) -> list[Cause]:
         """The candidates that explain the artefact, best first."""
-        before = self.yardstick.pooled(self._part(self.clean), self._part(self.artefact))
+        sampled = self.yardstick.pooled(self._part(self.clean), self._part(self.artefact))
+
+        def promise(h: Hypothesis) -> float:
+            whole = len(h.faults) == 1 and h.faults[0].where == "output"
+            return _share(h.residual, self.without if whole else sampled)
+
         near = [
-            h for h in sorted(candidates, key=lambda h: h.residual)
-            if h.residual < 2 * self.limits["pooled"] or _share(h.residual, before) > 0.8
+            h for h in sorted(candidates, key=promise, reverse=True)
+            if promise(h) > 0.8 or (promise(h) > 0.1 and h.residual < 2 * self.limits["pooled"])
         ]  # fmt: skip
         found = []
         for rank, hypothesis in enumerate(near[:FINALISTS]):
@@ -232,7 +239,7 @@ class Search:
             return None
         if self.yardstick.over(rows, self.artefact, self.limits):
             own = self._own_floor(subject, rows)
-            loose = {**self.limits, "worst": 2 * self.limits.get("worst", math.inf)}  # its floor is another case's
+            loose = {**self.limits, "worst": CASE_SLACK * self.limits.get("worst", math.inf)}
             if self.yardstick.over(rows, self.artefact, loose, own):
                 return None
         sentence = " and ".join(f.say(v) for f, v in zip(hypothesis.faults, hypothesis.values, strict=True))
@@ -242,7 +249,7 @@ class Search:
     def _own_floor(self, subject: Subject, rows: Rows) -> float:
         """How many times the floor its precision costs the faulty model: larger values make larger noise."""
         try:
-            noisy = self.on.twin(subject, self.sample, self.flavour, ())
+            noisy = self.on.twin(subject, self.sample, self.flavour, self.calibration)
         except (RuntimeError, ParityError):
             return 1.0
         if subject.after:
