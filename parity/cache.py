@@ -215,7 +215,7 @@ class Store:
                 with contextlib.suppress(OSError, ValueError):
                     return json.loads(path.read_text(encoding="utf-8"))
                 value = make()
-                _publish(path, canonical(value))
+                _publish(path, json.dumps(value, allow_nan=False))  # in its own order: some notes mean it
                 return value
         except OSError as error:
             raise self._unusable(error) from None

@@ -58,6 +58,7 @@ class ModelConfig:
     calibration: Path | None = None
     video: Path | None = None
     opset: int = 17
+    proof: bool = True  # prove files link by link where the target allows it
     artifacts: Mapping[str, Prebuilt] = field(default_factory=dict)
 
 
@@ -290,7 +291,7 @@ class _Reader:
         result = ModelConfig(
             name, factory, contract, cells, t.take("options", dict, {}),
             self.existing(t, "checkpoint", "file"), self.existing(t, "golden"), self.existing(t, "calibration"),
-            self.existing(t, "video"), opset, artifacts,
+            self.existing(t, "video"), opset, t.take("proof", bool, True), artifacts,
         )  # fmt: skip
         t.done()
         return result

@@ -74,6 +74,8 @@ def child_environment(root: Path | None, threads: int = 1, python: str = sys.exe
     env |= {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1",
             "TF_ENABLE_ONEDNN_OPTS": "0", "TF_USE_LEGACY_KERAS": "1", "PYTHONIOENCODING": "utf-8"}  # fmt: skip
     env.pop("PYTEST_CURRENT_TEST", None)
+    # Converters call tools of their own environment by name (onnx2tf: onnxsim), which need not be activated.
+    env["PATH"] = os.pathsep.join([str(Path(python).parent), *filter(None, [env.get("PATH")])])
     own = python == sys.executable
     here = str(Path(__file__).resolve().parent.parent) if own else _package_alone().name
     paths = [str(root)] if root else []

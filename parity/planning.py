@@ -73,7 +73,7 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
     cases = len(golden_files(model.golden)) if model.golden else 0
     videos = len(clips(model))
     kinds = ["contract"]
-    if cell.target in PROVED and cases:
+    if cell.target in PROVED and cases and model.proof:
         kinds.append("static")
     if cases or not videos:  # without any data golden stays planned, and says that there is none
         kinds.append("golden")

@@ -157,8 +157,8 @@ class Source:
     def _operands(self, node: fx.Node, kind: str) -> None:
         """What an operator on activations takes from parameters or literals."""
         for other in node.all_input_nodes:
-            if other in self.known and isinstance(self.known[other], torch.Tensor):
-                value = self.known[other]
+            value = self.known.get(other)
+            if isinstance(value, torch.Tensor) and value.dtype != torch.bool:  # masks are no weights
                 self._term(self._name(other), value, value.abs())
         if kind in _BOUNDS:
             self.bounds |= _BOUNDS[kind]

@@ -46,9 +46,13 @@ def test_proof(parity_cell: Cell, parity_golden: list[Case], parity_runtime: Run
     found = parity_runtime.session.proof(parity_cell, parity_golden)
     parity.add(*judge.check_proof(found, parity.limits()))
     parity.details["proof"] = judge.proof_record(found)
+    reasons: dict[str, list[str]] = {}
     for link in found["links"].values():
         if link["state"] == "not possible":
-            parity.find(f"{link['name']} of the chain of proof was not possible: {link['reason']}", "warning")
+            reasons.setdefault(link["reason"], []).append(link["name"])
+    for reason, names in reasons.items():
+        text = f"the chain of proof lacks {', '.join(names)}: {reason}; the noise ratio judges alone"
+        parity.find(text, "warning")
 
 
 @measures("golden")

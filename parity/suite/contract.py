@@ -144,7 +144,9 @@ def _inputs(runtime: Runtime, model: ModelConfig, name: str, dims: dict[str, int
     if contract.is_batch(name) and model.golden is not None:
         golden = runtime.session.golden(model)
         rows = [golden[i % len(golden)] for i in range(size)]
-        parts = {s.name: [r.inputs[s.name] for r in rows] for s in contract.inputs}
+        parts = {
+            s.name: [r.inputs[s.name] for r in (rows if s.shape[0] == name else rows[:1])] for s in contract.inputs
+        }
         if all(len({p.shape[1:] for p in values}) == 1 and values[0].shape[0] == 1 for values in parts.values()):
             return {n: np.concatenate(values) for n, values in parts.items()}
     return draw.inputs(contract, dims, runtime.session.config.seed)

@@ -74,7 +74,7 @@ def to_saved_model(
         output_folder_path="converted",
         output_signaturedefs=True,
         keep_shape_absolutely_input_names=[n for n, v in example.items() if v.ndim != 4] or None,
-        replace_to_pseudo_operators=["Erf"],  # plain LiteRT has no Erf: it would become a Flex operator
+        replace_to_pseudo_operators=["erf"],  # plain LiteRT has no Erf: it would become a Flex operator
         non_verbose=True,
         verbosity="error",
     )
