@@ -123,7 +123,7 @@ def good(run: Run) -> None:
 
 def test_after_the_builder_process_was_killed_the_next_run_is_right(fresh: Project, tmp_path: Path) -> None:
     counter = tmp_path / "counter"
-    running = begin(fresh, {"PLAIN_COUNTER": str(counter), "PLAIN_EXPORT": "hang"})
+    running = begin(fresh, {"PLAIN_COUNTER": str(counter), "PLAIN_EXPORT": "hang"}, "--parity-precisions=fp32")
     builder = wait_for(counter)
     assert psutil.Process(builder).ppid() == running.pid
     os.kill(builder, signal.SIGKILL)  # the child that converts: its call is repeated once
