@@ -13,6 +13,7 @@ from parity.compare import Comparison, compare, register_metric
 from parity.errors import ConfigError, ParityError
 
 if TYPE_CHECKING:
+    from parity.faults import Fault, register_fault
     from parity.plan import Cell, Plan
     from parity.record import RunRecord
     from parity.report import render
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Cell": "parity.plan",
+    "Fault": "parity.faults",
     "Plan": "parity.plan",
     "RunRecord": "parity.record",
     "Target": "parity.targets.base",
+    "register_fault": "parity.faults",
     "register_target": "parity.targets",
     "render": "parity.report",
 }
@@ -32,11 +35,13 @@ __all__ = [
     "Cell",
     "Comparison",
     "ConfigError",
+    "Fault",
     "ParityError",
     "Plan",
     "RunRecord",
     "Target",
     "compare",
+    "register_fault",
     "register_metric",
     "register_target",
     "render",

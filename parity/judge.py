@@ -148,6 +148,11 @@ def _link(link: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in plain.items())
 
 
+def measured_power(share: float | None, limits: Mapping[str, Limit], detail: str) -> Check:
+    """The share of injected faults that a cell's limits notice; limit `power`, at least."""
+    return _check("static", "power", OutputSpec(""), "power", share, limits, detail=detail)
+
+
 def fact(case: str, output: str, metric: str, holds: bool, detail: str) -> Check:
     """A contract check: 1 when the file keeps what was declared, 0 when it does not."""
     return Check(
@@ -206,7 +211,13 @@ def _check(
     )  # fmt: skip
 
 
-SENSES: Mapping[str, Any] = {"top1_drop": "max", "top1_accuracy": "min", "flex_ops": "max", "repeat": "max"}
+SENSES: Mapping[str, Any] = {
+    "power": "min",
+    "top1_drop": "max",
+    "top1_accuracy": "min",
+    "flex_ops": "max",
+    "repeat": "max",
+}
 
 
 def _worst(result: Comparison) -> str:

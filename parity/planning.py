@@ -30,7 +30,9 @@ from parity.record import (
     CellRecord,
     Check,
     Environment,
+    Explanation,
     Finding,
+    Power,
     ProofRecord,
     RunRecord,
     RuntimeRecord,
@@ -324,6 +326,8 @@ class Control:
             ),
             findings=(*(Finding(text, "warning") for text in details.get("rebuilt", ())), *heard.findings),
             proof=build(ProofRecord, details["proof"]) if details.get("proof") else None,
+            power=build(Power, details["power"]) if details.get("power") else None,
+            diagnosis=tuple(build(Explanation, d) for d in details.get("diagnosis", ())),
             seconds=round(heard.seconds, 3),
             rerun=f"pytest -m parity -k {cell.id}",
         )

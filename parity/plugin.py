@@ -108,6 +108,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="pack this run's cells into a capsule, to be executed on another machine: parity capsule run")  # fmt: skip
     add("--parity-show-plan", action="store_true",
         help="print every cell, its limits and who set them, what cannot run here and why; run nothing")  # fmt: skip
+    add("--parity-power", action="store_true",
+        help="inject named faults and report which of them each cell's limits would notice")  # fmt: skip
     add("--parity-timeout", type=_typed("seconds", _seconds), metavar="SECONDS",
         help="time for one step of an export or one batch of cases (default 600)")  # fmt: skip
 
@@ -136,7 +138,7 @@ def _prepared(config: pytest.Config) -> Control | None:
 
 def _options(config: pytest.Config) -> dict[str, Any]:
     names = ("models", "targets", "precisions", "profile", "report", "no_report", "cache", "rebuild", "shard", "gate",
-             "require", "show_plan", "timeout", "baseline", "save_baseline", "capsule")  # fmt: skip
+             "require", "show_plan", "power", "timeout", "baseline", "save_baseline", "capsule")  # fmt: skip
     return {name: config.getoption(f"parity_{name}") for name in names}
 
 
@@ -288,6 +290,12 @@ def parity_golden(request: pytest.FixtureRequest, parity_cell: Any) -> list[Case
     """The golden cases of the cell's model."""
     control = _control(request)
     return control.golden(control.config.models[parity_cell.model])
+
+
+@pytest.fixture(scope="session")
+def parity_power(request: pytest.FixtureRequest) -> bool:
+    """Whether this run was asked for the power of its limits."""
+    return bool(request.config.getoption("parity_power"))
 
 
 @pytest.fixture(scope="session")

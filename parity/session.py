@@ -20,12 +20,15 @@ import numpy as np
 from parity import proof, reference, targets
 from parity.cache import Entry, Store, key_of, sha256_file, sha256_tree
 from parity.cases import Array, Case, digest, draw, golden, video
-from parity.cases.files import clips
+from parity.cases.files import clips, golden_files
 from parity.config import Config, ModelConfig
 from parity.errors import ParityError
+from parity.faults.causes import Diagnosis
+from parity.faults.power import CellPower
 from parity.isolate import Budget, ChildFailure, Children
+from parity.limits import resolve
 from parity.plan import Cell
-from parity.record import ArtifactRecord, FileRecord, RuntimeRecord, build, plain
+from parity.record import ArtifactRecord, Explanation, FileRecord, Power, RuntimeRecord, build, plain
 from parity.reference.floor import Floor, floors, natural
 from parity.targets.base import Route, Step, version, versions
 
@@ -309,6 +312,71 @@ class Session:
             f"twin {name}", model.name, lambda: self._evaluate(model, cases, "twin", name, spec, extra)
         )
         return evaluated.outputs  # type: ignore[no-any-return]
+
+    def diagnosis(
+        self, cell: Cell, cases: Sequence[Case], got: Sequence[Mapping[str, Array]], what: str
+    ) -> tuple[str, tuple[Explanation, ...]]:
+        """What explains a failing artefact's outputs: a sentence, and the faults that do, best first; never a guess."""
+        model, measured = self.config.models[cell.model], natural(cell.target, cell.precision)
+        flavour = measured.flavour if measured else None
+        quantised = cell.precision == "int8" and model.calibration is not None
+        self.progress(cell.id, "diagnosis")
+        found = self.children.call(
+            "torch",
+            "parity.faults.diagnose:explain",
+            {
+                "model": self.model_spec(model),
+                "contract": plain(model.contract),
+                "cases": [c.inputs for c in cases],
+                "artefact": list(got),
+                "twin": list(self._twin(model, cases, what, cell.precision, flavour)),
+                "precision": cell.precision,
+                "limits": dict(measured.limits) if measured else None,
+                "sources": self._sources(model, cases),
+                "flavour": flavour,
+                "calibration": [c.inputs for c in self.calibration(model)] if quantised else [],
+            },
+            stage="diagnosis",
+        )
+        explained = build(Diagnosis, found)
+        return explained.sentence, explained.explanations()
+
+    def power(self, model: ModelConfig, cells: Sequence[Cell], cases: Sequence[Case], what: str) -> dict[str, Power]:
+        """For each cell, how many of the library's faults its limits would notice; measured once a run and model."""
+
+        def make() -> Any:
+            asked = []
+            for cell in cells:
+                measured = natural(cell.target, cell.precision)
+                limits = {}
+                for spec in model.contract.outputs:
+                    found = resolve(self.config.rules, cell, spec.name)
+                    limits[spec.name] = {n: lim.value for n, lim in found.items()}
+                rows = self._twin(model, cases, what, cell.precision, measured.flavour if measured else None)
+                asked.append({"id": cell.id, "precision": cell.precision, "twin": list(rows), "limits": limits})
+            self.progress(model.name, f"injecting faults into {len(asked)} cells")
+            arguments = {
+                "model": self.model_spec(model),
+                "contract": plain(model.contract),
+                "cases": [c.inputs for c in cases],
+                "ids": [c.id for c in cases],
+                "cells": asked,
+                "labels": [c.label for c in cases],
+                "sources": self._sources(model, cases),
+            }
+            result = self.children.call("torch", "parity.faults.measure:measure", arguments, stage="faults")
+            return {c["cell"]: plain(build(CellPower, c).summary()) for c in result["cells"]}
+
+        shared = self._once("power", model.name, lambda: self.store.once(self.run, f"power {model.name}", make))
+        return {id: build(Power, value) for id, value in shared.items()}
+
+    def _sources(self, model: ModelConfig, cases: Sequence[Case]) -> list[str] | None:
+        """The encoded pictures behind the cases, where every case is one."""
+        if model.golden is None or not model.golden.is_dir():
+            return None
+        files = {p.relative_to(model.golden).with_suffix("").as_posix(): str(p) for p in golden_files(model.golden)}
+        found = [files.get(case.id, "") for case in cases]
+        return found if all(found) and not any(f.endswith(".npz") for f in found) else None
 
     def proof(self, cell: Cell, cases: Sequence[Case]) -> dict[str, Any]:
         """The chain of proof of the cell's artefact on golden `cases`, made once for the same file, model and cases."""

@@ -252,7 +252,7 @@ def verify(session: Session, cell: Cell) -> CellRecord:
     contract = Recorder(cell, "contract", session.config.rules)
     golden = Recorder(cell, "golden", session.config.rules)
     suite.test_contract(cell, runtime, contract)
-    suite.test_golden(cell, cases, reference, runtime, golden)
+    suite.test_golden(cell, cases, reference, runtime, golden, False)
     kinds = ("contract", "golden")
     return gate.settle(
         CellRecord(cell.id, cell.model, cell.target, cell.precision, "missing", planned=kinds, measured=kinds,

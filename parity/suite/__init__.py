@@ -16,7 +16,7 @@ from parity.limits import fallback
 from parity.plan import Cell
 from parity.record import Kind
 from parity.recorder import Recorder
-from parity.session import Reference, Runtime
+from parity.session import Reference, Runtime, Session
 from parity.suite.contract import check_contract
 
 __all__ = ["test_accuracy", "test_contract", "test_golden", "test_proof", "test_video"]
@@ -62,9 +62,30 @@ def test_golden(
     parity_reference: Reference,
     parity_runtime: Runtime,
     parity: Recorder,
+    parity_power: bool,
 ) -> None:
     """On every golden case, every output is the float64 oracle's within its limits."""
-    compare_cases("golden", parity_cell, parity_golden, parity_reference, parity_runtime, parity)
+    got = compare_cases("golden", parity_cell, parity_golden, parity_reference, parity_runtime, parity)
+    session, what = parity_runtime.session, f"golden {len(parity_golden)}"
+    if parity.broken():
+        try:
+            sentence, explanations = session.diagnosis(parity_cell, parity_golden, got, what)
+            parity.details["diagnosis"] = explanations
+            parity.find(f"diagnosis: {sentence}")
+        except ParityError as error:
+            parity.find(f"no diagnosis: {error}")
+    if parity_power or any("power" in parity.limits(o) for o in parity_reference.outputs[0]):
+        _measure_power(session, parity_cell, parity_golden, what, parity)
+
+
+def _measure_power(session: Session, cell: Cell, cases: list[Case], what: str, parity: Recorder) -> None:
+    """Record how many named faults this cell's limits would notice; a `power` limit gates it."""
+    model = session.config.models[cell.model]
+    found = session.power(model, model.cells, cases, what)[cell.id]
+    parity.details["power"] = found
+    share = found.killed / found.injected if found.injected else None
+    detail = f"{found.killed} of {found.injected} faults would be noticed, {found.equivalent} change nothing"
+    parity.add(judge.measured_power(share, parity.limits(), detail))
 
 
 @measures("video")
@@ -106,7 +127,7 @@ def _comparable(name: str, got: list[dict[str, Any]], want: Any) -> bool:
 
 def compare_cases(
     kind: Kind, cell: Cell, cases: list[Case], oracle: Reference, runtime: Runtime, parity: Recorder
-) -> None:
+) -> list[dict[str, Any]]:
     """Every output of every case against the oracle, in units of its own and of what the precision alone costs."""
     session = runtime.session
     model = session.config.models[cell.model]
@@ -132,3 +153,4 @@ def compare_cases(
             parity.add(*judge.check_decisions(kind, spec, rows, [w[spec.name] for w in wants], limits))
     if oracle.note:
         parity.find(f"reference is {oracle.dtype}: {oracle.note}", "warning")
+    return got

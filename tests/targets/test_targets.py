@@ -81,7 +81,7 @@ def measure(session: Session, cell: Cell) -> tuple[Recorder, Recorder]:
     runtime, cases = session.runtime(cell), session.golden(model)
     contract, golden = Recorder(cell, "contract"), Recorder(cell, "golden")
     suite.test_contract(cell, runtime, contract)
-    suite.test_golden(cell, cases, session.reference(model, cases, "golden"), runtime, golden)
+    suite.test_golden(cell, cases, session.reference(model, cases, "golden"), runtime, golden, False)
     return contract, golden
 
 
@@ -136,5 +136,6 @@ def test_the_file_itself_decides_and_not_the_model(session: Session, tmp_path: P
     broken = Runtime(session, cell, replace(artifact, folder=tmp_path))
     cases = session.golden(session.config.models["two"])
     recorder = Recorder(cell, "golden")
-    suite.test_golden(cell, cases, session.reference(session.config.models["two"], cases, "golden"), broken, recorder)
+    oracle = session.reference(session.config.models["two"], cases, "golden")
+    suite.test_golden(cell, cases, oracle, broken, recorder, False)
     assert "rel_rms" in recorder.verdict()
