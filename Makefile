@@ -1,6 +1,7 @@
 # make parity   set up .venv, then does every exported file still compute what its model computes?
 # make test     set up .venv, then the project's own tests
 # make lint     ruff, formatting, types
+# make nightly  what takes long: whole conformance suite, every frame, fault power
 # make routes   the optional litert-torch environment, 2 GB
 # make clean    remove .venv, reports and build leftovers (the artefact cache in your home stays)
 # Pass options on with ARGS: make parity ARGS="-k skin --parity-rebuild"
@@ -11,7 +12,7 @@ READY := .venv/.ready
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: parity test lint clean setup routes conformance
+.PHONY: parity test lint clean nightly setup routes conformance
 .DEFAULT_GOAL := parity
 
 parity: $(READY)
@@ -19,7 +20,12 @@ parity: $(READY)
 	$(PY) -m pytest -m parity -n $(WORKERS) --dist worksteal --junitxml=reports/junit.xml $(ARGS)
 
 test: $(READY)
-	$(PY) -m pytest -m "not parity" -n $(WORKERS) --dist worksteal $(ARGS)
+	$(PY) -m pytest -m "not parity and not nightly" -n $(WORKERS) --dist worksteal $(ARGS)
+
+nightly: $(READY)
+	$(PY) -m pytest -m nightly $(ARGS)
+	$(PY) -m tests.conformance --whole
+	$(PY) -m pytest -m parity --parity-profile nightly --parity-power -n $(WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(PY) -m ruff check .

@@ -70,9 +70,7 @@ def medians(todo: dict[str, Callable[[], object]], runs: int) -> dict[str, float
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--elements", type=int, default=20_000_000)
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from parity.faults import Fault, register_fault
     from parity.plan import Cell, Plan
     from parity.record import RunRecord
-    from parity.report import render
+    from parity.report.render import render
     from parity.targets import register_target
     from parity.targets.base import Target
 

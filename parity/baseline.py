@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from parity import strict_json
 from parity.errors import ParityError
 from parity.record import BaselineRecord, CellRecord, Check, Finding, Regression, RunRecord, Sense, build, plain
 
@@ -193,7 +194,7 @@ def _without_none(value: Any) -> Any:
 def load(text: str, where: str = "baseline") -> Baseline:
     """The ledger in `text`. Raises ParityError with one line for anything that is not one."""
     try:
-        data = json.loads(text, object_pairs_hook=_unique)
+        data = strict_json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ParityError(f"{where}: not a baseline ({error}); write it again with --parity-save-baseline") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:

@@ -22,6 +22,7 @@ from typing import Any
 
 import filelock
 
+from parity import strict_json
 from parity.errors import ParityError
 
 MANIFEST = "manifest.json"
@@ -101,7 +102,7 @@ class Store:
         """The entry when it is there and every file has its size and sha256; None otherwise."""
         folder = self.root / "objects" / key
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = strict_json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if manifest.pop("sha256") != key_of(manifest):
                 return None
             files = tuple((str(p), int(n), str(h)) for p, n, h in manifest["files"])
@@ -213,7 +214,7 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self.lock(f"run-{run[:40]}-{path.stem}"):
                 with contextlib.suppress(OSError, ValueError):
-                    return json.loads(path.read_text(encoding="utf-8"))
+                    return strict_json.loads(path.read_text(encoding="utf-8"))
                 value = make()
                 _publish(path, json.dumps(value, allow_nan=False))  # in its own order: some notes mean it
                 return value
@@ -251,7 +252,7 @@ class Store:
     def last(self, name: str) -> dict[str, Any] | None:
         """What `name` was last built from: {"key", "spec", "before"}; None when never."""
         try:
-            value = json.loads((self.root / "last" / f"{name}.json").read_text(encoding="utf-8"))
+            value = strict_json.loads((self.root / "last" / f"{name}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return value if isinstance(value, dict) and "spec" in value else None

@@ -272,7 +272,7 @@ class Control:
         if exitstatus == 2:
             record = replace(record, partial=None)  # interrupted: whatever was narrowed, it is not complete
         self.record = self.ledger.judge(record)
-        if not self.options.get("no_report"):
+        if not self.options.get("no_report") and record.cells:  # an empty selection leaves the last report alone
             self._write(self.record)
         if self.options.get("capsule"):
             self.capsule = self._pack(self.record)
@@ -415,6 +415,8 @@ class Control:
         passed = sum(c.state == "pass" for c in self.record.cells)
         checks = sum(len(c.checks) for c in self.record.cells)
         steps = f"{self.record.builds} converter steps run" if self.record.builds else "all artefacts from the cache"
+        if not any(cell.artifact for cell in self.record.cells):
+            steps = "nothing was exported"
         lines.append(("", f"{passed} of {len(self.record.cells)} cells pass, {checks} checks, {steps}"))
         style = {"pass": "green", "partial": "yellow"}.get(self.record.verdict, "red")
         warn = " (gate: warn, not blocking)" if self.options.get("gate") == "warn" and style == "red" else ""

@@ -119,7 +119,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "parity: measures a cell of the parity plan; `pytest -m parity` runs them all",
         "cell(model, target, precision): the cell that a test measures; select with -m \"cell(target='onnx')\"",
         "needs(capability): skip where this machine lacks the capability, with the reason in the report",
-        "slow: takes long",
+        "slow: takes more than a few seconds",
+        "nightly: takes minutes; not part of an everyday run",
     ):
         config.addinivalue_line("markers", line)
     control = _prepared(config)

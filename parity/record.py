@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from parity import strict_json
 from parity.errors import ParityError
 
 SCHEMA = "parity.run/1"
@@ -353,7 +354,7 @@ def dumps(record: RunRecord) -> str:
 def loads(text: str, where: str = "record") -> RunRecord:
     """The record of a `parity.json` text. Raises ParityError with one line for anything that is not one."""
     try:
-        data = json.loads(text)
+        data = strict_json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ParityError(f"{where}: not a JSON record ({error}); write it again with pytest -m parity") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:

@@ -207,7 +207,7 @@ class Session:
         def make() -> list[Case]:
             if model.golden is None:
                 raise ParityError(f'model {model.name}: no golden data; set golden = "folder" in its table')
-            cases = golden.load(model.golden, model.contract)
+            cases = golden.load(model.golden, model.contract, classes=True)
             if not cases:
                 raise ParityError(
                     f"model {model.name}: golden folder {model.golden.name!r} holds no picture and no .npz"
@@ -266,7 +266,8 @@ class Session:
         """Outputs of `parity.reference.KIND:evaluate` on `cases`, made once for the same model, source and inputs."""
         outputs = [o.name for o in model.contract.outputs]
         spec = {
-            kind: self.fingerprint(model),
+            "evaluates": kind,
+            "model": self.fingerprint(model),
             "cases": digest(cases),
             "outputs": outputs,
             "code": {path.name: sha256_file(path) for path in sorted(Path(reference.__file__).parent.glob("*.py"))},
@@ -305,7 +306,7 @@ class Session:
     ) -> tuple[Mapping[str, Array], ...]:
         calibration = self.calibration(model) if precision == "int8" and model.calibration is not None else None
         arguments = {"precision": precision, "flavour": flavour}
-        spec = {"twin": arguments, "calibration": digest(calibration) if calibration else None}
+        spec = {"recipe": arguments, "calibration": digest(calibration) if calibration else None}
         extra = {**arguments, "calibration": [c.inputs for c in calibration] if calibration else None}
         name = f"{what}-{precision}-{flavour}"
         evaluated = self._once(

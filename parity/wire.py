@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from parity import strict_json
+
 _HEAD = struct.Struct("<4sIQ")  # magic, header bytes, array bytes
 _MAGIC = b"prt1"
 MAX_HEADER = 256 << 20
@@ -55,7 +57,7 @@ def decode(read: Callable[[int], bytes]) -> Any:
         raise ValueError("not a message")
     text = read(header_bytes)
     try:
-        header = json.loads(text)
+        header = strict_json.loads(text)
         layouts = [_layout(code, shape) for code, shape in header["a"]]
         if sum(size for _, _, size in layouts) != body_bytes:
             raise ValueError("arrays do not fit their message")

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from parity import strict_json
 from parity.errors import ParityError
 
 Content = Literal["capsule", "outputs"]
@@ -209,7 +210,7 @@ class Archive:
         manifest = self._verified(members)
         self.seal = hashlib.sha256(manifest).hexdigest()
         try:
-            found = json.loads(manifest)
+            found = strict_json.loads(manifest)
             if _canonical(found) != manifest:
                 raise ValueError("not canonical")
             kind, self.capsule, listed = found["content"], found["capsule"], found["members"]

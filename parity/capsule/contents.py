@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from parity import strict_json
 from parity.capsule.archive import Archive
 from parity.cases import Array
 from parity.contract import OutputKind, OutputSpec
@@ -166,7 +167,7 @@ def dump(value: Any) -> str:
 def load(archive: Archive, name: str, cls: type[T]) -> T:
     """The dataclass in the member `name`. Raises ParityError."""
     try:
-        data = json.loads(archive.read(name))
+        data = strict_json.loads(archive.read(name))
     except (ValueError, RecursionError):
         raise ParityError(f"{archive.path}: {name} is not JSON") from None
     return build(cls, data, f"{archive.path}: {name}")

@@ -18,7 +18,7 @@ from parity.contract import Contract, Preprocess
 from parity.errors import ParityError
 
 
-def load(folder: Path, contract: Contract) -> list[Case]:
+def load(folder: Path, contract: Contract, classes: bool = False) -> list[Case]:
     """The cases of a golden folder, in file order.
 
     A picture's label is the name of its folder where that is a declared label. Its id is its path below `folder`
@@ -27,6 +27,8 @@ def load(folder: Path, contract: Contract) -> list[Case]:
     found = golden_files(folder)
     stems = [path.relative_to(folder if folder.is_dir() else folder.parent).with_suffix("") for path in found]
     labels = next((o.labels for o in contract.outputs if o.labels), ())
+    if labels and classes:
+        _check_classes(folder, found, labels)
     cases: list[Case] = []
     for path, stem in zip(found, stems, strict=True):
         id = (stem if stems.count(stem) == 1 else Path(f"{stem}{path.suffix}")).as_posix()
@@ -35,9 +37,23 @@ def load(folder: Path, contract: Contract) -> list[Case]:
         else:
             label = labels.index(path.parent.name) if path.parent.name in labels else None
             spec = contract.picture_input()
+            if len(contract.inputs) != 1:
+                names = ", ".join(spec.name for spec in contract.inputs)
+                raise ParityError(f"golden picture {path.name}: the model takes {names}; give one .npz a case instead")
             pixels = picture(path, contract.preprocess or Preprocess(), spec.shape)
             cases.append(Case(id, {spec.name: pixels[None].astype(spec.dtype)}, label))
     return cases
+
+
+def _check_classes(folder: Path, found: list[Path], labels: tuple[str, ...]) -> None:
+    """Golden pictures in folders are labelled by them, so every folder must be a label: else accuracy loses cases."""
+    named = sorted({path.parent.name for path in found if path.parent != folder and path.suffix.lower() != ".npz"})
+    unknown = [name for name in named if name not in labels]
+    if unknown:
+        raise ParityError(
+            f"golden folder {unknown[0]!r} in {folder.name!r} is none of the {len(labels)} labels "
+            f"({', '.join(labels[:5])}...): rename it, or mend the labels of the output"
+        )
 
 
 def picture(path: Path, how: Preprocess, shape: tuple[int | str, ...]) -> Array:

@@ -21,6 +21,9 @@ from parity.suite.contract import check_contract
 
 __all__ = ["test_accuracy", "test_contract", "test_golden", "test_proof", "test_video"]
 
+# A precision that costs more of an output than this leaves little to tell a faulty file from a correct one.
+PLAUSIBLE = {"fp32": 1e-3, "fp16": 0.1, "dynamic": 0.5, "int8": 0.5}
+
 F = TypeVar("F", bound=Callable[..., None])
 
 
@@ -147,7 +150,15 @@ def compare_cases(
         if not _comparable(spec.name, got, wants):
             continue
         rows = [o[spec.name] for o in got]
+        classes = rows[0].shape[-1] if rows[0].ndim else 1
+        if spec.decides and spec.labels and len(spec.labels) != classes:
+            raise ParityError(f"output {spec.name}: {len(spec.labels)} labels are declared for {classes} classes")
         if spec.name in floors:
+            if floors[spec.name].relative > PLAUSIBLE[cell.precision]:
+                text = (
+                    f"{cell.precision} alone costs {floors[spec.name].relative:.2g} of {spec.name}'s rms: weak evidence"
+                )
+                parity.find(text, "warning")
             parity.add(*judge.check_noise(kind, spec, [c.id for c in cases], rows, floors[spec.name], limits))
         if spec.decides:
             parity.add(*judge.check_decisions(kind, spec, rows, [w[spec.name] for w in wants], limits))

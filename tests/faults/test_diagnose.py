@@ -158,7 +158,7 @@ def test_fitting_finds_the_bottom_of_a_linear_residual(true: float, log: bool) -
     assert fitted(parameter, lambda v: float(np.hypot(7 * (v - true), 1e-6))) == pytest.approx(true, rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_of_the_whole_library_97_of_100_are_named_first(whole: Skin) -> None:
     detected, first = 0, []
     for name in SLOW:
@@ -170,7 +170,7 @@ def test_of_the_whole_library_97_of_100_are_named_first(whole: Skin) -> None:
     assert len(first) >= 0.97 * detected, sorted(set(SLOW) - set(first))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_without_the_true_fault_the_answer_is_no_known_fault(whole: Skin) -> None:
     wrong, asked = [], 0
     for name in SLOW[2::8]:

@@ -6,6 +6,7 @@ The sizes are pairwise distinct, so that a swapped axis cannot hide, and the out
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,12 @@ class Two(torch.nn.Module):
 
 def two() -> torch.nn.Module:
     return Two()
+
+
+def other() -> torch.nn.Module:
+    model = Two()
+    model.head.weight.data *= 1.5
+    return model
 """
 
 CONFIG = """
@@ -116,6 +123,21 @@ def test_outputs_that_change_places_are_found(session: Session, target: str) -> 
     assert got["logits"].ndim == 4 or got["features"].ndim == 2  # never silently reshaped into place
 
 
+def test_oracle_and_twin_belong_to_one_model(session: Session) -> None:
+    """Two models with the same golden cases, names and shapes share nothing of what they are measured against."""
+    cell = Cell("two", "onnx", "fp32")
+    first = session.config.models["two"]
+    cases = session.golden(first)
+    second = replace(first, name="other", factory="models:other")
+    for precision in ("fp32", "fp16", "dynamic", "int8"):
+        rows = [session._twin(m, cases, "golden", precision, None)[0]["logits"] for m in (first, second)]
+        assert np.abs(rows[0] - rows[1]).max() > 1e-3, precision
+    oracles = [session.reference(m, cases, "golden").outputs[0]["logits"] for m in (first, second)]
+    assert np.abs(oracles[0] - oracles[1]).max() > 1e-3
+    floor = session.floors(cell, cases, session.reference(first, cases, "golden"), "golden")["logits"]
+    assert floor.relative < 1e-5
+
+
 def test_the_file_itself_decides_and_not_the_model(session: Session, tmp_path: Path) -> None:
     """One weight of the exported file is changed: the checks see it."""
     import onnx
@@ -129,8 +151,6 @@ def test_the_file_itself_decides_and_not_the_model(session: Session, tmp_path: P
     values[0, 0, 0, 0] += 0.05
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, str(tmp_path / "model.onnx"))
-    from dataclasses import replace
-
     from parity.session import Runtime
 
     broken = Runtime(session, cell, replace(artifact, folder=tmp_path))
@@ -138,4 +158,4 @@ def test_the_file_itself_decides_and_not_the_model(session: Session, tmp_path: P
     recorder = Recorder(cell, "golden")
     oracle = session.reference(session.config.models["two"], cases, "golden")
     suite.test_golden(cell, cases, oracle, broken, recorder, False)
-    assert "rel_rms" in recorder.verdict()
+    assert "noise_ratio" in recorder.verdict()

@@ -185,9 +185,7 @@ def test_int32_difference_that_wraps():
 
 
 def test_uint8_difference_that_wraps():
-    assert (
-        compare(np.array([0], np.uint8), np.array([1], np.uint8), mean_signed=2).metrics["mean_signed"] == -1
-    )
+    assert compare(np.array([0], np.uint8), np.array([1], np.uint8), mean_signed=2).metrics["mean_signed"] == -1
 
 
 def test_float16_is_not_compared_in_float16():
@@ -262,9 +260,7 @@ def test_bias_of_either_sign_is_judged():
         assert result.checks[0].value == 0.5
 
 
-@pytest.mark.parametrize(
-    "limit", [math.nan, math.inf, -math.inf, "0.1", None, True, np.bool_(True), 1j, [0.1]]
-)
+@pytest.mark.parametrize("limit", [math.nan, math.inf, -math.inf, "0.1", None, True, np.bool_(True), 1j, [0.1]])
 def test_limits_that_judge_nothing(limit):
     with pytest.raises(ParityError, match=r"max_abs=.* is not a finite number"):
         compare(np.ones(2), np.ones(2), max_abs=limit)
