@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from parity.plan import Cell
+from parity.plan import PROVED, Cell
 from parity.reference.floor import natural
 
 
@@ -53,6 +53,10 @@ NOISE: Mapping[str, str] = {
 }
 
 
+# What the chain of proof counts: culprits by link, and links that failed. None is allowed.
+PROOF = ("links_failed", "match_faults", "audit_faults", "lift_faults", "local_faults", "range_faults")
+
+
 def scopes(cell: Cell) -> tuple[str, ...]:
     """The cascade keys of a cell, weakest first."""
     return (
@@ -73,6 +77,8 @@ def defaults(cell: Cell) -> dict[str, Limit]:
         for scope in ("default", cell.precision)
         for metric, value in DEFAULTS[scope].items()
     }
+    if cell.target in PROVED:
+        found |= {metric: Limit(metric, 0.0, "built-in default for the chain of proof") for metric in PROOF}
     measured = natural(cell.target, cell.precision)
     if measured is None:
         return found | {"rel_rms": fallback(cell)}

@@ -10,6 +10,7 @@ from parity.errors import ConfigError
 
 TARGETS = ("onnx", "tflite", "coreml", "coreml_nn", "ncnn", "torchscript", "exported")
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
+PROVED = ("onnx", "tflite")  # targets whose files the chain of proof can read
 PROFILES = ("quick", "full", "nightly")
 
 _MODEL_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")

@@ -22,8 +22,8 @@ from parity.cache import Store
 from parity.cases.files import clips, golden_files, labelled
 from parity.config import Config, ModelConfig
 from parity.errors import ConfigError, ParityError
-from parity.limits import resolve
-from parity.plan import Cell, Plan, PlannedCell
+from parity.limits import PROOF, resolve
+from parity.plan import PROVED, Cell, Plan, PlannedCell
 from parity.progress import Board
 from parity.record import (
     ArtifactRecord,
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from parity.session import Session
 
 QUICK_CASES = 8
-PROVED = ("onnx", "tflite")  # targets whose files the chain of proof can read
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnx2tf", "tensorflow", "ai-edge-litert", "coremltools", "ncnn", "pnnx",
             "numpy", "opencv-python", "pillow", "hypothesis", "pytest", "pytest-xdist", "pytest-parity")  # fmt: skip
 
@@ -451,8 +450,10 @@ class Control:
                 lines.append(f"  cannot run here: {planned.unavailable}")
             for spec in model.contract.outputs:
                 for metric, limit in sorted(resolve(self.config.rules, cell, spec.name).items()):
+                    if metric in PROOF and "static" not in planned.kinds:
+                        continue
                     shown = "no limit" if limit.value is None else f"{limit.value:g}"
-                    lines.append(f"  {spec.name:<12} {metric:<12} {shown:<10} {limit.source}")
+                    lines.append(f"  {spec.name:<12} {metric:<20} {shown:<10} {limit.source}")
         return "\n".join(lines)
 
 
