@@ -11,6 +11,7 @@ from typing import Any
 from parity import config as configuration
 from parity import gate as gating
 from parity import targets
+from parity.config import Waiver
 from parity.record import CellRecord, RunRecord, read
 
 
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 def judged(record: RunRecord, limits: Path | None = None) -> RunRecord:
     """The record with states and verdict derived again: from itself, or under the limits of a pyproject.toml."""
     if limits is None:
-        cells = tuple(_settled(cell) for cell in record.cells)
+        cells = tuple(gating.settle(cell, _waivers(record, cell)) for cell in record.cells)
         return gating.judge(replace(record, cells=cells))
     config = configuration.load(limits, targets.names())
     cells = tuple(gating.rejudge(cell, config.rules) for cell in record.cells)
@@ -44,7 +45,10 @@ def judged(record: RunRecord, limits: Path | None = None) -> RunRecord:
     return gating.judge(replace(record, cells=cells, waivers=waivers))
 
 
-def _settled(cell: CellRecord) -> CellRecord:
-    """The cell derived from its own figures; one that a waiver let pass stays waived while its figures say fail."""
-    again = gating.settle(cell)
-    return cell if cell.state == "waived" and again.state == "fail" else again
+def _waivers(record: RunRecord, cell: CellRecord) -> list[Waiver]:
+    """The waivers of a cell that the run used, as the record tells them; a stored state alone excuses nothing."""
+    return [
+        Waiver(w.cell, w.metric, w.reason, datetime.date.fromisoformat(w.expires), w.limit, w.source)
+        for w in record.waivers
+        if w.cell == cell.id and w.state == "used"
+    ]

@@ -218,3 +218,25 @@ def test_gate_and_report_work_from_the_record_alone(project, run):
             check["value"] = 0.5  # tampered; `passed` still says true
     record.write_text(json.dumps(data))
     assert run("gate", str(record))[0] == 1
+
+
+def test_a_stored_state_excuses_nothing(tmp_path, run):
+    from dataclasses import replace
+
+    from parity.record import Check, WaiverRecord, dumps
+    from tests.report.records import cell
+    from tests.report.records import run as record
+
+    broken = Check("golden", "a", "logits", "max_abs", 2.0, 1.0, "max", False)
+    waived = replace(
+        cell("skin-onnx-fp32"), state="waived", checks=(broken,), planned=("golden",), measured=("golden",),
+        planned_cases=1, planned_outputs=(),
+    )  # fmt: skip
+    file = tmp_path / "parity.json"
+    file.write_text(dumps(replace(record([waived]), waivers=())))
+    code, out, _ = run("gate", str(file))
+    assert (code, "verdict: fail" in out) == (1, True)
+    used = WaiverRecord("skin-onnx-fp32", "max_abs", "accepted", "2099-01-01", None, "used")
+    file.write_text(dumps(replace(record([waived]), waivers=(used,))))
+    code, out, _ = run("gate", str(file))
+    assert (code, "1 of them by a waiver" in out) == (0, True)
