@@ -17,7 +17,7 @@ ARGS ?=
 
 parity: $(READY)
 	@mkdir -p reports
-	$(PY) -m pytest -m parity -n $(WORKERS) --dist worksteal --junitxml=reports/junit.xml $(ARGS)
+	$(PY) -m pytest -m parity tests/parity -n $(WORKERS) --dist worksteal --junitxml=reports/junit.xml $(ARGS)
 
 test: $(READY)
 	$(PY) -m pytest -m "not parity and not nightly" -n $(WORKERS) --dist worksteal $(ARGS)
@@ -25,7 +25,7 @@ test: $(READY)
 nightly: $(READY)
 	$(PY) -m pytest -m nightly $(ARGS)
 	$(PY) -m tests.conformance --whole
-	$(PY) -m pytest -m parity --parity-profile nightly --parity-power -n $(WORKERS) --dist worksteal
+	$(PY) -m pytest -m parity tests/parity --parity-profile nightly --parity-power -n $(WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(PY) -m ruff check .
