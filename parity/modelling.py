@@ -4,12 +4,13 @@ name what it is by a fingerprint that changes whenever it would compute somethin
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,17 @@ def _imports(file: Path, package: str) -> set[str]:
                 base = ".".join([*parents, *([node.module] if node.module else [])])
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return names
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """The module's own attention: the fused path that stands in for it cannot be traced, and computes otherwise."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def forward(module: nn.Module, inputs: Mapping[str, torch.Tensor], names: list[str]) -> dict[str, torch.Tensor]:

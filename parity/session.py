@@ -577,14 +577,6 @@ class Session:
 
     # Explaining.
 
-    def step_names(self, cell: Cell) -> list[list[str]]:
-        """The names that the steps of each route have in the store, for `parity cache why`."""
-        model = self.config.models[cell.model]
-        return [
-            [f"{cell.id}~{n}-{step.name}" for n, step in enumerate(route.steps, 1)]
-            for route in targets.get(cell.target).routes(cell, model, self.config)
-        ]
-
     def step_keys(self, cell: Cell) -> list[tuple[str, str, dict[str, Any]]]:
         """(name, key, specification) of each step of the first route, as they would be built now."""
         model, after, result = self.config.models[cell.model], None, []

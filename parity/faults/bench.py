@@ -117,7 +117,7 @@ class Bench:
                                      np.array(cases[0][name]))  # fmt: skip
             fed[name] = value.to(dtype) if value.is_floating_point() else value
         torch.manual_seed(subject.seed)
-        with _plain_attention():
+        with modelling.plain_attention():
             result = modelling.forward(self._module(dtype), fed, [o.name for o in subject.contract.outputs])
         if len(group) == 1:
             return [{k: _numpy(v) for k, v in result.items()}]
@@ -155,17 +155,6 @@ class Bench:
 
 def _numpy(value: Tensor) -> Array:
     return np.asarray((value.to(torch.float64) if value.is_floating_point() else value).numpy())
-
-
-@contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """The module's own attention, not the fused path that stands in for it."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager

@@ -56,14 +56,11 @@ class Source:
     def __init__(self, module: torch.nn.Module, example: Sequence[torch.Tensor]):
         double = copy.deepcopy(module).double()
         inputs = tuple(v.double() if v.is_floating_point() else v for v in example)
-        before = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
         try:
-            exported = torch.export.export(double, inputs).module()
+            with modelling.plain_attention():
+                exported = torch.export.export(double, inputs).module()
         except Exception as error:
             raise NotPossible(f"torch.export cannot follow the module: {str(error).splitlines()[0][:160]}") from error
-        finally:
-            torch.backends.mha.set_fastpath_enabled(before)
         assert isinstance(exported, fx.GraphModule)
         self.module = exported
         self.known = self._evaluate_constants()

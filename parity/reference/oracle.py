@@ -30,9 +30,7 @@ def evaluate(
     if key not in _double:
         _double[key] = (copy.deepcopy(module).double(), "")
     double, note = _double[key]
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused path is another computation than the module's own
-    try:
+    with modelling.plain_attention():
         results = []
         for case in cases:
             try:
@@ -46,8 +44,6 @@ def evaluate(
                 note = f"the module cannot run in float64 ({str(error).splitlines()[0][:160]})"
                 double = module
                 _double[key] = (module, note)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
     return {"outputs": results, "dtype": "float32" if note else "float64", "note": note}
 
 

@@ -101,16 +101,12 @@ def _plain_kernels() -> Iterator[None]:
     """No fused attention and no oneDNN: they hide operators, or sum in an order that depends on the machine."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with contextlib.ExitStack() as stack, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # leaving the flags as they were warns about TF32 on other hardware
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+    with contextlib.ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # leaving the flags as they were warns about TF32 on other hardware
+        stack.enter_context(modelling.plain_attention())
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        yield
 
 
 def _mark_recurrent(module: nn.Module, twin: Twin) -> list[Any]:

@@ -6,11 +6,10 @@ content-addressed by itself, so cells share what they have in common. This modul
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import importlib.util
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -95,19 +94,6 @@ class Session(Protocol):
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
-
-
-@contextlib.contextmanager
-def plain_attention() -> Iterator[None]:
-    """In a child: keep nn.TransformerEncoder off its fused fast path, which cannot be traced."""
-    import torch
-
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def lacking(capability: str) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 from parity.child import stage
 from parity.config import Config, ModelConfig
 from parity.plan import Cell
-from parity.targets.base import Array, Route, Step, Target, plain_attention
+from parity.targets.base import Array, Route, Step, Target
 
 FILE = "model.onnx"
 
@@ -81,7 +81,7 @@ def export(
         if len(leading) == 1:  # the batch axis runs through to the outputs; other axes are inferred by the exporter
             axes |= {name: {0: leading.copy().pop()} for name in names["outputs"]}
     arguments = tuple(torch.from_numpy(np.array(example[name])) for name in names["inputs"])
-    with plain_attention(), warnings.catch_warnings():
+    with modelling.plain_attention(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module, arguments, str(Path(work, FILE)), dynamo=False, opset_version=options["opset"],

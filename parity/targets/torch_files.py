@@ -14,7 +14,7 @@ from parity.cases import draw
 from parity.child import stage
 from parity.config import Config, ModelConfig
 from parity.plan import Cell
-from parity.targets.base import Array, Route, Step, Target, plain_attention
+from parity.targets.base import Array, Route, Step, Target
 
 SCRIPT_FILE = "model.pt"
 PROGRAM_FILE = "model.pt2"
@@ -69,9 +69,11 @@ def trace(
     the declared dynamic axes at other sizes shows it."""
     import torch
 
+    from parity import modelling
+
     module = _prepared(model, options["half"])
     arguments = tuple(torch.from_numpy(np.array(example[spec["name"]])) for spec in contract["inputs"])
-    with plain_attention(), warnings.catch_warnings(), torch.no_grad():
+    with modelling.plain_attention(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(module, arguments, check_trace=False)
     torch.jit.save(traced, str(Path(work, SCRIPT_FILE)))
@@ -84,6 +86,8 @@ def export_program(
 ) -> dict[str, Any]:  # fmt: skip
     """torch.export, with declared axes as `Dim`: one that the graph fixes is an error, never a silent loss."""
     import torch
+
+    from parity import modelling
 
     module = _prepared(model, options["half"])
     dims: dict[str, Any] = {}
@@ -98,7 +102,7 @@ def export_program(
         for spec in contract["inputs"]
     ]
     arguments = tuple(torch.from_numpy(np.array(inputs[spec["name"]])) for spec in contract["inputs"])
-    with plain_attention(), warnings.catch_warnings(), torch.no_grad():
+    with modelling.plain_attention(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         positional = {"args": tuple(shapes)} if options["half"] else tuple(shapes)
         program = torch.export.export(module, arguments, dynamic_shapes=positional if any(shapes) else None)
