@@ -55,6 +55,7 @@ BYTES_RATIO, BYTES_FLOOR = 1.05, 4096
 # Classes are powers of two and a figure at the edge of one falls to either side: one step says nothing, two say that
 # it takes at least twice as long. A run of less than 4 ms measures the scheduler, and counts as one of 4 ms.
 LATENCY_STEPS, LATENCY_FLOOR_MS = 2, 4.0
+COST_FLOOR_S = 1.0  # below it start-up decides
 # Share of injected faults that the gate lets through: a quarter more of them, and one in twenty of all.
 POWER_RATIO, POWER_FLOOR = 1.25, 0.05
 
@@ -88,6 +89,7 @@ class LedgerCell:
     latency_ms: float | None = None  # the power of two nearest to the median; 4 is 4 ms or less
     latency_vs_fp32: float | None = None  # the power of two nearest to the ratio to the fp32 cell of model and target
     power: PowerFigure | None = None
+    cost_s: float | None = None  # the power of two nearest to what a cold run of the cell takes; splits plans evenly
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,20 @@ def of(record: RunRecord) -> Baseline:
                 latency_ms=_class(own),
                 latency_vs_fp32=_class(own / other) if own and other and cell.precision != "fp32" else None,
                 power=PowerFigure(cell.power.injected, cell.power.killed) if cell.power else None,
+                cost_s=_class(max(cold_seconds(cell), COST_FLOOR_S)),
             )  # fmt: skip
     return Baseline(shared, cells)
+
+
+def cold_seconds(cell: CellRecord) -> float:
+    """What the cell took, and its converter too where this run found the file in the cache."""
+    exported = cell.artifact.export_seconds if cell.artifact and cell.artifact.cached else None
+    return (cell.seconds or 0.0) + (exported or 0.0)
+
+
+def costs(baseline: Baseline | None) -> dict[str, float]:
+    """Seconds by cell id, as the ledger knows them."""
+    return {id: cell.cost_s for id, cell in baseline.cells.items() if cell.cost_s} if baseline else {}
 
 
 def _milliseconds(cell: CellRecord) -> float | None:
@@ -229,7 +243,7 @@ def _problem(cell: LedgerCell) -> str:
         return f"{' '.join(odd)!r:.90} has a drift or a limit and not both"
     if set(cell.drift) != set(cell.measured):
         return f"kinds in drift and in measured differ: {sorted(set(cell.drift) ^ set(cell.measured))[0]!r:.60}"
-    for name in ("latency_ms", "latency_vs_fp32"):
+    for name in ("latency_ms", "latency_vs_fp32", "cost_s"):
         value = getattr(cell, name)
         if value is not None and (value <= 0 or math.frexp(value)[0] != 0.5):
             return f"{name} {value!r} is not a power of two"

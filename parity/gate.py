@@ -94,7 +94,7 @@ def _lost(cell: CellRecord) -> str:
 
 def _lost_by_one(cell: CellRecord) -> str:
     if not cell.planned:
-        return "nothing was planned for it"
+        return cell.reason if cell.state == "missing" and cell.reason else "nothing was planned for it"
     for kind in cell.planned:
         if kind not in cell.measured:
             return f"{kind}: its test did not run to its end"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from parity.errors import ConfigError
+from parity.record import ShardRecord
 
 TARGETS = ("onnx", "tflite", "coreml", "coreml_nn", "ncnn", "torchscript", "exported")
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
@@ -90,12 +94,14 @@ class Plan:
 
     cells: tuple[PlannedCell, ...]
     partial: str | None = None
+    part: ShardRecord | None = None  # set where this is one shard of a plan
+
+    @cached_property
+    def _by_id(self) -> dict[str, PlannedCell]:
+        return {planned.cell.id: planned for planned in self.cells}
 
     def __getitem__(self, id: str) -> PlannedCell:
-        for planned in self.cells:
-            if planned.cell.id == id:
-                return planned
-        raise KeyError(id)
+        return self._by_id[id]
 
     def narrow(self, **chosen: tuple[str, ...]) -> Plan:
         """The plan kept to the chosen `models`, `targets` and `precisions`; each must occur in the plan."""
@@ -112,19 +118,34 @@ class Plan:
             raise ConfigError(f"no cell of the plan has {'; '.join(notes)}")
         return replace(self, cells=cells, partial="; ".join(notes) or None)
 
-    def shard(self, k: int, n: int, cost: Mapping[str, float] | None = None) -> Plan:
-        """Part k of n (from 1): every cell in exactly one part, parts of about equal cost (seconds by cell id)."""
-        if not 1 <= k <= n:
-            raise ConfigError(f"--parity-shard {k}/{n}: K must be from 1 to N")
+    def assign(self, n: int, cost: Mapping[str, float] | None = None) -> dict[str, int]:
+        """The part (from 1 to n) of every cell, parts of about equal cost (seconds by cell id)."""
         cost = cost or {}
         usual = sorted(cost.values())[len(cost) // 2] if cost else 1.0
-        load = [0.0] * n
+        loads = [(0.0, k) for k in range(1, n + 1)]  # a heap: the least loaded part first
         part: dict[str, int] = {}
-        by_cost = sorted(self.cells, key=lambda p: (-cost.get(p.cell.id, usual), p.cell.id))
-        for planned in by_cost:  # longest first, always to the least loaded part
-            least = min(range(n), key=lambda i: (load[i], i))
+        for planned in sorted(self.cells, key=lambda p: (-cost.get(p.cell.id, usual), p.cell.id)):  # longest first
+            load, least = heapq.heappop(loads)
             part[planned.cell.id] = least
-            load[least] += cost.get(planned.cell.id, usual)
-        mine = tuple(p for p in self.cells if part[p.cell.id] == k - 1)
+            heapq.heappush(loads, (load + cost.get(planned.cell.id, usual), least))
+        return part
+
+    def shard(self, k: int, n: int, cost: Mapping[str, float] | None = None, configuration: str = "") -> Plan:
+        """Part k of n (from 1): every cell in exactly one part, as `assign` says.
+
+        `configuration` is the text that the plan was made from: parts of another one do not belong to this plan.
+        """
+        if not 1 <= k <= n:
+            raise ConfigError(f"--parity-shard {k}/{n}: K must be from 1 to N")
+        part = self.assign(n, cost)
+        whole = repr((self.cells, sorted(part.items()), configuration))
+        record = ShardRecord(
+            part=k,
+            parts=n,
+            plan=hashlib.sha256(whole.encode("utf-8", "replace")).hexdigest(),
+            cells=tuple(p.cell.id for p in self.cells),
+            partial=self.partial,
+        )
+        mine = tuple(p for p in self.cells if part[p.cell.id] == k)
         note = f"shard {k}/{n}"
-        return replace(self, cells=mine, partial=f"{self.partial}; {note}" if self.partial else note)
+        return Plan(mine, f"{self.partial}; {note}" if self.partial else note, record)

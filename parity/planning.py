@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parity import baseline, gate, targets
 from parity import config as configuration
-from parity import gate, targets
 from parity.annotations import lines as annotated
 from parity.baseline_options import Keeper
 from parity.cache import Store
@@ -65,7 +65,9 @@ def make_plan(config: Config, options: Mapping[str, Any]) -> Plan:
         precisions=options.get("precisions") or (),
     )
     if options.get("shard"):
-        plan = plan.shard(*options["shard"])
+        costs = baseline.costs(Keeper.prepare(config.root, plan.partial, options).known)
+        k, n = options["shard"]
+        plan = plan.shard(k, n, costs, config.file.read_text(encoding="utf-8"))
     return plan
 
 
@@ -265,6 +267,7 @@ class Control:
             command=command,
             config=self.config.file.name,
             profile=self.options.get("profile") or "full",
+            shard=self.plan.part if partial == self.plan.partial else None,  # narrowed further, it is no part
             builds=sum(heard.details.get("steps_built", 0) for heard in self._heard.values()),
             waivers=waivers,
         )

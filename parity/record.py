@@ -232,6 +232,17 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class ShardRecord:
+    """Which part of a plan a run measured, and what tells the parts of one plan from those of another."""
+
+    part: int  # from 1
+    parts: int
+    plan: str  # hash of the whole plan, of how it is split and of the configuration's text
+    cells: tuple[str, ...]  # every cell of the whole plan, in its order
+    partial: str | None = None  # how the whole plan was narrowed before it was split
+
+
+@dataclass(frozen=True)
 class RunRecord:
     verdict: Verdict
     cells: tuple[CellRecord, ...]
@@ -243,6 +254,7 @@ class RunRecord:
     command: str = ""
     config: str = ""  # the file that holds [tool.parity]
     profile: str = "full"
+    shard: ShardRecord | None = None  # set while this is one part of several
     builds: int = 0  # converter steps really run, over all workers
     waivers: tuple[WaiverRecord, ...] = ()
     baseline: BaselineRecord = field(default_factory=BaselineRecord)

@@ -1,34 +1,62 @@
-"""`parity report`: write the HTML and Markdown of a saved record again."""
+"""`parity report FILE`: write the HTML and Markdown of a saved record again.
+
+`parity report merge FILE...`: join the records of all shards of one plan, judge the whole, and write its report.
+"""
 
 from __future__ import annotations
 
 import argparse
+import uuid
 from pathlib import Path
 from typing import Any
 
-from parity.errors import ParityError
-from parity.record import read
+from parity import gate
+from parity.commands.gate import judged
+from parity.errors import ConfigError, ParityError
+from parity.record import RunRecord, dumps, read
+from parity.shards import merge
 
 
 def add(commands: Any) -> None:
-    command = commands.add_parser("report", help="write the HTML and Markdown of a saved record", description=__doc__)
-    command.add_argument("record", type=Path, metavar="FILE", help="a parity.json")
-    command.add_argument("--output", type=Path, metavar="HTML", help="where to (default: beside the record)")
+    command = commands.add_parser(
+        "report", help="write the report of a saved record; 'report merge' joins shards", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    command.add_argument("records", type=Path, nargs="+", metavar="[merge] FILE", help="a parity.json")
+    command.add_argument(
+        "--output", type=Path, metavar="HTML",
+        help="where to (default: beside the record; for merge reports/parity.html); .json and .md go beside it",
+    )  # fmt: skip
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    """0 when written; after a merge, the exit code of the verdict."""
+    first, *others = options.records
+    if str(first) == "merge":
+        record = judged(merge([(str(path), read(path)) for path in others]))
+        html: Path = options.output or Path("reports", "parity.html")
+        _write(html, record, {html.with_suffix(".json"): dumps(record)})
+        print(f"verdict: {record.verdict}: {record.reason}")
+        return gate.exit_code(record)
+    if others:
+        raise ConfigError("one record at a time; to join the shards of one plan: parity report merge FILE...")
+    _write(options.output or first.with_suffix(".html"), read(first), {})
+    return 0
+
+
+def _write(html: Path, record: RunRecord, beside: dict[Path, str]) -> None:
+    """Write the report and what goes beside it. Raises ParityError."""
     from parity.report import markdown, render
 
-    record = read(options.record)
-    html: Path = options.output or options.record.with_suffix(".html")
+    if html.suffix != ".html":
+        raise ConfigError(f"--output {html}: the report is HTML; give a path that ends in .html")
     try:
         html.parent.mkdir(parents=True, exist_ok=True)
-        for path, text in ((html, render(record)), (html.with_suffix(".md"), markdown(record))):
-            temporary = path.with_name(f".{path.name}.tmp")
+        for path, text in {**beside, html: render(record), html.with_suffix(".md"): markdown(record)}.items():
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(path)
             print(path)
     except OSError as error:
         raise ParityError(f"{html}: cannot be written: {error.strerror or error}") from None
-    return 0

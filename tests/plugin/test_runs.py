@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from parity.record import read
 from tests.plugin.tiny_project import Project, count, timeless
 
 pytest_plugins = "pytester"
@@ -325,3 +327,22 @@ def test_a_damaged_artefact_is_built_again_and_said(fresh: Project) -> None:
     assert (run.code, run.verdict) == (0, "pass") and run.record.builds == 2, run.text
     data = json.loads((fresh.path / "reports" / "parity.json").read_text())
     assert "damaged" in json.dumps([c["findings"] for c in data["cells"]])
+
+
+def test_shards_of_one_plan_merge_into_its_verdict(project: Project) -> None:
+    for k in (1, 2):
+        run = project.run(f"--parity-shard={k}/2", f"--parity-report=out/{k}.html")
+        assert (run.code, "verdict: partial" in run.text) == (0, True), run.text
+    command = [sys.executable, "-m", "parity.cli", "report", "merge"]
+
+    def merged(*files: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *files], cwd=project.path, capture_output=True, text=True, check=False)
+
+    both = merged("out/1.json", "out/2.json")
+    assert both.returncode == 0 and "verdict: pass: 2 cells measured" in both.stdout, both.stdout + both.stderr
+    assert read(project.path / "reports" / "parity.json").verdict == "pass"
+    one = merged("out/1.json")
+    assert one.returncode == 1 and "verdict: incomplete" in one.stdout
+    assert read(project.path / "reports" / "parity.json").verdict == "incomplete"
+    again = merged("out/1.json", "out/1.json")
+    assert again.returncode == 1 and again.stderr.count("\n") == 1 and "given twice" in again.stderr

@@ -1,0 +1,110 @@
+"""Shards of one plan make one record; a missing, doubled or foreign one never makes a pass."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parity import gate
+from parity.commands.gate import judged
+from parity.errors import ParityError
+from parity.plan import Cell, Plan, PlannedCell
+from parity.record import CellRecord, Check, Environment, RunRecord, dumps, loads
+from parity.shards import merge
+
+WHOLE = Plan(tuple(PlannedCell(Cell("skin", t, p), ("golden",), cases=1, outputs=("logits",))
+                   for t in ("onnx", "tflite", "ncnn") for p in ("fp32", "fp16")))  # fmt: skip
+
+
+def measured(planned: PlannedCell, value: float = 1.0) -> CellRecord:
+    cell = planned.cell
+    check = Check("golden", "a", "logits", "noise_ratio", value, 2.0, "max", value <= 2)
+    return gate.settle(
+        CellRecord(
+            cell.id, cell.model, cell.target, cell.precision, "missing",
+            planned=("golden",), measured=("golden",), planned_cases=1, planned_outputs=("logits",), checks=(check,),
+        )
+    )  # fmt: skip
+
+
+def shard(k: int, n: int, *, plan: Plan = WHOLE, value: float = 1.0, text: str = "") -> RunRecord:
+    part = plan.shard(k, n, configuration=text)
+    cells = tuple(measured(p, value) for p in part.cells)
+    record = RunRecord(
+        "incomplete", cells, Environment("3.11.7", {"torch": "2.13.0"}, "linux"), partial=part.partial, shard=part.part
+    )
+    return gate.judge(record)
+
+
+def named(*records: RunRecord) -> list[tuple[str, RunRecord]]:
+    return [(f"{chr(97 + i)}.json", r) for i, r in enumerate(records)]
+
+
+@given(st.integers(1, 6), st.randoms())
+def test_all_parts_in_any_order_are_the_whole_plan(n: int, order: random.Random) -> None:
+    parts = [loads(dumps(shard(k, n))) for k in range(1, n + 1)]
+    order.shuffle(parts)
+    merged = judged(merge(named(*parts)))
+    assert [c.id for c in merged.cells] == [p.cell.id for p in WHOLE.cells]
+    assert merged.verdict == "pass" and merged.partial is None and merged.shard is None
+
+
+def test_one_part_alone_is_partial() -> None:
+    assert shard(1, 2).verdict == "partial"
+
+
+def test_a_failing_part_fails_the_whole() -> None:
+    merged = merge(named(shard(1, 2), shard(2, 2, value=3.0)))
+    assert merged.verdict == "fail" and "noise_ratio 3 > 2" in merged.cells[1].reason + merged.cells[0].reason
+
+
+@pytest.mark.parametrize("absent", [1, 2, 3])
+def test_a_missing_part_is_incomplete_and_says_which(absent: int) -> None:
+    merged = judged(merge(named(*(shard(k, 3) for k in (1, 2, 3) if k != absent))))
+    assert merged.verdict == "incomplete" and gate.exit_code(merged) == 1
+    lost = [c for c in merged.cells if c.state == "missing"]
+    assert len(lost) == 2 and {c.reason for c in lost} == {f"shard {absent}/3 was not given"}
+
+
+def test_a_cell_that_a_part_lost_is_missing() -> None:
+    first = shard(1, 2)
+    merged = judged(merge(named(replace(first, cells=first.cells[1:]), shard(2, 2))))
+    assert merged.verdict == "incomplete" and first.cells[0].id in merged.reason
+
+
+def test_a_narrowed_plan_stays_narrowed() -> None:
+    plan = WHOLE.narrow(targets=("onnx", "tflite"))
+    merged = merge(named(shard(1, 2, plan=plan), shard(2, 2, plan=plan)))
+    assert merged.verdict == "partial" and merged.partial == "targets onnx, tflite"
+
+
+FIRST = shard(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (shard(1, 2), "b.json: shard 1/2 is given twice, also by a.json"),
+        (shard(2, 3), "b.json: a shard of another plan"),
+        (shard(2, 2, text="other limits"), "b.json: a shard of another plan"),
+        (shard(2, 2, plan=WHOLE.narrow(targets=("onnx",))), "b.json: a shard of another plan"),
+        (replace(shard(2, 2), profile="quick"), "b.json: a shard of another plan"),
+        (replace(shard(2, 2), shard=None), "b.json: not the record of a shard"),
+        (replace(shard(2, 2), environment=Environment("3.11.7", {"torch": "2.12.0"}, "linux")), "torch 2.12.0"),
+        (replace(shard(2, 2), environment=Environment("3.12.0", {"torch": "2.13.0"}, "linux")), "Python 3.12.0"),
+        (replace(shard(2, 2), cells=FIRST.cells), "was measured by another shard too"),
+        (replace(shard(2, 2), cells=(replace(FIRST.cells[0], id="skin-onnx-int8"),)), "is not in the plan"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(other: RunRecord, message: str) -> None:
+    with pytest.raises(ParityError, match=message):
+        merge(named(FIRST, other))
+
+
+def test_nothing_is_not_a_pass() -> None:
+    with pytest.raises(ParityError, match="nothing to merge"):
+        merge([])
