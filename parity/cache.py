@@ -24,6 +24,7 @@ import filelock
 
 from parity import strict_json
 from parity.errors import ParityError
+from parity.remote import Remote
 
 MANIFEST = "manifest.json"
 _STALE = 24 * 3600.0  # seconds after which a run's notes and abandoned work are swept
@@ -84,23 +85,26 @@ class Entry:
 class Store:
     """The store in one folder. Any number of processes may use it at once."""
 
-    def __init__(self, root: Path):
-        self.root = root
+    def __init__(self, root: Path, remote: Remote | None = None):
+        self.root, self.remote = root, remote
 
     @classmethod
     def at(cls, url: str | None, base: Path) -> Store:
-        """The store at a path or file:// URL; relative paths start at `base`. None is the user's cache folder."""
+        """The store at a path or file:// URL; relative paths start at `base`. None is the user's cache folder.
+
+        Any other URL names a store that machines share: the user's cache folder, filled from there and copied there.
+        """
         if url is None:
             return cls(default_root())
         if "://" in url and not url.startswith("file://"):
-            raise ParityError(
-                f"cache {url!r}: only a folder or a file:// URL can be used; mount or sync the remote one"
-            )
+            return cls(default_root(), Remote(url))
         return cls((base / Path(url.removeprefix("file://")).expanduser()).resolve())
 
     def get(self, key: str) -> Entry | None:
         """The entry when it is there and every file has its size and sha256; None otherwise."""
-        folder = self.root / "objects" / key
+        return self._verified(key, self.root / "objects" / key)
+
+    def _verified(self, key: str, folder: Path) -> Entry | None:
         try:
             manifest = strict_json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if manifest.pop("sha256") != key_of(manifest):
@@ -146,9 +150,31 @@ class Store:
                 if found and not self._too_old(found, rebuild_since):
                     self._remember(name, key, spec)
                     return found
-                return self._make(key, spec, name, builder, outdated=found is not None)
+                if found is None and rebuild_since is None and (found := self._fetch(key)):
+                    self._remember(name, key, spec)
+                    return found
+                made = self._make(key, spec, name, builder, outdated=found is not None)
+                if self.remote:
+                    self.remote.push(key, made.folder)
+                return made
         except OSError as error:
             raise self._unusable(error) from None
+
+    def _fetch(self, key: str) -> Entry | None:
+        """The entry from the shared store, published here when it verifies. The caller holds the lock."""
+        if self.remote is None:
+            return None
+        objects, work = self.root / "objects", self.root / "tmp" / f"{key}.fetch{uuid.uuid4().hex[:8]}"
+        work.parent.mkdir(parents=True, exist_ok=True)
+        objects.mkdir(exist_ok=True)
+        try:
+            if not self.remote.fetch(key, work) or self._verified(key, work) is None:
+                return None
+            if not (objects / key).exists():  # a damaged entry is replaced by building, which says so
+                work.replace(objects / key)
+            return self.get(key)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
     def _unusable(self, error: OSError) -> ParityError:
         why = error.strerror or error

@@ -92,7 +92,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--parity-cache",
         metavar="URL",
-        help="folder or file:// URL of the artefact cache (default: the user's cache)",
+        help="folder or URL of the artefact cache (default: the user's cache); s3://, gs:// and other fsspec URLs are "
+        "shared between machines, through the user's cache",
     )
     add("--parity-rebuild", action="store_true", help="export again, whatever the cache holds")
     add("--parity-shard", type=_typed("shard", _shard), metavar="K/N", help="measure part K of N of the plan")

@@ -458,6 +458,7 @@ class Session:
             )
             if entry.damaged:
                 findings.append(f"the cached result of step {step.name!r} was damaged and was built again")
+            findings += [n for n in (self.store.remote.notices if self.store.remote else ()) if n not in findings]
             built += entry.built
             seconds += entry.seconds
             previous = entry

@@ -511,12 +511,6 @@ def test_where_a_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert Store.at(None, Path("/")).root == tmp_path / ".cache" / "pytest-parity"
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/x", "https://host/x", "gs://b"])
-def test_a_remote_address_is_refused_with_what_to_do(url: str, tmp_path: Path) -> None:
-    with pytest.raises(ParityError, match="mount or sync"):
-        Store.at(url, tmp_path)
-
-
 def test_the_hash_of_a_folder_sees_names_and_contents_and_no_hidden_files(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_text("1")
