@@ -101,7 +101,7 @@ def test_a_spoilt_archive_costs_a_build_and_is_replaced(tmp_path: Path, memory: 
     assert builder.calls == 1
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.4])
 def test_half_an_upload_is_no_entry(tmp_path: Path, memory: str, share: float) -> None:
     builder = Builder()
     machine(tmp_path, "one", memory).build(SPEC, "n", builder)
