@@ -29,6 +29,8 @@ from parity.record import (
     ArtifactRecord,
     CellRecord,
     Check,
+    Divergence,
+    Drift,
     Environment,
     Explanation,
     Finding,
@@ -330,6 +332,8 @@ class Control:
             proof=build(ProofRecord, details["proof"]) if details.get("proof") else None,
             power=build(Power, details["power"]) if details.get("power") else None,
             diagnosis=tuple(build(Explanation, d) for d in details.get("diagnosis", ())),
+            first_divergence=build(Divergence, details["divergence"]) if details.get("divergence") else None,
+            drift=tuple(build(Drift, d) for d in details.get("drift", ())),
             seconds=round(heard.seconds, 3),
             rerun=f"pytest -m parity -k {cell.id}",
         )

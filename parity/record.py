@@ -136,8 +136,36 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Divergence:
+    """The first step of an artefact that introduces more error than its precision costs, fed with right inputs.
+
+    Errors are rms, as shares of the tensor's own rms. `layer` is the path of the module that the step computes, and
+    `source` the line (`file.py:12`) that calls it; `operator` and `tensor` are the artefact's own names for it.
+    """
+
     layer: str
-    introduced: float
+    introduced: float | None  # None: not finite
+    source: str = ""
+    operator: str = ""
+    tensor: str = ""
+    propagated: float | None = None  # what its inputs had already, when the artefact ran by itself
+    allowed: float | None = None  # what its precision may cost this step
+    case: str = ""
+    submodel: str = ""  # the file that repeats the step alone, where one was asked for
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One point of the drift curve: the error of an intermediate tensor when the artefact runs by itself.
+
+    `floor` is what the precision's twin costs at the same place. Both are rms, as shares of the tensor's own rms.
+    """
+
+    layer: str
+    error: float | None  # None: not finite
+    floor: float
+    introduced: float | None = None  # by this step alone, fed with right inputs
+    operator: str = ""
+    tensor: str = ""
 
 
 @dataclass(frozen=True)
@@ -190,6 +218,7 @@ class CellRecord:
     power: Power | None = None
     diagnosis: tuple[Explanation, ...] = ()
     first_divergence: Divergence | None = None
+    drift: tuple[Drift, ...] = ()  # in the order in which the artefact computes them
     runtime: RuntimeRecord | None = None
     executions: tuple[ExecutionRecord, ...] = ()  # by other executors, from capsules
     seconds: float | None = None
