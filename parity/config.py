@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from parity.bounds import impossible
 from parity.contract import DTYPES, Contract, InputSpec, OutputKind, OutputSpec, Preprocess
 from parity.errors import ConfigError, ParityError
 from parity.judge import SENSES
@@ -24,6 +25,8 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover
     import tomli as tomllib
 
+# Systems that coremltools can be asked to convert for; neural network specs need iOS14 or macOS11 at least.
+DEPLOYMENT_TARGETS = tuple(f"iOS{n}" for n in (14, 15, 16, 17, 18)) + tuple(f"macOS{n}" for n in (11, 12, 13, 14, 15))
 ROUTES = ("litert",)  # routes that may run in an environment of their own
 
 
@@ -60,6 +63,9 @@ class ModelConfig:
     opset: int = 17
     proof: bool = True  # prove files link by link where the target allows it
     artifacts: Mapping[str, Prebuilt] = field(default_factory=dict)
+    enumerated: tuple[str, ...] = ()  # axes that take exactly the sizes in `dims`, where a format can say so
+    deployment_target: str | None = None  # the oldest system that Core ML files must run on, as in "iOS16"
+    whole_module: bool = False  # the user vouched for a checkpoint that is a pickled module; no key sets this
 
 
 @dataclass(frozen=True)
@@ -292,9 +298,17 @@ class _Reader:
             name, factory, contract, cells, t.take("options", dict, {}),
             self.existing(t, "checkpoint", "file"), self.existing(t, "golden"), self.existing(t, "calibration"),
             self.existing(t, "video"), opset, t.take("proof", bool, True), artifacts,
+            t.words("enumerated", tuple(dims)) or (), self.deployment_target(t),
         )  # fmt: skip
         t.done()
         return result
+
+    def deployment_target(self, t: _Table) -> str | None:
+        value = cast("str | None", t.take("deployment_target", str))
+        if value is not None and value not in DEPLOYMENT_TARGETS:
+            hint = did_you_mean(value, DEPLOYMENT_TARGETS)
+            raise t.error("deployment_target", f"unknown {value!r}{hint}; known: {', '.join(DEPLOYMENT_TARGETS)}")
+        return value
 
     def cells(self, t: _Table, name: str, targets: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[Cell, ...]:
         own_targets = t.words("targets", self.targets) or targets
@@ -445,6 +459,8 @@ class _Reader:
             return Rule(scope, metric, None, output, self.where(path))
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise self.error(path, f"a limit is a finite number, or false for no limit; found {value!r:.40}")
+        if reason := impossible(metric, float(value)):
+            raise self.error(path, reason)
         return Rule(scope, metric, float(value), output, self.where(path))
 
     def waiver(self, t: _Table, models: Mapping[str, ModelConfig]) -> Waiver:
@@ -459,6 +475,8 @@ class _Reader:
             raise t.error("expires", f"expected a date without a time, as in 2027-01-31; found {expires}")
         if limit is not None and not math.isfinite(limit):
             raise t.error("limit", f"expected a finite number, found {limit}")
+        if limit is not None and (reason_against := impossible(metric, float(limit))):
+            raise t.error("limit", reason_against)
         t.done()
         return Waiver(cell, metric, reason, expires, None if limit is None else float(limit), self.where(t.path))
 

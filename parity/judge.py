@@ -11,7 +11,7 @@ import numpy as np
 from parity.cases import Array
 from parity.compare import METRICS, Comparison, compare
 from parity.contract import OutputSpec
-from parity.limits import PROOF, Limit
+from parity.limits import NOISE, PROOF, Limit
 from parity.record import Check, Kind, LinkRecord, ProofRecord
 from parity.reference.floor import Floor
 
@@ -212,7 +212,7 @@ def _check(
 
 
 SENSES: Mapping[str, Any] = {
-    **dict.fromkeys(PROOF, "max"),
+    **dict.fromkeys((*PROOF, *NOISE), "max"),
     "power": "min",
     "top1_drop": "max",
     "top1_accuracy": "min",

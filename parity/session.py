@@ -175,12 +175,13 @@ class Session:
 
     def model_spec(self, model: ModelConfig) -> dict[str, Any]:
         """What a child needs to make the module."""
-        return {
+        spec: dict[str, Any] = {
             "root": str(self.config.root),
             "factory": model.factory,
             "options": dict(model.options),
             "checkpoint": str(model.checkpoint) if model.checkpoint else None,
         }
+        return spec | ({"whole_module": True} if model.whole_module else {})
 
     def fingerprint(self, model: ModelConfig) -> dict[str, str]:
         """Hashes of the model's tensors, structure and source; computed by one worker of the run."""
@@ -601,6 +602,7 @@ def _contract(model: ModelConfig) -> dict[str, Any]:
         ],
         "outputs": [{"name": o.name} for o in contract.outputs],
         "sizes": {k: list(v) for k, v in contract.sizes().items()},
+        **({"enumerated": list(model.enumerated)} if model.enumerated else {}),
     }
 
 

@@ -47,6 +47,7 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
                 continue
             if isinstance(spec, InputSpec) and found["shape"] is not None:
                 parity.add(_shape(spec, found, entry, fixed.get(spec.name)))
+                parity.add(*_enumerated(spec, found, notes.get("enumerated", {})))
             quantised = bool(found.get("scale"))
             want = spec.dtype if isinstance(spec, InputSpec) else None
             if quantised:
@@ -62,11 +63,14 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
     if described.get("executor") == "mil-eval":
         parity.find("executed from its file by this project's evaluator; Core ML itself runs on macOS and did not run")
     if fixed:
-        axes = sorted({d for s in model.contract.inputs for d in s.shape if isinstance(d, str)})
+        held = notes.get("enumerated", {})
+        axes = sorted({d for s in model.contract.inputs for d in s.shape if isinstance(d, str)} - set(held))
         sizes = model.contract.example()
         if axes:
             text = ", ".join(f"{a} = {sizes[a]}" for a in axes)
             parity.find(f"this route fixes the dynamic axes: {text}; other sizes are not in this file")
+        for axis, lengths in held.items():
+            parity.find(f"{axis} is enumerated: {', '.join(map(str, lengths))}; other sizes are not in this file")
 
 
 def _shape(spec: InputSpec, found: dict[str, Any], entry: dict[str, Any], fixed: list[int] | None) -> Any:
@@ -81,6 +85,17 @@ def _shape(spec: InputSpec, found: dict[str, Any], entry: dict[str, Any], fixed:
     )
     shown = [h if h is not None else "dynamic" for h in have]
     return judge.fact("signature", spec.name, "shape", ok, f"declared {declared}, the file has {shown}")
+
+
+def _enumerated(spec: InputSpec, found: dict[str, Any], held: dict[str, list[int]]) -> list[Any]:
+    """A file that enumerates an axis lists exactly the declared sizes of it."""
+    facts = []
+    for axis in held.keys() & set(spec.shape):
+        have = sorted({shape[spec.shape.index(axis)] for shape in found.get("shapes", [])})
+        want = sorted(held[axis])
+        text = f"declared {axis} in {want}, the file takes {have}"
+        facts.append(judge.fact("signature", spec.name, "enumerated", have == want, text))
+    return facts
 
 
 def _operators(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
@@ -113,19 +128,19 @@ def _repeats(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
 
 
 def _sizes(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
-    """Run every declared dynamic axis at its other sizes, against the oracle, under the golden limits."""
-    if runtime.artifact.notes.get("fixed"):
-        return
-    session, contract = runtime.session, model.contract
+    """Run every declared dynamic axis at its other sizes, against the oracle, under the golden limits; of a file that
+    fixes its axes, those that it enumerates."""
+    session, contract, notes = runtime.session, model.contract, runtime.artifact.notes
+    axes = notes.get("enumerated", {}) if notes.get("fixed") else contract.sizes()
     example = contract.example()
     cases: list[Case] = []
-    for name, sizes in contract.sizes().items():
+    for name, sizes in axes.items():
         for size in sizes[1:]:
             dims = {**example, name: size}
             cases.append(Case(f"{name}={size}", _inputs(runtime, model, name, dims)))
     if not cases:
         return
-    reference = session.reference(model, cases, "sizes")
+    reference = session.reference(model, cases, "sizes" if axes == contract.sizes() else f"sizes of {' '.join(axes)}")
     for case, want in zip(cases, reference.outputs, strict=True):
         got = runtime.run([case.inputs])[0]
         for spec in contract.outputs:

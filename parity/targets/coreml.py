@@ -44,7 +44,7 @@ class CoreML(Target):
         return "int32" if declared == "int64" else declared  # Core ML has no int64 inputs
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
-        options = {"precision": cell.precision, "backend": "mlprogram"}
+        options = {"precision": cell.precision, "backend": "mlprogram", **_system(model)}
         step = Step(
             f"mlprogram-{cell.precision}", "coremltools", "parity.targets.coreml:convert", ("coremltools",), options
         )
@@ -63,10 +63,15 @@ class CoreMLNeuralNetwork(CoreML):
         return super().unavailable(cell, model)
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
-        options = {"precision": cell.precision, "backend": "neuralnetwork"}
+        options = {"precision": cell.precision, "backend": "neuralnetwork", **_system(model)}
         name = f"neuralnetwork-{cell.precision}"
         step = Step(name, "coremltools", "parity.targets.coreml:convert", ("coremltools",), options)
         return [Route("coremltools", (trace_step(), step))]
+
+
+def _system(model: ModelConfig) -> dict[str, str]:
+    """The deployment target as a step's option; the default is no option, so that its keys stay as they are."""
+    return {"deployment_target": model.deployment_target} if model.deployment_target else {}
 
 
 # In the child.
@@ -86,19 +91,57 @@ def convert(
 
     stage("convert")
     traced = torch.jit.load(str(Path(after, SCRIPT_FILE)), map_location="cpu")
-    dtypes = {"float32": np.float32, "float16": np.float16, "int64": np.int32, "int32": np.int32}
-    inputs = [
-        ct.TensorType(name=s["name"], shape=example[s["name"]].shape, dtype=dtypes[s["dtype"]])
-        for s in contract["inputs"]
-    ]
+    inputs = [ct.TensorType(name=s["name"], shape=_shape(s, example, contract), dtype=_DTYPES[s["dtype"]])
+              for s in contract["inputs"]]  # fmt: skip
+    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
+    file = save(traced, inputs, outputs, options, Path(work))
+    axes = contract.get("enumerated", [])
+    return {
+        "entry": file,
+        "inputs": {s["name"]: {"name": s["name"]} for s in contract["inputs"]},
+        "outputs": {s["name"]: {"name": s["name"]} for s in contract["outputs"]},
+        "fixed": {n: list(v.shape) for n, v in example.items()},
+        **({"enumerated": {axis: contract["sizes"][axis] for axis in axes}} if axes else {}),
+        "opset_target": system(options),
+    }
+
+
+_DTYPES = {"float32": np.float32, "float16": np.float16, "int64": np.int32, "int32": np.int32}
+
+
+def _shape(spec: Mapping[str, Any], example: Mapping[str, Array], contract: Mapping[str, Any]) -> Any:
+    """The example's shape, or where an axis is enumerated one shape for each of its sizes, the example's first."""
+    import coremltools as ct
+
+    shape = example[spec["name"]].shape
+    axes = [i for i, d in enumerate(spec["shape"]) if d in contract.get("enumerated", [])]
+    if not axes:
+        return shape
+    sizes = [contract["sizes"][spec["shape"][i]] for i in axes]
+    shapes = [list(shape) for _ in range(max(map(len, sizes)))]
+    for axis, values in zip(axes, sizes, strict=True):
+        for row, value in zip(shapes, values, strict=True):  # Core ML pairs the enumerated shapes of its inputs
+            row[axis] = value
+    return ct.EnumeratedShapes(shapes=shapes, default=list(shape))
+
+
+def system(options: Mapping[str, Any]) -> str:
+    """The deployment target to convert for."""
+    return str(options.get("deployment_target") or ("iOS16" if options["backend"] == "mlprogram" else "iOS14"))
+
+
+def save(source: Any, inputs: Any, outputs: Any, options: Mapping[str, Any], folder: Path) -> str:
+    """Convert `source` (a traced module or an exported program) as `options` say into a file in `folder`; its name."""
+    import coremltools as ct
+
     program = options["backend"] == "mlprogram"
     arguments: dict[str, Any] = {"convert_to": options["backend"]}
     if program:
         half = options["precision"] == "fp16"
         arguments["compute_precision"] = ct.precision.FLOAT16 if half else ct.precision.FLOAT32
-        arguments["minimum_deployment_target"] = ct.target.iOS16
-    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
-    model = ct.convert(traced, inputs=inputs, outputs=outputs, **arguments)
+    if program or options.get("deployment_target"):
+        arguments["minimum_deployment_target"] = getattr(ct.target, system(options))
+    model = ct.convert(source, inputs=inputs, outputs=outputs, **arguments)
     if program and options["precision"] == "dynamic":
         from coremltools.optimize import coreml as optimize
 
@@ -110,16 +153,10 @@ def convert(
         model = quantize_weights(model, nbits=16)
     file = PACKAGE if program else SPEC
     if isinstance(model, ct.models.MLModel):
-        model.save(str(Path(work, file)))
+        model.save(str(folder / file))
     else:
-        ct.utils.save_spec(model, str(Path(work, file)))
-    return {
-        "entry": file,
-        "inputs": {s["name"]: {"name": s["name"]} for s in contract["inputs"]},
-        "outputs": {s["name"]: {"name": s["name"]} for s in contract["outputs"]},
-        "fixed": {n: list(v.shape) for n, v in example.items()},
-        "opset_target": "iOS16" if program else "iOS14",
-    }
+        ct.utils.save_spec(model, str(folder / file))
+    return file
 
 
 class CoreMLSession:
@@ -159,9 +196,10 @@ def describe(path: Path) -> dict[str, Any]:
         found = []
         for feature in described:
             array = feature.type.multiArrayType
-            found.append(
-                {"name": feature.name, "shape": [int(d) for d in array.shape], "dtype": kinds.get(array.dataType)}
-            )
+            found.append({
+                "name": feature.name, "shape": [int(d) for d in array.shape], "dtype": kinds.get(array.dataType),
+                "shapes": [[int(d) for d in s.shape] for s in array.enumeratedShapes.shapes],
+            })  # fmt: skip
         return found
 
     counted: Counter[str] = Counter()

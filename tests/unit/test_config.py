@@ -111,6 +111,8 @@ inputs = [
 ]
 outputs = [{ name = "logits", kind = "logits", labels = "labels.txt" }, { name = "map", labels = ["a", "b"] }]
 dims = { time = [4, 9] }
+enumerated = ["time"]
+deployment_target = "macOS13"
 preprocess = { mean = [1, 2, 3], std = [4, 5, 6], scale = 1, color = "BGR", resize = "lanczos", size = [30, 40], \
 alpha = "white", orient = false }
 cells = ["onnx-fp32", "tflite-int8"]
@@ -133,6 +135,7 @@ expires = 2027-01-31
     assert config.cache == "~/c" and config.require == ("onnx", "skin")
     model = config.models["skin"]
     assert model.options == {"num_classes": 3, "deep": True} and model.opset == 13
+    assert (model.enumerated, model.deployment_target, model.whole_module) == (("time",), "macOS13", False)
     assert model.checkpoint == root / "w.safetensors" and model.golden == root / "gold"
     assert model.calibration == root / "cal"
     assert model.cells == (Cell("skin", "onnx", "fp32"), Cell("skin", "tflite", "int8"))
@@ -289,6 +292,10 @@ TYPES = [
     ("opset = 'x'", "model", "a number"),
     ("opset = 3", "model", "7 to 25"),
     ("opset = 99", "model", "7 to 25"),
+    ("deployment_target = 16", "model", "text"),
+    ("deployment_target = 'ios16'", "model", "did you mean 'iOS16'"),
+    ("enumerated = ['batch']", "model", "unknown 'batch'"),
+    ("enumerated = 'batch'", "model", "a list"),
     ("inputs = 3", "model", "a list"),
     ("inputs = []", "model", "needs inputs"),
     ("inputs = [3]", "model", "a table"),
@@ -445,6 +452,30 @@ def test_limits_of_a_cell_reach_only_its_own_outputs() -> None:
     assert "no output 'boxes'" in refused(two + "[tool.parity.limits]\nskin.boxes = { max_abs = 1 }\n")
     (rule,) = read(two + "[tool.parity.limits]\nfp32.boxes = { max_abs = 1 }\n").rules
     assert (rule.scope, rule.output, rule.value) == ("fp32", "boxes", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit"),
+    [("cosine", 2), ("cosine", -1.01), ("max_abs", -0.1), ("noise_ratio", -1), ("top1", 1.5), ("top1", -0.1),
+     ("top1_drop", 1.5), ("sqnr", 401), ("power", 80), ("flex_ops", -1), ("mean_signed", -0.5)],
+)  # fmt: skip
+def test_a_limit_that_the_metric_cannot_have_is_refused(metric: str, limit: float) -> None:
+    text = BASE + f"[tool.parity.limits]\nfp32 = {{ {metric} = {limit} }}\n"
+    assert f"{limit:g} is no limit for {metric}" in refused(text)
+    waiver = (
+        f'[[tool.parity.waive]]\ncell = "skin-onnx-fp32"\nmetric = "{metric}"\nlimit = {limit}\n'
+        'reason = "r"\nexpires = 2027-01-31\n'
+    )
+    assert f"{limit:g} is no limit for {metric}" in refused(BASE + waiver)
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit"),
+    [("cosine", 1), ("cosine", -1), ("max_abs", 0), ("noise_ratio", 1e6), ("top1", 0), ("top1", 1), ("sqnr", 400),
+     ("psnr", -5), ("power", 0.8), ("top1_drop", -0.1)],
+)  # fmt: skip
+def test_a_limit_at_the_edge_of_a_metric_is_taken(metric: str, limit: float) -> None:
+    assert read(BASE + f"[tool.parity.limits]\nfp32 = {{ {metric} = {limit} }}\n").rules[0].value == limit
 
 
 @pytest.mark.parametrize(
