@@ -8,17 +8,15 @@ it is large against what it was (a ratio) and large enough to mean something (a 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from parity import strict_json
+from parity import atomic, strict_json
 from parity.errors import ParityError
 from parity.record import BaselineRecord, CellRecord, Check, Finding, Regression, RunRecord, Sense, build, plain
 
@@ -268,16 +266,7 @@ def read(path: Path) -> Baseline:
 
 def write(path: Path, record: RunRecord) -> int:
     """Write the ledger of `record` to `path`, whole or not at all; returns its number of cells. Raises ParityError."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(save(record), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise ParityError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    atomic.publish({path: save(record)})
     return len(of(record).cells)
 
 

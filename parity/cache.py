@@ -22,7 +22,7 @@ from typing import Any
 
 import filelock
 
-from parity import strict_json
+from parity import atomic, strict_json
 from parity.errors import ParityError
 from parity.remote import Remote
 
@@ -217,7 +217,7 @@ class Store:
                 "spec": spec,
             }
             manifest["sha256"] = key_of(manifest)
-            _write(work / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+            atomic.write_text(work / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False) + "\n", sync=True)
             if replaces:
                 final.replace(tmp / f"{key}.old{uuid.uuid4().hex[:8]}")
             work.replace(final)
@@ -242,7 +242,8 @@ class Store:
                 with contextlib.suppress(OSError, ValueError):
                     return strict_json.loads(path.read_text(encoding="utf-8"))
                 value = make()
-                _publish(path, json.dumps(value, allow_nan=False))  # in its own order: some notes mean it
+                # In its own order: some notes mean it.
+                atomic.write_text(path, json.dumps(value, allow_nan=False), sync=True)
                 return value
         except OSError as error:
             raise self._unusable(error) from None
@@ -273,7 +274,8 @@ class Store:
             path.parent.mkdir(exist_ok=True)
             previous = self.last(name)
             if previous is None or previous["key"] != key:
-                _publish(path, canonical({"key": key, "spec": spec, "before": previous and previous["spec"]}))
+                text = canonical({"key": key, "spec": spec, "before": previous and previous["spec"]})
+                atomic.write_text(path, text, sync=True)
 
     def last(self, name: str) -> dict[str, Any] | None:
         """What `name` was last built from: {"key", "spec", "before"}; None when never."""
@@ -330,19 +332,3 @@ def differences(before: Any, now: Any, path: str = "") -> list[str]:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else canonical(value)
     return text[:12] + "…" if len(text) == 64 and set(text) <= set("0123456789abcdef") else text[:60]
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _publish(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        _write(temporary, text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

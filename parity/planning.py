@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity import baseline, gate, targets
+from parity import atomic, baseline, detail, gate, targets
 from parity import config as configuration
 from parity.annotations import lines as annotated
 from parity.baseline_options import Keeper
@@ -26,18 +26,11 @@ from parity.limits import PROOF, resolve
 from parity.plan import PROVED, Cell, Plan, PlannedCell
 from parity.progress import Board
 from parity.record import (
-    ArtifactRecord,
     CellRecord,
     Check,
-    Divergence,
-    Drift,
     Environment,
-    Explanation,
     Finding,
-    Power,
-    ProofRecord,
     RunRecord,
-    RuntimeRecord,
     build,
     dumps,
 )
@@ -242,7 +235,7 @@ class Control:
             finding = build(Finding, data, "finding")
             if finding not in heard.findings:
                 heard.findings.append(finding)
-        heard.details |= told.get("details", {})
+        detail.merge(heard.details, told.get("details", {}))
         ran = told["when"] == "call" and told["outcome"] != "skipped" and told.get("finished", False)
         if ran and told["kind"] and not told.get("failure"):
             heard.measured.append(told["kind"])
@@ -321,21 +314,13 @@ class Control:
             planned_outputs=planned.outputs,
             planned_clips=planned.clips,
             required=planned.required,
-            route=details.get("route", ""),
-            routes_failed=tuple(details.get("routes_failed", ())),
-            artifact=build(ArtifactRecord, details["artifact"]) if details.get("artifact") else None,
-            runtime=build(RuntimeRecord, details["runtime"]) if details.get("runtime") else None,
             checks=tuple(
                 sorted(heard.checks, key=lambda c: planned.kinds.index(c.kind) if c.kind in planned.kinds else 9)
             ),
             findings=(*(Finding(text, "warning") for text in details.get("rebuilt", ())), *heard.findings),
-            proof=build(ProofRecord, details["proof"]) if details.get("proof") else None,
-            power=build(Power, details["power"]) if details.get("power") else None,
-            diagnosis=tuple(build(Explanation, d) for d in details.get("diagnosis", ())),
-            first_divergence=build(Divergence, details["divergence"]) if details.get("divergence") else None,
-            drift=tuple(build(Drift, d) for d in details.get("drift", ())),
             seconds=round(heard.seconds, 3),
             rerun=f"pytest -m parity -k {cell.id}",
+            **detail.fields(details),
         )
         if planned.unavailable:
             return replace(record, state="unavailable", reason=planned.unavailable, rerun="")
@@ -381,15 +366,7 @@ class Control:
             html.with_suffix(".md"): markdown(record),
             html: render(record),
         }
-        try:
-            html.parent.mkdir(parents=True, exist_ok=True)
-            for path, text in texts.items():
-                temporary = path.with_name(f".{path.name}.tmp")
-                temporary.write_text(text, encoding="utf-8")
-                temporary.replace(path)
-                self.written.append(path)
-        except OSError as error:
-            raise ParityError(f"{html.parent}: cannot write the report: {error.strerror or error}") from None
+        self.written += atomic.publish(texts)
 
     def exit_status(self, exitstatus: int, failed: int) -> int:
         """The session's exit code: the verdict's, unless tests outside the plan failed or the session broke off."""

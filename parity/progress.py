@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from parity import atomic
+
 PATIENCE = 5.0  # seconds after which a stage is worth a line
 REPEAT = 15.0  # seconds between two lines about the same stage
 
@@ -27,10 +29,7 @@ class Board:
         """Say that this process is now at `stage` of `what`. Never fails: progress is not worth an error."""
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"{os.getpid()}.note"
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps([what, stage, time.time()]), encoding="utf-8")
-            temporary.replace(path)
+            atomic.write_text(self.folder / f"{os.getpid()}.note", json.dumps([what, stage, time.time()]))
 
     def clear(self) -> None:
         with contextlib.suppress(OSError):

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 
 from parity import strict_json
 from parity.errors import ParityError
+from parity.exhibits import Distribution, Exhibit, FaultFate, Spread
 
 SCHEMA = "parity.run/1"
 
@@ -123,6 +124,7 @@ class Power:
     killed: int
     survivors: tuple[str, ...] = ()
     equivalent: int = 0
+    fates: tuple[FaultFate, ...] = ()  # every fault that was tried, by name
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,9 @@ class CellRecord:
     diagnosis: tuple[Explanation, ...] = ()
     first_divergence: Divergence | None = None
     drift: tuple[Drift, ...] = ()  # in the order in which the artefact computes them
+    exhibits: tuple[Exhibit, ...] = ()  # the worst cases, to look at
+    distributions: tuple[Distribution, ...] = ()
+    natural: tuple[Spread, ...] = ()  # what correct exports of this target and precision have
     runtime: RuntimeRecord | None = None
     executions: tuple[ExecutionRecord, ...] = ()  # by other executors, from capsules
     seconds: float | None = None

@@ -10,18 +10,16 @@ Layout: PKWARE APPNOTE 6.3, sections 4.3.7 (local header), 4.3.12 (central direc
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import struct
-import uuid
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from parity import strict_json
+from parity import atomic, strict_json
 from parity.errors import ParityError
 
 Content = Literal["capsule", "outputs"]
@@ -75,10 +73,9 @@ def pack(folder: Path, output: Path, content: Content, capsule: str | None = Non
             f"{output}: {total / 2**30:.1f} GiB in {len(members)} members is more than one capsule holds "
             f"(4 GiB, {_MOST_MEMBERS} members): pack fewer cells, with --targets or --cells"
         )
-    temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with atomic.replacing(output) as temporary, temporary.open("wb") as file:
             for member, path in zip(members, [path for _, path in files] + [None], strict=True):
                 file.write(member.local())
                 if path is None:
@@ -88,12 +85,8 @@ def pack(folder: Path, output: Path, content: Content, capsule: str | None = Non
                         while block := source.read(_BLOCK):
                             file.write(block)
             file.write(_directory(members))
-        temporary.replace(output)
     except OSError as error:
         raise ParityError(f"{output}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return hashlib.sha256(manifest).hexdigest()
 
 

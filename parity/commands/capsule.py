@@ -11,7 +11,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from parity.errors import ConfigError, ParityError
+from parity import atomic
+from parity.errors import ConfigError
 
 
 def add(commands: Any) -> None:
@@ -108,13 +109,7 @@ def _judge(options: argparse.Namespace) -> int:
             print(f"            by {execution.name} {execution.version}: {len(cases)} cases, {len(mine)} checks, "
                   f"{bad} outside their limits")  # fmt: skip
     if options.output:
-        temporary = options.output.with_name(f".{options.output.name}.tmp")
-        try:
-            options.output.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(dumps(record), encoding="utf-8")
-            temporary.replace(options.output)
-        except OSError as error:
-            raise ParityError(f"{options.output}: cannot be written: {error.strerror or error}") from None
+        atomic.publish({options.output: dumps(record)})
         print(options.output)
     print(f"verdict: {record.verdict}: {record.reason}")
     return gate.exit_code(record)

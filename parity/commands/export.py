@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from parity import gate, targets
+from parity import atomic, gate, targets
 from parity.cache import sha256_file
 from parity.cases import Case, draw
 from parity.commands import project
@@ -319,9 +319,7 @@ def _publish(
             shutil.rmtree(final)
         top.replace(final)
     for name, value in documents.items():
-        temporary = output / f".{name}.tmp"
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(output / name)
+        atomic.write_text(output / name, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def _say(result: Mapping[str, Any]) -> None:

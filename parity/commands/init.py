@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import uuid
 from pathlib import Path
 from typing import Any
 
+from parity import atomic, targets
 from parity import config as configuration
-from parity import targets
 from parity.config import Config
 from parity.errors import ConfigError, ParityError
 from parity.isolate import Budget, Children
@@ -48,9 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.golden:
         _draw_golden(config, name, root / golden)
         table = table.replace("# golden", f'golden = "{golden}"\n# golden')
-    temporary = file.with_name(f".pyproject.{uuid.uuid4().hex[:8]}.toml")
-    temporary.write_text(text + table, encoding="utf-8")
-    temporary.replace(file)
+    atomic.publish({file: text + table})
     test = root / "tests" / "test_parity.py"
     if not test.exists():
         test.parent.mkdir(exist_ok=True)

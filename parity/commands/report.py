@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import argparse
-import uuid
 from pathlib import Path
 from typing import Any
 
-from parity import gate
+from parity import atomic, gate
 from parity.commands.gate import judged
-from parity.errors import ConfigError, ParityError
+from parity.errors import ConfigError
 from parity.record import RunRecord, dumps, read
 from parity.shards import merge
 
@@ -51,12 +50,5 @@ def _write(html: Path, record: RunRecord, beside: dict[Path, str]) -> None:
 
     if html.suffix != ".html":
         raise ConfigError(f"--output {html}: the report is HTML; give a path that ends in .html")
-    try:
-        html.parent.mkdir(parents=True, exist_ok=True)
-        for path, text in {**beside, html: render(record), html.with_suffix(".md"): markdown(record)}.items():
-            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-            print(path)
-    except OSError as error:
-        raise ParityError(f"{html}: cannot be written: {error.strerror or error}") from None
+    for path in atomic.publish({**beside, html: render(record), html.with_suffix(".md"): markdown(record)}):
+        print(path)
