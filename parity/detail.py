@@ -9,12 +9,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from parity.exhibits import Distribution, Exhibit, Spread
-from parity.record import ArtifactRecord, Divergence, Drift, Explanation, Power, ProofRecord, RuntimeRecord, build
+from parity.record import (
+    ArtifactRecord,
+    Divergence,
+    Drift,
+    Explanation,
+    Power,
+    ProofRecord,
+    RiskRecord,
+    RuntimeRecord,
+    build,
+)
 
 _GATHERED: Mapping[str, type[Any]] = {"exhibits": Exhibit, "distributions": Distribution, "natural": Spread}
 _LISTED: Mapping[str, type[Any]] = {"diagnosis": Explanation, "drift": Drift, **_GATHERED}
 _SINGLE: Mapping[str, type[Any]] = {
     "artifact": ArtifactRecord, "runtime": RuntimeRecord, "proof": ProofRecord, "power": Power,
+    "risk": RiskRecord,
 }  # fmt: skip
 
 

@@ -128,6 +128,11 @@ def proof_record(found: Mapping[str, Any]) -> ProofRecord:
     return ProofRecord(found["state"], found["summary"], links)
 
 
+def lowered(output: OutputSpec, metric: str, value: float, limits: Mapping[str, Limit], detail: str) -> Check:
+    """How close one output of a file, executed with no activation rounded, is to the oracle."""
+    return _check("static", "lowering", output, metric, value, limits, detail=detail)
+
+
 def _static(case: str, metric: str, value: float, limits: Mapping[str, Limit], detail: str) -> Check:
     limit = limits.get(metric) or Limit(metric, 0.0, "built-in default")
     return _check("static", case, OutputSpec(""), metric, value, {metric: limit}, detail=detail)
@@ -214,6 +219,8 @@ def _check(
 SENSES: Mapping[str, Any] = {
     **dict.fromkeys((*PROOF, *NOISE), "max"),
     "power": "min",
+    "lowering_db": "min",
+    "lowering_ratio": "max",
     "top1_drop": "max",
     "top1_accuracy": "min",
     "flex_ops": "max",

@@ -15,6 +15,7 @@ from parity.record import ShardRecord
 TARGETS = ("onnx", "tflite", "coreml", "coreml_nn", "ncnn", "torchscript", "exported")
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
 PROVED = ("onnx", "tflite")  # targets whose files the chain of proof can read
+LOWERED = ("coreml", "coreml_nn")  # targets whose files are executed without rounding: the lowering alone
 PROFILES = ("quick", "full", "nightly")
 
 _MODEL_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")

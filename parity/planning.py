@@ -22,8 +22,8 @@ from parity.cache import Store
 from parity.cases.files import clips, golden_files, labelled
 from parity.config import Config, ModelConfig
 from parity.errors import ConfigError, ParityError
-from parity.limits import PROOF, resolve
-from parity.plan import PROVED, Cell, Plan, PlannedCell
+from parity.limits import LOWERING, PROOF, resolve
+from parity.plan import LOWERED, PROVED, Cell, Plan, PlannedCell
 from parity.progress import Board
 from parity.record import (
     CellRecord,
@@ -71,7 +71,7 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
     cases = len(golden_files(model.golden)) if model.golden else 0
     videos = len(clips(model))
     kinds = ["contract"]
-    if cell.target in PROVED and cases and model.proof:
+    if cases and (cell.target in LOWERED or (cell.target in PROVED and model.proof)):
         kinds.append("static")
     if cases or not videos:  # without any data golden stays planned, and says that there is none
         kinds.append("golden")
@@ -434,7 +434,7 @@ class Control:
                 lines.append(f"  cannot run here: {planned.unavailable}")
             for spec in model.contract.outputs:
                 for metric, limit in sorted(resolve(self.config.rules, cell, spec.name).items()):
-                    if metric in PROOF and "static" not in planned.kinds:
+                    if metric in (*PROOF, *LOWERING) and "static" not in planned.kinds:
                         continue
                     shown = "no limit" if limit.value is None else f"{limit.value:g}"
                     lines.append(f"  {spec.name:<12} {metric:<20} {shown:<10} {limit.source}")

@@ -189,6 +189,39 @@ class ProofRecord:
 
 
 @dataclass(frozen=True)
+class EventRecord:
+    """What an execution of a Core ML file noticed: where a device may compute something else, or nothing sensible."""
+
+    kind: str  # fp16-overflow, fp16-near-overflow, nan, infinite, integer-wrap, index-out-of-range, ...
+    operator: str
+    output: str  # the value's name in the file
+    module: str  # the layer of the model, as well as the file allows
+    said: str = ""  # its figures: the peak of an overflow, the share of NaN, the type that was declared
+    headroom: float | None = None  # 65504 / peak, of overflows
+    case: str = ""  # the first that it happened in
+    cases: int = 1  # how many it happened in
+
+    @property
+    def sentence(self) -> str:
+        near = f" near {self.module}" if self.module else ""
+        more = f" and {self.cases - 1} more" if self.cases > 1 else ""
+        said = f"{self.kind} in {self.operator} {self.output!r}{near}, case {self.case}{more}"
+        return said + (f": {self.said}" if self.said else "")
+
+
+@dataclass(frozen=True)
+class RiskRecord:
+    """What a device may do to a Core ML file that is right: events, the room that fp16 leaves, fp16 accumulation."""
+
+    events: tuple[EventRecord, ...] = ()
+    peak: float = 0.0  # the largest magnitude stored as fp16 (in neural networks: stored at all)
+    headroom: float | None = None  # 65504 / peak
+    operator: str = ""
+    output: str = ""
+    stress_db: Mapping[str, float] = field(default_factory=dict)  # by output: fp16 accumulation against fp16 storage
+
+
+@dataclass(frozen=True)
 class Finding:
     """Something that a person should know about a cell and that does not gate by itself."""
 
@@ -217,6 +250,7 @@ class CellRecord:
     checks: tuple[Check, ...] = ()
     findings: tuple[Finding, ...] = ()
     proof: ProofRecord | None = None
+    risk: RiskRecord | None = None
     power: Power | None = None
     diagnosis: tuple[Explanation, ...] = ()
     first_divergence: Divergence | None = None

@@ -299,12 +299,13 @@ class Session:
         model = self.config.models[cell.model]
         measured = natural(cell.target, cell.precision)
         flavour = measured.flavour if measured else None
-        rows = self._twin(model, cases, what, cell.precision, flavour)
+        rows = self.twin(model, cases, what, cell.precision, flavour)
         return floors(oracle.outputs, rows, cell.precision, model.contract.outputs)
 
-    def _twin(
+    def twin(
         self, model: ModelConfig, cases: Sequence[Case], what: str, precision: str, flavour: str | None
     ) -> tuple[Mapping[str, Array], ...]:
+        """Outputs of the twin that rounds as `flavour` of `precision` does, one row a case."""
         calibration = self.calibration(model) if precision == "int8" and model.calibration is not None else None
         arguments = {"precision": precision, "flavour": flavour}
         spec = {"recipe": arguments, "calibration": digest(calibration) if calibration else None}
@@ -331,7 +332,7 @@ class Session:
                 "contract": plain(model.contract),
                 "cases": [c.inputs for c in cases],
                 "artefact": list(got),
-                "twin": list(self._twin(model, cases, what, cell.precision, flavour)),
+                "twin": list(self.twin(model, cases, what, cell.precision, flavour)),
                 "precision": cell.precision,
                 "limits": dict(measured.limits) if measured else None,
                 "sources": self._sources(model, cases),
@@ -354,7 +355,7 @@ class Session:
                 for spec in model.contract.outputs:
                     found = resolve(self.config.rules, cell, spec.name)
                     limits[spec.name] = {n: lim.value for n, lim in found.items()}
-                rows = self._twin(model, cases, what, cell.precision, measured.flavour if measured else None)
+                rows = self.twin(model, cases, what, cell.precision, measured.flavour if measured else None)
                 asked.append({"id": cell.id, "precision": cell.precision, "twin": list(rows), "limits": limits})
             self.progress(model.name, f"injecting faults into {len(asked)} cells")
             arguments = {

@@ -33,10 +33,14 @@ class Event:
     module: str
     detail: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def figures(self) -> str:
+        """The detail in words."""
+        return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.detail.items())
+
     def __str__(self) -> str:
-        numbers = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.detail.items())
         near = f" near {self.module}" if self.module else ""
-        return f"{self.kind} in {self.operator} {self.output!r}{near}" + (f": {numbers}" if numbers else "")
+        return f"{self.kind} in {self.operator} {self.output!r}{near}" + (f": {self.figures}" if self.detail else "")
 
 
 @dataclass(frozen=True)

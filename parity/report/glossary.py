@@ -125,6 +125,16 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
             ("flip_margin", "Over the rows that changed class: the largest lead that the lost class had."),
             ("top1_accuracy", "Share of labelled cases that the file gets right."),
             ("top1_drop", "Loss of top-1 accuracy against the PyTorch model."),
+            (
+                "lowering_db",
+                "Core ML: signal to noise of the file's fp32 sibling with no activation rounded, in decibels. Sound "
+                "conversions keep more than 110; less than 100 is a fault of the conversion.",
+            ),
+            (
+                "lowering_ratio",
+                "Core ML files without an fp32 sibling: error with no activation rounded, over what storing the "
+                "weights at that precision costs.",
+            ),
         ),
     ),
     (

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from parity import judge
+from parity import judge, lowering
 from parity.cases import Case
 from parity.errors import ParityError
 from parity.limits import fallback
-from parity.plan import Cell
+from parity.plan import LOWERED, Cell
 from parity.record import Kind
 from parity.recorder import Recorder
 from parity.session import Reference, Runtime, Session
@@ -45,7 +45,13 @@ def test_contract(parity_cell: Cell, parity_runtime: Runtime, parity: Recorder) 
 
 @measures("static")
 def test_proof(parity_cell: Cell, parity_golden: list[Case], parity_runtime: Runtime, parity: Recorder) -> None:
-    """The chain of proof: every constant of the file is a tensor of the model, and its graph computes the model."""
+    """The chain of proof: every constant of the file is a tensor of the model, and its graph computes the model.
+
+    Core ML: the conversion is the model's with no activation rounded; and what a device may do to it, as warnings.
+    """
+    if parity_cell.target in LOWERED:
+        _prove_lowering(parity_cell, parity_golden, parity_runtime, parity)
+        return
     found = parity_runtime.session.proof(parity_cell, parity_golden)
     parity.add(*judge.check_proof(found, parity.limits()))
     parity.details["proof"] = judge.proof_record(found)
@@ -55,6 +61,16 @@ def test_proof(parity_cell: Cell, parity_golden: list[Case], parity_runtime: Run
             reasons.setdefault(link["reason"], []).append(link["name"])
     for reason, names in reasons.items():
         text = f"the chain of proof lacks {', '.join(names)}: {reason}; the noise ratio judges alone"
+        parity.find(text, "warning")
+
+
+def _prove_lowering(cell: Cell, cases: list[Case], runtime: Runtime, parity: Recorder) -> None:
+    session, what = runtime.session, f"golden {len(cases)}"
+    oracle = session.reference(session.config.models[cell.model], cases, what)
+    found = lowering.measure(session, cell, cases, oracle, what)
+    parity.add(*found.checks(parity.limits))
+    parity.details["risk"] = found.risk
+    for text in found.warnings():
         parity.find(text, "warning")
 
 

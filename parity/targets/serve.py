@@ -36,15 +36,23 @@ def run(handle: int, cases: Sequence[Mapping[str, np.ndarray[Any, Any]]]) -> dic
     session, notes = _open[handle]
     outputs, milliseconds = [], []
     for case in cases:
-        fed = {entry["name"]: _to(case[name], entry.get("layout")) for name, entry in notes["inputs"].items()}
+        given = fed(notes, case)
         start = time.perf_counter()
-        got = session.run(fed)
+        got = session.run(given)
         milliseconds.append(1000 * (time.perf_counter() - start))
-        # An output that the artefact does not have is left out, for the caller to notice; none is matched by position.
-        outputs.append(
-            {n: _from(got[e["name"]], e.get("layout")) for n, e in notes["outputs"].items() if e["name"] in got}
-        )
+        outputs.append(named(notes, got))
     return {"outputs": outputs, "milliseconds": milliseconds}
+
+
+def fed(notes: Mapping[str, Any], case: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """A case under the artefact's own names and layouts."""
+    return {entry["name"]: _to(case[name], entry.get("layout")) for name, entry in notes["inputs"].items()}
+
+
+def named(notes: Mapping[str, Any], got: Mapping[str, Any]) -> dict[str, Any]:
+    """What an artefact gave under the model's names and layouts. An output that it does not have is left out, for the
+    caller to notice; none is matched by position."""
+    return {n: _from(got[e["name"]], e.get("layout")) for n, e in notes["outputs"].items() if e["name"] in got}
 
 
 def _permutation(layout: str, rank: int) -> list[int]:

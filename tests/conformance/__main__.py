@@ -1,7 +1,8 @@
 """Run coremltools' own numeric tests through the evaluator: ``python -m tests.conformance [--whole]``.
 
-Without ``--whole`` a fixed sample runs, small enough for every commit. The exit code is 0 only if enough
-tests were compared and at least 99.5 % of them agree.
+Without ``--whole`` a fixed sample runs, small enough for every commit. The whole takes hours: ``--shard K/N`` takes
+one part in N, and ``--log FILE`` with ``--seconds S`` runs it in pieces, each of which goes on where the last one
+ended. The exit code is 0 only if enough tests were compared and at least 99.5 % of them agree.
 """
 
 from __future__ import annotations
@@ -32,15 +33,28 @@ SUITES = {
 }
 
 
+def shard(text: str) -> tuple[int, int]:
+    """``K/N`` as the remainder and the divisor of a hash."""
+    k, _, n = text.partition("/")
+    if not (k.isdigit() and n.isdigit() and 1 <= int(k) <= int(n)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 1 to N")
+    return int(k) - 1, int(n)
+
+
 def main() -> int:
     """Parse the command line and hand over to pytest with a configuration of its own."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("--whole", action="store_true", help="every test, not the sample")
     parser.add_argument("--suite", choices=[*SUITES, "all"], default="all")
     parser.add_argument("--every", type=int, metavar="N", help="take one test in N (default 400, or 1 if whole)")
-    parser.add_argument("--report", type=Path, metavar="JSON", help="write what each test came to")
+    parser.add_argument("--shard", type=shard, metavar="K/N", help="the K-th of N parts, from 1")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write down each test, and leave out those in it")
+    parser.add_argument("--seconds", type=float, metavar="S", help="begin no further test after S seconds")
     parser.add_argument("-k", metavar="EXPRESSION", help="as for pytest")
     options = parser.parse_args()
+    if options.shard and options.every:
+        parser.error("--shard and --every both choose a sample: give one of them")
+    part, every = options.shard or (0, options.every or (1 if options.whole else 400))
     if importlib.util.find_spec("scipy") is None:
         parser.error("coremltools' operator tests need scipy: pip install scipy")
     os.environ.setdefault("PYMIL_TEST_TARGETS", "mlprogram")
@@ -62,8 +76,9 @@ def main() -> int:
             "-W",
             "ignore",
         ),
-        f"--conformance-every={options.every or (1 if options.whole else 400)}",
-        *([f"--conformance-report={options.report}"] if options.report else []),
+        *(f"--conformance-every={every}", f"--conformance-part={part}"),
+        *([f"--conformance-log={options.log.absolute()}"] if options.log else []),
+        *([f"--conformance-seconds={options.seconds}"] if options.seconds else []),
         *(["-k", options.k] if options.k else []),
         *("--pyargs", *(module for modules in suites.values() for module in modules)),
     ]

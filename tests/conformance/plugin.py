@@ -9,7 +9,11 @@ What a test came to:
 
 - *agrees*: it predicted and passed; *differs*: it predicted and failed;
 - *refused*: the evaluator refused the program by name; *broken*: the evaluator failed in another way;
-- *not compared*: it passed, or was skipped, without predicting; *not converted*: it failed before predicting.
+- *not compared*: it passed, or was skipped, without predicting; *not converted*: it failed before predicting;
+- *crashed*: a run with a log began it and never ended it.
+
+With a log, every test is written down as it begins and as it ends, and a later run goes on after the last one: the
+whole suite takes hours, and can so be run in pieces.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -47,28 +52,40 @@ class Outcome:
 
 
 class Conformance:
-    """Runs for a session: patches coremltools, watches each test, sums up."""
+    """Runs for a session: patches coremltools, watches each test, sums up.
 
-    def __init__(self, every: int, report: Path | None) -> None:
-        self.every = every
-        self.report = report
+    One test in ``every`` is taken, those whose hash leaves the remainder ``part``. ``log`` is the file of a run in
+    pieces, ``seconds`` how long this piece may take.
+    """
+
+    def __init__(self, every: int, part: int = 0, log: Path | None = None, seconds: float | None = None) -> None:
+        self.every, self.part, self.log = every, part, log
+        self.ends = time.monotonic() + seconds if seconds else None
         self.predictions = 0
         self.test = ""
-        self.outcomes: list[Outcome] = []
+        self.left = 0  # tests of the sample that have not run yet
+        self.outcomes: list[Outcome] = read(log) if log and log.exists() else []
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Keep one test in ``every``, chosen by a hash of its name, and none of the neural network backend."""
         wanted, left_out = [], []
         for item in items:
-            sampled = "neuralnetwork" not in item.name and _hash(_identity(item)) % self.every == 0
+            sampled = "neuralnetwork" not in item.name and _hash(_identity(item)) % self.every == self.part
             (wanted if sampled else left_out).append(item)
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = wanted
+        known = {outcome.test for outcome in self.outcomes}
+        again = [item for item in wanted if _identity(item) in known]
+        config.hook.pytest_deselected(items=left_out + again)
+        # By hash, so that a piece of a run is a fair sample of the whole.
+        items[:] = sorted((i for i in wanted if _identity(i) not in known), key=lambda i: _hash(_identity(i) + "order"))
+        self.left = len(items)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Seed each test by its name, so that a sample sees what the whole run sees."""
+        if self.ends is not None and time.monotonic() > self.ends:
+            item.session.shouldstop = "the time for this piece is over"
         self.test = _identity(item)
+        self._note(Outcome(self.test, "crashed", "it began and never ended"))
         np.random.seed(_hash(self.test))
         _seed_torch(_hash(self.test))
         self.predictions = 0
@@ -77,7 +94,15 @@ class Conformance:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Classify the test by its call phase."""
         if report.when == "call" or (report.when == "setup" and report.failed):
-            self.outcomes.append(Outcome(self.test, self._state(report), _reason(report)))
+            outcome = Outcome(self.test, self._state(report), _reason(report))
+            self.outcomes.append(outcome)
+            self._note(outcome)
+            self.left -= 1
+
+    def _note(self, outcome: Outcome) -> None:
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(json.dumps(asdict(outcome)) + "\n")
 
     def _state(self, report: pytest.TestReport) -> str:
         if report.failed:
@@ -92,16 +117,16 @@ class Conformance:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """The exit code follows the rate, not pytest's own count."""
         session.exitstatus = 0 if self.passed else 1
-        if self.report is not None:
-            self.report.write_text(json.dumps([asdict(o) for o in self.outcomes], indent=1))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The counts, and every test that did not agree."""
         write = terminalreporter.write_line
         for outcome in self.outcomes:
-            if outcome.state in ("differs", "broken", "refused"):
+            if outcome.state in ("differs", "broken", "refused", "crashed"):
                 write(f"{outcome.state}: {outcome.test}: {outcome.reason}")
         write(", ".join(f"{n} {state}" for state, n in sorted(self.counts.items())))
+        if self.left:
+            write(f"{self.left} tests of this sample have not run: the same command with the same --log goes on")
         write(f"conformance: {self.rate:.2%} of {self.compared} compared tests agree (bar {BAR:.1%})")
 
     @property
@@ -112,7 +137,7 @@ class Conformance:
     @property
     def compared(self) -> int:
         """Tests that converted and should agree."""
-        return sum(self.counts[s] for s in ("agrees", "differs", "broken"))
+        return sum(self.counts[s] for s in ("agrees", "differs", "broken", "crashed"))
 
     @property
     def rate(self) -> float:
@@ -151,6 +176,12 @@ class Conformance:
         ct.models.MLModel.make_state = lambda model: _State(_program(model).make_state())
         np.testing.assert_allclose = _tighter(np.testing.assert_allclose)
         np.isclose = _tighter(np.isclose)
+
+
+def read(log: Path) -> list[Outcome]:
+    """The outcomes of a log: the last line of a test counts."""
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]
+    return list({line["test"]: Outcome(**line) for line in lines}.values())
 
 
 def _hash(text: str) -> int:
@@ -238,9 +269,11 @@ def _reason(report: pytest.TestReport) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The two options that ``__main__`` passes on."""
+    """The options that ``__main__`` passes on."""
     parser.addoption("--conformance-every", type=int, default=400)
-    parser.addoption("--conformance-report", type=Path, default=None)
+    parser.addoption("--conformance-part", type=int, default=0)
+    parser.addoption("--conformance-log", type=Path, default=None)
+    parser.addoption("--conformance-seconds", type=float, default=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -249,6 +282,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     torch.set_num_threads(1)
     torch.backends.mha.set_fastpath_enabled(False)
-    conformance = Conformance(config.getoption("conformance_every"), config.getoption("conformance_report"))
+    options = ("every", "part", "log", "seconds")
+    conformance = Conformance(*(config.getoption(f"conformance_{name}") for name in options))
     conformance.patch()
     config.pluginmanager.register(conformance, "conformance")
