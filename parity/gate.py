@@ -16,6 +16,8 @@ from parity.config import Waiver
 from parity.limits import Rule, resolve
 from parity.plan import Cell
 from parity.record import CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
+from parity.samples import blocking as blocking_sample
+from parity.samples import held, words
 
 SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
 PER_CASE = ("golden", "video", "property", "sequence", "batch")
@@ -44,9 +46,9 @@ def rejudge(cell: CellRecord, rules: Iterable[Rule]) -> CellRecord:
             continue
         limit = by_output[check.output].get(check.metric)
         if limit is not None:
-            check = replace(check, limit=limit.value, source=limit.source)
+            check = held(check, limit.value, limit.source)
         elif check.kind in PER_CASE or check.kind == "accuracy":
-            check = replace(check, limit=None, source="")
+            check = held(check, None, "")
         checks.append(check)
     return settle(replace(cell, checks=tuple(checks)))
 
@@ -65,6 +67,9 @@ def settle(cell: CellRecord, waived: Sequence[Waiver] = ()) -> CellRecord:
     lost = _lost(cell)
     if lost:
         return replace(cell, state="missing", reason=lost)
+    unsure = blocking_sample(checks)
+    if unsure:
+        return replace(cell, state="missing", reason=words(unsure))
     if broken:
         return replace(cell, state="waived", reason=f"waived: {describe(excused)}")
     return replace(cell, state="pass", reason="")
@@ -92,13 +97,18 @@ def _lost(cell: CellRecord) -> str:
     return lost
 
 
+def _against(check: Check) -> bool:
+    """Whether a limit was in force, decided or not: an undecided one that may block is looked at by itself."""
+    return check.limit is not None or check.undecided is not None
+
+
 def _lost_by_one(cell: CellRecord) -> str:
     if not cell.planned:
         return cell.reason if cell.state == "missing" and cell.reason else "nothing was planned for it"
     for kind in cell.planned:
         if kind not in cell.measured:
             return f"{kind}: its test did not run to its end"
-        if not any(c.kind == kind and c.limit is not None and c.value is not None for c in cell.checks):
+        if not any(c.kind == kind and _against(c) and c.value is not None for c in cell.checks):
             return f"{kind}: nothing was measured against a limit"
     seen: dict[tuple[str, str, str], bool] = {}
     for check in cell.checks:
@@ -211,6 +221,9 @@ def judge(record: RunRecord) -> RunRecord:
     elsewhere = [c for c in record.cells if c.state == "unavailable" and not c.required]
     if elsewhere and verdict in ("pass", "partial"):
         reason += f"; {_count(elsewhere, 'cell')} could not run here"
+    unsure = [check for c in measured for check in c.checks if check.undecided is not None]
+    if unsure and verdict in ("pass", "partial"):
+        reason += f"; {_count(unsure, 'built-in limit')} on shares undecided: too few cases"
     return replace(record, verdict=verdict, reason=reason)
 
 

@@ -32,6 +32,8 @@ class Limit:
     source: str
 
 
+BUILT_IN, MEASURED = "built-in default", "measured on"  # how the source of a limit that nobody set begins
+
 # The release thresholds that mobile export guides state. A project sets its own beside or over them.
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "default": {"flex_ops": 0.0},
@@ -62,6 +64,11 @@ PROOF = ("links_failed", "match_faults", "audit_faults", "lift_faults", "local_f
 LOWERING: Mapping[str, float] = {"lowering_db": 100.0, "lowering_ratio": 4.0}
 
 
+def is_default(source: str) -> bool:
+    """Whether nobody set the limit with this source."""
+    return source.startswith((BUILT_IN, MEASURED))
+
+
 def scopes(cell: Cell) -> tuple[str, ...]:
     """The cascade keys of a cell, weakest first."""
     return (
@@ -78,18 +85,18 @@ def defaults(cell: Cell) -> dict[str, Limit]:
     """The limits of a cell that nobody configured: stated release thresholds, and noise ratios as measured on correct
     exports; without such a measurement for its target and precision, a relative error."""
     found = {
-        metric: Limit(metric, value, "built-in default" + (f" for {scope}" if scope != "default" else ""))
+        metric: Limit(metric, value, BUILT_IN + (f" for {scope}" if scope != "default" else ""))
         for scope in ("default", cell.precision)
         for metric, value in DEFAULTS[scope].items()
     }
     if cell.target in PROVED:
-        found |= {metric: Limit(metric, 0.0, "built-in default for the chain of proof") for metric in PROOF}
+        found |= {metric: Limit(metric, 0.0, f"{BUILT_IN} for the chain of proof") for metric in PROOF}
     if cell.target in LOWERED:
-        found |= {metric: Limit(metric, value, "built-in default for lowering") for metric, value in LOWERING.items()}
+        found |= {metric: Limit(metric, value, f"{BUILT_IN} for lowering") for metric, value in LOWERING.items()}
     measured = natural(cell.target, cell.precision)
     if measured is None:
         return found | {"rel_rms": fallback(cell)}
-    source = f"measured on {measured.count} correct exports to {cell.target} {cell.precision}"
+    source = f"{MEASURED} {measured.count} correct exports to {cell.target} {cell.precision}"
     return found | {
         metric: Limit(metric, measured.limits[statistic], source)
         for metric, statistic in NOISE.items()
@@ -99,7 +106,7 @@ def defaults(cell: Cell) -> dict[str, Limit]:
 
 def fallback(cell: Cell) -> Limit:
     """The limit on the relative error of an output that has no measured noise floor."""
-    return Limit("rel_rms", FALLBACK[cell.precision], f"built-in default for {cell.precision} without a noise floor")
+    return Limit("rel_rms", FALLBACK[cell.precision], f"{BUILT_IN} for {cell.precision} without a noise floor")
 
 
 def resolve(rules: Iterable[Rule], cell: Cell, output: str | None = None) -> dict[str, Limit]:

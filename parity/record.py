@@ -53,6 +53,8 @@ class Check:
     nonfinite: int = 0
     source: str = ""  # who set the limit: "pyproject.toml:31 [tool.parity.limits] fp32", "default for fp32"
     detail: str = ""  # the worst element, or what was expected and what was found
+    bound: float | None = None  # of a figure counted on a sample: how bad it may be, one-sided, 95 % confidence
+    undecided: float | None = None  # the limit, where the sample is too small to decide it; `limit` is then None
 
     def share(self) -> float | None:
         """Share of the limit that is used up, 1.0 at the limit; None where that has no meaning.

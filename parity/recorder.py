@@ -23,6 +23,7 @@ class Recorder:
         self._rules = tuple(rules)
         self.checks: list[Check] = []
         self.findings: list[Finding] = []
+        self.explained: list[str] = []
         self.finished = False  # whether the test's body ran to its end
         self.details: dict[str, Any] = {}  # route, artifact, runtime: what the record says of the cell
 
@@ -41,6 +42,11 @@ class Recorder:
     def find(self, text: str, level: str = "note") -> None:
         """Note something that a person should know and that does not gate."""
         self.findings.append(build(Finding, {"text": text, "level": level}, "finding"))
+
+    def explain(self, text: str) -> None:
+        """Say why this test fails, in words: in its message, and in the report."""
+        self.explained.append(text)
+        self.find(f"why: {text}", "warning")
 
     def check(
         self,
@@ -102,12 +108,13 @@ class Recorder:
 
         No check against a limit is a failure too: a test that measured nothing proved nothing.
         """
-        if not any(c.limit is not None for c in self.checks):
+        if not any(c.limit is not None or c.undecided is not None for c in self.checks):
             return "no check was recorded against a limit, so nothing was proved"
         broken = self.broken()
         if not broken:
             return ""
         lines = [f"{len(broken)} of {len(self.checks)} checks broken; worst: {describe(broken)}"]
+        lines += [f"  why: {text}" for text in self.explained]
         for c in sorted(broken, key=lambda c: (c.output, c.metric, c.case))[:20]:
             value = "no finite value" if c.value is None else f"{c.value:.6g}"
             sign = "at most" if c.sense == "max" else "at least"

@@ -192,52 +192,12 @@ def _log_choices(count: int, total: int) -> Array:
     return np.concatenate([[0.0], np.cumsum(np.log((total - i + 1) / i))])
 
 
-@dataclass(frozen=True)
-class Share:
-    """A share counted on a sample, held against a limit with one-sided 95 % confidence.
+def drop_bound(lost: int, won: int, total: int) -> float:
+    """How large the loss of accuracy may be: `lost` cases only the oracle has right, `won` only the artefact.
 
-    `state` is "within" when the bound is inside the limit, "over" when the sample itself is beyond it, and "too few"
-    when the sample cannot decide, which is not a pass; `needed` is how many cases without a single hit would.
+    upper(lost) - lower(won), each at 97.5 %, so that both hold together with at least 95 % (Bonferroni).
     """
-
-    value: float
-    bound: float
-    total: int
-    state: Literal["within", "over", "too few"]
-    needed: int = 0
-
-
-def share(count: int, total: int, limit: float) -> Share:
-    """How often something went wrong, against the share `limit` that may. A limit of 0 is about these cases alone."""
-    if total < 1:
-        return Share(math.nan, math.nan, 0, "too few", needed(limit))
-    value, bound = count / total, binomial_upper(count, total)
-    if value > limit:
-        return Share(value, bound, total, "over")
-    if limit <= 0 or bound <= limit:
-        return Share(value, bound, total, "within")
-    return Share(value, bound, total, "too few", needed(limit))
-
-
-def needed(limit: float, confidence: float = 0.95) -> int:
-    """The smallest sample that can show a share of at most `limit`, when nothing in it goes wrong."""
-    return 1 if limit <= 0 or limit >= 1 else math.ceil(math.log(1 - confidence) / math.log1p(-limit))
-
-
-def drop(lost: int, won: int, total: int, limit: float) -> Share:
-    """Accuracy lost on labelled cases: `lost` that only the oracle has right, `won` that only the artefact has right.
-
-    The bound is upper(lost) - lower(won), each at 97.5 %, so that both hold together with at least 95 % (Bonferroni).
-    """
-    if total < 1:
-        return Share(math.nan, math.nan, 0, "too few", needed(limit))
-    value = (lost - won) / total
-    bound = binomial_upper(lost, total, 0.975) - binomial_lower(won, total, 0.975)
-    if value > limit:
-        return Share(value, bound, total, "over")
-    if limit <= 0 or bound <= limit:
-        return Share(value, bound, total, "within")
-    return Share(value, bound, total, "too few", needed(limit, 0.975))
+    return binomial_upper(lost, total, 0.975) - binomial_lower(won, total, 0.975)
 
 
 @dataclass(frozen=True)

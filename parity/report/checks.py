@@ -81,6 +81,8 @@ def headroom(check: Check, share: float | None) -> str:
         return f"{check.nonfinite:,} not finite"
     if check.value is None:
         return "not measured"
+    if check.undecided is not None:
+        return f"undecided: too few cases for {text.number(check.undecided)}"
     if check.limit is None:
         return "not gated"
     if not check.passed:

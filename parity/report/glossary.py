@@ -135,6 +135,9 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
                 "Core ML files without an fp32 sibling: error with no activation rounded, over what storing the "
                 "weights at that precision costs.",
             ),
+            ("gain", "Slope of the file's values over the reference's; description, 1 is none."),
+            ("offset", "What the file adds to gain times the reference; description."),
+            ("bias", "Mean difference with its sign over all cases; description: quantisation has a real one."),
         ),
     ),
     (
@@ -165,6 +168,7 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
             ),
             ("limit used", "Share of the way from perfect to the limit: 100 % is at the limit."),
             ("headroom", "What is left of the limit: 100 % less the share used. A limit without room just holds."),
+            ("undecided", "The figure is inside the limit, and from so few cases it may as well be beyond it."),
             ("oracle", "The untouched PyTorch module in float64: what the model means."),
             ("twin", "The PyTorch model with weights and activations rounded as the precision rounds them."),
             (

@@ -11,11 +11,16 @@ from typing import Any, TypeVar
 
 from parity import judge, lowering
 from parity.cases import Case
+from parity.contract import OutputSpec
 from parity.errors import ParityError
-from parity.limits import fallback
+from parity.explain import explain
+from parity.limits import Limit, fallback
 from parity.plan import LOWERED, Cell
 from parity.record import Kind
 from parity.recorder import Recorder
+from parity.reference.floor import Floor, channel_axis
+from parity.reference.statistics import sensitivity
+from parity.samples import words
 from parity.session import Reference, Runtime, Session
 from parity.suite.contract import check_contract
 
@@ -136,6 +141,7 @@ def test_accuracy(
             parity.add(*judge.check_accuracy(
                 spec, [o[spec.name] for o in got], [w[spec.name] for w in wants], labels, parity.limits(spec.name)
             ))  # fmt: skip
+            note_undecided(parity, spec.name)
 
 
 def _comparable(name: str, got: list[dict[str, Any]], want: Any) -> bool:
@@ -175,9 +181,33 @@ def compare_cases(
                     f"{cell.precision} alone costs {floors[spec.name].relative:.2g} of {spec.name}'s rms: weak evidence"
                 )
                 parity.find(text, "warning")
+            elif weak := sensitivity([w[spec.name] for w in wants], floors[spec.name]).weak:
+                parity.find(f"weak evidence for {spec.name}: {weak}", "warning")
             parity.add(*judge.check_noise(kind, spec, [c.id for c in cases], rows, floors[spec.name], limits))
-        if spec.decides:
-            parity.add(*judge.check_decisions(kind, spec, rows, [w[spec.name] for w in wants], limits))
+        _describe(kind, cell, spec, cases, rows, [w[spec.name] for w in wants], floors.get(spec.name), limits, parity)
     if oracle.note:
         parity.find(f"reference is {oracle.dtype}: {oracle.note}", "warning")
     return got
+
+
+def _describe(
+    kind: Kind, cell: Cell, spec: OutputSpec, cases: list[Case], rows: list[Any], wants: list[Any], floor: Floor | None,
+    limits: Mapping[str, Limit], parity: Recorder,
+) -> None:  # fmt: skip
+    """Decisions and their bounds, what the error is like, and, where a check of this output is broken, why."""
+    if wants[0].dtype.kind == "f":
+        parity.add(*judge.describe_error(kind, spec, rows, wants))
+    if spec.decides:
+        parity.add(*judge.check_decisions(kind, spec, rows, wants, limits, floor))
+    note_undecided(parity, spec.name)
+    if wants[0].dtype.kind == "f" and any(c.output == spec.name for c in parity.broken()):
+        limit, axis = limits.get("noise_ratio"), channel_axis(spec, rows[0].ndim)
+        parity.explain(explain(spec.name, cell.precision, [c.id for c in cases], rows, wants, floor, axis,
+                               limit.value if limit else None))  # fmt: skip
+
+
+def note_undecided(parity: Recorder, output: str) -> None:
+    """Say of each limit on an output that so few cases cannot decide it: such a limit is not passed."""
+    for check in parity.checks:
+        if check.output == output and check.undecided is not None:
+            parity.find(f"undecided: {words(check)}")

@@ -259,23 +259,11 @@ def test_binomial_bound_covers_as_often_as_it_says():
     assert np.mean([bounds[int(c)] >= 0.1 for c in counts]) >= 0.95
 
 
-def test_a_sample_that_is_too_small_is_never_within():
-    assert statistics.share(0, 48, 0.02).state == "too few"
-    assert statistics.share(0, 48, 0.02).needed == 149
-    assert statistics.share(0, 149, 0.02).state == "within"
-    assert statistics.share(0, 148, 0.02).state == "too few"
-    assert statistics.share(3, 48, 0.02).state == "over"
-    assert statistics.share(0, 0, 0.02).state == "too few"
-    assert statistics.share(0, 48, 0.0).state == "within"  # none at all, on these cases
-    assert statistics.share(1, 48, 0.0).state == "over"
-
-
 def test_accuracy_drop():
-    assert statistics.drop(0, 0, 1000, 0.01).state == "within"
-    assert statistics.drop(0, 0, 100, 0.01).state == "too few"
-    assert statistics.drop(30, 5, 1000, 0.01).state == "over"
-    assert statistics.drop(30, 30, 100, 0.01).state == "too few"  # as many won as lost, but neither is known well
-    assert statistics.drop(0, 50, 1000, 0.01).value == pytest.approx(-0.05)
+    none = 1 - 0.025 ** (1 / 1000)  # Clopper and Pearson at 97.5 % for no error in 1000
+    assert statistics.drop_bound(0, 0, 1000) == pytest.approx(none)
+    assert statistics.drop_bound(30, 30, 100) > 0.1  # as many won as lost, but neither is known well
+    assert statistics.drop_bound(0, 50, 1000) < 0
 
 
 def test_sensitivity_names_weak_evidence():
