@@ -3,6 +3,7 @@
 # make lint     ruff, formatting, types
 # make nightly  what takes long: whole conformance suite, every frame, fault power
 # make routes   the optional litert-torch environment, 2 GB
+# make coreai   the optional environment of the coreai target, 1 GB
 # make clean    remove .venv, reports and build leftovers (the artefact cache in your home stays)
 # Pass options on with ARGS: make parity ARGS="-k skin --parity-rebuild"
 
@@ -12,7 +13,7 @@ READY := .venv/.ready
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: parity test lint clean nightly setup routes conformance
+.PHONY: parity test lint clean nightly setup routes coreai conformance
 .DEFAULT_GOAL := parity
 
 parity: $(READY)
@@ -45,6 +46,14 @@ routes: .venv-litert/.ready
 	.venv-litert/bin/python -m pip install "torch==2.13.0" "litert-torch==0.10.0" safetensors
 	@touch .venv-litert/.ready
 
+# Apple's Core AI converter and runtime; they want NumPy 2.3, where onnx2tf pins 1.26.
+coreai: .venv-coreai/.ready
+
+.venv-coreai/.ready:
+	"$(PYTHON)" -m venv .venv-coreai
+	.venv-coreai/bin/python -m pip install "torch==2.13.0" "coreai-torch==0.4.3" "coreai-core==1.0.0b3" safetensors psutil pillow
+	@touch .venv-coreai/.ready
+
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up .venv: about 3.5 GB of converters and runtimes, once. This takes a minute or more."
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -55,5 +64,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf .venv .venv-litert build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-litert .venv-coreai build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find reports -mindepth 1 ! -name baseline.json ! -name .gitkeep -delete

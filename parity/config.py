@@ -27,7 +27,7 @@ else:  # pragma: no cover
 
 # Systems that coremltools can be asked to convert for; neural network specs need iOS14 or macOS11 at least.
 DEPLOYMENT_TARGETS = tuple(f"iOS{n}" for n in (14, 15, 16, 17, 18)) + tuple(f"macOS{n}" for n in (11, 12, 13, 14, 15))
-ROUTES = ("litert",)  # routes that may run in an environment of their own
+ROUTES = ("litert", "coreai")  # routes that may run in an environment of their own
 
 
 @dataclass(frozen=True)

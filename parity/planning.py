@@ -79,7 +79,8 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
         kinds.append("accuracy")
     if videos:
         kinds.append("video")
-    reason = targets.get(cell.target).unavailable(cell, model)
+    target = targets.get(cell.target)
+    reason = target.unavailable(cell, model, target.python(config))
     prebuilt = f"{cell.target}-{cell.precision}" in model.artifacts
     if prebuilt and reason and "calibration" in reason:
         reason = None

@@ -67,6 +67,7 @@ class Runtime:
     def __init__(self, session: Session, cell: Cell, artifact: Artifact):
         self.session, self.cell, self.artifact = session, cell, artifact
         self.target = targets.get(cell.target)
+        self.python = self.target.python(session.config)
         self.description: dict[str, Any] = {}
         self.milliseconds: list[float] = []
         self._handle: int | None = None
@@ -74,7 +75,7 @@ class Runtime:
 
     def open(self) -> Runtime:
         """Open the artefact, or open it again when its child is gone. Raises ChildFailure."""
-        child = self.session.children[self.target.family]
+        child = self.session.children.get(self.target.family, self.python)
         if self._handle is None or not child.alive or child.pid != self._pid:
             opened = self._call(
                 "open_session",
@@ -122,10 +123,11 @@ class Runtime:
             stage=stage,
             on_stage=lambda s: self.session.progress(self.cell.id, s),
             again=again,
+            python=self.python,
         )
 
     def close(self) -> None:
-        child = self.session.children[self.target.family]
+        child = self.session.children.get(self.target.family, self.python)
         if self._handle is not None and child.alive and child.pid == self._pid:
             self._call("close_session", {"handle": self._handle}, "close")
         self._handle = None
@@ -135,7 +137,8 @@ class Runtime:
         median = statistics.median(self.milliseconds) if self.milliseconds else None
         executor = str(self.description.get("executor", ""))
         name = executor if executor == "mil-eval" else package
-        return RuntimeRecord(name, version("pytest-parity" if name != package else package), median, executor)
+        known = self.description.get("runtime_version") or version("pytest-parity" if name != package else package)
+        return RuntimeRecord(name, known, median, executor)
 
 
 class Session:

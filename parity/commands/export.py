@@ -33,7 +33,7 @@ from parity.targets.base import version
 
 _QUANTIZE = {"float16": "fp16", "dynamic": "dynamic", "int8": "int8"}
 _EXTENSION = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage", "coreml_nn": ".mlmodel", "ncnn": "",
-              "torchscript": ".pt", "exported": ".pt2"}  # fmt: skip
+              "coreai": ".aimodel", "torchscript": ".pt", "exported": ".pt2"}  # fmt: skip
 _DRAWN = 8  # cases to verify on where a model has no golden data
 
 

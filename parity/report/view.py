@@ -15,7 +15,7 @@ from parity.report.checks import Group, Points, Rank, group, rank, tightest, use
 from parity.report.glossary import BLOCKING, STATE_ORDER
 
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
-TARGETS = ("onnx", "tflite", "coreml", "coreml_nn", "ncnn", "torchscript", "exported")
+TARGETS = ("onnx", "tflite", "coreml", "coreml_nn", "coreai", "ncnn", "torchscript", "exported")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ _BUILT_IN = {
     "tflite": "parity.targets.tflite:TFLite",
     "coreml": "parity.targets.coreml:CoreML",
     "coreml_nn": "parity.targets.coreml:CoreMLNeuralNetwork",
+    "coreai": "parity.targets.coreai:CoreAI",
     "ncnn": "parity.targets.ncnn:Ncnn",
     "torchscript": "parity.targets.torch_files:TorchScript",
     "exported": "parity.targets.torch_files:Exported",

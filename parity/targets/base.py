@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -62,6 +63,12 @@ class Target:
     family: ClassVar[str]
     runtime_package: ClassVar[str]
     fixed_dims: ClassVar[bool] = False  # the route exports every dynamic axis at the example's size
+    environment: ClassVar[str] = ""  # the route whose Python exports and runs, where that is not the session's own
+
+    def python(self, config: Config) -> str:
+        """The interpreter that exports and runs this target's files."""
+        other = config.routes.get(self.environment) if self.environment else None
+        return str(other) if other is not None and other.exists() else sys.executable
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         """The chains to try for a cell, best first."""
@@ -71,13 +78,18 @@ class Target:
         """The element type that a declared input has in this target's files."""
         return declared
 
-    def unavailable(self, cell: Cell, model: ModelConfig) -> str | None:
-        """Why this cell cannot be measured on this machine, with what would change that; None when it can."""
+    def unavailable(self, cell: Cell, model: ModelConfig, python: str | None = None) -> str | None:
+        """Why this cell cannot be measured on this machine, with what would change that; None when it can.
+
+        `python` is the interpreter of its environment, as `python` gave it: what is installed there shows when it runs.
+        """
         if cell.precision not in self.precisions:
             return f"{self.name} has no {cell.precision} route"
-        missing = [name for name in self.requires if not installed(name)]
+        missing = [name for name in self.requires if not installed(name)] if python in (None, sys.executable) else []
         if missing:
-            return f"{', '.join(missing)} not installed: pip install 'pytest-parity[{self.extra}]'"
+            why = f"{', '.join(missing)} not installed: pip install 'pytest-parity[{self.extra}]'"
+            return why + (f", or name a Python that has them in [tool.parity.routes.{self.environment}]"
+                          if self.environment else "")  # fmt: skip
         if cell.precision == "int8" and model.calibration is None:
             return 'int8 needs calibration data: set calibration = "folder" for this model'
         return None

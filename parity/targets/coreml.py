@@ -35,10 +35,10 @@ class CoreML(Target):
     runtime_package: ClassVar[str] = "coremltools"
     fixed_dims: ClassVar[bool] = True
 
-    def unavailable(self, cell: Cell, model: ModelConfig) -> str | None:
+    def unavailable(self, cell: Cell, model: ModelConfig, python: str | None = None) -> str | None:
         if cell.precision == "int8":
             return "coremltools calibrates int8 activations by running Core ML, on macOS only"
-        return super().unavailable(cell, model)
+        return super().unavailable(cell, model, python)
 
     def stored_dtype(self, declared: str) -> str:
         return "int32" if declared == "int64" else declared  # Core ML has no int64 inputs
@@ -57,10 +57,10 @@ class CoreMLNeuralNetwork(CoreML):
     name: ClassVar[str] = "coreml_nn"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16")
 
-    def unavailable(self, cell: Cell, model: ModelConfig) -> str | None:
+    def unavailable(self, cell: Cell, model: ModelConfig, python: str | None = None) -> str | None:
         if cell.precision in ("dynamic", "int8"):
             return f"neural network specs have no {cell.precision} route here; use the coreml target"
-        return super().unavailable(cell, model)
+        return super().unavailable(cell, model, python)
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         options = {"precision": cell.precision, "backend": "neuralnetwork", **_system(model)}

@@ -31,10 +31,10 @@ class Ncnn(Target):
     runtime_package: ClassVar[str] = "ncnn"
     fixed_dims: ClassVar[bool] = True
 
-    def unavailable(self, cell: Cell, model: ModelConfig) -> str | None:
+    def unavailable(self, cell: Cell, model: ModelConfig, python: str | None = None) -> str | None:
         if cell.precision in ("dynamic", "int8"):
             return "the ncnn wheels have no int8 calibration tools (ncnn2table, ncnn2int8)"
-        return super().unavailable(cell, model)
+        return super().unavailable(cell, model, python)
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         options = {"half": cell.precision == "fp16"}

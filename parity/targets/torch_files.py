@@ -71,7 +71,7 @@ def trace(
 
     from parity import modelling
 
-    module = _prepared(model, options["half"])
+    module = prepared(model, options["half"])
     arguments = tuple(torch.from_numpy(np.array(example[spec["name"]])) for spec in contract["inputs"])
     with modelling.plain_attention(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -89,7 +89,7 @@ def export_program(
 
     from parity import modelling
 
-    module = _prepared(model, options["half"])
+    module = prepared(model, options["half"])
     dims: dict[str, Any] = {}
     inputs = dict(example)
     if options["dynamic"]:
@@ -121,7 +121,8 @@ def _contract(contract: Mapping[str, Any]) -> Any:
     return Contract(specs, ())
 
 
-def _prepared(model: Mapping[str, Any], half: bool) -> Any:
+def prepared(model: Mapping[str, Any], half: bool) -> Any:
+    """The module; with `half`, in float16 between float32 inputs and outputs."""
     import copy
 
     import torch

@@ -1,0 +1,68 @@
+"""The Core AI target: which interpreter it uses, what it says where there is none, and a file made and run."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from parity import config, targets
+from parity.plan import Cell
+from parity.targets import base
+
+ROOT = Path(__file__).parents[2]
+CELL = Cell("skin", "coreai", "fp32")
+
+
+@pytest.fixture(scope="module")
+def project():
+    return config.load(ROOT / "pyproject.toml", targets.names())
+
+
+def test_an_environment_that_exists_is_used(project, tmp_path):
+    python = tmp_path / "python"
+    with_one = replace(project, routes={"coreai": python})
+    target = targets.get("coreai")
+    assert target.python(with_one) == sys.executable
+    python.touch()
+    assert target.python(with_one) == str(python)
+    (step,) = target.routes(CELL, project.models["skin"], with_one)[0].steps
+    assert step.python == str(python)
+    assert targets.get("onnx").python(with_one) == sys.executable
+
+
+def test_without_wheels_or_environment_it_is_unavailable_and_says_what_helps(project, monkeypatch):
+    target, model = targets.get("coreai"), project.models["skin"]
+    monkeypatch.setattr(base, "installed", lambda module: module == "torch")
+    reason = target.unavailable(CELL, model, sys.executable)
+    assert "coreai_torch, coreai not installed" in reason
+    assert "[tool.parity.routes.coreai]" in reason
+    assert target.unavailable(CELL, model, "/elsewhere/python") is None
+    assert "no int8 route" in target.unavailable(replace(CELL, precision="int8"), model, "/elsewhere/python")
+
+
+@pytest.mark.skipif(not (ROOT / ".venv-coreai/bin/python").exists(), reason="make coreai has not been run")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_file_is_made_and_run(project, precision, tmp_path):
+    import numpy as np
+
+    from parity.cache import Store
+    from parity.session import Session
+
+    session = Session(project, "coreai-test", store=Store.at(str(tmp_path / "cache"), project.root))
+    try:
+        model, cell = project.models["golfiq_lite"], Cell("golfiq_lite", "coreai", precision)
+        cases = session.golden(model)[:3]
+        want = session.reference(model, cases, "three").outputs
+        runtime = session.runtime(cell)
+        got = runtime.run([c.inputs for c in cases])
+        error = max(float(np.abs(g["logits"] - w["logits"]).max()) for g, w in zip(got, want, strict=True))
+        scale = max(float(np.abs(w["logits"]).max()) for w in want)
+        assert error < (1e-5 if precision == "fp32" else 2e-2) * scale
+        assert error > 0
+        record = runtime.record()
+        assert (record.executor, record.name) == ("coreai-runtime", "coreai-core")
+        assert record.version != "absent"
+        assert runtime.description["inputs"][0]["shape"] == [1, 3, 64, 64]
+    finally:
+        session.close()
