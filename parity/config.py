@@ -6,7 +6,7 @@ import datetime
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -45,6 +45,7 @@ class Prebuilt:
     path: Path
     inputs: Mapping[str, TensorName] = field(default_factory=dict)
     outputs: Mapping[str, TensorName] = field(default_factory=dict)
+    fixed: bool = False  # it has every dynamic axis at the example's size, and is meant to
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,35 @@ class _Reader:
     def __init__(self, file: Path, text: str, section: tuple[str, ...], targets: tuple[str, ...]):
         self.file, self.lines, self.section, self.targets = file, key_lines(text), section, targets
         self.root = file.parent
+        self.set_by: dict[tuple[str, ...], str] = {}  # key path -> the text on the command line that set it
+
+    def set(self, data: dict[str, Any], setting: str) -> dict[str, Any]:
+        """`data` with the keys of a TOML text such as 'models.skin.opset = 18' in their place."""
+        try:
+            changes = tomllib.loads(setting)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"--parity-set {setting!r:.80}: not TOML such as 'limits.fp32 = {{ cosine = 0.999 }}': "
+                              f"{error}") from None  # fmt: skip
+        if not changes:
+            raise ConfigError(f"--parity-set {setting!r}: sets nothing")
+
+        def merged(old: Any, new: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+            result = dict(old) if isinstance(old, dict) else {}
+            for key, value in new.items():
+                here = (*path, key)
+                deeper = isinstance(value, dict) and isinstance(result.get(key), dict)
+                if not deeper:
+                    self.set_by[here] = setting
+                result[key] = merged(result[key], value, here) if deeper else value
+            return result
+
+        return merged(data, changes, ())
 
     def where(self, path: tuple[str, ...]) -> str:
-        """`pyproject.toml:31 [tool.parity.limits] fp32` for a key path below the section."""
+        """`pyproject.toml:31 [tool.parity.limits] fp32` for a key path below the section, or the option that set it."""
+        for depth in range(len(path), 0, -1):
+            if path[:depth] in self.set_by:
+                return f"--parity-set {self.set_by[path[:depth]]!r:.80}"
         full = (*self.section, *path)
         line = next((self.lines[full[:n]] for n in range(len(full), 0, -1) if full[:n] in self.lines), 1)
         table = ".".join((*self.section, *path[:-1]))
@@ -426,8 +453,9 @@ class _Reader:
                 layout = n.take("layout", str)
                 names[side][key] = TensorName(self.name(n), layout)
                 n.done()
+        fixed = e.take("fixed", bool, False)
         e.done()
-        return Prebuilt(file, names["inputs"], names["outputs"])
+        return Prebuilt(file, names["inputs"], names["outputs"], fixed)
 
     def limits(self, data: Mapping[str, Any], models: Mapping[str, ModelConfig]) -> tuple[Rule, ...]:
         pairs = [f"{t}-{p}" for t in self.targets for p in PRECISIONS]
@@ -490,8 +518,9 @@ def parse_size(text: str) -> int:
     return int(float(found[1]) * base ** " kmgt".index(found[2].lower() or " "))
 
 
-def parse(text: str, file: Path, targets: tuple[str, ...] = TARGETS) -> Config:
-    """The configuration in the text of a pyproject.toml, `file` giving its place. Raises ConfigError."""
+def parse(text: str, file: Path, targets: tuple[str, ...] = TARGETS, settings: Sequence[str] = ()) -> Config:
+    """The configuration in the text of a pyproject.toml, `file` giving its place, under the `settings` of a command
+    line: TOML texts, relative to the table. Raises ConfigError."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -500,7 +529,10 @@ def parse(text: str, file: Path, targets: tuple[str, ...] = TARGETS) -> Config:
     if not isinstance(tool, dict) or "parity" not in tool:
         raise ConfigError(f"{file}: no [tool.parity] table; run: parity init")
     reader = _Reader(file, text, ("tool", "parity"), targets)
-    return reader.config(tool["parity"])
+    table = tool["parity"]
+    for setting in settings:
+        table = reader.set(table, setting)
+    return reader.config(table)
 
 
 def find(start: Path) -> Path | None:
@@ -522,9 +554,9 @@ def _has_table(text: str) -> bool:
     return isinstance(tool, dict) and "parity" in tool
 
 
-def load(file: Path, targets: tuple[str, ...] = TARGETS) -> Config:
-    """The configuration in `file`. Raises ConfigError with one line: what, where, what to do."""
+def load(file: Path, targets: tuple[str, ...] = TARGETS, settings: Sequence[str] = ()) -> Config:
+    """The configuration in `file`, under `settings`. Raises ConfigError with one line: what, where, what to do."""
     try:
-        return parse(file.read_text(encoding="utf-8"), file.resolve(), targets)
+        return parse(file.read_text(encoding="utf-8"), file.resolve(), targets, settings)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -15,7 +15,7 @@ from dataclasses import replace
 from parity.config import Waiver
 from parity.limits import Rule, resolve
 from parity.plan import Cell
-from parity.record import CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
+from parity.record import BY_CONTRACT, CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
 from parity.samples import blocking as blocking_sample
 from parity.samples import held, words
 
@@ -137,10 +137,15 @@ def _lost_by_one(cell: CellRecord) -> str:
 
 
 def describe(checks: Sequence[Check]) -> str:
-    """One line for broken checks: the one furthest over its limit, how many more there are, and who set the limit."""
-    worst = max(checks, key=_excess)
+    """One line for broken checks: the one furthest over its limit, how many more there are, and who set the limit.
+
+    A broken contract comes first: a file of another shape or name has wrong numbers because of it.
+    """
+    worst = max(checks, key=lambda c: (c.kind == "contract", c.source == BY_CONTRACT, _excess(c)))
     others = len(checks) - 1
     text = f"{worst.output}: " if worst.output else ""
+    if worst.source == BY_CONTRACT and worst.detail:  # a promise kept or not, which has no figure worth telling
+        return f"{text}{worst.metric}: {worst.detail}" + (f"; and {others} more" if others else "")
     text += f"{worst.metric} {_figure(worst)} (case {worst.case})"
     if worst.source:
         text += f", limit from {worst.source}"

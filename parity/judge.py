@@ -12,7 +12,7 @@ from parity.cases import Array
 from parity.compare import METRICS, Comparison, compare
 from parity.contract import OutputSpec
 from parity.limits import NOISE, PROOF, Limit
-from parity.record import Check, Kind, LinkRecord, ProofRecord
+from parity.record import BY_CONTRACT, Check, Kind, LinkRecord, ProofRecord
 from parity.reference.floor import Floor
 from parity.reference.statistics import binomial_upper, drop_bound, trend
 from parity.reference.statistics import flips as changed
@@ -191,7 +191,7 @@ def fact(case: str, output: str, metric: str, holds: bool, detail: str) -> Check
         1.0,
         "min",
         holds,
-        source="the contract",
+        source=BY_CONTRACT,
         detail=detail,
     )
 

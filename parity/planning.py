@@ -54,7 +54,9 @@ def make_plan(config: Config, options: Mapping[str, Any]) -> Plan:
             raise ConfigError(f"--parity-require: {name!r} is neither a target nor a model of this project's plan")
     quick = options.get("profile") == "quick"
     cells = tuple(_planned(config, cell, required, quick) for cell in config.cells)
-    plan = Plan(cells, "profile quick" if quick else None).narrow(
+    # What the command line set is in no committed file: such a run is never a release verdict.
+    notes = [*(f"--parity-set {s}" for s in options.get("set") or ()), *(["profile quick"] if quick else [])]
+    plan = Plan(cells, "; ".join(notes) or None).narrow(
         models=options.get("models") or (),
         targets=options.get("targets") or (),
         precisions=options.get("precisions") or (),
@@ -457,5 +459,5 @@ def prepare(start: Path, root: Path, options: Mapping[str, Any], shared: dict[st
     if file is None:
         return None
     shared["file"] = str(file)
-    config = configuration.load(file, targets.names())
+    config = configuration.load(file, targets.names(), options.get("set") or ())
     return Control(config, make_plan(config, options), options, shared)

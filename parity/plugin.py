@@ -95,6 +95,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder or URL of the artefact cache (default: the user's cache); s3://, gs:// and other fsspec URLs are "
         "shared between machines, through the user's cache",
     )
+    add("--parity-set", action="append", default=[], metavar="TOML",
+        help="a key of [tool.parity] for this run only, as in 'limits.fp32 = { cosine = 0.999 }'; the verdict is then "
+             "at most partial")  # fmt: skip
     add("--parity-rebuild", action="store_true", help="export again, whatever the cache holds")
     add("--parity-shard", type=_typed("shard", _shard), metavar="K/N", help="measure part K of N of the plan")
     add("--parity-gate", choices=("block", "warn", "off"), default="block", metavar="MODE",
@@ -140,7 +143,7 @@ def _prepared(config: pytest.Config) -> Control | None:
 
 def _options(config: pytest.Config) -> dict[str, Any]:
     names = ("models", "targets", "precisions", "profile", "report", "no_report", "cache", "rebuild", "shard", "gate",
-             "require", "show_plan", "power", "timeout", "baseline", "save_baseline", "capsule")  # fmt: skip
+             "require", "show_plan", "power", "timeout", "baseline", "save_baseline", "capsule", "set")  # fmt: skip
     return {name: config.getoption(f"parity_{name}") for name in names}
 
 

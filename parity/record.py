@@ -33,6 +33,8 @@ STATES: tuple[State, ...] = typing.get_args(State)
 VERDICTS: tuple[Verdict, ...] = typing.get_args(Verdict)
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 
+BY_CONTRACT = "the contract"  # source of a limit that says that something declared is so
+
 
 @dataclass(frozen=True)
 class Check:

@@ -544,6 +544,9 @@ class Session:
         file = given.path
         files = [file] if file.is_file() else sorted(f for f in file.rglob("*") if f.is_file())
         notes: dict[str, Any] = {"entry": file.name}
+        if given.fixed:
+            sizes = model.contract.example()
+            notes["fixed"] = {i.name: list(i.sized(sizes)) for i in model.contract.inputs}
         for side in ("inputs", "outputs"):
             named = getattr(given, side)
             notes[side] = {}

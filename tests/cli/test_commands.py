@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-COMMANDS = ("init", "doctor", "export", "video", "gate", "report", "cache")
+COMMANDS = ("init", "demo", "verify", "doctor", "export", "video", "gate", "report", "cache")
 
 
 def one_line(text: str, *parts: str) -> None:
@@ -240,3 +240,60 @@ def test_a_stored_state_excuses_nothing(tmp_path, run):
     file.write_text(dumps(replace(record([waived]), waivers=(used,))))
     code, out, _ = run("gate", str(file))
     assert (code, "1 of them by a waiver" in out) == (0, True)
+
+
+def test_the_demonstration_fails_for_the_reason_that_was_seeded(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    code, out, err = run("demo")
+    assert code == 0, out + err
+    assert "fail: logits: noise_ratio" in out
+    assert "opposite order" in out.partition("diagnosis:")[2]
+    assert (tmp_path / "parity-demo" / "reports" / "parity.html").is_file()
+    code, out, err = run("demo")
+    assert code == 1
+    one_line(err, "parity-demo exists already")
+
+
+@pytest.fixture
+def golden(project):
+    rng = np.random.default_rng(3)
+    (project / "golden").mkdir()
+    for i in range(3):
+        np.savez(project / "golden" / f"{i}.npz", image=rng.random((1, 3, 17, 19), dtype=np.float32))
+    config = project / "pyproject.toml"
+    config.write_text(config.read_text() + 'golden = "golden"\n')
+    return project
+
+
+def test_a_file_made_elsewhere_is_verified_as_it_is(golden, run):
+    assert run("export", "tiny")[0] == 0
+    file = golden / "exports" / "tiny.onnx"
+    code, out, err = run("verify", str(file))
+    assert code == 0, out + err
+    assert "tiny.onnx as tiny-onnx-fp32: pass: " in out
+    assert "--parity-set models.tiny.artifacts" in (golden / "reports" / "verify.md").read_text()
+    renamed = file.read_bytes().replace(b"logits", b"logitz")
+    file.write_bytes(renamed)
+    code, out, err = run("verify", str(file), "--model", "tiny")
+    assert code == 1
+    assert "tiny-onnx-fp32: fail: logits: present: output 'logits'; the file has logitz" in out
+    code, out, err = run("verify", str(file), "--tensor", "logits=logitz")
+    assert code == 0, out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (["nothing.onnx"], 1, ["nothing.onnx: no such file"]),
+        (["pyproject.toml"], 2, ["does not tell its format"]),
+        (["pyproject.toml", "--target", "onxx"], 2, ["did you mean 'onnx'"]),
+        (["pyproject.toml", "--target", "onnx", "--model", "tinny"], 2, ["did you mean 'tiny'"]),
+        (["pyproject.toml", "--target", "onnx", "--tensor", "image"], 2, ["NAME=THEIRS"]),
+        (["pyproject.toml", "--target", "onnx", "--tensor", "imag=x"], 2, ["did you mean 'image'"]),
+    ],
+)
+def test_what_cannot_be_verified_is_told_in_one_line(project, run, arguments, code, parts):
+    found, _, err = run("verify", *arguments)
+    assert found == code
+    one_line(err, *parts)

@@ -1,0 +1,113 @@
+"""`parity verify FILE --model NAME`: does this file compute what the model computes? Nothing is exported.
+
+Measures everything that `pytest -m parity` measures for such a cell, on the file as it is, and writes the same report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from parity import targets
+from parity.commands import project
+from parity.config import ModelConfig
+from parity.errors import ConfigError, ParityError
+from parity.plan import PRECISIONS, Cell, choose
+from parity.record import read
+
+SUFFIXES = {
+    ".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml", ".mlmodel": "coreml_nn", ".param": "ncnn",
+    ".pt2": "exported", ".pt": "torchscript", ".ts": "torchscript",
+}  # fmt: skip
+
+
+def add(commands: Any) -> None:
+    command = commands.add_parser("verify", help="measure a file that was exported elsewhere", description=__doc__,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    command.add_argument("file", type=Path, metavar="FILE", help="the exported file or folder")
+    command.add_argument("--model", metavar="NAME", help="the model that it should be (default: the only one)")
+    command.add_argument("--target", metavar="TARGET", help="its format (default: by its suffix)")
+    command.add_argument("--precision", metavar="PRECISION", help=f"{', '.join(PRECISIONS)} (default: as the file's "
+                         "name says, else fp32)")  # fmt: skip
+    command.add_argument(
+        "--tensor", action="append", default=[], metavar="NAME=THEIRS[:LAYOUT]",
+        help="how the file calls an input or output of the model, and in which layout it has it, as in "
+             "image=serving_default_image:0:NHWC or image=:NHWC; nothing is matched by position or permuted unasked",
+    )  # fmt: skip
+    command.add_argument("--fixed", action="store_true", help="the file has every dynamic axis at one size, and is "
+                         "meant to: the first of the model's dims, 1 for a batch")  # fmt: skip
+    command.add_argument("--report", type=Path, default=Path("reports", "verify.html"), metavar="HTML",
+                         help="where to write the report (default: reports/verify.html)")  # fmt: skip
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 when everything that was planned for the file is measured and inside its limits, 1 otherwise."""
+    config = project.load()
+    if not options.file.exists():
+        raise ParityError(f"{options.file}: no such file")
+    name = options.model or (next(iter(config.models)) if len(config.models) == 1 else None)
+    if name is None:
+        raise ConfigError(f"--model: which model should {options.file.name} be? One of: {', '.join(config.models)}")
+    model = config.models[choose("model", name, config.models)]
+    cell = _cell(model, options)
+    key = f'"{cell.target}-{cell.precision}"'
+    settings = [
+        f"models.{name}.cells = [{key}]",
+        f"models.{name}.artifacts = {{ {key} = {_artifact(model, options)} }}",
+    ]
+    html = options.report.resolve()
+    with tempfile.TemporaryDirectory() as scratch:
+        test = Path(scratch, "test_verify.py")
+        test.write_text("from parity.suite import *\n", encoding="utf-8")
+        command = [
+            sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=short", "-m", "parity", "-p", "no:cacheprovider",
+            f"--rootdir={scratch}", "-c", os.devnull, "--parity-models", name, "--parity-report", str(html),
+            *(f"--parity-set={setting}" for setting in settings), str(test),
+        ]  # fmt: skip
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+        paths = [str(config.root), *filter(None, [environ.get("PYTHONPATH")])]
+        environ["PYTHONPATH"] = os.pathsep.join(paths)
+        html.with_suffix(".json").unlink(missing_ok=True)
+        code = subprocess.run(command, cwd=config.root, env=environ, check=False).returncode
+    if code not in (0, 1) or not html.with_suffix(".json").is_file():
+        raise ParityError(f"{options.file}: could not be verified: see above")
+    record = read(html.with_suffix(".json")).cell(cell.id)
+    measured = f"{len(record.checks)} checks" if record.checks else "nothing was measured"
+    print(f"{options.file.name} as {cell.id}: {record.state}: {record.reason or measured}")
+    return 0 if record.state == "pass" and code == 0 else 1
+
+
+def _cell(model: ModelConfig, options: argparse.Namespace) -> Cell:
+    found = options.target or SUFFIXES.get(options.file.suffix)
+    if found is None:
+        raise ConfigError(f"--target: {options.file.name!r} does not tell its format; one of: "
+                          f"{', '.join(targets.names())}")  # fmt: skip
+    words = options.file.name.lower().replace("-", ".").replace("_", ".").split(".")
+    precision = options.precision or next((p for p in PRECISIONS if p in words), "fp32")
+    return Cell(model.name, choose("target", found, targets.names()), choose("precision", precision, PRECISIONS))
+
+
+def _artifact(model: ModelConfig, options: argparse.Namespace) -> str:
+    """The value of `artifacts` for the file, as TOML."""
+    sides: dict[str, list[str]] = {"inputs": [], "outputs": []}
+    known = {s.name: side for side in sides for s in getattr(model.contract, side)}
+    for entry in options.tensor:
+        name, sign, theirs = entry.partition("=")
+        if not sign or not theirs:
+            raise ConfigError(f"--tensor {entry!r}: write NAME=THEIRS, NAME=THEIRS:NHWC or NAME=:NHWC")
+        side = known[choose("input or output", name, known)]
+        other, sign, layout = theirs.rpartition(":")
+        if not (sign and layout.isalpha() and layout.isupper()):
+            other, layout = theirs, ""
+        fields = [f"name = {json.dumps(other or name)}", *([f"layout = {json.dumps(layout)}"] if layout else [])]
+        sides[side].append(f"{json.dumps(name)} = {{ {', '.join(fields)} }}")
+    tables = "".join(f", {side} = {{ {', '.join(given)} }}" for side, given in sides.items() if given)
+    fixed = ", fixed = true" if options.fixed else ""
+    return f"{{ path = {json.dumps(str(options.file.resolve()))}{tables}{fixed} }}"
