@@ -141,7 +141,7 @@ def describe(checks: Sequence[Check]) -> str:
 
     A broken contract comes first: a file of another shape or name has wrong numbers because of it.
     """
-    worst = max(checks, key=lambda c: (c.kind == "contract", c.source == BY_CONTRACT, _excess(c)))
+    worst = max(checks, key=lambda c: (c.source == BY_CONTRACT, _excess(c)))
     others = len(checks) - 1
     text = f"{worst.output}: " if worst.output else ""
     if worst.source == BY_CONTRACT and worst.detail:  # a promise kept or not, which has no figure worth telling
