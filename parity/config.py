@@ -27,6 +27,7 @@ else:  # pragma: no cover
 
 # Systems that coremltools can be asked to convert for; neural network specs need iOS14 or macOS11 at least.
 DEPLOYMENT_TARGETS = tuple(f"iOS{n}" for n in (14, 15, 16, 17, 18)) + tuple(f"macOS{n}" for n in (11, 12, 13, 14, 15))
+KERNELS = {"tflite": ("XNNPACK", "builtin", "reference")}  # targets whose runtime has several; the default first
 ROUTES = ("litert", "coreai")  # routes that may run in an environment of their own
 
 
@@ -66,6 +67,9 @@ class ModelConfig:
     artifacts: Mapping[str, Prebuilt] = field(default_factory=dict)
     enumerated: tuple[str, ...] = ()  # axes that take exactly the sizes in `dims`, where a format can say so
     deployment_target: str | None = None  # the oldest system that Core ML files must run on, as in "iOS16"
+    kernels: Mapping[str, str] = field(default_factory=dict)  # target-precision -> the kernel set that the app uses
+    nightly: frozenset[Cell] = frozenset()  # cells that only the nightly profile plans
+    states: Mapping[str, str] = field(default_factory=dict)  # input that is a state -> the output that replaces it
     whole_module: bool = False  # the user vouched for a checkpoint that is a pickled module; no key sets this
 
 
@@ -101,6 +105,11 @@ class Config:
     @property
     def cells(self) -> tuple[Cell, ...]:
         return tuple(cell for model in self.models.values() for cell in model.cells)
+
+    @property
+    def nightly(self) -> tuple[Cell, ...]:
+        """The cells that only the nightly profile plans, in order."""
+        return tuple(cell for cell in self.cells if cell in self.models[cell.model].nightly)
 
 
 _KINDS = {str: "text", int: "a number", float: "a number", dict: "a table", list: "a list", bool: "true or false",
@@ -326,6 +335,7 @@ class _Reader:
             self.existing(t, "checkpoint", "file"), self.existing(t, "golden"), self.existing(t, "calibration"),
             self.existing(t, "video"), opset, t.take("proof", bool, True), artifacts,
             t.words("enumerated", tuple(dims)) or (), self.deployment_target(t),
+            self.kernels(t, cells), self.nightly(t, cells), self.states(t, contract),
         )  # fmt: skip
         t.done()
         return result
@@ -336,6 +346,36 @@ class _Reader:
             hint = did_you_mean(value, DEPLOYMENT_TARGETS)
             raise t.error("deployment_target", f"unknown {value!r}{hint}; known: {', '.join(DEPLOYMENT_TARGETS)}")
         return value
+
+    def kernels(self, t: _Table, cells: tuple[Cell, ...]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for key, value in t.take("kernels", dict, {}).items():
+            path = (*t.path, "kernels", key)
+            known = [f"{c.target}-{c.precision}" for c in cells if c.target in KERNELS]
+            if key not in known:
+                raise self.error(path, f"{key!r} is no cell of this model whose runtime has a choice of kernels"
+                                 + did_you_mean(key, known))  # fmt: skip
+            sets = KERNELS[key.partition("-")[0]]
+            if value not in sets:
+                raise self.error(path, f"unknown kernel set {value!r:.40}; known: {', '.join(sets)}")
+            found[key] = value
+        return found
+
+    def nightly(self, t: _Table, cells: tuple[Cell, ...]) -> frozenset[Cell]:
+        known = {f"{c.target}-{c.precision}": c for c in cells}
+        return frozenset(known[word] for word in t.words("nightly", tuple(known)) or ())
+
+    def states(self, t: _Table, contract: Contract) -> dict[str, str]:
+        inputs, outputs = [i.name for i in contract.inputs], [o.name for o in contract.outputs]
+        found: dict[str, str] = {}
+        for key, value in t.take("states", dict, {}).items():
+            path = (*t.path, "states", key)
+            if key not in inputs:
+                raise self.error(path, f"no input {key!r}{did_you_mean(key, inputs)}")
+            if value not in outputs or value in found.values():
+                raise self.error(path, f"needs an output of its own that replaces it; there are {', '.join(outputs)}")
+            found[key] = value
+        return found
 
     def cells(self, t: _Table, name: str, targets: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[Cell, ...]:
         own_targets = t.words("targets", self.targets) or targets

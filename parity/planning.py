@@ -53,7 +53,8 @@ def make_plan(config: Config, options: Mapping[str, Any]) -> Plan:
         if name not in known:
             raise ConfigError(f"--parity-require: {name!r} is neither a target nor a model of this project's plan")
     quick = options.get("profile") == "quick"
-    cells = tuple(_planned(config, cell, required, quick) for cell in config.cells)
+    waiting = () if options.get("profile") == "nightly" else config.nightly
+    cells = tuple(_planned(config, cell, required, quick) for cell in config.cells if cell not in waiting)
     # What the command line set is in no committed file: such a run is never a release verdict.
     notes = [*(f"--parity-set {s}" for s in options.get("set") or ()), *(["profile quick"] if quick else [])]
     plan = Plan(cells, "; ".join(notes) or None).narrow(
@@ -266,6 +267,7 @@ class Control:
             config=self.config.file.name,
             profile=self.options.get("profile") or "full",
             shard=self.plan.part if partial == self.plan.partial else None,  # narrowed further, it is no part
+            waiting=self._waiting(),
             builds=sum(heard.details.get("steps_built", 0) for heard in self._heard.values()),
             waivers=waivers,
         )
@@ -301,6 +303,10 @@ class Control:
         if not complete:
             notes += self.narrowing
         return kept, "; ".join(notes) or None
+
+    def _waiting(self) -> tuple[str, ...]:
+        nightly = self.options.get("profile") == "nightly"
+        return () if nightly else tuple(cell.id for cell in self.config.nightly)
 
     def _cell(self, planned: PlannedCell) -> CellRecord:
         cell, heard = planned.cell, self._heard.get(planned.cell.id, _Heard())
@@ -398,6 +404,8 @@ class Control:
             lines.append((style, f"{cell.state:<11} {cell.id}: {cell.reason}"))
         lines += [("yellow", f"warning     {c.id}: {f.text}") for c in self.record.cells for f in c.findings
                   if f.level == "warning"]  # fmt: skip
+        if self.record.waiting and not self.record.partial:
+            lines.append(("", f"{'nightly':<11} {', '.join(self.record.waiting)}: only with --parity-profile nightly"))
         passed = sum(c.state == "pass" for c in self.record.cells)
         checks = sum(len(c.checks) for c in self.record.cells)
         steps = f"{self.record.builds} converter steps run" if self.record.builds else "all artefacts from the cache"
@@ -441,6 +449,7 @@ class Control:
                         continue
                     shown = "no limit" if limit.value is None else f"{limit.value:g}"
                     lines.append(f"  {spec.name:<12} {metric:<20} {shown:<10} {limit.source}")
+        lines += [f"\n{id}: only with --parity-profile nightly" for id in self._waiting()]
         return "\n".join(lines)
 
 

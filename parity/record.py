@@ -327,6 +327,7 @@ class RunRecord:
     config: str = ""  # the file that holds [tool.parity]
     profile: str = "full"
     shard: ShardRecord | None = None  # set while this is one part of several
+    waiting: tuple[str, ...] = ()  # cells that only the nightly profile plans
     builds: int = 0  # converter steps really run, over all workers
     waivers: tuple[WaiverRecord, ...] = ()
     baseline: BaselineRecord = field(default_factory=BaselineRecord)

@@ -30,6 +30,7 @@ from parity.limits import resolve
 from parity.plan import Cell
 from parity.record import ArtifactRecord, Explanation, FileRecord, Power, RuntimeRecord, build, plain
 from parity.reference.floor import Floor, floors, natural
+from parity.routes import first_that_works
 from parity.targets.base import Route, Step, version, versions
 
 Progress = Callable[[str, str], None]  # (what, stage)
@@ -390,6 +391,7 @@ class Session:
         spec = {
             "proof": {path.name: sha256_file(path) for path in sorted(Path(proof.__file__).parent.glob("*.py"))},
             "artifact": artifact.record.key,
+            "kernels": artifact.notes.get("kernels"),
             "model": self.fingerprint(model),
             "cases": digest(cases),
             "packages": versions(("torch", "numpy", "onnxruntime", "ai-edge-litert")),
@@ -438,18 +440,10 @@ class Session:
         prebuilt = model.artifacts.get(f"{cell.target}-{cell.precision}")
         if prebuilt:
             return self._prebuilt(cell, model)
-        failed: list[str] = []
-        last: ChildFailure | None = None
-        for route in targets.get(cell.target).routes(cell, model, self.config):
-            try:
-                artifact = self._export_by(cell, model, route)
-                return replace(artifact, routes_failed=tuple(failed))
-            except ChildFailure as failure:
-                failed.append(f"{route.name}: {failure}")
-                last = failure
-        if last is None:
-            raise ChildFailure("error", "export", f"no route exports {cell}")
-        raise last
+        options = targets.get(cell.target).routes(cell, model, self.config)
+        artifact = first_that_works(self, cell, model, options, lambda route: self._export_by(cell, model, route))
+        kernels = model.kernels.get(f"{cell.target}-{cell.precision}")
+        return replace(artifact, notes={**artifact.notes, "kernels": kernels}) if kernels else artifact
 
     def _export_by(self, cell: Cell, model: ModelConfig, route: Route) -> Artifact:
         previous: Entry | None = None

@@ -25,6 +25,7 @@ _TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 _ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "add_", "sub_", "mul_", "div_", "pow"}
 _BOUNDS = {"relu": {0.0}, "relu_": {0.0}, "relu6": {0.0, 6.0}, "hardtanh": {-1.0, 1.0}, "hardtanh_": {-1.0, 1.0},
            "clamp": set(), "clamp_": set(), "clamp_min": set(), "clamp_max": set()}  # fmt: skip
+_GATES = {"gru": 3, "lstm": 4, "rnn_tanh": 1, "rnn_relu": 1}  # recurrent layers, whose gates are stacked in one tensor
 _NORMS = {"layer_norm", "group_norm", "instance_norm", "rms_norm"}
 
 
@@ -86,6 +87,8 @@ class Source:
             kind = _kind(node)
             if kind in _CONVOLUTIONS | _TRANSPOSED | {"linear"} and node.args[1] in self.known:
                 folded |= self._layer(node, kind)
+            elif kind in _GATES:
+                self._recurrent(node, _GATES[kind])
             elif kind == "embedding" and node.args[0] in self.known:
                 self._table(node)
             elif kind == "batch_norm" and node not in folded:
@@ -123,6 +126,34 @@ class Source:
         self.weights.append(Weight(name, role, values, np.abs(values), term, biases, str(data)))
         self.terms += [term, *biases]
         return {last}
+
+    def _recurrent(self, node: fx.Node, gates: int) -> None:
+        """The layers of every gate of a recurrent layer: a converter that writes out its loop makes each a layer of its
+        own. The bias of a gate may stand with the input, with the state, or summed with either."""
+        packed: Any = node.args[2]
+        if not all(p in self.known for p in packed):
+            return
+        biased = any(self.known[p].dim() == 1 for p in packed)
+        group = 4 if biased else 2
+        for start in range(0, len(packed) - group + 1, group):
+            tensors = [self.known[p] for p in packed[start : start + group]]
+            names = [self._name(p) for p in packed[start : start + group]]
+            size = tensors[1].shape[1]
+            for gate in range(gates):
+                part = slice(gate * size, (gate + 1) * size)
+                biases = [t[part] for t in tensors[2:]] or [torch.zeros(size, dtype=tensors[0].dtype)] * 2
+                both = Term(f"{names[-1]}, summed[{gate}]", _array(biases[0] + biases[1]),
+                            _array(biases[0].abs() + biases[1].abs()))  # fmt: skip
+                terms = [Term(f"{n}[{gate}]", _array(b), _array(b.abs())) for n, b in zip(names[2:] or names, biases,
+                                                                                          strict=True)]  # fmt: skip
+                for weight, name, term in zip(tensors[:2], names[:2], terms, strict=True):
+                    values = _array(weight[part])
+                    self.weights.append(
+                        Weight(
+                            f"{name}[{gate}]", "linear", values, np.abs(values), term, (*terms, both), str(node.args[0])
+                        )
+                    )
+                self.terms += [*terms, both]
 
     def _shifted(self, node: fx.Node, bias: Term) -> Iterator[Term]:
         """The bias of a layer with what is added to the layer's result, which converters add to the bias."""

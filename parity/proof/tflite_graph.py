@@ -45,9 +45,9 @@ _KERNELS = {
 class TFLiteArtefact:
     """One .tflite file. Raises NotPossible for files that the proof cannot follow."""
 
-    kernels = tuple(_KERNELS)
-
     def __init__(self, folder: str, notes: Mapping[str, Any]):
+        own = notes.get("kernels") or next(iter(_KERNELS))
+        self.kernels = (own, *(name for name in _KERNELS if name != own))
         self.content = Path(folder, notes["entry"]).read_bytes()
         model = self._parse()
         if len(model.subgraphs) > 1:

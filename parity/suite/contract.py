@@ -62,6 +62,9 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
         parity.find(f"{runtime.cell.target} files do not declare the shapes of their inputs: checked by running only")
     if described.get("executor") == "mil-eval":
         parity.find("executed from its file by this project's evaluator; Core ML itself runs on macOS and did not run")
+    if "kernels" in notes:
+        text = f"run on {notes['kernels']} kernels, as configured: the app must switch the default ones off"
+        parity.find(text, "warning")
     if fixed:
         held = notes.get("enumerated", {})
         axes = sorted({d for s in model.contract.inputs for d in s.shape if isinstance(d, str)} - set(held))

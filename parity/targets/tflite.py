@@ -37,12 +37,19 @@ class TFLite(Target):
     fixed_dims: ClassVar[bool] = True
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
-        saved = Step("savedmodel", "tensorflow", "parity.targets.tflite:to_saved_model", ("onnx2tf", "tensorflow"))
-        convert = Step(
-            cell.precision, "tensorflow", "parity.targets.tflite:convert", ("tensorflow",),
-            {"precision": cell.precision}, calibration=cell.precision == "int8",
-        )  # fmt: skip
-        routes = [Route("torch.onnx+onnx2tf", (export_step(model, dynamic=False), saved, convert))]
+        def by_onnx(name: str, unrolled: bool) -> Route:
+            saved = Step(
+                "savedmodel-unrolled" if unrolled else "savedmodel", "tensorflow",
+                "parity.targets.tflite:to_saved_model", ("onnx2tf", "tensorflow"), {"unrolled": unrolled},
+            )  # fmt: skip
+            convert = Step(
+                cell.precision, "tensorflow", "parity.targets.tflite:convert", ("tensorflow",),
+                {"precision": cell.precision}, calibration=cell.precision == "int8",
+            )  # fmt: skip
+            return Route(name, (export_step(model, dynamic=False), saved, convert))
+
+        # TensorFlow 2.19 segfaults when it quantises the loop of a recurrent layer; without the loop it does not.
+        routes = [by_onnx("torch.onnx+onnx2tf", False), by_onnx("torch.onnx+onnx2tf, loops unrolled", True)]
         python = config.routes.get("litert")
         if cell.precision == "fp32" and python is not None and python.exists():
             step = Step("litert", "litert-torch", "parity.targets.tflite:convert_directly", ("litert-torch", "torch"),
@@ -55,9 +62,10 @@ class TFLite(Target):
 
 
 def to_saved_model(
-    work: str, after: str, contract: Mapping[str, Any], example: Mapping[str, Array], **_: Any
+    work: str, after: str, options: Mapping[str, Any], example: Mapping[str, Array], **_: Any
 ) -> dict[str, Any]:
-    """onnx2tf to a SavedModel whose signature has the model's own input and output names."""
+    """onnx2tf to a SavedModel whose signature has the model's own input and output names; `unrolled` writes the steps
+    of recurrent layers one after the other instead of as a loop."""
     import onnx
     import onnx2tf
     import tensorflow as tf
@@ -69,12 +77,17 @@ def to_saved_model(
     np.save(_CALIBRATION_FILE, sample)
     source = "model.onnx"  # a copy in the scratch folder: onnx2tf saves its simplified graph over its input
     shutil.copyfile(Path(after, ONNX_FILE), source)
+    graph = onnx.load(source, load_external_data=False).graph
+    if options.get("unrolled") and not {node.op_type for node in graph.node} & {"GRU", "LSTM", "RNN"}:
+        raise ParityError("the model has no recurrent layer to unroll")
     keras_model = onnx2tf.convert(
         input_onnx_file_path=source,
         output_folder_path="converted",
         output_signaturedefs=True,
         keep_shape_absolutely_input_names=[n for n, v in example.items() if v.ndim != 4] or None,
         replace_to_pseudo_operators=["erf"],  # plain LiteRT has no Erf: it would become a Flex operator
+        enable_rnn_unroll=bool(options.get("unrolled")),
+        disable_model_save=True,  # its own files have other names and are of no use here
         non_verbose=True,
         verbosity="error",
     )
@@ -183,10 +196,15 @@ class LiteRtSession:
     app would do it."""
 
     def __init__(self, folder: str, notes: Mapping[str, Any]) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-        self.path = Path(folder, notes["entry"])
-        self.interpreter = Interpreter(str(self.path), num_threads=1)
+        self.path, self.kernels = Path(folder, notes["entry"]), str(notes.get("kernels") or "XNNPACK")
+        kernels = {
+            "XNNPACK": OpResolverType.AUTO,
+            "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            "reference": OpResolverType.BUILTIN_REF,
+        }[self.kernels]
+        self.interpreter = Interpreter(str(self.path), num_threads=1, experimental_op_resolver_type=kernels)
         self.interpreter.allocate_tensors()
         signatures = self.interpreter.get_signature_list()
         self.runner = self.interpreter.get_signature_runner() if len(signatures) == 1 else None
@@ -210,7 +228,8 @@ class LiteRtSession:
                 for name, d in details.items()
             ]
 
-        return {"inputs": specs(self.inputs), "outputs": specs(self.outputs), "ops": operators(self.path)}
+        found = {"inputs": specs(self.inputs), "outputs": specs(self.outputs), "ops": operators(self.path)}
+        return found | ({"executor": f"{self.kernels} kernels"} if self.kernels != "XNNPACK" else {})
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         fed = {name: quantize(value, self.inputs[name]) for name, value in inputs.items()}

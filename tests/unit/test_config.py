@@ -112,6 +112,9 @@ inputs = [
 outputs = [{ name = "logits", kind = "logits", labels = "labels.txt" }, { name = "map", labels = ["a", "b"] }]
 dims = { time = [4, 9] }
 enumerated = ["time"]
+kernels = { "tflite-int8" = "builtin" }
+nightly = ["tflite-int8"]
+states = { image = "map" }
 deployment_target = "macOS13"
 preprocess = { mean = [1, 2, 3], std = [4, 5, 6], scale = 1, color = "BGR", resize = "lanczos", size = [30, 40], \
 alpha = "white", orient = false }
@@ -136,6 +139,8 @@ expires = 2027-01-31
     model = config.models["skin"]
     assert model.options == {"num_classes": 3, "deep": True} and model.opset == 13
     assert (model.enumerated, model.deployment_target, model.whole_module) == (("time",), "macOS13", False)
+    assert model.kernels == {"tflite-int8": "builtin"} and model.states == {"image": "map"}
+    assert config.nightly == (Cell("skin", "tflite", "int8"),)
     assert model.checkpoint == root / "w.safetensors" and model.golden == root / "gold"
     assert model.calibration == root / "cal"
     assert model.cells == (Cell("skin", "onnx", "fp32"), Cell("skin", "tflite", "int8"))
@@ -296,6 +301,11 @@ TYPES = [
     ("deployment_target = 'ios16'", "model", "did you mean 'iOS16'"),
     ("enumerated = ['batch']", "model", "unknown 'batch'"),
     ("enumerated = 'batch'", "model", "a list"),
+    ("kernels = { 'onnx-fp32' = 'builtin' }", "model", "no cell of this model whose runtime"),
+    ("kernels = { 'tflite-fp32' = 'fast' }", "model", "known: XNNPACK, builtin, reference"),
+    ("nightly = ['onnx-fp99']", "model", "did you mean 'onnx-fp32'"),
+    ("states = { imag = 'logits' }", "model", "did you mean 'image'"),
+    ("states = { image = 'q' }", "model", "an output of its own"),
     ("inputs = 3", "model", "a list"),
     ("inputs = []", "model", "needs inputs"),
     ("inputs = [3]", "model", "a table"),

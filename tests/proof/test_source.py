@@ -1,0 +1,46 @@
+"""The torch side of a proof: what is offered for the constants of a file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from parity.proof.source import Source
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.GRU, 3), (nn.LSTM, 4), (nn.RNN, 1)])
+def test_every_gate_of_a_recurrent_layer_is_a_layer(kind: type[nn.Module], gates: int) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = kind(5, 7, 2, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x)[0]
+
+    module = Recurrent().eval()
+    weights = Source(module, [torch.rand(1, 4, 5)]).weights
+    assert [w.values.shape for w in weights] == [(7, 5), (7, 7)] * gates + [(7, 7)] * 2 * gates
+    last = weights[-1]
+    assert last.name == f"net.weight_hh_l1[{gates - 1}]"
+    state = module.net.state_dict()
+    np.testing.assert_array_equal(last.values, state["weight_hh_l1"][-7:].double().numpy())
+    own, summed = last.bias.values, last.biases[-1].values
+    np.testing.assert_array_equal(own, state["bias_hh_l1"][-7:].double().numpy())
+    np.testing.assert_allclose(summed, own + state["bias_ih_l1"][-7:].double().numpy())
+
+
+def test_a_recurrent_layer_without_bias_offers_zeros() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.GRU(5, 7, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x)[0]
+
+    weights = Source(Plain().eval(), [torch.rand(4, 1, 5)]).weights
+    assert [w.values.shape for w in weights] == [(7, 5), (7, 7)] * 3
+    assert not any(w.bias.values.any() for w in weights)
