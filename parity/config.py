@@ -14,6 +14,7 @@ from typing import Any, cast, get_args
 from parity.bounds import impossible
 from parity.contract import DTYPES, Contract, InputSpec, OutputKind, OutputSpec, Preprocess
 from parity.errors import ConfigError, ParityError
+from parity.factories import fault
 from parity.judge import SENSES
 from parity.limits import Rule
 from parity.metrics import METRICS
@@ -173,6 +174,8 @@ class _Reader:
     def __init__(self, file: Path, text: str, section: tuple[str, ...], targets: tuple[str, ...]):
         self.file, self.lines, self.section, self.targets = file, key_lines(text), section, targets
         self.root = file.parent
+        self.factories = False  # whether a factory must be there
+        self.checkpoints = True  # whether a checkpoint must be there
         self.set_by: dict[tuple[str, ...], str] = {}  # key path -> the text on the command line that set it
 
     def set(self, data: dict[str, Any], setting: str) -> dict[str, Any]:
@@ -309,6 +312,8 @@ class _Reader:
             raise t.error(None, f'model {name!r} needs factory = "package.module:function"')
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", factory):
             raise t.error("factory", f"{factory!r} is not of the form 'package.module:function'")
+        if self.factories and (wrong := fault(factory, self.root)):
+            raise t.error("factory", wrong)
         inputs = tuple(self.input(t, i, v) for i, v in enumerate(t.take("inputs", list, [])))
         outputs = tuple(self.output(t, i, v) for i, v in enumerate(t.take("outputs", list, [])))
         for key, specs in (("inputs", inputs), ("outputs", outputs)):
@@ -332,13 +337,19 @@ class _Reader:
             artifacts[key] = self.prebuilt(value, (*where, key), contract)
         result = ModelConfig(
             name, factory, contract, cells, t.take("options", dict, {}),
-            self.existing(t, "checkpoint", "file"), self.existing(t, "golden"), self.existing(t, "calibration"),
+            self.checkpoint(t), self.existing(t, "golden"), self.existing(t, "calibration"),
             self.existing(t, "video"), opset, t.take("proof", bool, True), artifacts,
             t.words("enumerated", tuple(dims)) or (), self.deployment_target(t),
             self.kernels(t, cells), self.nightly(t, cells), self.states(t, contract),
         )  # fmt: skip
         t.done()
         return result
+
+    def checkpoint(self, t: _Table) -> Path | None:
+        text = cast("str | None", t.take("checkpoint", str))
+        if self.checkpoints or not text:
+            return self.existing(t, "checkpoint", "file")
+        return (self.root / text).resolve()
 
     def deployment_target(self, t: _Table) -> str | None:
         value = cast("str | None", t.take("deployment_target", str))
@@ -558,9 +569,16 @@ def parse_size(text: str) -> int:
     return int(float(found[1]) * base ** " kmgt".index(found[2].lower() or " "))
 
 
-def parse(text: str, file: Path, targets: tuple[str, ...] = TARGETS, settings: Sequence[str] = ()) -> Config:
+def parse(
+    text: str, file: Path, targets: tuple[str, ...] = TARGETS, settings: Sequence[str] = (), *, factories: bool = False,
+    checkpoints: bool = True,
+) -> Config:  # fmt: skip
     """The configuration in the text of a pyproject.toml, `file` giving its place, under the `settings` of a command
-    line: TOML texts, relative to the table. Raises ConfigError."""
+    line: TOML texts, relative to the table. Raises ConfigError.
+
+    `factories` and `checkpoints` say whether those must be there: a stored record is judged without the models, and
+    an export of one model does not need the weights of another.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -569,6 +587,7 @@ def parse(text: str, file: Path, targets: tuple[str, ...] = TARGETS, settings: S
     if not isinstance(tool, dict) or "parity" not in tool:
         raise ConfigError(f"{file}: no [tool.parity] table; run: parity init")
     reader = _Reader(file, text, ("tool", "parity"), targets)
+    reader.factories, reader.checkpoints = factories, checkpoints
     table = tool["parity"]
     for setting in settings:
         table = reader.set(table, setting)
@@ -594,9 +613,13 @@ def _has_table(text: str) -> bool:
     return isinstance(tool, dict) and "parity" in tool
 
 
-def load(file: Path, targets: tuple[str, ...] = TARGETS, settings: Sequence[str] = ()) -> Config:
+def load(
+    file: Path, targets: tuple[str, ...] = TARGETS, settings: Sequence[str] = (), *, factories: bool = False,
+    checkpoints: bool = True,
+) -> Config:  # fmt: skip
     """The configuration in `file`, under `settings`. Raises ConfigError with one line: what, where, what to do."""
     try:
-        return parse(file.read_text(encoding="utf-8"), file.resolve(), targets, settings)
+        text = file.read_text(encoding="utf-8")
+        return parse(text, file.resolve(), targets, settings, factories=factories, checkpoints=checkpoints)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -24,9 +24,10 @@ _loaded: dict[str, nn.Module] = {}
 
 
 def load(spec: Mapping[str, Any]) -> nn.Module:
-    """The module of `spec` = {"root", "factory", "options", "checkpoint"}, in eval mode, on the CPU, as float32.
+    """The module of `spec` in eval mode, on the CPU, as float32.
 
-    Kept for the life of the child. Raises ParityError with one line when the factory or the checkpoint is no good.
+    `spec` has "root", "factory", "options", "checkpoint", and "whole_module" where that is allowed. Kept for the life
+    of the child. Raises ParityError with one line when the factory or the checkpoint is no good.
     """
     key = repr(sorted(spec.items()))
     if key not in _loaded:
@@ -34,7 +35,7 @@ def load(spec: Mapping[str, Any]) -> nn.Module:
         torch.manual_seed(0)
         module = _make(spec)
         if spec.get("checkpoint"):
-            load_checkpoint(module, Path(spec["checkpoint"]))
+            load_checkpoint(module, Path(spec["checkpoint"]), bool(spec.get("whole_module")))
         _loaded[key] = module.eval().requires_grad_(False)
     return _loaded[key]
 
@@ -58,9 +59,10 @@ def _make(spec: Mapping[str, Any]) -> nn.Module:
     return module
 
 
-def load_checkpoint(module: nn.Module, path: Path) -> None:
-    """Load `path` (.safetensors, .npz, .pt, .pth) strictly into `module`; nothing in the file is ever executed."""
-    state = read_checkpoint(path)
+def load_checkpoint(module: nn.Module, path: Path, whole_module: bool = False) -> None:
+    """Load `path` (.safetensors, .npz, .pt, .pth) strictly into `module`; nothing in the file is ever executed, unless
+    `whole_module` says that the user vouches for a pickled one."""
+    state = read_checkpoint(path, whole_module)
     own = module.state_dict()
     missing = sorted(k for k in own if k not in state and not k.endswith("num_batches_tracked"))
     unknown = sorted(k for k in state if k not in own)
@@ -76,9 +78,16 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
     module.load_state_dict(state, strict=False)
 
 
-def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a checkpoint file by name. Raises ParityError with one line for anything else."""
+def read_checkpoint(path: Path, whole_module: bool = False) -> dict[str, torch.Tensor]:
+    """The tensors in a checkpoint file by name. Raises ParityError with one line for anything else.
+
+    `whole_module` unpickles a .pt or .pth file without restriction, which runs whatever code it holds, and takes the
+    tensors of the module that comes out.
+    """
     try:
+        if whole_module and path.suffix in (".pt", ".pth", ".ckpt"):
+            value = torch.load(path, map_location="cpu", weights_only=False)
+            return _state_dict(value.state_dict() if isinstance(value, nn.Module) else value, path)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -96,7 +105,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         if pickled and any(w in text for w in ("weights_only", "WeightsUnpickler", "Unsupported global")):
             raise ParityError(
                 f"checkpoint {path.name}: holds more than tensors and would run code when loaded; refused. "
-                "Save model.state_dict() instead, best as .safetensors"
+                "Save model.state_dict() instead, best as .safetensors (parity export --allow-whole-module runs it)"
             ) from None
         first = text.strip().splitlines()[0][:160] if text.strip() else type(error).__name__
         raise ParityError(f"checkpoint {path.name}: damaged, or not a {path.suffix} checkpoint ({first})") from None

@@ -468,5 +468,5 @@ def prepare(start: Path, root: Path, options: Mapping[str, Any], shared: dict[st
     if file is None:
         return None
     shared["file"] = str(file)
-    config = configuration.load(file, targets.names(), options.get("set") or ())
+    config = configuration.load(file, targets.names(), options.get("set") or (), factories=True)
     return Control(config, make_plan(config, options), options, shared)

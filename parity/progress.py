@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -76,3 +77,38 @@ class Watcher:
                 self._told[note] = now
                 due.append(f"parity: {what}: {stage}, {now - since:.0f} s so far")
         return due
+
+
+class Narrator:
+    """Says on stderr what is being done, with the seconds since the start, and again while one step takes long."""
+
+    def __init__(self, repeat: float = REPEAT):
+        self.repeat, self.start = repeat, time.monotonic()
+        self._now: tuple[str, str] | None = None
+        self._since = self.start
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def say(self, what: str, stage: str) -> None:
+        if (what, stage) == self._now:
+            return
+        self._now, self._since = (what, stage), time.monotonic()
+        self._print(f"{what}: {stage}")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+
+    def _watch(self) -> None:
+        told = self._since
+        while not self._done.wait(min(1.0, self.repeat / 4)):
+            told = max(told, self._since)
+            now = time.monotonic()
+            if self._now and now - told >= self.repeat:
+                told = now
+                self._print(f"{self._now[0]}: {self._now[1]}, {now - self._since:.0f} s so far")
+
+    def _print(self, text: str) -> None:
+        print(f"  {time.monotonic() - self.start:5.1f} s  {text}", file=sys.stderr, flush=True)

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     from parity.commands import project
 
     try:
-        config = project.load()
+        config = project.load(factories=True)
         print(f"project: {config.file}: {len(config.models)} models, {len(config.cells)} cells")
     except ParityError as error:
         print(f"project: {error}")

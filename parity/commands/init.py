@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         raise ParityError(f"{file.name} has a [tool.parity] table already: edit it, then run pytest -m parity")
     name = options.name or re.sub(r"[^a-z0-9_]", "_", options.factory.rpartition(":")[2].lower())
     table = _table(name, options)
-    config = configuration.parse(text + table, file, targets.names())
+    config = configuration.parse(text + table, file, targets.names(), factories=True)
     _try(config, name)
     golden = options.golden or f"golden/{name}"
     if not options.golden:

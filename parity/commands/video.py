@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    config = project.load()
+    config = project.load(factories=True)
     choose("model", options.model, config.models)
     model = config.models[options.model]
     if options.stride < 1 or (options.max_frames is not None and options.max_frames < 1):

@@ -63,6 +63,7 @@ class Target:
     family: ClassVar[str]
     runtime_package: ClassVar[str]
     fixed_dims: ClassVar[bool] = False  # the route exports every dynamic axis at the example's size
+    enumerates: ClassVar[bool] = False  # but one file can hold several sizes of an axis that the model enumerates
     environment: ClassVar[str] = ""  # the route whose Python exports and runs, where that is not the session's own
 
     def python(self, config: Config) -> str:

@@ -6,7 +6,9 @@ Core ML itself predicts only on macOS. Everywhere else the file is executed by t
 
 from __future__ import annotations
 
+import json
 import platform
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +36,7 @@ class CoreML(Target):
     family: ClassVar[str] = "coreml"
     runtime_package: ClassVar[str] = "coremltools"
     fixed_dims: ClassVar[bool] = True
+    enumerates: ClassVar[bool] = True
 
     def unavailable(self, cell: Cell, model: ModelConfig, python: str | None = None) -> str | None:
         if cell.precision == "int8":
@@ -91,10 +94,24 @@ def convert(
 
     stage("convert")
     traced = torch.jit.load(str(Path(after, SCRIPT_FILE)), map_location="cpu")
-    inputs = [ct.TensorType(name=s["name"], shape=_shape(s, example, contract), dtype=_DTYPES[s["dtype"]])
-              for s in contract["inputs"]]  # fmt: skip
     outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
-    file = save(traced, inputs, outputs, options, Path(work))
+    return notes(save(traced, inputs(contract, example), outputs, options, Path(work)), contract, example, options)
+
+
+def inputs(contract: Mapping[str, Any], example: Mapping[str, Array]) -> list[Any]:
+    """What coremltools is told of each declared input."""
+    import coremltools as ct
+
+    return [
+        ct.TensorType(name=s["name"], shape=_shape(s, example, contract), dtype=_DTYPES[s["dtype"]])
+        for s in contract["inputs"]
+    ]
+
+
+def notes(
+    file: str, contract: Mapping[str, Any], example: Mapping[str, Array], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The notes of a converted file: its names are the contract's, its sizes the example's or the enumerated ones."""
     axes = contract.get("enumerated", [])
     return {
         "entry": file,
@@ -154,9 +171,23 @@ def save(source: Any, inputs: Any, outputs: Any, options: Mapping[str, Any], fol
     file = PACKAGE if program else SPEC
     if isinstance(model, ct.models.MLModel):
         model.save(str(folder / file))
+        if program:
+            _settle(folder / file)
     else:
         ct.utils.save_spec(model, str(folder / file))
     return file
+
+
+def _settle(package: Path) -> None:
+    """Give the package's items identifiers that follow from their paths: coremltools draws new ones at every save, so
+    that the same model would never have the same hash twice."""
+    file = package / "Manifest.json"
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    named = {old: str(uuid.uuid5(uuid.NAMESPACE_URL, item["path"])).upper()
+             for old, item in manifest["itemInfoEntries"].items()}  # fmt: skip
+    manifest["itemInfoEntries"] = {named[old]: item for old, item in manifest["itemInfoEntries"].items()}
+    manifest["rootModelIdentifier"] = named[manifest["rootModelIdentifier"]]
+    file.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")
 
 
 class CoreMLSession:

@@ -51,7 +51,7 @@ def test_the_command_line_imports_no_converter():
         (["export", "tiny", "--precision", "fp23"], 2, ["unknown precision"]),
         (["export", "tiny", "--checkpoint", "gone.pt"], 1, ["gone.pt", "no such file"]),
         (["export", "tiny", "--calibration-dir", "gone"], 1, ["gone", "no such folder"]),
-        (["export", "tiny", "--input-size", "0"], 2, ["--input-size 0", "at least 1"]),
+        (["export", "tiny", "--input-size", "0"], 2, ["--input-size: 0", "at least 1"]),
         (["export", "tiny", "--input-size", "many"], 2, ["invalid int value"]),
         (["export", "tiny", "--sequence-length", "5"], 2, ["no dynamic axis"]),
         (["gate", "gone.json"], 1, ["gone.json", "No such file"]),

@@ -1,0 +1,92 @@
+"""The files of an export under their published names, with manifest.json, export_results.json and contract.json.
+
+Everything is made in a folder beside the target and moved into place, the manifest last: a reader of the manifest finds
+every file that it lists, and a failed export leaves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parity import atomic
+from parity.cache import sha256_file
+from parity.exporting import contracts
+from parity.plan import Cell
+from parity.session import Artifact
+
+MANIFEST, RESULTS = "manifest.json", "export_results.json"
+EXTENSION = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage", "coreml_nn": ".mlmodel", "ncnn": "",
+             "coreai": ".aimodel", "torchscript": ".pt", "exported": ".pt2"}  # fmt: skip
+_PLAIN = (("onnx", "fp32"), ("ncnn", "fp32"))  # the usual precision of these needs no mark in the name
+
+
+def copy(artifact: Artifact, cell: Cell, name: str, folder: Path) -> list[dict[str, Any]]:
+    """Copy an artefact's files into `folder` under `name`; their manifest entries."""
+    suffix = "" if (cell.target, cell.precision) in _PLAIN else f".{cell.precision}"
+    if cell.target == "ncnn":
+        pairs = [(artifact.folder / p, Path("ncnn") / f"{name}{suffix}.{p.rpartition('.')[2]}") for p in
+                 (str(artifact.notes["entry"]), str(artifact.notes["weights"]))]  # fmt: skip
+    else:
+        pairs = [(artifact.entry, Path(f"{name}{suffix}{EXTENSION.get(cell.target, artifact.entry.suffix)}"))]
+        others = [f.path for f in artifact.record.files if f.path.partition("/")[0] != artifact.notes["entry"]]
+        pairs += [(artifact.folder / p, Path(p)) for p in others]
+    return [entry for source, target in pairs for entry in _place(source, folder, target)]
+
+
+def _place(source: Path, folder: Path, target: Path) -> list[dict[str, Any]]:
+    destination = folder / target
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, destination)
+    else:
+        shutil.copyfile(source, destination)
+    return entries(destination, folder)
+
+
+def entries(path: Path, folder: Path) -> list[dict[str, Any]]:
+    """The manifest entries of a file, or of a package's files; paths are relative to `folder`."""
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    return [
+        {"path": f.relative_to(folder).as_posix(), "bytes": f.stat().st_size, "sha256": sha256_file(f)} for f in files
+    ]
+
+
+def publish(
+    staging: Path, output: Path, results: Sequence[Mapping[str, Any]], described: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Move what was made from `staging` into `output`. Does nothing when nothing was made."""
+    files = [entry for result in results for entry in result["files"]]
+    if not files:
+        return
+    contract = {
+        name: {**entry, "files": sorted({top(f["path"]) for r in results if r["model"] == name for f in r["files"]})}
+        for name, entry in described.items()
+    }
+    documents = {
+        contracts.FILE: contract,
+        RESULTS: {"results": list(results)},
+        MANIFEST: {"artifacts": files},
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    for made in sorted(staging.iterdir()):
+        if made.is_dir() and made.suffix == "":
+            (output / made.name).mkdir(exist_ok=True)
+            for inner in made.iterdir():
+                inner.replace(output / made.name / inner.name)
+            continue
+        final = output / made.name
+        if final.is_dir():
+            shutil.rmtree(final)
+        made.replace(final)
+    for name, value in documents.items():
+        atomic.write_text(output / name, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def top(path: str) -> str:
+    """The name of a file, or of the package that it is in."""
+    first, _, rest = path.partition("/")
+    return path if not rest or first == "ncnn" else first

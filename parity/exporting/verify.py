@@ -1,0 +1,80 @@
+"""An exported file against its model: the contract, every golden case, and accuracy where cases are labelled.
+
+By the very functions that the test suite runs, so that an export cannot be more lenient than a release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from parity import gate, suite
+from parity.cases import Case, draw
+from parity.cases.files import labelled
+from parity.config import ModelConfig
+from parity.contract import Contract
+from parity.plan import Cell
+from parity.record import CellRecord, Check, Kind
+from parity.recorder import Recorder
+from parity.session import Session
+
+DRAWN = 8  # cases to verify on where a model has no golden data
+
+
+def verify(session: Session, cell: Cell) -> CellRecord:
+    """The cell's settled record after its checks. Raises ChildFailure where the file cannot be run."""
+    model = session.config.models[cell.model]
+    cases = golden(session, model)
+    runtime = session.runtime(cell)
+    reference = session.reference(model, cases, "golden")
+    kinds: tuple[Kind, ...] = ("contract", "golden", "accuracy") if labelled(model) else ("contract", "golden")
+    recorders = {kind: Recorder(cell, kind, session.config.rules) for kind in kinds}
+    suite.test_contract(cell, runtime, recorders["contract"])
+    suite.test_golden(cell, cases, reference, runtime, recorders["golden"], False)
+    if "accuracy" in recorders:
+        suite.test_accuracy(cell, cases, reference, runtime, recorders["accuracy"])
+    checks = tuple(check for recorder in recorders.values() for check in recorder.checks)
+    return gate.settle(
+        CellRecord(cell.id, cell.model, cell.target, cell.precision, "missing", planned=kinds, measured=kinds,
+                   planned_cases=len(cases), checks=checks)
+    )  # fmt: skip
+
+
+def golden(session: Session, model: ModelConfig) -> list[Case]:
+    """The golden cases at the sizes of the export example; drawn ones where the model has none."""
+    contract = model.contract
+    if model.golden is None:
+        example = contract.example()
+        return [Case(f"drawn_{i}", draw.inputs(contract, example, session.config.seed + i)) for i in range(DRAWN)]
+    return fitted(session.golden(model), contract)
+
+
+def fitted(cases: Sequence[Case], contract: Contract) -> list[Case]:
+    """`cases` with every dynamic axis but the batch at the size of the export example: cut there, or repeated to it.
+
+    Golden sequences have one length, and a file may have been asked for with another.
+    """
+    sizes = {name: size for name, size in contract.example().items() if not contract.is_batch(name)}
+    made = []
+    for case in cases:
+        inputs: dict[str, Any] = dict(case.inputs)
+        for spec in contract.inputs:
+            for axis, dim in enumerate(spec.shape):
+                value = inputs[spec.name]
+                if dim in sizes and value.shape[axis] != sizes[dim]:
+                    inputs[spec.name] = np.take(value, np.arange(sizes[dim]) % value.shape[axis], axis=axis)
+        made.append(replace(case, inputs=inputs))
+    return made
+
+
+def worst_of(checks: Iterable[Check]) -> dict[str, float]:
+    """The worst value of each metric over the golden cases, and of accuracy."""
+    found: dict[str, float] = {}
+    for check in checks:
+        if check.kind in ("golden", "accuracy") and check.value is not None:
+            pick = max if check.sense == "max" else min
+            found[check.metric] = pick(found.get(check.metric, check.value), check.value)
+    return found

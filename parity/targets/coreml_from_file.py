@@ -1,0 +1,45 @@
+"""Core ML from a TorchScript or ExportedProgram file, without the module that it came from. In the child only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parity.child import stage
+from parity.errors import ParityError
+from parity.targets import coreml
+from parity.targets.base import Array
+
+SCRIPT, PROGRAM = ".pt", ".pt2"
+
+
+def load(path: Path) -> Any:
+    """The traced module or exported program in a file. Raises ParityError with one line for anything else."""
+    import torch
+
+    kind = "a TorchScript file" if path.suffix == SCRIPT else "an ExportedProgram file"
+    try:
+        return torch.jit.load(str(path), map_location="cpu") if path.suffix == SCRIPT else torch.export.load(str(path))
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise ParityError(
+            f"{path.name}: not {kind} ({first}); weights go with --checkpoint and a model's name"
+        ) from None
+
+
+def convert(
+    work: str, file: str, options: Mapping[str, Any], contract: Mapping[str, Any], example: Mapping[str, Array]
+) -> dict[str, Any]:
+    """Convert `file` with the names, shapes and enumerated sizes of `contract`; the notes of the artefact."""
+    import coremltools as ct
+
+    stage("load")
+    source = load(Path(file))
+    stage("convert")
+    if file.endswith(PROGRAM):
+        source = source.run_decompositions({})
+    inputs = coreml.inputs(contract, example)
+    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
+    entry = coreml.save(source, inputs, outputs, options, Path(work))
+    return coreml.notes(entry, contract, example, options)
