@@ -52,14 +52,13 @@ def lines(record: RunRecord, folder: str = "") -> list[str]:
     `folder` is where the project is in its repository, with `/` between names; empty at the top.
     """
     errors = [_of_cell(cell, record) for cell in by_urgency(record.cells) if _blocks(cell)]
-    for change in record.baseline.regressions:
-        if change.state == "regressed" and change.before is not None and change.now is not None:
+    for change in record.regressions_that_block:
+        if change.before is not None and change.now is not None:
             text = f"{change.what} regressed since the baseline: {change.before:.4g} -> {change.now:.4g}"
             errors.append(Annotation("error", f"parity: {change.cell}", text, record.baseline.path or ""))
-    for waiver in record.waivers:
-        if waiver.state == "expired" or (waiver.state == "unmatched" and not record.partial):
-            text = f"waiver of {waiver.metric} is {waiver.state} (expires {waiver.expires}): {waiver.reason}"
-            errors.append(_at("error", waiver.cell, text, waiver.source, record))
+    for waiver in record.waivers_that_block:
+        text = f"waiver of {waiver.metric} is {waiver.state} (expires {waiver.expires}): {waiver.reason}"
+        errors.append(_at("error", waiver.cell, text, waiver.source, record))
     if not errors and record.verdict in ("fail", "incomplete"):
         errors.append(Annotation("error", f"parity: {record.verdict}", record.reason, record.config))
     warnings = [

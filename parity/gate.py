@@ -197,9 +197,7 @@ def judge(record: RunRecord) -> RunRecord:
     bad = [c for c in record.cells if c.state in _BAD]
     missing = [c for c in record.cells if c.state == "missing"]
     absent = [c for c in record.cells if c.state == "unavailable" and c.required]
-    # In a narrowed run, what needs a waiver may not have been among what was measured.
-    waivers = [w for w in record.waivers if w.state == "expired" or (w.state == "unmatched" and not record.partial)]
-    regressed = [r for r in record.baseline.regressions if r.state == "regressed"]
+    waivers, regressed = record.waivers_that_block, record.regressions_that_block
     measured = [c for c in record.cells if c.state in ("pass", "waived")]
     verdict: Verdict
     if bad or regressed or waivers:

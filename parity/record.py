@@ -333,6 +333,16 @@ class RunRecord:
     baseline: BaselineRecord = field(default_factory=BaselineRecord)
     schema: str = SCHEMA
 
+    @property
+    def waivers_that_block(self) -> tuple[WaiverRecord, ...]:
+        """Expired ones and those that nothing needs; in a narrowed run, what needs one may not have been measured."""
+        return tuple(w for w in self.waivers if w.state == "expired" or (w.state == "unmatched" and not self.partial))
+
+    @property
+    def regressions_that_block(self) -> tuple[Regression, ...]:
+        """Changes since the baseline that are regressions."""
+        return tuple(r for r in self.baseline.regressions if r.state == "regressed")
+
     def cell(self, id: str) -> CellRecord:
         """The record of the cell `id`; KeyError when the run did not plan it."""
         for c in self.cells:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from parity import judge
 from parity.compare import METRICS
 from parity.contract import Contract
+from parity.exhibits import FaultFate
 from parity.faults.base import Fault, Rows, Value
 from parity.gate import passes
 from parity.limits import NOISE, Limit
@@ -74,6 +75,8 @@ class CellPower:
     idle_cases: tuple[str, ...]
     loose: tuple[str, ...]
     faults: Mapping[str, str] = field(default_factory=dict)  # every applicable fault -> "killed" or "survived"
+    sentences: Mapping[str, str] = field(default_factory=dict)  # what each of them is
+    absent: tuple[str, ...] = ()  # faults that the model has no place for
 
     @property
     def share(self) -> float:
@@ -82,7 +85,13 @@ class CellPower:
 
     def summary(self) -> Power:
         """What the record of a cell holds."""
-        return Power(self.injected, self.killed, tuple(s.fault for s in self.survivors), len(self.equivalent))
+        words = {**self.sentences, **{s.fault: str(s).removeprefix(f"{s.fault}: ") for s in self.survivors}}
+        fates = [FaultFate(f, "survived", words[f]) for f, fate in self.faults.items() if fate == "survived"]
+        fates += [FaultFate(f, "noticed", words.get(f, "")) for f, fate in self.faults.items() if fate == "killed"]
+        fates += [FaultFate(f, "equivalent", words.get(f, "")) for f in self.equivalent]
+        fates += [FaultFate(f, "not applicable", words.get(f, "")) for f in self.absent]
+        survivors = tuple(s.fault for s in self.survivors)
+        return Power(self.injected, self.killed, survivors, len(self.equivalent), tuple(fates))
 
     def __str__(self) -> str:
         text = f"{self.cell}: {self.killed} of {self.injected} faults noticed ({self.share:.0%})"
@@ -145,15 +154,17 @@ class Tally:
         self._survivors: list[Survivor] = []
         self._alarms: list[Survivor] = []
         self._equivalent: list[str] = []
-        self._inapplicable = 0
+        self._absent: list[str] = []
+        self._sentences: dict[str, str] = {}
         self._fates: dict[str, str] = {}
 
     def without(self, fault: Fault, state: str) -> None:
         """Note a fault that has no place in the model, or changes nothing in it."""
+        self._sentences[fault.name] = fault.sentence
         if state == "equivalent":
             self._equivalent.append(fault.name)
         elif not fault.benign:
-            self._inapplicable += 1
+            self._absent.append(fault.name)
 
     def add(self, fault: Fault, value: Value | None, rows: Rows) -> None:
         """Judge the outputs of an artefact with this fault."""
@@ -163,6 +174,7 @@ class Tally:
             self._alarms += [self._survivor(fault, value, broken)] if broken else []
             return
         self._fates[fault.name] = "killed" if broken else "survived"
+        self._sentences[fault.name] = fault.say(value)
         if not broken:
             self._survivors.append(self._survivor(fault, value, checks))
         self._killed_by.update({c.metric for c in broken})
@@ -185,10 +197,11 @@ class Tally:
         loose = sorted(m for m in self._limits if not self._killed_by[m])
         return CellPower(
             self.cell, self.precision, len(self._fates), sum(f == "killed" for f in self._fates.values()),
-            tuple(self._equivalent), self._inapplicable, tuple(self._survivors), tuple(self._alarms),
+            tuple(self._equivalent), len(self._absent), tuple(self._survivors), tuple(self._alarms),
             dict(self._killed_by.most_common()), dict(self._kinds), cover,
             tuple(id for id, caught in self._by_case.items() if caught and id not in cover),
             tuple(id for id, caught in self._by_case.items() if not caught), tuple(loose), self._fates,
+            self._sentences, tuple(self._absent),
         )  # fmt: skip
 
 

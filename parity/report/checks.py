@@ -1,19 +1,23 @@
 """The checks of a cell as tables: worst case of each metric, headroom in words, cases in order of badness.
 
+Of one kind and output, what has a limit comes first, the tightest on top; what is only recorded follows.
+
 A failing check always ranks before a passing one, a check without a finite value before every measured one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
+from parity.exhibits import Spread
 from parity.record import Check
 from parity.report import svg, text
 
 ORDERED_KINDS = frozenset({"video", "sequence"})
+NOISY_KINDS = frozenset({"golden", "video"})  # whose noise ratios have a measured natural spread
 
 Rank = tuple[bool, float]
 Points = list[tuple[Check, float | None]]  # checks with their share of the limit
@@ -39,6 +43,8 @@ class Row:
     strip: Markup
     count: int
     failed: int
+    where: str  # the worst case, and what is known of it; as above where it is the same
+    natural: str = ""  # in words, what correct exports have
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def tightest(checks: Iterable[tuple[Check, float | None]]) -> tuple[Check | None
     return best[1], best[2]
 
 
-def _row(metric: str, points: Sequence[tuple[Check, float | None]], unit: str) -> Row:
+def _row(metric: str, points: Sequence[tuple[Check, float | None]], unit: str, spread: Spread | None) -> Row:
     worst, share = max(points, key=lambda point: rank(*point))
     if worst.limit is None and worst.passed:
         sign = -1 if worst.sense == "min" else 1
@@ -119,6 +125,9 @@ def _row(metric: str, points: Sequence[tuple[Check, float | None]], unit: str) -
     gated = [(share, check.passed) for check, share in points if check.limit is not None or not check.passed]
     if len(points) == 1 and _is_fact(worst):
         gated = []
+    band = None
+    if spread is not None and worst.limit and worst.sense == "max":
+        band = (spread.median / worst.limit, spread.p95 / worst.limit, spread.largest / worst.limit)
     return Row(
         metric,
         worst,
@@ -126,17 +135,36 @@ def _row(metric: str, points: Sequence[tuple[Check, float | None]], unit: str) -
         "not finite" if worst.value is None and worst.nonfinite else "none" if worst.value is None else value,
         ("" if worst.limit is None else "≤ " if worst.sense == "max" else "≥ ") + limit,
         headroom(worst, share),
-        svg.strip(gated, unit),
+        svg.strip(gated, unit, band),
         len(points),
         sum(not check.passed for check, _ in points),
+        " · ".join(part for part in (worst.case, worst.detail) if part),
+        ""
+        if spread is None
+        else f"correct exports: median {text.number(spread.median, 3)}, "
+        f"largest {text.number(spread.largest, 3)}, of {text.plural(spread.count, 'export')}",
     )
 
 
-def group(kind: str, output: str, by_metric: dict[str, Points], keep: set[str], cases: int) -> Group:
+def _unrepeated(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows, with a worst case that is the one above said as such."""
+    found: list[Row] = []
+    for at, row in enumerate(rows):
+        same = at > 0 and row.where and row.where == rows[at - 1].where
+        found.append(replace(row, where="as above") if same else row)
+    return tuple(found)
+
+
+def group(
+    kind: str, output: str, by_metric: dict[str, Points], keep: set[str], cases: int, natural: Mapping[str, Spread]
+) -> Group:
     """The group of one kind and output: rows for the metrics in `keep`, at most `cases` cases listed."""
     metrics = tuple(by_metric)
     unit = {"video": "frame", "sequence": "step"}.get(kind, "case")
-    rows = tuple(_row(metric, by_metric[metric], unit) for metric in metrics if metric in keep)
+    spreads = natural if kind in NOISY_KINDS else {}
+    made = [_row(metric, by_metric[metric], unit, spreads.get(metric)) for metric in metrics if metric in keep]
+    made.sort(key=lambda row: (row.rank, row.worst.limit is not None), reverse=True)
+    rows = _unrepeated(made)
     table: dict[str, dict[str, tuple[Check, float | None]]] = {}
     for metric, points in by_metric.items():
         for check, share in points:
@@ -154,9 +182,11 @@ def group(kind: str, output: str, by_metric: dict[str, Points], keep: set[str], 
     )
     lead, chart = "", Markup("")
     if kind in ORDERED_KINDS and rows:
-        lead = max(rows, key=lambda row: row.rank).metric
-        chart = svg.line([(check.case, share, check.passed) for check, share in by_metric[lead]], lead)
-    return Group(kind, output, rows, len(table), shown, lines, lead, chart)
+        several_of = [row for row in rows if row.count > 1]
+        if several_of:
+            lead = max(several_of, key=lambda row: row.rank).metric
+            chart = svg.line([(check.case, share, check.passed) for check, share in by_metric[lead]], lead)
+    return Group(kind, output, rows, len(table.keys() - {"all"}) or len(table), shown, lines, lead, chart)
 
 
 def _value(check: Check) -> tuple[str, bool]:

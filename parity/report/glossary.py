@@ -104,6 +104,9 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
                 "Error of the file over the error that the precision itself costs (each "
                 "against the oracle). About 1 is a correct conversion; limits of 1.4 to 2 find small faults.",
             ),
+            ("noise_ratio_case", "The noise ratio of one case, so that one bad input is not averaged away."),
+            ("noise_ratio_channel", "The noise ratio of one class or channel over all cases: shows a lost bias."),
+            ("noise_ratio_peak", "The largest error of any element over the twin's largest."),
             ("max_abs", "Largest absolute difference of any element."),
             ("mean_abs", "Mean absolute difference."),
             (
@@ -138,6 +141,13 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
             ("gain", "Slope of the file's values over the reference's; description, 1 is none."),
             ("offset", "What the file adds to gain times the reference; description."),
             ("bias", "Mean difference with its sign over all cases; description: quantisation has a real one."),
+            ("power", "Share of the injected faults that the checks of this cell notice."),
+            ("links_failed", "Links of the chain of proof that found a culprit."),
+            ("match_faults", "Constants of the file that are no tensor of the model."),
+            ("audit_faults", "Stored tensors further from the model's than half a step of their precision."),
+            ("lift_faults", "Outputs on which the file's own graph, with the model's weights, is not the model."),
+            ("local_faults", "Operators that are wrong on their own inputs, on some kernel set of the runtime."),
+            ("range_faults", "Tensors whose calibrated range does not fit the golden data."),
         ),
     ),
     (
@@ -170,6 +180,15 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
             ("headroom", "What is left of the limit: 100 % less the share used. A limit without room just holds."),
             ("undecided", "The figure is inside the limit, and from so few cases it may as well be beyond it."),
             ("oracle", "The untouched PyTorch module in float64: what the model means."),
+            (
+                "natural spread",
+                "The noise ratios that correct exports of many models were measured to have, per target and precision.",
+            ),
+            (
+                "chain of proof",
+                "Match, audit, lift, local and range: together they show that the file is the model.",
+            ),
+            ("drift", "How the error grows along the network when the file runs by itself, layer by layer."),
             ("twin", "The PyTorch model with weights and activations rounded as the precision rounds them."),
             (
                 "noise floor",

@@ -21,9 +21,9 @@ import jinja2
 from markupsafe import Markup, escape
 
 from parity.record import RunRecord
-from parity.report import glossary, svg, text
+from parity.report import charts, glossary, svg, text
 from parity.report.matrix import matrix, tally
-from parity.report.view import Budget, CellView, verdict_sentence, views
+from parity.report.view import Budget, CellView, shown_size, source_of, verdict_sentence, views
 
 TEMPLATES = Path(__file__).parent / "templates"
 LARGEST = 3_000_000  # bytes of a page, kept by listing less of each cell
@@ -52,6 +52,8 @@ def _page(record: RunRecord, budget: Budget) -> str:
             matrix=matrix(cells),
             tally=tally(cells),
             blocking=[cell for cell in cells if cell.blocks],
+            regressed=record.regressions_that_block,
+            unheld=record.waivers_that_block,
             unmeasured=_by_reason([cell for cell in cells if cell.state == "unavailable" and not cell.blocks]),
             sentence=verdict_sentence(record),
             anchors={cell.record.id: cell.anchor for cell in reversed(cells)},
@@ -107,7 +109,14 @@ def _environment() -> jinja2.Environment:
         finalize=lambda value: text.visible(value) if type(value) is str else value,
     )
     environment.globals.update(
-        glossary=glossary, tones=glossary.TONES, verdict_tones=glossary.VERDICT_TONES, svg=svg, t=text
+        glossary=glossary,
+        tones=glossary.TONES,
+        verdict_tones=glossary.VERDICT_TONES,
+        svg=svg,
+        charts=charts,
+        source_of=source_of,
+        shown_size=shown_size,
+        t=text,
     )
     environment.filters["clip"] = text.clip
     environment.filters["log"] = lambda value: Markup(escape(text.visible(value, lines=True)))

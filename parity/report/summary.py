@@ -84,8 +84,7 @@ def _listed(title: str, cells: Sequence[CellView]) -> list[str]:
 
 
 def _changes(record: RunRecord) -> list[str]:
-    changes = [change for change in record.baseline.regressions if change.state == "regressed"]
-    bad_waivers = [waiver for waiver in record.waivers if waiver.state != "used"]
+    changes, bad_waivers = record.regressions_that_block, record.waivers_that_block
     parts = []
     if changes:
         lines = [

@@ -38,10 +38,13 @@ def bar(share: float | None) -> Markup:
     ).format(end)
 
 
-def strip(points: Sequence[tuple[float | None, bool]], unit: str = "case") -> Markup:
+def strip(
+    points: Sequence[tuple[float | None, bool]], unit: str = "case", natural: tuple[float, float, float] | None = None
+) -> Markup:
     """A histogram of (share of the limit, passed) over the cases, with the limit as a line.
 
-    Heights are square roots of counts, so that one bad case beside thousands is still seen.
+    Heights are square roots of counts, so that one bad case beside thousands is still seen. `natural` are the shares
+    that correct exports have in the median, at the 95th percentile and at most: a band behind the bars.
     """
     if not points:
         return Markup("")
@@ -57,8 +60,14 @@ def strip(points: Sequence[tuple[float | None, bool]], unit: str = "case") -> Ma
     drawn = "".join(
         f'<path class="{name}" d="{paths[passed]}"/>' for passed, name in ((True, "p"), (False, "x")) if paths[passed]
     )
+    described, band = _describe(points, unit), ""
+    if natural is not None:
+        median, high, most = (round(position(share) * STRIP_WIDTH) for share in natural)
+        described += f"; correct exports: median {percent(natural[0])}, at most {percent(natural[2])} of the limit"
+        band = f'<path class="b" d="M{median} 10H{max(most, median + 1)}"/>'
+        band += f'<path class="m" d="M{median} 4v12M{high} 6v8"/>'
     return Markup('<svg class="strip" role="img" viewBox="0 0 150 20"><title>{}</title>{}</svg>').format(
-        _describe(points, unit), Markup('<path class="l" d="M0 19.5h150M105.5 0v20"/>' + drawn)
+        described, Markup(band + '<path class="l" d="M0 19.5h150M105.5 0v20"/>' + drawn)
     )
 
 
@@ -99,6 +108,11 @@ def line(points: Sequence[tuple[str, float | None, bool]], metric: str) -> Marku
 
     path = "M" + "L".join(f"{at} {y(point[1])}" for at, point in columns.items())
     marks = "".join(f"M{at} {y(point[1])}h.01" for at, point in columns.items() if not point[2])
+    clips = [point[0].rpartition("#")[0] for point in points]  # frames of several clips stand in one line
+    turns = "".join(
+        f"M{round((i - 0.5) * (LINE_WIDTH - 12) / last) + 6} 0V{height + 8}" for i in range(1, len(points))
+        if clips[i] != clips[i - 1]
+    ) if 1 < len(set(clips)) <= 40 else ""  # fmt: skip
     worst_at, worst = max(columns.items(), key=lambda item: (not item[1][2], position(item[1][1]), -item[0]))
     side = "end" if worst_at > LINE_WIDTH / 2 else "start"
     title = f"{metric}, share of the limit over {len(points):,} cases in order; " + _describe(
@@ -106,13 +120,14 @@ def line(points: Sequence[tuple[str, float | None, bool]], metric: str) -> Marku
     )
     return Markup(
         '<svg class="line" role="img" viewBox="0 0 {w} {h}"><title>{title}</title>'
-        '<path class="l" d="M0 {zero}h{w}M0 {limit}h{w}"/><path class="p" d="{path}"/>{marks}'
+        '<path class="l" d="M0 {zero}h{w}M0 {limit}h{w}{turns}"/><path class="p" d="{path}"/>{marks}'
         '<text x="{x}" y="10" text-anchor="{side}">{label}</text><text x="2" y="{ly}">limit</text></svg>'
     ).format(
         w=LINE_WIDTH,
         h=LINE_HEIGHT,
         title=visible(title),
         zero=y(0.0),
+        turns=turns,
         limit=y(1.0),
         path=path,
         marks=Markup(f'<path class="x" d="{marks}"/>') if marks else "",

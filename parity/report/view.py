@@ -6,9 +6,11 @@ passing one, a check without a finite value before every measured one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from parity.exhibits import Exhibit, Picture
 from parity.record import CellRecord, Check, RunRecord, State
 from parity.report import text
 from parity.report.checks import Group, Points, Rank, group, rank, tightest, used
@@ -16,6 +18,11 @@ from parity.report.glossary import BLOCKING, STATE_ORDER
 
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
 TARGETS = ("onnx", "tflite", "coreml", "coreml_nn", "coreai", "ncnn", "torchscript", "exported")
+
+
+# Bytes for the pictures and charts of a page, given out in its order: what blocks comes first. Large pages have fewer.
+PICTURES, LEAST_PICTURES, TEXT_OF_A_CELL, WHOLE = 900_000, 250_000, 5_000, 2_900_000
+CHART = 1_900  # bytes that a distribution takes
 
 
 @dataclass(frozen=True)
@@ -27,17 +34,24 @@ class Budget:
     items: int  # findings, files, explanations ...
     words: int  # characters of one text
     log: int  # characters of the log's end
+    faults: int  # injected faults listed by name
+    layers: int  # points of a drift curve listed as text
+    pictures: int  # bytes of pictures and charts, of all cells together
 
     @classmethod
     def for_cells(cls, count: int, squeeze: int = 1) -> Budget:
         """The budget of a run of `count` cells; a larger `squeeze` lists less."""
-        each = 2_500_000 / max(count, 1) / squeeze - 1600
+        pictures = _between(WHOLE - TEXT_OF_A_CELL * count, LEAST_PICTURES, PICTURES) // squeeze
+        each = (WHOLE / squeeze - pictures) / max(count, 1) - 2200
         return cls(
             rows=_between(each * 0.7 / 420, 6 // squeeze, 240),
-            cases=_between(each * 0.3 / 110, 6 // squeeze, 480),
+            cases=_between(each * 0.2 / 110, 4 // squeeze, 480),
             items=_between(each / 400, 5 // squeeze, 60),
             words=_between(each / 8, 240 // squeeze, 4000),
             log=_between(each / 6, 600 // squeeze, 20_000),
+            faults=_between(each / 220, 8 // squeeze, 200),
+            layers=_between(each / 300, 2, 60),
+            pictures=pictures,
         )
 
 
@@ -63,6 +77,9 @@ class CellView:
     ms: float | None
     ms_ratio: str
     log: str
+    exhibits: tuple[Exhibit, ...] = ()  # those whose pictures find room on the page
+    exhibits_left: int = 0
+    charts: int = 0  # distributions that find room
 
     @property
     def blocks(self) -> bool:
@@ -97,7 +114,8 @@ def cell_view(cell: CellRecord, reference: CellRecord | None, name: str, budget:
     left = budget.cases
     for index, (key, metrics) in enumerate(keep.items()):
         reserved = 3 * (len(keep) - index - 1)
-        groups.append(group(*key, grouped[key], metrics, max(left - reserved, min(left, 3))))
+        listed = max(left - reserved, min(left, 3))
+        groups.append(group(*key, grouped[key], metrics, listed, {s.metric: s for s in cell.natural}))
         left -= len(groups[-1].lines)
     tight, tight_share = tightest(measured)
     bytes_, ms = _size(cell), cell.runtime.median_ms if cell.runtime else None
@@ -141,7 +159,45 @@ def views(record: RunRecord, budget: Budget) -> tuple[CellView, ...]:
         found.append(cell_view(cell, reference, name, budget))
     found.sort(key=lambda view: _tightness(view), reverse=True)
     found.sort(key=lambda view: STATE_ORDER.index(view.state))
+    return _pictured(found, budget.pictures)
+
+
+def _pictured(cells: Sequence[CellView], room: int) -> tuple[CellView, ...]:
+    """The cells with as many of their worst cases as `room` bytes hold, in the order of the page."""
+    found = []
+    for view in cells:
+        shown: list[Exhibit] = []
+        for exhibit in view.record.exhibits:
+            size = 1500 + sum(len(p.data) for p in pictures_of(exhibit))
+            if size <= room:
+                room -= size
+                shown.append(exhibit)
+        charts = min(len(view.record.distributions), room // CHART)
+        room -= charts * CHART
+        left = len(view.record.exhibits) - len(shown)
+        found.append(replace(view, exhibits=tuple(shown), exhibits_left=left, charts=charts))
     return tuple(found)
+
+
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+
+
+def source_of(picture: Picture) -> str:
+    """The picture as a data URL; empty where the record holds no base64, which no browser could show."""
+    return f"data:{picture.mime};base64,{picture.data}" if _BASE64.fullmatch(picture.data) else ""
+
+
+def shown_size(picture: Picture) -> tuple[int, int]:
+    """Width and height on the page in CSS pixels: small maps are drawn larger by whole factors, none beyond 400."""
+    width, height = (min(max(n, 1), 400) for n in (picture.width, picture.height))
+    factor = max(1, round(128 / max(width, height)))
+    return width * factor, height * factor
+
+
+def pictures_of(exhibit: Exhibit) -> tuple[Picture, ...]:
+    """All pictures of a worst case."""
+    made = (exhibit.reference, exhibit.artefact, exhibit.difference)
+    return (*exhibit.inputs, *(p for p in made if p is not None))
 
 
 def _tightness(view: CellView) -> Rank:

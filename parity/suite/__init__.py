@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from parity import judge, lowering
+from parity import evidence, judge, lowering
 from parity.cases import Case
 from parity.contract import OutputSpec
 from parity.errors import ParityError
@@ -185,6 +185,7 @@ def compare_cases(
                 parity.find(f"weak evidence for {spec.name}: {weak}", "warning")
             parity.add(*judge.check_noise(kind, spec, [c.id for c in cases], rows, floors[spec.name], limits))
         _describe(kind, cell, spec, cases, rows, [w[spec.name] for w in wants], floors.get(spec.name), limits, parity)
+    parity.details |= evidence.gather(kind, cell, model.contract, cases, got, wants, floors, parity.checks)
     if oracle.note:
         parity.find(f"reference is {oracle.dtype}: {oracle.note}", "warning")
     return got

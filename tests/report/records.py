@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import looks
+
+from parity.exhibits import Distribution, FaultFate, Picture, Spread
 from parity.record import (
     ArtifactRecord,
     BaselineRecord,
     CellRecord,
     Check,
     Divergence,
+    Drift,
     Environment,
     Explanation,
     FileRecord,
@@ -194,7 +199,17 @@ def failing() -> RunRecord:
             "skin-tflite-int8",
             "fail",
             cases=48,
-            power=Power(30, 22, ("bias_dropped", "zero_point_off_by_one")),
+            power=Power(
+                30,
+                22,
+                ("bias_dropped", "zero_point_off_by_one"),
+                1,
+                looks.fates(("bias_dropped", "zero_point_off_by_one")),
+            ),
+            exhibits=(looks.classified("golden", "hand_007", 3), looks.classified("golden", "hand_031", 5, 1.5)),
+            distributions=(looks.distribution(),),
+            natural=looks.natural(),
+            drift=looks.drift(),
             diagnosis=(
                 Explanation("swap_rgb_bgr", 0.999, "The file behaves as if the channels were in BGR order."),
                 Explanation("mean_bgr", 0.41),
@@ -206,7 +221,14 @@ def failing() -> RunRecord:
         cell("skin-coreml-fp16", "unavailable"),
         cell("skin-coreml-int8", "unavailable"),
         cell("hand-onnx-fp32", checks=(*checks("hand", 90, 0.8, "video", "landmarks"), *checks("hand", 1, 0.4))),
-        cell("hand-onnx-fp16", "fail", checks=checks("hand16", 90, 1.3, "video", "landmarks")),
+        cell(
+            "hand-onnx-fp16",
+            "fail",
+            checks=checks("hand16", 90, 1.3, "video", "landmarks"),
+            exhibits=tuple(looks.dense("video", f"frame_{i:03d}", i) for i in (29, 84, 12)),
+            distributions=(looks.distribution("video", "landmarks", 4),),
+            executions=(looks.execution(),),
+        ),
         cell("hand-tflite-fp32", "error"),
         cell("hand-tflite-int8", "crash"),
         cell("hand-coreml-fp16", "missing"),
@@ -270,7 +292,22 @@ def full_of(*texts: str) -> RunRecord:
                     check(text, 0.9, 0.5, case=text + str(i), output=text, source=text, detail=text) for i in (0, 1)
                 ),
                 findings=(Finding(text),),
-                power=Power(3, 2, (text,)),
+                power=Power(3, 2, (text,), 0, (FaultFate(text, "survived", text), FaultFate(text, "noticed", text))),
+                exhibits=(
+                    replace(looks.classified("golden", text), output=text, metric=text, words=text, names=(text,) * 5),
+                    replace(
+                        looks.dense("video", text),
+                        reference=Picture("image/png", "!" + text, 9, 9, text),
+                        artefact=Picture("image/jpeg", "", 10**9, -4, text),
+                    ),
+                ),
+                distributions=(
+                    replace(looks.distribution(), output=text),
+                    Distribution(text, text, 3, 0.0, 0.0, 0.5, (1, 2), twin=(3,)),
+                ),
+                natural=(Spread(text, 1.0, 2.0, 3.0, 4),),
+                drift=(*(replace(p, layer=text, operator=text) for p in looks.drift(4)), Drift(text, None, 0.0)),
+                executions=(replace(looks.execution(), executor=text, machine=text, devices={text: 1}),),
                 diagnosis=(Explanation(text, 0.5, text),),
                 first_divergence=Divergence(text, 0.1),
                 runtime=RuntimeRecord(text, text, 1.0, text),
@@ -310,6 +347,12 @@ def large(cells: int = 500, cases: int = 48) -> RunRecord:
     for index, id in zip(range(cells), ids, strict=False):
         kind = index % len(states)
         like = drawn.setdefault(kind, cell(id, states[kind], cases=cases))
-        power = Power(30, 28, ("bias_dropped", "stale_layer"))
-        found.append(cell(id, states[kind], cases=1, checks=like.checks, reason=like.reason, power=power))
+        power = Power(30, 28, ("bias_dropped", "stale_layer"), 1, looks.fates(("bias_dropped", "stale_layer")))
+        shown: dict[str, Any] = {}
+        if like.checks:
+            worst = (looks.classified("golden", f"hand_{index % 48:03d}", index),)
+            shown = {"exhibits": worst, "distributions": (looks.distribution(),), "natural": looks.natural()}
+        if states[kind] == "fail":
+            shown["drift"] = looks.drift(60, 20)
+        found.append(cell(id, states[kind], cases=1, checks=like.checks, reason=like.reason, power=power, **shown))
     return run(found)

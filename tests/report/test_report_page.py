@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -121,7 +120,7 @@ def test_a_check_shows_value_limit_headroom_worst_case_and_who_set_the_limit() -
     row = tree.one("table", class_="checks").all("tr", class_="x")[0]
     texts = [cell.text.strip() for cell in row.all("td")]
     assert texts[:3] == ["✗ 0.75", "≤ 0.5", "150 % of limit"]
-    assert texts[4:] == ["b · 1 of 3 outside · element [b]", "pyproject.toml:34"]
+    assert texts[4:] == ["b · element [b] · 1 of 3 outside", "pyproject.toml:34"]
     assert row.one("title").text == "3 cases, median 60 %, worst 150 % of the limit, 1 outside"
     lines = tree.one("table", class_="cases").one("tbody").all("tr")
     assert [line.one("th").text.strip() for line in lines] == ["b", "c", "a"], "worst first"
@@ -162,7 +161,7 @@ def test_a_fact_holds_or_not_and_has_no_share() -> None:
     )
     tree = read(render(records.run([records.cell(state="fail", checks=facts)])))
     rows = tree.one("table", class_="checks").all("tr")[2:]
-    assert [row.all("td")[2].text for row in rows] == ["holds", "holds", "over the limit"]
+    assert [row.all("td")[2].text for row in rows] == ["over the limit", "holds", "holds"], "what fails stands on top"
     assert tree.one("table", class_="checks").all("svg") == []
 
 
@@ -299,11 +298,8 @@ def large() -> RunRecord:
 
 
 def test_five_hundred_cells_stay_small_quick_and_complete(large: RunRecord) -> None:
-    start = time.perf_counter()
-    page = render(large)
-    taken = time.perf_counter() - start
+    page = render(large)  # how fast: benchmarks/report.py
     assert len(page.encode()) <= 3_000_000
-    assert taken <= 3.0
     assert page.count('<section class="cell ') == 500
     assert "The other " in page
     assert "are in parity.json" in page
@@ -345,5 +341,5 @@ def test_the_report_imports_the_record_and_jinja2_and_nothing_heavier() -> None:
             if isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
             for name in names:
-                ours = name == "parity.record" or name.split(".")[:2] == ["parity", "report"]
+                ours = name in ("parity.record", "parity.exhibits") or name.split(".")[:2] == ["parity", "report"]
                 assert ours or name.split(".")[0] in allowed, f"{path.name} imports {name}"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import xml.etree.ElementTree as ET
 
+import looks
 import pytest
 import records
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.report import render, svg, text
+from parity.record import Drift
+from parity.report import charts, render, svg, text
 
 SHARES = st.one_of(st.none(), st.floats(0, 1e9, allow_nan=False))
 
@@ -139,3 +142,30 @@ def test_every_chart_of_a_page_is_well_formed(name: str) -> None:
     assert len(found) > 30
     for drawing in found:
         _parse(drawing)
+
+
+def test_larger_charts_are_well_formed_and_say_what_they_show() -> None:
+    curve = str(charts.drift(looks.drift(), "net.stem.conv"))
+    assert "first divergence at net.stem.conv, 10 of 24" in curve
+    assert 'class="x"' in curve
+    many = str(charts.drift([*looks.drift(5000, 4000), Drift("end", None, 0.1)], "net.stem.conv"))
+    assert len(many) < 12_000
+    for drawn in (
+        curve, many, str(charts.spread(looks.distribution())), str(charts.values(looks.classified("golden", "a")))
+    ):  # fmt: skip
+        _parse(drawn)
+    assert "half within" in str(charts.spread(looks.distribution()))
+
+
+def test_charts_of_nothing_are_nothing() -> None:
+    assert charts.drift(looks.drift(1)) == ""
+    assert charts.drift([Drift("a", None, 0.0), Drift("b", 0.0, 0.0)]) == ""
+    assert charts.spread(dataclasses.replace(looks.distribution(), artefact=(), twin=())) == ""
+    assert charts.values(dataclasses.replace(looks.classified("golden", "a"), want=(None,), got=(None,))) == ""
+
+
+def test_a_natural_spread_is_a_band_on_the_scale_of_the_limit() -> None:
+    drawn = str(svg.strip([(0.5, True)], "case", (0.45, 0.7, 0.8)))
+    _parse(drawn)
+    assert "correct exports: median 45 %, at most 80 % of the limit" in drawn
+    assert f'd="M{round(0.45 * 0.7 * 150)} 10H{round(0.8 * 0.7 * 150)}"' in drawn
