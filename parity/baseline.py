@@ -206,7 +206,7 @@ def _without_none(value: Any) -> Any:
 def load(text: str, where: str = "baseline") -> Baseline:
     """The ledger in `text`. Raises ParityError with one line for anything that is not one."""
     try:
-        data = strict_json.loads(text, object_pairs_hook=_unique)
+        data = strict_json.loads(text, object_pairs_hook=strict_json.unique)
     except (ValueError, RecursionError) as error:
         raise ParityError(f"{where}: not a baseline ({error}); write it again with --parity-save-baseline") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
@@ -221,15 +221,6 @@ def load(text: str, where: str = "baseline") -> Baseline:
         if problem:
             raise ParityError(f"{where}: cells[{id!r:.60}]: {problem}")
     return baseline
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object in which no key occurs twice, as a merge by hand can leave one."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f"the key {twice!r:.60} occurs twice in one object")
-    return found
 
 
 def _problem(cell: LedgerCell) -> str:

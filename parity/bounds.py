@@ -8,6 +8,7 @@ from parity.metrics import EXACT_DB, METRICS
 
 _SHARES = dict.fromkeys(("top1", "top5", "power", "top1_accuracy"), (0.0, 1.0))
 _SIGNED = {"cosine": (-1.0, 1.0), "top1_drop": (-1.0, 1.0)}
+_MOST = ("top1_drop",)  # of the metrics with two ends, those that a limit holds from above
 _DECIBELS = dict.fromkeys(("sqnr", "psnr"), (-EXACT_DB, EXACT_DB))
 
 
@@ -24,6 +25,15 @@ def impossible(metric: str, limit: float) -> str:
     """Why a metric cannot have this limit; empty where it can."""
     low, high = possible(metric)
     if low <= limit <= high:
-        return ""
+        return empty(metric, limit)
     span = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
     return f"{limit:g} is no limit for {metric}, which is {span}"
+
+
+def empty(metric: str, limit: float) -> str:
+    """Why this limit judges nothing, since every value that the metric can have keeps it; empty where some do not."""
+    low, high = possible(metric)
+    if math.isinf(high) or (limit < high if metric in _MOST else limit > low):
+        return ""
+    word = "at most" if metric in _MOST else "at least"
+    return f"{word} {limit:g} judges nothing: {metric} is from {low:g} to {high:g}, so every value would pass"

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from parity.bounds import empty
 from parity.errors import ParityError
 from parity.metrics import (
     DECIDED,
@@ -175,8 +176,8 @@ def compare(got: Array, want: Array, *, axis: int = -1, also: Iterable[str] = ()
     every sum and counted in `nonfinite`; any other makes every metric NaN. NaN in `want` is an error of the
     oracle.
 
-    Raises ParityError for an unknown metric, a limit that is not a finite number, or an argument that is no
-    array.
+    Raises ParityError for an unknown metric, a limit that is not a finite number or that no value could break, or
+    an argument that is no array.
     """
     also = tuple(also)
     for name in (*limits, *also):
@@ -292,6 +293,8 @@ def _badness(name: str, value: float) -> float:
 
 def _limit(name: str, value: object) -> float:
     if not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value):
+        if why := empty(name, float(value)):
+            raise ParityError(f"compare: {name} {why}")
         return float(value)
     raise ParityError(f"compare: the limit {name}={value!r} is not a finite number: nothing can be judged by it")
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from parity.config import Waiver
 from parity.limits import Rule, resolve
+from parity.metrics import METRICS
 from parity.plan import Cell
 from parity.record import BY_CONTRACT, CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
 from parity.samples import blocking as blocking_sample
@@ -26,12 +27,16 @@ _ORDER: tuple[State, ...] = (*_BAD, "missing", "unavailable", "waived", "pass")
 
 
 def passes(check: Check) -> bool:
-    """Whether the check holds, from its figures alone. A figure without a limit holds when it is finite."""
+    """Whether the check holds, from its figures alone. A figure without a limit holds when it is finite.
+
+    The sense of a known metric is the metric's, whatever the check says: an error of at least so much is no limit.
+    """
     if check.value is None or not math.isfinite(check.value) or check.nonfinite:
         return False
     if check.limit is None:
         return True
-    return check.value <= check.limit if check.sense == "max" else check.value >= check.limit
+    sense = METRICS[check.metric].sense if check.metric in METRICS else check.sense
+    return check.value <= check.limit if sense == "max" else check.value >= check.limit
 
 
 def rejudge(cell: CellRecord, rules: Iterable[Rule]) -> CellRecord:

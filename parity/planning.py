@@ -5,6 +5,7 @@ The plugin's hooks call this object; it knows no pytest.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import platform
 import sys
@@ -126,6 +127,7 @@ class Control:
         self.capsule: tuple[str, str] | None = None
         self._heard: dict[str, _Heard] = {}
         self._failures = 0
+        self._begun = False
         self._session: Session | None = None
         self._store = Store.at(options.get("cache") or config.cache, config.root)
 
@@ -363,11 +365,23 @@ class Control:
         left = "".join(f"; left out {cell}: {why}" for cell, why in made.left_out.items())
         return "", f"capsule: {path.name}: {len(made.cells)} cells, seal {made.seal}{left}"
 
+    @property
+    def _report(self) -> Path:
+        html = Path(self.options.get("report") or self.config.root / "reports" / "parity.html")
+        return html if html.is_absolute() else self.config.root / html
+
+    def begin(self) -> None:
+        """Before the first test: the last run's report goes, or a run that dies would leave its verdict standing."""
+        if not self._begun and not self.options.get("no_report"):
+            for suffix in (".json", ".md", ".html"):
+                with contextlib.suppress(OSError):
+                    self._report.with_suffix(suffix).unlink(missing_ok=True)
+        self._begun = True
+
     def _write(self, record: RunRecord) -> None:
         from parity.report import markdown, render
 
-        html = Path(self.options.get("report") or self.config.root / "reports" / "parity.html")
-        html = html if html.is_absolute() else self.config.root / html
+        html = self._report
         if html.suffix != ".html":
             raise ConfigError(f"--parity-report {html.name}: the report is HTML; give a path that ends in .html")
         texts = {

@@ -27,7 +27,7 @@ CONTROL = pytest.StashKey["Control"]()
 RECORDER = pytest.StashKey["Recorder"]()
 WATCHER: pytest.StashKey[Watcher] = pytest.StashKey()
 
-_CRASHED = re.compile(r"worker '(\w+)' crashed while running '(.*)'", re.S)
+_CELL = re.compile(r"\[([a-z0-9_]+-[a-z0-9_]+-[a-z0-9]+)\]$")
 
 
 # Options and set-up.
@@ -390,6 +390,12 @@ def _tell_once(report: pytest.TestReport, control: Control, failure: dict[str, s
         report.longrepr = (str(report.fspath), report.location[1] or 0, f"Skipped: {reason}")
 
 
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Before a test begins anywhere; in a worker nobody reports."""
+    if _reporting is not None and _CELL.search(nodeid):
+        _reporting.begin()
+
+
 def pytest_runtest_logreport(report: Any) -> None:
     """Only the controller judges: workers' reports arrive there too."""
     control = _reporting
@@ -398,7 +404,7 @@ def pytest_runtest_logreport(report: Any) -> None:
     if hasattr(report, "parity"):
         control.hear(report.parity)
     elif report.when == "???":
-        found = re.search(r"\[([a-z0-9_]+-[a-z0-9_]+-[a-z0-9]+)\]$", report.nodeid)
+        found = _CELL.search(report.nodeid)
         if found:
             control.hear_crash(found[1], report.nodeid, str(report.longrepr))
 

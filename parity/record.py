@@ -449,7 +449,7 @@ def dumps(record: RunRecord) -> str:
 def loads(text: str, where: str = "record") -> RunRecord:
     """The record of a `parity.json` text. Raises ParityError with one line for anything that is not one."""
     try:
-        data = strict_json.loads(text)
+        data = strict_json.loads(text, object_pairs_hook=strict_json.unique)
     except (ValueError, RecursionError) as error:
         raise ParityError(f"{where}: not a JSON record ({error}); write it again with pytest -m parity") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:

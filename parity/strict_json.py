@@ -9,6 +9,15 @@ from typing import Any
 DEEP = 3000  # frames; a text nested deeper than that is not ours
 
 
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object in which no key occurs twice, as a merge by hand can leave one; `json` would keep the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key {twice!r:.60} occurs twice in one object")
+    return found
+
+
 def loads(text: str | bytes, **options: Any) -> Any:
     """`json.loads`, with RecursionError for a text nested too deeply, whatever the recursion limit is.
 

@@ -12,6 +12,7 @@ from parity import config as configuration
 from parity import gate as gating
 from parity import targets
 from parity.config import Waiver
+from parity.errors import ParityError
 from parity.record import CellRecord, RunRecord, read
 
 
@@ -46,9 +47,15 @@ def judged(record: RunRecord, limits: Path | None = None) -> RunRecord:
 
 
 def _waivers(record: RunRecord, cell: CellRecord) -> list[Waiver]:
-    """The waivers of a cell that the run used, as the record tells them; a stored state alone excuses nothing."""
-    return [
-        Waiver(w.cell, w.metric, w.reason, datetime.date.fromisoformat(w.expires), w.limit, w.source)
-        for w in record.waivers
-        if w.cell == cell.id and w.state == "used"
-    ]
+    """The waivers of a cell that were in force on the day of the run, as the record tells them; a stored state alone
+    excuses nothing."""
+    used = [w for w in record.waivers if w.cell == cell.id and w.state == "used"]
+    found = [Waiver(w.cell, w.metric, w.reason, _date(w.expires), w.limit, w.source) for w in used]
+    return [w for w in found if w.expires >= _date(record.started)]
+
+
+def _date(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text[:10])
+    except ValueError:
+        raise ParityError(f"the record has waivers and the date {text!r:.40}: not a date as in 2027-01-31") from None

@@ -262,3 +262,20 @@ def pytest_runtest_call(item):
 """)  # fmt: skip
     run = project.run()
     assert run.code != 0 and run.verdict == "no record"
+
+
+def test_the_record_of_the_last_run_does_not_outlive_a_run_that_dies(project: Project) -> None:
+    assert project.run("--parity-report=reports/last.html").code == 0
+    kept = {project.path / "reports" / f"last{suffix}" for suffix in (".json", ".html", ".md")}
+    assert all(path.exists() for path in kept)
+    project.run("--parity-report=reports/last.html", "-k", "no_such_cell")
+    assert all(path.exists() for path in kept), "a run of nothing replaces nothing"
+    project.add("conftest.py", """
+import os, pytest, signal
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if "[tiny-plain-fp32]" in item.name:
+        os.kill(os.getpid(), signal.SIGKILL)
+""")  # fmt: skip
+    assert project.run("--parity-report=reports/last.html").code != 0
+    assert not any(path.exists() for path in kept)

@@ -9,8 +9,8 @@ from parity.compare import compare
 from parity.errors import ParityError
 from parity.metrics import BLOCK, EXACT_DB, METRICS, SUMMED
 
-# Limits that anything measured at all would keep.
-LOOSE = {"max_abs": 1e300, "cosine": -1, "sqnr": -400, "rel_rms": 1e300}
+# Limits that anything measured at all would keep, or nearly: those that nothing could break are refused.
+LOOSE = {"max_abs": 1e300, "cosine": -0.999, "sqnr": -399, "rel_rms": 1e300}
 
 
 def refuse(got, want, state, text):
@@ -264,6 +264,12 @@ def test_bias_of_either_sign_is_judged():
 def test_limits_that_judge_nothing(limit):
     with pytest.raises(ParityError, match=r"max_abs=.* is not a finite number"):
         compare(np.ones(2), np.ones(2), max_abs=limit)
+
+
+@pytest.mark.parametrize("limit", [{"cosine": -1}, {"cosine": -2.0}, {"top1": 0}, {"top5": -1}, {"sqnr": -400}])
+def test_limits_that_no_value_could_break(limit):
+    with pytest.raises(ParityError, match="judges nothing"):
+        compare(np.ones((2, 9)), np.ones((2, 9)), **limit)
 
 
 def test_limits_are_checked_even_where_nothing_is_measured():
