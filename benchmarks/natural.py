@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,6 @@ def prepare(work: Path, names: Iterable[str], wanted: list[str]) -> configuratio
 
 def with_own(config: configuration.Config) -> configuration.Config:
     """The project's own example models beside the zoo's."""
-    from dataclasses import replace
-
     from parity.plan import Cell
 
     own = configuration.load(ROOT / "pyproject.toml").models
@@ -295,7 +294,9 @@ def main() -> int:
     args = parser.parse_args()
     work = args.work.resolve()
     names = args.models.split(",") if args.models else list(zoo.ZOO)
-    config = with_own(prepare(work, names, args.targets.split(",")))
+    config = with_own(prepare(work, [n for n in names if n in zoo.ZOO], args.targets.split(",")))
+    if args.models:
+        config = replace(config, models={n: m for n, m in config.models.items() if n in names})
     if args.what == "measure":
         measure(work, config)
     elif args.what == "twins":

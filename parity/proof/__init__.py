@@ -85,10 +85,13 @@ def _chain(
 
 def _made(name: str, make: Callable[[], Any]) -> Any:
     """A link, or why it could not be made: native runtimes refuse a damaged file with whatever exception they like."""
+    from parity.proof.graph import NotOffered, NotPossible
     from parity.proof.result import Link
 
     try:
         return make()
+    except NotPossible as obstacle:
+        return Link(name, "not possible", reason=str(obstacle), offered=not isinstance(obstacle, NotOffered))
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return Link(name, "not possible", reason=f"the runtime refuses the file: {lines[0][:200]}")
@@ -105,6 +108,10 @@ def _read(target: str, folder: str, notes: Mapping[str, Any], bounds: Collection
         from parity.proof.onnx_graph import OnnxArtefact
 
         return OnnxArtefact(folder, notes, bounds)
+    if target == "ncnn":
+        from parity.proof.ncnn_graph import NcnnArtefact
+
+        return NcnnArtefact(folder, notes)
     raise NotPossible(f"no reader for {target} yet")
 
 

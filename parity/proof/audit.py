@@ -22,6 +22,7 @@ _SNAP = 1e-5  # a gain this close to 1 is 1: scales are float32, and zero points
 _SURE = 6.0  # standard errors by which two gains must differ to be two
 _LEAST = 0.01  # a smaller factor is no folded one
 _COARSEST = 2.0  # times the natural step: a dead channel's grid may have any step, and any value is within half of it
+_SUBNORMAL = 2.0**-14  # below it fp16 has fewer digits
 _FP16_FLOOR = 2.0**-23  # converters lift what fp16 would flush to zero; two steps of the smallest subnormal
 
 
@@ -120,20 +121,20 @@ def _span(values: Array, axes: tuple[int, ...]) -> Array:
 def _audited(graph: Graph, match: Match, gains: Mapping[str, Array]) -> Audited:
     slot = match.constant.slot("bias")
     if slot is None or match.constant.name in gains:
-        scaled = _measured(match, gains.get(match.constant.name, np.ones(())))
+        scaled = _measured(graph, match, gains.get(match.constant.name, np.ones(())))
         if match.constant.grid is not None or scaled.sound:
             return scaled
-        return _measured(match, np.ones(()))  # off by more than a factor: say how far from torch
+        return _measured(graph, match, np.ones(()))  # off by more than a factor: say how far from torch
     # A gain folded into the layer's output scales its bias too; one folded from its input does not.
     layer = gains.get(slot.weight, np.ones(()))
     per_channel = np.ones(match.values.shape)
     if layer.size == match.values.size or layer.size == 1:
         per_channel = per_channel * layer.reshape(-1 if layer.size > 1 else ())
-    plain, scaled = _measured(match, np.ones(())), _measured(match, per_channel)
+    plain, scaled = _measured(graph, match, np.ones(())), _measured(graph, match, per_channel)
     return plain if plain.worst <= scaled.worst else scaled
 
 
-def _measured(match: Match, factor: Array) -> Audited:
+def _measured(graph: Graph, match: Match, factor: Array) -> Audited:
     constant, want = match.constant, match.values * factor
     rounding = ROUNDING * np.abs(match.magnitude * factor)
     error = np.abs(constant.real - want)
@@ -144,7 +145,8 @@ def _measured(match: Match, factor: Array) -> Audited:
         allowed = HALF * step + rounding
     elif constant.stored.dtype == np.float16:
         step = np.maximum(np.spacing(np.abs(want).astype(np.float16)).astype(np.float64), 2.0**-24)
-        allowed = np.where(np.abs(want) < 2.0**-14, _FP16_FLOOR, HALF * step) + rounding
+        small = np.where(graph.flushes & (constant.stored == 0), _SUBNORMAL, _FP16_FLOOR)
+        allowed = np.where(np.abs(want) < _SUBNORMAL, small, HALF * step) + rounding
     else:
         step = np.maximum(2.0**-24 * np.abs(want), np.finfo(np.float32).tiny)
         allowed = rounding + np.finfo(np.float32).tiny

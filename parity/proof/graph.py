@@ -20,6 +20,10 @@ class NotPossible(Exception):
     """A link cannot be made for this artefact; the text says why, for the user."""
 
 
+class NotOffered(NotPossible):
+    """A link that no artefact of this format can have: said, and not held against the file."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """How integers stand for reals: real = (stored - zero) * scale; one pair, or one a channel along `axis`."""
@@ -142,6 +146,7 @@ class Graph:
     outputs: tuple[Port, ...]
     channels_last: bool
     symmetric_weights: bool  # the format says that signed weights have zero point 0
+    flushes: bool = False  # its converter stores what is subnormal in fp16 as zero
 
     @property
     def activations(self) -> tuple[str, ...]:

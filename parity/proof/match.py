@@ -5,7 +5,7 @@ Never by searching permutations: that would match a transposed kernel and hide t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,10 @@ def match(graph: Graph, source: Source) -> tuple[dict[str, Match], Link]:
     no harm: the lift keeps it as it is. A weight without a match fails the link."""
     matches = _weights(graph, source.weights)
     matches |= _biases(graph, matches)
-    matches |= _operands(graph, source.terms, matches)
+    terms = source.terms
+    if any(op.kind == "MultiHeadAttention" for op in graph.operators):
+        terms = [*terms, *_projections(source.weights)]
+    matches |= _operands(graph, terms, matches)
     used = {m.weight.name for m in matches.values() if m.weight}
     floats = [c for c in graph.constants.values() if c.stored.dtype.kind == "f" or c.grid is not None]
     unmatched = [c for c in floats if c.name not in matches and c.slots]
@@ -94,12 +97,13 @@ def arrange(weight: Weight, values: Array, layout: str, shape: tuple[int, ...]) 
     if layout == "VD" or weight.kind == "table":
         arranged = values if layout == "VD" and weight.kind == "table" else None
     elif weight.kind == "transposed":  # torch [in, out, ...]
-        arranged = {"OHWI": np.moveaxis(np.swapaxes(values, 0, 1), 1, -1), "IOHW": values}.get(layout)
+        turned = np.swapaxes(values, 0, 1)
+        arranged = {"OHWI": np.moveaxis(turned, 1, -1), "IOHW": values, "OIHW": turned}.get(layout)
     elif layout == "1HWO":
         arranged = np.moveaxis(values[:, 0], 0, -1) if values.ndim > 2 and values.shape[1] == 1 else None
     elif layout in ("OHWI", "OI"):
         arranged = np.moveaxis(values, 1, -1)
-    elif layout == "OIHW":
+    elif layout in ("OIW", "OIHW", "OIDHW"):
         arranged = values
     elif layout == "IO":
         arranged = values.T if values.ndim == 2 else None
@@ -170,6 +174,18 @@ def _operands(graph: Graph, terms: Sequence[Term], taken: Mapping[str, Match]) -
         if best is not None:
             found[constant.name] = best
     return found
+
+
+def _projections(weights: Sequence[Weight]) -> Iterator[Term]:
+    """What a fused attention layer holds: whole projections, or query, key and value as thirds of one."""
+    for weight in weights:
+        if weight.kind != "linear":
+            continue
+        for term in (Term(weight.name, weight.values, weight.magnitude), weight.bias):
+            yield term
+            if len(term.values) % 3 == 0:
+                cut = zip(np.split(term.values, 3), np.split(term.magnitude, 3), "qkv", strict=True)
+                yield from (Term(f"{term.name} {letter}", v, m) for v, m, letter in cut)
 
 
 def _placed(values: Array, shape: tuple[int, ...], channels_last: bool) -> Array | None:

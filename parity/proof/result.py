@@ -39,6 +39,7 @@ class Link:
     figures: Mapping[str, Any] = field(default_factory=dict)
     culprits: tuple[Culprit, ...] = ()
     reason: str = ""
+    offered: bool = True  # False: no file of this format can have it
 
     @staticmethod
     def judged(name: str, figures: Mapping[str, Any], culprits: list[Culprit]) -> Link:
@@ -57,8 +58,9 @@ class Proof:
 
     @property
     def state(self) -> State:
-        """Failed when a link failed; not possible when one could not be made; proved when all five hold."""
-        states = {link.state for link in self.links}
+        """Failed when a link failed; not possible when one could not be made; proved when all that the format
+        offers hold."""
+        states = {link.state for link in self.links if link.offered}
         return "failed" if "failed" in states else "not possible" if "not possible" in states else "proved"
 
     @property
@@ -67,11 +69,12 @@ class Proof:
         failed = [link for link in self.links if link.state == "failed"]
         if failed:
             return f"{self.precision}: not faithful: " + "; ".join(_blame(link) for link in failed)
-        open_links = [link for link in self.links if link.state == "not possible"]
+        open_links = [link for link in self.links if link.state == "not possible" and link.offered]
         said = ", ".join(words for link in self.links if link.state == "proved" and (words := _words(link)))
         verdict = "not proved" if open_links else "faithful"
         line = f"{self.precision}: {verdict}" + (f" ({said})" if said else "")
         line += "".join(f"; {link.name} not possible: {link.reason}" for link in open_links)
+        line += "".join(f"; no {link.name}: {link.reason}" for link in self.links if not link.offered)
         if self.quantisation is not None and not open_links:
             line += f"; {_cost(self.precision)} {_percent(self.quantisation)} rms"
             clipped = next((link.figures.get("clip_share") for link in self.links if link.name == "range"), None)

@@ -60,13 +60,13 @@ def test_proof(parity_cell: Cell, parity_golden: list[Case], parity_runtime: Run
     found = parity_runtime.session.proof(parity_cell, parity_golden)
     parity.add(*judge.check_proof(found, parity.limits()))
     parity.details["proof"] = judge.proof_record(found)
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[tuple[str, bool], list[str]] = {}
     for link in found["links"].values():
         if link["state"] == "not possible":
-            reasons.setdefault(link["reason"], []).append(link["name"])
-    for reason, names in reasons.items():
-        text = f"the chain of proof lacks {', '.join(names)}: {reason}; the noise ratio judges alone"
-        parity.find(text, "warning")
+            reasons.setdefault((link["reason"], link["offered"]), []).append(link["name"])
+    for (reason, offered), names in reasons.items():
+        text = f"the chain of proof lacks {', '.join(names)}: {reason}; the noise ratio judges "
+        parity.find(text + ("alone" if offered else "in its place"), "warning" if offered else "note")
 
 
 def _prove_lowering(cell: Cell, cases: list[Case], runtime: Runtime, parity: Recorder) -> None:

@@ -124,6 +124,18 @@ def blobs(param: Path) -> tuple[list[str], list[str]]:
     return inputs, [name for name in made if name not in used]
 
 
+def row(value: Array) -> Array:
+    """The one row of a batch as ncnn reads it: layers take every integer for 32 bits wide, whatever the Mat says, so
+    64-bit token ids would be read as id, 0, id, 0 ... Raises ParityError for ids that need more."""
+    values = value[0]
+    if values.dtype.kind in "iu":
+        limits = np.iinfo(np.int32)
+        if values.size and not limits.min <= int(values.min()) <= int(values.max()) <= limits.max:
+            raise ParityError(f"ncnn reads integers of 32 bits, and {int(np.abs(values).max())} needs more")
+        values = values.astype(np.int32)
+    return np.ascontiguousarray(values)
+
+
 class NcnnSession:
     """ncnn on the CPU with one thread. A fresh extractor for every inference: an old one gives old results."""
 
@@ -154,8 +166,7 @@ class NcnnSession:
         for name, value in inputs.items():
             if value.shape[0] != 1:
                 raise ParityError(f"ncnn has no batch dimension: {name} has {value.shape[0]} rows")
-            row = np.ascontiguousarray(value[0])
-            extractor.input(name, self.ncnn.Mat(row).clone())
+            extractor.input(name, self.ncnn.Mat(row(value)).clone())
         results = {}
         for name in blobs(self.param)[1]:
             code, mat = extractor.extract(name)

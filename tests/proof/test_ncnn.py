@@ -1,0 +1,189 @@
+"""The chain on real NCNN files: correct ones are faithful, faults in the .param and the .bin are found and named."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from parity import steps
+from parity.errors import ParityError
+from parity.proof import prove
+from parity.proof.ncnn_graph import NcnnArtefact
+from parity.targets.ncnn import row
+from tests.proof.seeded import ROOT
+
+pytest.importorskip("pnnx")
+pytest.importorskip("ncnn")
+SHAPE = (1, 3, 17, 21)
+
+
+class Small(nn.Module):
+    """Folded and unfolded BatchNorm, depthwise and transposed convolution, LayerNorm, a recurrent and a dense layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.deep = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.norm = nn.BatchNorm2d(8)
+        self.up = nn.ConvTranspose2d(8, 6, 2, 2)
+        self.last, self.out = nn.LayerNorm(6), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = self.up(torch.relu(self.norm(x + self.deep(x))))
+        return self.out(self.last(x.mean((2, 3))))
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    module = Small()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.uniform_(part.running_var, 0.5, 1.5)
+            nn.init.normal_(part.running_mean)
+            nn.init.normal_(part.bias)
+    module.stem[0].weight.data[0, 0, 0, 0] = 3e-5  # subnormal in fp16: pnnx stores 0
+    return module.eval()
+
+
+SPEC = {"root": str(ROOT), "factory": "tests.proof.test_ncnn:small", "options": {}}
+CASES = [
+    {"x": np.random.default_rng(i).normal(0, 1, SHAPE).astype(np.float32)} for i in range(6)
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, Any]]]:
+    base = tmp_path_factory.mktemp("ncnn")
+    arguments = {
+        "model": SPEC, "contract": {"inputs": [{"name": "x", "dtype": "float32"}], "outputs": [{"name": "y"}]},
+        "example": CASES[0], "calibration": None,
+    }  # fmt: skip
+    made: dict[str, tuple[Path, dict[str, Any]]] = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for name in ("traced", "fp32", "fp16"):
+            (folder := base / name).mkdir()
+            before = os.getcwd()
+            os.chdir(folder)
+            function, half = ("torch_files:trace", False) if name == "traced" else ("ncnn:convert", name == "fp16")
+            given = {**arguments, "work": str(folder), "after": str(base / "traced"), "options": {"half": half}}
+            made[name] = folder, steps.run(f"parity.targets.{function}", "convert", given)
+            os.chdir(before)
+    return made
+
+
+def proof(folder: Path, notes: dict[str, Any], precision: str) -> dict[str, Any]:
+    return prove(SPEC, "ncnn", precision, str(folder), notes, CASES, ["y"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_correct_file_is_faithful(files: Any, precision: str) -> None:
+    result = proof(*files[precision], precision)
+    assert result["state"] == "proved", result["summary"]
+    assert result["links"]["lift"]["figures"]["relative_rms"] < 1e-6
+    assert result["links"]["match"]["figures"]["unmatched"] == []
+    local = result["links"]["local"]
+    assert (local["state"], local["offered"]) == ("not possible", False)
+    assert "no local: the ncnn wheel runs whole nets only" in result["summary"]
+    json.dumps(result, allow_nan=False)
+
+
+def test_an_fp16_file_is_no_fp32_file(files: Any) -> None:
+    result = proof(*files["fp16"], "fp32")
+    assert result["links"]["audit"]["state"] == "failed"
+    assert "stored as float16 in an fp32 file" in json.dumps(result["links"]["audit"]["culprits"])
+
+
+def weights(name: str, act: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path, dict[str, Any]], None]:
+    """Change one array of the .bin, as it is stored."""
+
+    def edit(folder: Path, notes: dict[str, Any]) -> None:
+        artefact = NcnnArtefact(str(folder), notes)
+        artefact.stored[name] = act(artefact.stored[name].copy()).astype(artefact.stored[name].dtype)
+        (folder / notes["weights"]).write_bytes(artefact._bin({}, lifted=False))
+
+    return edit
+
+
+def param(old: str, new: str) -> Callable[[Path, dict[str, Any]], None]:
+    def edit(folder: Path, notes: dict[str, Any]) -> None:
+        file = folder / notes["entry"]
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+def named(files: Any, kind: str, number: int) -> str:
+    artefact = NcnnArtefact(str(files["fp32"][0]), files["fp32"][1])
+    return f"{next(layer for layer in artefact.layers if layer.kind == kind).name}/{number}"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("kind", "number", "act", "culprit"),
+    [
+        ("Convolution", 0, lambda w: w * 1.01, "stem.0.weight"),
+        ("Convolution", 0, lambda w: w.swapaxes(2, 3), "stem.0.weight"),
+        ("Convolution", 0, lambda w: w.round(1), "stem.0.weight"),
+        ("Convolution", 1, lambda b: b * 0, "stem.0.bias"),
+        ("ConvolutionDepthWise", 0, lambda w: np.flip(w, 0), "deep.weight"),
+        ("Deconvolution", 0, lambda w: w[::-1], "up.weight"),
+        ("BatchNorm", 1, lambda v: v + 0.02, "norm.running_mean"),
+        ("InnerProduct", 0, lambda w: np.roll(w, 1, 0), "out.weight"),
+    ],
+)
+def test_a_fault_in_the_weights_is_found(
+    files: Any, tmp_path: Path, precision: str, kind: str, number: int, act: Any, culprit: str
+) -> None:
+    folder, notes = files[precision]
+    edited = tmp_path / "edited"
+    shutil.copytree(folder, edited)
+    weights(named(files, kind, number), act)(edited, notes)
+    result = proof(edited, notes, precision)
+    assert result["state"] == "failed", result["summary"]
+    found = [c["name"] for link in result["links"].values() for c in link["culprits"]]
+    assert any(culprit in name for name in found), result["summary"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(" 9=1", ""), ("1=1.000000e-5", "1=1.000000e-3"), ("4=1 5=1 6=", "4=0 15=2 14=0 5=1 6=")]
+)
+def test_a_fault_in_the_graph_is_found_by_the_lift(files: Any, tmp_path: Path, old: str, new: str) -> None:
+    edited = tmp_path / "edited"
+    shutil.copytree(files["fp16"][0], edited)
+    param(old, new)(edited, files["fp16"][1])
+    result = proof(edited, files["fp16"][1], "fp16")
+    assert result["links"]["lift"]["state"] == "failed", result["summary"]
+
+
+def test_a_file_that_cannot_be_followed_says_why(files: Any, tmp_path: Path) -> None:
+    for name, edit, why in (
+        ("cut", lambda f: (f / "model.ncnn.bin").write_bytes((f / "model.ncnn.bin").read_bytes()[:-4]), "ends within"),
+        ("odd", lambda f: param("InnerProduct", "Innovation  ")(f, files["fp32"][1]), "Innovation is not known"),
+    ):
+        shutil.copytree(files["fp32"][0], tmp_path / name)
+        edit(tmp_path / name)
+        result = proof(tmp_path / name, files["fp32"][1], "fp32")
+        assert result["state"] == "not possible" and why in result["summary"]
+
+
+def test_token_ids_reach_ncnn_as_32_bits() -> None:
+    ids = row(np.array([[3, 1, 2]], np.int64))
+    assert ids.dtype == np.int32 and ids.tolist() == [3, 1, 2]
+    assert row(np.ones((1, 2), np.float32)).dtype == np.float32
+    with pytest.raises(ParityError, match="needs more"):
+        row(np.array([[2**40]], np.int64))
