@@ -78,7 +78,7 @@ def measure(session: Session, cell: Cell, cases: Sequence[Case], oracle: Referen
     rows = _lowered(session, cell, sibling or artifact, cases)
     # An output that the file does not have is a broken contract and a broken golden check already.
     shared = [o for o in model.contract.outputs if all(o.name in row for row in rows)]
-    worst = {o.name: _worst(rows, oracle.outputs, o.name, cases) for o in shared}
+    worst = {o.name: worst_case(rows, oracle.outputs, o.name, cases) for o in shared}
     ratio: dict[str, float] = {}
     if sibling is None:
         twin = session.twin(model, cases, what, cell.precision, STORAGE[cell.precision])
@@ -97,7 +97,7 @@ def _sibling(session: Session, cell: Cell) -> Artifact | None:
     return session.artifact(Cell(cell.model, cell.target, "fp32"))
 
 
-def _worst(
+def worst_case(
     rows: Sequence[Mapping[str, Array]], wants: Sequence[Mapping[str, Array]], name: str, cases: Sequence[Case]
 ) -> tuple[float, str]:
     """The least signal to noise of any case, in dB, and the case; the signal is at least the output's rms over all

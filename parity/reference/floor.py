@@ -98,7 +98,7 @@ class Floor:
         shapes or another number of cases."""
         errors = differences(got, self.want)
         if self.reason:
-            return _refused(self.reason, len(errors))
+            return _refused(self.reason, 0)
         bad = [i for i, e in enumerate(errors) if not np.isfinite(e).all()]
         if bad:
             return _refused(f"{len(bad)} of {len(errors)} cases hold values that are not finite", bad[0])

@@ -20,7 +20,7 @@ from parity.child import stage
 from parity.config import Config, ModelConfig
 from parity.plan import Cell
 from parity.targets.base import Array, Route, Step, Target
-from parity.targets.torch_files import SCRIPT_FILE, trace_step
+from parity.targets.torch_files import PROGRAM_FILE, SCRIPT_FILE, export_step, trace_step
 
 PACKAGE, SPEC = "model.mlpackage", "model.mlmodel"
 
@@ -51,7 +51,15 @@ class CoreML(Target):
         step = Step(
             f"mlprogram-{cell.precision}", "coremltools", "parity.targets.coreml:convert", ("coremltools",), options
         )
-        return [Route("coremltools", (trace_step(), step))]
+        # Where tracing or its front end fails, the other front end may not; enumerated sizes need the traced module.
+        exported = Step(
+            f"mlprogram-{cell.precision}-exported", "coremltools", "parity.targets.coreml:convert_exported",
+            ("coremltools", "torch"), options,
+        )  # fmt: skip
+        routes = [Route("coremltools", (trace_step(), step))]
+        if not model.enumerated:
+            routes.append(Route("torch.export+coremltools", (export_step(), exported)))
+        return routes
 
 
 class CoreMLNeuralNetwork(CoreML):
@@ -119,6 +127,33 @@ def notes(
         "outputs": {s["name"]: {"name": s["name"]} for s in contract["outputs"]},
         "fixed": {n: list(v.shape) for n, v in example.items()},
         **({"enumerated": {axis: contract["sizes"][axis] for axis in axes}} if axes else {}),
+        "opset_target": system(options),
+    }
+
+
+def convert_exported(
+    work: str,
+    after: str,
+    options: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    example: Mapping[str, Array],
+    **_: Any,
+) -> dict[str, Any]:
+    """Convert the exported program at the example's sizes. Its inputs keep the names of the module's arguments, since
+    coremltools does not rename them on this route."""
+    import coremltools as ct
+    import torch
+
+    stage("convert")
+    program = torch.export.load(str(Path(after, PROGRAM_FILE))).run_decompositions({})
+    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
+    file = save(program, None, outputs, options, Path(work))
+    names = list(program.graph_signature.user_inputs)
+    return {
+        "entry": file,
+        "inputs": {s["name"]: {"name": n} for s, n in zip(contract["inputs"], names, strict=True)},
+        "outputs": {s["name"]: {"name": s["name"]} for s in contract["outputs"]},
+        "fixed": {n: list(v.shape) for n, v in example.items()},
         "opset_target": system(options),
     }
 

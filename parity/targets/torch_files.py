@@ -44,12 +44,16 @@ class Exported(Target):
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         def route(name: str, dynamic: bool) -> Route:
-            options = {"half": cell.precision == "fp16", "dynamic": dynamic}
-            function = "parity.targets.torch_files:export_program"
-            return Route(name, (Step("program", "torch", function, ("torch",), options, stage="export"),))
+            return Route(name, (export_step(dynamic=dynamic, half=cell.precision == "fp16"),))
 
         # A model whose graph cannot carry its dynamic axes is exported at fixed sizes, and the record says so.
         return [route("torch.export", True), route("torch.export, fixed sizes", False)]
+
+
+def export_step(*, dynamic: bool = False, half: bool = False) -> Step:
+    """The step that exports the model to an ExportedProgram; also the first step of routes that read one."""
+    options = {"half": half, "dynamic": dynamic}
+    return Step("program", "torch", "parity.targets.torch_files:export_program", ("torch",), options, stage="export")
 
 
 def trace_step(*, half: bool = False) -> Step:

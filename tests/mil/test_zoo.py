@@ -12,8 +12,11 @@ from tests.mil import zoo
 FLOOR = {"fp32": 110.0, "fp16": 55.0}
 
 
+FURTHER = [pytest.param(name, marks=pytest.mark.nightly) for name in zoo.everything() if name not in zoo.ZOO]
+
+
 @pytest.mark.parametrize("precision", FLOOR)
-@pytest.mark.parametrize("name", zoo.ZOO)
+@pytest.mark.parametrize("name", [*zoo.ZOO, *FURTHER])
 def test_saved_package_computes_what_torch_computes(name, precision, tmp_path):
     network = zoo.model(name)
     program = parity.mil.load(zoo.convert(network, zoo.example(name), tmp_path / "m.mlpackage", precision))

@@ -252,12 +252,19 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }  # fmt: skip
 
 
+def everything() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]:
+    """The zoo and the further architectures: constructor and input shape by name."""
+    from tests.mil.architectures import ARCHITECTURES
+
+    return {**ZOO, **ARCHITECTURES}
+
+
 def model(name: str) -> nn.Module:
     """A network of the zoo, always with the same weights; batch statistics are not the trivial ones."""
     torch.manual_seed(7)
-    network = ZOO[name][0]().eval()
+    network = everything()[name][0]().eval()
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 2.0)
             module.weight.data.uniform_(0.5, 1.5)
@@ -268,7 +275,7 @@ def model(name: str) -> nn.Module:
 def example(name: str, seed: int = 0) -> Tensor:
     """An input for a network of the zoo."""
     generator = torch.Generator().manual_seed(seed)
-    shape = ZOO[name][1]
+    shape = everything()[name][1]
     if name == "decoder":
         return torch.randint(0, 50, shape, generator=generator, dtype=torch.int32)
     return torch.rand(shape, generator=generator) * 2 - 0.5
