@@ -6,11 +6,25 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from parity.commands import cache, capsule, demo, diff, doctor, export, gate, init, release, report, verify, video
+from parity.commands import (
+    cache,
+    capsule,
+    demo,
+    diff,
+    doctor,
+    export,
+    gate,
+    init,
+    promote,
+    release,
+    report,
+    verify,
+    video,
+)
 from parity.errors import ConfigError, ParityError
 from parity.targets.base import version
 
-COMMANDS = (init, demo, doctor, export, verify, video, gate, diff, release, report, capsule, cache)
+COMMANDS = (init, demo, doctor, export, verify, video, gate, diff, release, report, promote, capsule, cache)
 
 
 class _Parser(argparse.ArgumentParser):

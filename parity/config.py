@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from parity import inputs as inputs_of
 from parity.bounds import impossible
 from parity.contract import DTYPES, Contract, InputSpec, OutputKind, OutputSpec, Preprocess
 from parity.errors import ConfigError, ParityError
 from parity.factories import fault
+from parity.inputs import Decode, Properties
 from parity.judge import SENSES
 from parity.limits import Rule
 from parity.metrics import METRICS
@@ -71,6 +73,8 @@ class ModelConfig:
     kernels: Mapping[str, str] = field(default_factory=dict)  # target-precision -> the kernel set that the app uses
     nightly: frozenset[Cell] = frozenset()  # cells that only the nightly profile plans
     states: Mapping[str, str] = field(default_factory=dict)  # input that is a state -> the output that replaces it
+    properties: Properties = field(default_factory=Properties)
+    decode: Decode | None = None
     whole_module: bool = False  # the user vouched for a checkpoint that is a pickled module; no key sets this
 
 
@@ -138,6 +142,10 @@ class _Table:
             names = " or ".join(_KINDS.get(k, k.__name__) for k in kinds)
             raise self.error(key, f"expected {names}, found {value!r:.40}")
         return value
+
+    def table(self, key: str, value: Any) -> _Table:
+        """The table below this one that `key` holds."""
+        return _Table(value, (*self.path, key), self.reader)
 
     def words(self, key: str, known: tuple[str, ...] | None = None) -> tuple[str, ...] | None:
         """A list of texts, each one of `known` when that is given."""
@@ -248,6 +256,11 @@ class _Reader:
         }
         if not models:
             raise top.error(None, "no model: add a [tool.parity.models.NAME] table (parity init writes one)")
+        for name, model in models.items():
+            other = model.decode.prefill if model.decode else None
+            if other is not None and other not in models:
+                place = ("models", name, "decode", "prefill")
+                raise self.error(place, f"no model {other!r}{did_you_mean(other, models)}")
         rules = self.limits(top.take("limits", dict, {}), models)
         waive = tuple(
             self.waiver(_Table(value, ("waive", str(i)), self), models)
@@ -335,12 +348,14 @@ class _Reader:
             if f"{name}-{key}" not in {c.id for c in cells}:
                 raise self.error((*where, key), f"{key!r} is not among this model's cells")
             artifacts[key] = self.prebuilt(value, (*where, key), contract)
+        states = self.states(t, contract)
         result = ModelConfig(
             name, factory, contract, cells, t.take("options", dict, {}),
             self.checkpoint(t), self.existing(t, "golden"), self.existing(t, "calibration"),
             self.existing(t, "video"), opset, t.take("proof", bool, True), artifacts,
             t.words("enumerated", tuple(dims)) or (), self.deployment_target(t),
-            self.kernels(t, cells), self.nightly(t, cells), self.states(t, contract),
+            self.kernels(t, cells), self.nightly(t, cells), states, inputs_of.properties(t),
+            inputs_of.decode(t, contract, states),
         )  # fmt: skip
         t.done()
         return result

@@ -11,7 +11,7 @@ import numpy as np
 from parity.cases import Array
 from parity.compare import METRICS, Comparison, compare
 from parity.contract import OutputSpec
-from parity.limits import NOISE, PROOF, Limit
+from parity.limits import DRAWN, NOISE, PROOF, Limit
 from parity.record import BY_CONTRACT, Check, Kind, LinkRecord, ProofRecord
 from parity.reference.floor import Floor
 from parity.reference.statistics import binomial_upper, drop_bound, trend
@@ -180,10 +180,10 @@ def measured_power(share: float | None, limits: Mapping[str, Limit], detail: str
     return _check("static", "power", OutputSpec(""), "power", share, limits, detail=detail)
 
 
-def fact(case: str, output: str, metric: str, holds: bool, detail: str) -> Check:
+def fact(case: str, output: str, metric: str, holds: bool, detail: str, kind: Kind = "contract") -> Check:
     """A contract check: 1 when the file keeps what was declared, 0 when it does not."""
     return Check(
-        "contract",
+        kind,
         case,
         output,
         metric,
@@ -194,6 +194,20 @@ def fact(case: str, output: str, metric: str, holds: bool, detail: str) -> Check
         source=BY_CONTRACT,
         detail=detail,
     )
+
+
+def limited(kind: Kind, case: str, metric: str, value: float, most: float, detail: str, output: str = "") -> Check:
+    """A check against a limit that belongs to the measurement itself and that no configuration changes."""
+    sense = SENSES.get(metric, "max")
+    passed = value <= most if sense == "max" else value >= most
+    return Check(
+        kind, case, output, metric, float(value), float(most), sense, passed, source=BY_CONTRACT, detail=detail
+    )
+
+
+def single(kind: Kind, case: str, output: OutputSpec, limit: Limit, value: float | None, detail: str) -> Check:
+    """The check of one output of one input under one limit."""
+    return _check(kind, case, output, limit.metric, value, {limit.metric: limit}, detail=detail)
 
 
 def counted(case: str, metric: str, value: float, limits: Mapping[str, Limit], detail: str = "") -> Check:
@@ -241,7 +255,9 @@ def _check(
 
 
 SENSES: Mapping[str, Any] = {
-    **dict.fromkeys((*PROOF, *NOISE), "max"),
+    **dict.fromkeys((*PROOF, *NOISE, DRAWN), "max"),
+    "differing_share": "max",
+    "steps_right": "min",
     "power": "min",
     "lowering_db": "min",
     "lowering_ratio": "max",

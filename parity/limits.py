@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from parity.plan import LOWERED, PROVED, Cell
+from parity.plan import LOWERED, PROVED, TARGETS, Cell
 from parity.reference.floor import natural
 
 
@@ -53,6 +53,13 @@ NOISE: Mapping[str, str] = {
     "noise_ratio_channel": "channel",
     "noise_ratio_peak": "peak",
 }
+DRAWN = "noise_ratio_drawn"  # the error of one drawn input over its own floor
+# Drawn inputs are odder than golden ones (constant pictures, impulses, four times the range), so a single one lies
+# further out. At fp32 faults are hundreds of times the floor. See benchmarks/properties.py for what was measured.
+ROOM: Mapping[str, float] = {"fp32": 5.0, "fp16": 2.0, "dynamic": 2.0, "int8": 2.0}
+# Integer outputs of drawn inputs: the share of elements that may decide otherwise where no twin does. Ties are common
+# there (a constant picture), and rounding breaks them.
+DIFFERING: Mapping[str, float] = {"fp32": 0.01, "fp16": 0.05, "dynamic": 0.1, "int8": 0.2}
 
 
 # What the chain of proof counts: culprits by link, and links that failed. None is allowed.
@@ -93,6 +100,9 @@ def defaults(cell: Cell) -> dict[str, Limit]:
         found |= {metric: Limit(metric, 0.0, f"{BUILT_IN} for the chain of proof") for metric in PROOF}
     if cell.target in LOWERED:
         found |= {metric: Limit(metric, value, f"{BUILT_IN} for lowering") for metric, value in LOWERING.items()}
+    found[DRAWN] = _drawn(cell)
+    source = f"{BUILT_IN} for {cell.precision}"
+    found["differing_share"] = Limit("differing_share", DIFFERING[cell.precision], source)
     measured = natural(cell.target, cell.precision)
     if measured is None:
         return found | {"rel_rms": fallback(cell)}
@@ -102,6 +112,19 @@ def defaults(cell: Cell) -> dict[str, Limit]:
         for metric, statistic in NOISE.items()
         if statistic in measured.limits
     }
+
+
+def _drawn(cell: Cell) -> Limit:
+    """What one drawn input may be off by, in units of its floor: ROOM times what the worst golden case of correct
+    exports may be; where none were measured for the target, of the most that any target of that precision may."""
+    room, measured = ROOM[cell.precision], natural(cell.target, cell.precision)
+    if measured is not None:
+        source = (
+            f"measured on {measured.count} correct exports to {cell.target} {cell.precision}, worst case x {room:g}"
+        )
+        return Limit(DRAWN, room * measured.limits["worst"], source)
+    known = [found.limits["worst"] for t in TARGETS if (found := natural(t, cell.precision))]
+    return Limit(DRAWN, room * max(known), f"the widest of any target measured at {cell.precision} x {room:g}")
 
 
 def fallback(cell: Cell) -> Limit:

@@ -20,6 +20,7 @@ from parity import config as configuration
 from parity.annotations import lines as annotated
 from parity.baseline_options import Keeper
 from parity.cache import Store
+from parity.cases.drawing import Drawing
 from parity.cases.files import clips, golden_files, labelled
 from parity.config import Config, ModelConfig
 from parity.errors import ConfigError, ParityError
@@ -83,6 +84,11 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
         kinds.append("accuracy")
     if videos:
         kinds.append("video")
+    kinds.append("sequence")
+    if model.contract.sizes() and not targets.get(cell.target).fixed_dims:
+        kinds.append("batch")
+    if model.properties.examples:
+        kinds.append("property")
     target = targets.get(cell.target)
     reason = target.unavailable(cell, model, target.python(config))
     prebuilt = f"{cell.target}-{cell.precision}" in model.artifacts
@@ -172,6 +178,11 @@ class Control:
     def golden(self, model: ModelConfig) -> list[Case]:
         cases = self.session.golden(model)
         return cases[:QUICK_CASES] if self.options.get("profile") == "quick" else cases
+
+    @property
+    def drawing(self) -> Drawing:
+        """How many inputs each property test draws, from which seed, and since when this run has kept failures."""
+        return Drawing.of(self.options, self.config.seed, self.shared)
 
     @property
     def golden_name(self) -> str:

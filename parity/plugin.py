@@ -17,6 +17,7 @@ from parity.plan import PRECISIONS, PROFILES
 
 if TYPE_CHECKING:
     from parity.cases import Case
+    from parity.cases.drawing import Drawing
     from parity.planning import Control
     from parity.progress import Watcher
     from parity.record import Kind
@@ -52,6 +53,12 @@ def _seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise ValueError("expected a number of seconds above 0")
     return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
+        raise ValueError("expected a whole number from 1 to 100000")
+    return int(text)
 
 
 def _typed(name: str, parse: Any) -> Any:
@@ -114,6 +121,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="print every cell, its limits and who set them, what cannot run here and why; run nothing")  # fmt: skip
     add("--parity-power", action="store_true",
         help="inject named faults and report which of them each cell's limits would notice")  # fmt: skip
+    add("--parity-examples", type=_typed("count", _count), metavar="N",
+        help="how many inputs each property test draws (default: by profile, from `properties`)")  # fmt: skip
     add("--parity-timeout", type=_typed("seconds", _seconds), metavar="SECONDS",
         help="time for one step of an export or one batch of cases (default 600)")  # fmt: skip
 
@@ -143,7 +152,8 @@ def _prepared(config: pytest.Config) -> Control | None:
 
 def _options(config: pytest.Config) -> dict[str, Any]:
     names = ("models", "targets", "precisions", "profile", "report", "no_report", "cache", "rebuild", "shard", "gate",
-             "require", "show_plan", "power", "timeout", "baseline", "save_baseline", "capsule", "set")  # fmt: skip
+             "require", "show_plan", "power", "timeout", "baseline", "save_baseline", "capsule", "set",
+             "examples")  # fmt: skip
     return {name: config.getoption(f"parity_{name}") for name in names}
 
 
@@ -301,6 +311,12 @@ def parity_golden(request: pytest.FixtureRequest, parity_cell: Any) -> list[Case
 def parity_power(request: pytest.FixtureRequest) -> bool:
     """Whether this run was asked for the power of its limits."""
     return bool(request.config.getoption("parity_power"))
+
+
+@pytest.fixture(scope="session")
+def parity_drawing(request: pytest.FixtureRequest) -> Drawing:
+    """How many inputs property tests draw, and from which seed: the same for every target of a model."""
+    return _control(request).drawing
 
 
 @pytest.fixture(scope="session")

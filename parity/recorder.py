@@ -24,6 +24,7 @@ class Recorder:
         self.checks: list[Check] = []
         self.findings: list[Finding] = []
         self.explained: list[str] = []
+        self.notes: list[str] = []  # what else a person should read when the test fails
         self.finished = False  # whether the test's body ran to its end
         self.details: dict[str, Any] = {}  # route, artifact, runtime: what the record says of the cell
 
@@ -123,6 +124,7 @@ class Recorder:
             lines.append(f"  {c.case} {c.output} {c.metric}: {value}{limit}{source}; {c.detail}".rstrip("; "))
         if len(broken) > 20:
             lines.append(f"  and {len(broken) - 20} more, in the report")
+        lines += self.notes
         return "\n".join(lines)
 
     def export(self) -> dict[str, Any]:

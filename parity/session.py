@@ -20,6 +20,7 @@ import numpy as np
 from parity import proof, reference, targets
 from parity.cache import Entry, Store, key_of, sha256_file, sha256_tree
 from parity.cases import Array, Case, digest, draw, golden, video
+from parity.cases import sequence as carried
 from parity.cases.files import clips, golden_files
 from parity.config import Config, ModelConfig
 from parity.errors import ParityError
@@ -91,26 +92,30 @@ class Runtime:
             self._pid = child.pid
         return self
 
-    def run(self, inputs: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+    def run(
+        self, inputs: Sequence[Mapping[str, Array]], layouts: Sequence[Mapping[str, str]] | None = None
+    ) -> list[dict[str, Array]]:
         """Outputs of each set of inputs, in order. Raises ChildFailure; never returns fewer than it was given.
 
-        A crash is repeated once with the artefact opened anew, in a fresh child: a handle dies with its child.
+        `layouts`: for each set, the inputs that reach the runtime as views of other memory. A crash is repeated once
+        with the artefact opened anew, in a fresh child: a handle dies with its child.
         """
         try:
-            result = self._run(inputs)
+            result = self._run(inputs, layouts)
         except ChildFailure as failure:
             if failure.state != "crash" or failure.stage == "load":
                 raise
-            result = self._run(inputs)
+            result = self._run(inputs, layouts)
         if len(result["outputs"]) != len(inputs):
             raise ParityError(f"{self.cell}: {len(inputs)} cases were run and {len(result['outputs'])} came back")
         self.milliseconds += result["milliseconds"]
         return list(result["outputs"])
 
-    def _run(self, inputs: Sequence[Mapping[str, Array]]) -> Any:
+    def _run(self, inputs: Sequence[Mapping[str, Array]], layouts: Sequence[Mapping[str, str]] | None) -> Any:
         self.open()
+        arguments = {"handle": self._handle, "cases": list(inputs), "layouts": list(layouts) if layouts else None}
         try:
-            return self._call("run", {"handle": self._handle, "cases": list(inputs)}, "run", again=False)
+            return self._call("run", arguments, "run", again=False)
         except ChildFailure as failure:
             if failure.state != "error":
                 self._handle = None
@@ -126,6 +131,18 @@ class Runtime:
             again=again,
             python=self.python,
         )
+
+    def play(
+        self,
+        steps: Sequence[Mapping[str, Array]],
+        carry: Mapping[str, str],
+        keep: Sequence[str],
+        free: Mapping[str, Any] | None = None,
+    ) -> list[dict[str, Array]]:
+        """The outputs `keep` of steps that feed one another. Raises ChildFailure."""
+        self.open()
+        arguments = {"handle": self._handle, "steps": list(steps), "carry": carry, "keep": list(keep), "free": free}
+        return list(self._call("play", arguments, "run", again=False))
 
     def close(self) -> None:
         child = self.session.children.get(self.target.family, self.python)
@@ -221,6 +238,10 @@ class Session:
 
         return list(self._once("golden", model.name, make))
 
+    def golden_if_any(self, model: ModelConfig) -> list[Case]:
+        """The golden cases; none where the model has no golden files (a clip among them is no case)."""
+        return self.golden(model) if model.golden is not None and golden_files(model.golden) else []
+
     def video(self, model: ModelConfig, maximum: int | None) -> list[tuple[str, list[Case]]]:
         """(clip name, its frames as cases) of every clip, decoded in a child; at most `maximum` frames a clip."""
 
@@ -267,8 +288,12 @@ class Session:
         what: str,
         own: Mapping[str, Any],
         arguments: Mapping[str, Any],
+        keep: Sequence[str] | None = None,
     ) -> Reference:
-        """Outputs of `parity.reference.KIND:evaluate` on `cases`, made once for the same model, source and inputs."""
+        """Outputs of `parity.reference.KIND:evaluate` on `cases`, made once for the same model, source and inputs.
+
+        `own`: what else they depend on. `arguments`: what else the function takes. `keep`: the outputs that it gives.
+        """
         outputs = [o.name for o in model.contract.outputs]
         spec = {
             "evaluates": kind,
@@ -290,9 +315,9 @@ class Session:
             np.savez(folder / "outputs.npz", **arrays)
             return {"dtype": result["dtype"], "note": result["note"], "cases": len(cases)}
 
-        entry = self.store.build(spec, f"{model.name}~{kind}-{what}", evaluate)
+        entry = self.store.build(spec, f"{model.name}~{kind}-{what}".replace("/", "_"), evaluate)
         with np.load(io.BytesIO((entry.folder / "outputs.npz").read_bytes()), allow_pickle=False) as archive:
-            rows = tuple({n: archive[f"{i}/{n}"] for n in outputs} for i in range(len(cases)))
+            rows = tuple({n: archive[f"{i}/{n}"] for n in keep or outputs} for i in range(len(cases)))
         return Reference(rows, entry.notes["dtype"], entry.notes["note"])
 
     def floors(self, cell: Cell, cases: Sequence[Case], oracle: Reference, what: str) -> dict[str, Floor]:
@@ -319,6 +344,66 @@ class Session:
             f"twin {name}", model.name, lambda: self._evaluate(model, cases, "twin", name, spec, extra)
         )
         return evaluated.outputs  # type: ignore[no-any-return]
+
+    def evaluated(
+        self,
+        model: ModelConfig,
+        cases: Sequence[Case],
+        kind: str,
+        stored: bool,
+        precision: str = "",
+        flavour: str | None = None,
+    ) -> Sequence[Mapping[str, Array]]:
+        """Outputs of oracle or twin on drawn cases: from the store where all targets draw the same, else just made."""
+        if stored and kind == "twin":
+            return self.twin(model, cases, f"drawn {digest(cases)[:12]}", precision, flavour)
+        if stored:
+            return self.reference(model, cases, f"drawn {digest(cases)[:12]}").outputs
+        arguments: dict[str, Any] = {
+            "model": self.model_spec(model),
+            "cases": [c.inputs for c in cases],
+            "outputs": [o.name for o in model.contract.outputs],
+        }
+        if kind == "twin":
+            quantised = precision == "int8" and model.calibration is not None
+            calibration = [c.inputs for c in self.calibration(model)] if quantised else None
+            arguments |= {"precision": precision, "flavour": flavour, "calibration": calibration}
+        result = self.children.call("torch", f"parity.reference.{kind}:evaluate", arguments, stage=kind)
+        return list(result["outputs"])
+
+    def sequence(
+        self,
+        model: ModelConfig,
+        steps: Sequence[Mapping[str, Array]],
+        keep: Sequence[str],
+        free: Mapping[str, Any] | None = None,
+        precision: str | None = None,
+        flavour: str | None = None,
+    ) -> Sequence[Mapping[str, Array]]:
+        """The outputs `keep` of steps that feed one another, by the oracle, or by the twin of a precision."""
+        quantised = precision == "int8" and model.calibration is not None
+        calibration = self.calibration(model) if quantised else None
+        own = {
+            "carry": dict(model.states),
+            "keep": list(keep),
+            "free": free,
+            "precision": precision,
+            "flavour": flavour,
+        }
+        loop = sha256_file(Path(carried.__file__))
+        spec = {**own, "calibration": digest(calibration) if calibration else None, "loop": loop}
+        extra = {**own, "calibration": [c.inputs for c in calibration] if calibration else None}
+        cases = [Case(f"step {n}", step) for n, step in enumerate(steps)]
+        what = f"steps {key_of(spec)[:12]} {digest(cases)[:12]}"
+        evaluated = self._once(
+            f"sequence {what}", model.name, lambda: self._evaluate(model, cases, "chain", what, spec, extra, keep)
+        )
+        return evaluated.outputs  # type: ignore[no-any-return]
+
+    def flavour(self, cell: Cell) -> str | None:
+        """Which twin stands for a cell: the one nearest to correct exports, where any were measured."""
+        measured = natural(cell.target, cell.precision)
+        return measured.flavour if measured else None
 
     def diagnosis(
         self, cell: Cell, cases: Sequence[Case], got: Sequence[Mapping[str, Array]], what: str

@@ -34,20 +34,20 @@ def evaluate(
         results = []
         for case in cases:
             try:
-                results.append(_run(double, case, outputs, torch.float64 if not note else torch.float32))
+                results.append(run(double, case, outputs, torch.float64 if not note else torch.float32))
             except ParityError:
                 raise
             except RuntimeError as error:
                 if note or results:
                     raise
-                results.append(_run(module, case, outputs, torch.float32))  # raises where the case itself is wrong
+                results.append(run(module, case, outputs, torch.float32))  # raises where the case itself is wrong
                 note = f"the module cannot run in float64 ({str(error).splitlines()[0][:160]})"
                 double = module
                 _double[key] = (module, note)
     return {"outputs": results, "dtype": "float32" if note else "float64", "note": note}
 
 
-def _run(
+def run(
     module: torch.nn.Module, case: Mapping[str, np.ndarray[Any, Any]], outputs: list[str], dtype: torch.dtype
 ) -> dict[str, np.ndarray[Any, Any]]:
     inputs = {k: torch.from_numpy(np.array(v)) for k, v in case.items()}

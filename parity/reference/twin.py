@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,27 @@ def run(
     """The twin's outputs by case, and what a reader should know of how they were made. `module` is left as it was."""
     if not cases:
         raise ParityError("a twin needs at least one case")
-    double = copy.deepcopy(module).eval()
     notes: list[str] = []
+    if chosen.activations == "int8" and not calibration:
+        notes.append("no calibration data: the ranges are those of the cases themselves")
+    with rounding(module, cases[0], outputs, chosen, calibration or cases, notes) as forward:
+        rows = [forward(case, number) for number, case in enumerate(cases)]
+    return rows, notes
+
+
+@contextlib.contextmanager
+def rounding(
+    module: nn.Module,
+    first: Case,
+    outputs: list[str],
+    chosen: Recipe,
+    calibration: Sequence[Case] | None,
+    notes: list[str] | None = None,
+) -> Iterator[Callable[[Case, int], dict[str, np.ndarray[Any, Any]]]]:
+    """The twin of a module as a function of a case and its number. `calibration` gives int8 its ranges; without it
+    they are those of `first`. What a reader should know is appended to `notes`."""
+    notes = [] if notes is None else notes
+    double = copy.deepcopy(module).eval()
     if any(p.is_floating_point() and p.dtype != torch.float32 for p in double.parameters()):
         double = double.float()
         notes.append("the module's own parameters are not float32; the twin runs in float32")
@@ -67,22 +86,21 @@ def run(
     try:
         with _plain_kernels():
             twin.begin("plan")
-            _forward(double, twin, cases[0], outputs)
+            _forward(double, twin, first, outputs)
             if chosen.activations == "int8":
-                if not calibration:
-                    notes.append("no calibration data: the ranges are those of the cases themselves")
-                for case in calibration or cases:
+                for case in calibration or [first]:
                     twin.begin("calibrate")
                     _forward(double, twin, case, outputs)
-            rows = []
-            for number, case in enumerate(cases):
+
+            def forward(case: Case, number: int) -> dict[str, np.ndarray[Any, Any]]:
                 twin.begin("round", number)
-                result = _forward(double, twin, case, outputs)
-                rows.append({k: _numpy(v) for k, v in result.items()})
+                return {k: _numpy(v) for k, v in _forward(double, twin, case, outputs).items()}
+
+            yield forward
+            notes += twin.notes()
     finally:
         for hook in hooks:
             hook.remove()
-    return rows, notes + twin.notes()
 
 
 def _forward(module: nn.Module, twin: Twin, case: Case, outputs: list[str]) -> dict[str, Tensor]:

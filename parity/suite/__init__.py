@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from parity import evidence, judge, lowering
 from parity.cases import Case
+from parity.cases.drawing import Drawing
 from parity.contract import OutputSpec
 from parity.errors import ParityError
 from parity.explain import explain
@@ -22,9 +23,21 @@ from parity.reference.floor import Floor, channel_axis
 from parity.reference.statistics import sensitivity
 from parity.samples import words
 from parity.session import Reference, Runtime, Session
+from parity.suite.batch import check_batch
 from parity.suite.contract import check_contract
+from parity.suite.property import check_property
+from parity.suite.sequence import check_sequence
 
-__all__ = ["test_accuracy", "test_contract", "test_golden", "test_proof", "test_video"]
+__all__ = [
+    "test_accuracy",
+    "test_batch",
+    "test_contract",
+    "test_golden",
+    "test_proof",
+    "test_property",
+    "test_sequence",
+    "test_video",
+]
 
 # A precision that costs more of an output than this leaves little to tell a faulty file from a correct one.
 PLAUSIBLE = {"fp32": 1e-3, "fp16": 0.1, "dynamic": 0.5, "int8": 0.5}
@@ -44,7 +57,7 @@ def measures(kind: str) -> Callable[[F], F]:
 
 @measures("contract")
 def test_contract(parity_cell: Cell, parity_runtime: Runtime, parity: Recorder) -> None:
-    """The file keeps the model's contract: names, shapes, dtypes, operators, dynamic axes, and repeats itself."""
+    """The file keeps the model's contract: names, shapes, dtypes, operators, and repeats itself."""
     check_contract(parity_runtime, parity)
 
 
@@ -142,6 +155,24 @@ def test_accuracy(
                 spec, [o[spec.name] for o in got], [w[spec.name] for w in wants], labels, parity.limits(spec.name)
             ))  # fmt: skip
             note_undecided(parity, spec.name)
+
+
+@measures("sequence")
+def test_sequence(parity_cell: Cell, parity_runtime: Runtime, parity_drawing: Drawing, parity: Recorder) -> None:
+    """What came before changes nothing, and what is carried from step to step stays the oracle's."""
+    check_sequence(parity_runtime, parity, parity_drawing.profile == "quick")
+
+
+@measures("batch")
+def test_batch(parity_cell: Cell, parity_runtime: Runtime, parity: Recorder) -> None:
+    """Rows of a batch are those of single rows, and every dynamic axis is right at every declared size."""
+    check_batch(parity_runtime, parity)
+
+
+@measures("property")
+def test_property(parity_cell: Cell, parity_runtime: Runtime, parity_drawing: Drawing, parity: Recorder) -> None:
+    """On inputs that hypothesis draws from the contract, every output is within what the precision costs there."""
+    check_property(parity_runtime, parity, parity_drawing)
 
 
 def _comparable(name: str, got: list[dict[str, Any]], want: Any) -> bool:

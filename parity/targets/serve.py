@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from parity.cases import sequence
+from parity.cases.recipes import Layout, viewed
 from parity.child import stage
 from parity.errors import ParityError
 
@@ -30,18 +32,47 @@ def close_session(handle: int) -> None:
     _open.pop(handle, None)
 
 
-def run(handle: int, cases: Sequence[Mapping[str, np.ndarray[Any, Any]]]) -> dict[str, Any]:
-    """Outputs of every case in order, as {"outputs": [{name: array}], "milliseconds": [inference only]}."""
+def run(
+    handle: int,
+    cases: Sequence[Mapping[str, np.ndarray[Any, Any]]],
+    layouts: Sequence[Mapping[str, Layout]] | None = None,
+) -> dict[str, Any]:
+    """Outputs of every case in order, as {"outputs": [{name: array}], "milliseconds": [inference only]}.
+
+    `layouts` names, for each case, the inputs that the runtime is to be given as views of other memory.
+    """
     stage("run")
     session, notes = _open[handle]
     outputs, milliseconds = [], []
-    for case in cases:
+    for number, case in enumerate(cases):
         given = fed(notes, case)
+        for name, layout in (layouts[number] if layouts else {}).items():
+            own = notes["inputs"][name]["name"]
+            given[own] = viewed(given[own], layout)
         start = time.perf_counter()
         got = session.run(given)
         milliseconds.append(1000 * (time.perf_counter() - start))
         outputs.append(named(notes, got))
     return {"outputs": outputs, "milliseconds": milliseconds}
+
+
+def play(
+    handle: int,
+    steps: Sequence[Mapping[str, np.ndarray[Any, Any]]],
+    carry: Mapping[str, str],
+    keep: Sequence[str],
+    free: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """The outputs `keep` of every step, each step's state being what the artefact itself gave in the step before."""
+    stage("run")
+    session, notes = _open[handle]
+    dtypes = {name: value.dtype for name, value in steps[0].items()}
+
+    def run(case: dict[str, Any], number: int) -> dict[str, Any]:
+        given = {name: value.astype(dtypes[name]) for name, value in case.items()}
+        return named(notes, session.run(fed(notes, given)))
+
+    return sequence.play(run, steps, carry, keep, free)
 
 
 def fed(notes: Mapping[str, Any], case: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:

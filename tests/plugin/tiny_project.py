@@ -28,6 +28,7 @@ factory = "tinynet:tiny"
 inputs = [{ name = "x", shape = ["batch", 3], range = [-1, 1] }]
 outputs = [{ name = "logits", kind = "logits", labels = ["a", "b", "c", "d"] }]
 golden = "golden"
+properties = { examples = 0 }
 """
 
 MODEL = """

@@ -1,0 +1,82 @@
+"""Recipes that once failed: saved in the project, replayed first by every later run, promoted to golden on demand.
+
+One small JSON file a recipe in `.parity/recipes/MODEL/`, named by its content, so that many processes may save at once.
+Commit the folder to share what was found, or leave it out.
+"""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from parity.cases.recipes import Recipe
+from parity.config import ModelConfig
+from parity.errors import ParityError
+
+MOST = 20  # replayed in one run, the latest first
+
+
+def folder(root: Path, model: str) -> Path:
+    return root / ".parity" / "recipes" / model
+
+
+def save(root: Path, model: str, recipe: Recipe) -> Path:
+    """Keep a recipe that failed. Raises ParityError where nothing can be written."""
+    path = folder(root, model) / f"{recipe.digest}.json"
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(recipe.json() + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ParityError(f"{path.parent}: cannot keep a failing recipe: {error.strerror or error}") from None
+    return path
+
+
+def load(root: Path, model: ModelConfig, before: float | None = None) -> tuple[list[Recipe], list[str]]:
+    """The kept recipes that fit the model, latest first, and a sentence for each file that does not.
+
+    `before` (epoch seconds) leaves out what this very run has saved: every cell of a run replays the same ones.
+    """
+    found, odd = [], []
+    times = {p: p.stat().st_mtime for p in folder(root, model.name).glob("*.json")}
+    for path in sorted(times, key=lambda p: (-times[p], p.name)):
+        if before is not None and times[path] >= before:
+            continue
+        try:
+            found.append(Recipe.parse(path.read_text(encoding="utf-8"), model.contract))
+        except (ParityError, OSError, UnicodeDecodeError) as error:
+            odd.append(f"kept recipe {path.name} is not replayed: {error}; delete it if the model has changed")
+    return found[:MOST], odd
+
+
+def promote(root: Path, model: ModelConfig, chosen: list[str]) -> list[Path]:
+    """Write the kept recipes whose digest begins with one of `chosen` (all, when none is named) as golden .npz cases.
+
+    Raises ParityError when there is nothing to promote, a name fits none, or the model has no golden folder.
+    """
+    recipes, odd = load(root, model)
+    if model.golden is None or not model.golden.is_dir():
+        raise ParityError(f'model {model.name}: no golden folder to promote to; set golden = "folder" in its table')
+    for word in chosen:
+        if not any(r.digest.startswith(word.lstrip("~")) for r in recipes):
+            known = ", ".join(r.digest for r in recipes) or "none"
+            raise ParityError(f"model {model.name}: no kept recipe {word!r}; kept: {known}")
+    wanted = [r for r in recipes if not chosen or any(r.digest.startswith(w.lstrip("~")) for w in chosen)]
+    if not wanted:
+        raise ParityError(f"model {model.name}: no recipe is kept, so there is nothing to promote" + "".join(odd[:1]))
+    written = []
+    for recipe in wanted:
+        path = model.golden / f"property_{recipe.digest}.npz"
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.npz")
+        try:
+            np.savez(temporary, **recipe.arrays(model.contract))
+            temporary.replace(path)
+            (folder(root, model.name) / f"{recipe.digest}.json").unlink(missing_ok=True)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise ParityError(f"{path}: cannot be written: {error.strerror or error}") from None
+        written.append(path)
+    return written

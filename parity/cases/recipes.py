@@ -1,0 +1,234 @@
+"""Recipes: inputs that a person can read, repeat and shrink. A recipe names a kind, a seed, a magnitude and a memory
+layout for each input, and the sizes of the dynamic axes; the elements follow from it.
+
+Each built-in kind is one NumPy expression. It is what is evaluated and what a reproducing snippet prints, so the two
+cannot differ. Drawing elements instead would give a few distinct values in a whole picture. NumPy only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from parity.cases import Array, Case
+from parity.contract import Contract, InputSpec
+from parity.errors import ParityError
+
+Layout = Literal["plain", "strided", "channels_last"]
+Family = Literal["float", "integer", "mask"]
+Make = Callable[[np.random.Generator, tuple[int, ...], float, float], Array]
+
+# S: shape, N: its elements, L: its last size, lo and hi: the range, rest: the value in the range nearest to 0.
+# The simplest stand first: shrinking moves towards them.
+EXPRESSIONS: Mapping[Family, Mapping[str, str]] = {
+    "float": {
+        "constant": "np.full(S, rng.uniform(lo, hi))",
+        "impulse": "np.where(np.arange(N).reshape(S) == rng.integers(N), hi, rest)",
+        "ramp": "np.linspace(lo, hi, N).reshape(S)",
+        "checkerboard": "np.where(np.indices(S).sum(0) % 2, hi, lo)",
+        "saturated": "rng.choice([lo, hi], S)",
+        "sparse": "np.where(rng.random(S) < 0.05, rng.uniform(lo, hi, S), rest)",
+        "uniform": "rng.uniform(lo, hi, S)",
+        "normal": "(lo + hi) / 2 + (hi - lo) / 4 * rng.standard_normal(S).clip(-2, 2)",
+        # Amplitudes fall as 1 / frequency, as in photographs.
+        "natural": "(lo + hi) / 2 + (hi - lo) / 2 * (v := np.fft.ifft2(np.fft.fft2(rng.standard_normal(S)) "
+        "/ (0.01 + np.hypot(np.fft.fftfreq(S[-2])[:, None], np.fft.fftfreq(S[-1])))).real) / np.abs(v).max()",
+    },
+    "integer": {
+        "constant": "np.full(S, rng.integers(lo, hi + 1))",
+        "ramp": "lo + np.arange(N).reshape(S) % (hi - lo + 1)",
+        "saturated": "rng.choice([lo, hi], S)",
+        "repeated": "np.resize(rng.integers(lo, hi + 1, 2), S)",
+        "uniform": "rng.integers(lo, hi + 1, S)",
+    },
+    "mask": {  # never all false: a softmax over nothing is not defined
+        "all": "np.ones(S)",
+        "prefix": "np.arange(L) < rng.integers(1, L + 1, (*S[:-1], 1))",
+        "random": "(rng.random(S) < 0.5) | (np.arange(L) == 0)",
+    },
+}
+MAGNITUDES: Mapping[float, str] = {1.0: "", 0.1: "small", 1e-4: "tiny", 4.0: "amplified"}
+"""The range is shrunk towards, or stretched away from, its value nearest to 0 by this factor. Floats only."""
+
+_registered: dict[Family, dict[str, tuple[Make, str]]] = {"float": {}, "integer": {}, "mask": {}}
+
+
+def register_recipe(name: str, make: Make, family: Family = "float") -> None:
+    """Add a kind of input that every property test draws: `make(rng, shape, low, high)` gives the array.
+
+    `family`: "float", "integer" (ids, `high` included) or "mask". It must depend on its arguments alone.
+    """
+    if family not in EXPRESSIONS:
+        raise ParityError(f"register_recipe: family {family!r} is none of {', '.join(EXPRESSIONS)}")
+    if not name.isidentifier() or name in EXPRESSIONS[family] or name in _registered[family]:
+        raise ParityError(f"register_recipe: {name!r} is taken or is no identifier: choose another name")
+    _registered[family][name] = (make, f"{make.__module__}:{make.__qualname__}")
+
+
+def family(spec: InputSpec) -> Family:
+    """What an input holds: a mask (bool, or integers of 0 and 1), integers, or real numbers."""
+    kind = np.dtype(spec.dtype).kind
+    if kind == "b" or (kind in "iu" and spec.range == (0, 1)):
+        return "mask"
+    return "integer" if kind in "iu" else "float"
+
+
+def kinds(spec: InputSpec) -> tuple[str, ...]:
+    """The kinds that can fill an input, simplest first, the user's own last."""
+    known = [k for k in EXPRESSIONS[family(spec)] if k != "natural" or len(spec.shape) >= 3]
+    return (*known, *_registered[family(spec)])
+
+
+def layouts(spec: InputSpec) -> tuple[Layout, ...]:
+    return ("plain", "strided", "channels_last") if len(spec.shape) >= 3 else ("plain", "strided")
+
+
+@dataclass(frozen=True)
+class Fill:
+    """How one input is filled."""
+
+    kind: str
+    seed: int = 0
+    magnitude: float = 1.0
+    layout: Layout = "plain"
+
+    def names(self, spec: InputSpec, shape: tuple[int, ...]) -> dict[str, Any]:
+        """What the letters of an expression stand for."""
+        whole = family(spec) != "float"
+        low, high = spec.range or ((0, 1) if whole else (-1.0, 1.0))
+        rest = min(max(0.0, low), high)
+        if whole:
+            low, high, rest = int(low), int(high), int(rest)
+        else:
+            low, high = rest + self.magnitude * (low - rest), rest + self.magnitude * (high - rest)
+        return {"S": shape, "N": math.prod(shape), "L": shape[-1] if shape else 1, "lo": low, "hi": high, "rest": rest}
+
+    def array(self, spec: InputSpec, shape: tuple[int, ...]) -> Array:
+        """The elements, contiguous, in the input's dtype. Raises ParityError for a kind that nobody registered."""
+        names, rng = self.names(spec, shape), np.random.default_rng(self.seed)
+        expression = EXPRESSIONS[family(spec)].get(self.kind)
+        if expression is not None:
+            made = eval(expression, {"np": np, "rng": rng, **names})
+        elif self.kind in _registered[family(spec)]:
+            made = _registered[family(spec)][self.kind][0](rng, shape, names["lo"], names["hi"])
+        else:
+            raise ParityError(f"recipe kind {self.kind!r} of input {spec.name}: nobody registered it")
+        made = np.asarray(made)
+        if made.shape != shape:
+            raise ParityError(f"recipe kind {self.kind!r} of input {spec.name}: made {made.shape}, asked for {shape}")
+        return np.ascontiguousarray(made).astype(spec.dtype)
+
+    def line(self, spec: InputSpec, shape: tuple[int, ...]) -> str:
+        """One line of plain NumPy that makes the same elements."""
+        expression = EXPRESSIONS[family(spec)].get(self.kind)
+        values = {**self.names(spec, shape), "rng": f"np.random.default_rng({self.seed})"}
+        if expression is None:
+            module, _, name = _registered[family(spec)][self.kind][1].partition(":")
+            call = f"__import__({module!r}, fromlist=['_']).{name}(rng, S, lo, hi)"
+            expression = call
+        if expression.count("rng") > 1:  # one generator, used twice
+            values["rng"] = "rng"
+            return (
+                f"rng = np.random.default_rng({self.seed}); "
+                f"{variable(spec.name)} = {_filled(expression, values)}.astype(np.{_dtype(spec)})"
+            )
+        return f"{variable(spec.name)} = np.asarray({_filled(expression, values)}).astype(np.{_dtype(spec)})"
+
+    def __str__(self) -> str:
+        words = [MAGNITUDES.get(self.magnitude, f"x{self.magnitude:g}"), self.kind]
+        words += [self.layout] if self.layout != "plain" else []
+        return " ".join(w for w in words if w)
+
+
+def _filled(expression: str, values: Mapping[str, Any]) -> str:
+    return re.sub(r"\b(S|N|L|lo|hi|rest|rng)\b", lambda found: str(values[found[0]]), expression)
+
+
+def _dtype(spec: InputSpec) -> str:
+    return "bool_" if spec.dtype == "bool" else spec.dtype
+
+
+def variable(name: str) -> str:
+    """A Python name for an input."""
+    word = re.sub(r"\W", "_", name)
+    return word if word.isidentifier() and word not in ("np", "rng", "v") else f"x_{word}"
+
+
+def viewed(value: Array, layout: Layout) -> Array:
+    """The same elements in another place of memory: a runtime that reads memory instead of the view is wrong."""
+    if layout == "strided" and value.ndim:
+        room = np.full((*value.shape[:-1], 2 * value.shape[-1]), 77, value.dtype)
+        room[..., ::2] = value
+        return room[..., ::2]
+    if layout == "channels_last" and value.ndim >= 3:
+        return np.moveaxis(np.ascontiguousarray(np.moveaxis(value, 1, -1)), -1, 1)
+    return value
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One set of inputs: sizes of the dynamic axes, and a fill for each input."""
+
+    inputs: Mapping[str, Fill]
+    dims: Mapping[str, int] = field(default_factory=dict)
+
+    def arrays(self, contract: Contract, dims: Mapping[str, int] | None = None) -> dict[str, Array]:
+        """The inputs; `dims` overrides the recipe's own sizes, for a file that has fixed ones."""
+        sizes = {**self.dims, **(dims or {})}
+        return {s.name: self.inputs[s.name].array(s, s.sized(sizes)) for s in contract.inputs}
+
+    def case(self, contract: Contract, dims: Mapping[str, int] | None = None) -> Case:
+        return Case(self.id, self.arrays(contract, dims))
+
+    def layouts(self) -> dict[str, Layout]:
+        return {name: fill.layout for name, fill in self.inputs.items() if fill.layout != "plain"}
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.json().encode()).hexdigest()[:8]
+
+    @property
+    def id(self) -> str:
+        """What a reader sees: `natural batch=2 ~3fa9c1d2`; unique by its last word."""
+        fills = list(self.inputs.items())
+        said = str(fills[0][1]) if len(fills) == 1 else ", ".join(f"{n} {f}" for n, f in fills)
+        sizes = "".join(f" {n}={s}" for n, s in self.dims.items())
+        return f"{said}{sizes} ~{self.digest}"
+
+    def weight(self, contract: Contract) -> tuple[Any, ...]:
+        """Smaller is simpler: fewer elements, then simpler fills."""
+        elements = sum(math.prod(s.sized(self.dims)) for s in contract.inputs)
+        ranks = [kinds(s).index(self.inputs[s.name].kind) for s in contract.inputs]
+        fills = self.inputs.values()
+        odd = sum(f.layout != "plain" for f in fills) + sum(f.magnitude != 1.0 for f in fills)
+        return elements, odd, sum(ranks), sum(f.seed for f in fills)
+
+    def json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def parse(cls, text: str, contract: Contract) -> Recipe:
+        """The recipe in a JSON text. Raises ParityError where it does not fit the contract."""
+        try:
+            data = json.loads(text)
+            inputs = {str(n): Fill(**f) for n, f in data["inputs"].items()}
+            dims = {str(n): int(s) for n, s in data["dims"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ParityError(f"not a recipe ({error})") from None
+        recipe = cls(inputs, dims)
+        if set(inputs) != {s.name for s in contract.inputs} or set(dims) != set(contract.sizes()):
+            raise ParityError("the recipe is for other inputs or axes than the model's")
+        for spec in contract.inputs:
+            fill = inputs[spec.name]
+            if fill.kind not in kinds(spec) or fill.layout not in layouts(spec):
+                raise ParityError(f"the recipe fills {spec.name} with {fill.kind!r} {fill.layout!r}, which is unknown")
+            if type(fill.seed) is not int or fill.seed < 0 or not math.isfinite(float(fill.magnitude)):
+                raise ParityError(f"the recipe's seed or magnitude of {spec.name} is no sensible number")
+        return recipe

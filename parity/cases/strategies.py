@@ -1,0 +1,116 @@
+"""What hypothesis draws: recipes that fit a contract. Imported only by what draws; collection never needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.errors import HypothesisException
+
+from parity.cases.recipes import MAGNITUDES, Fill, Recipe, family, kinds, layouts
+from parity.contract import Contract, InputSpec
+from parity.errors import ParityError
+
+Strategy = Any  # a hypothesis SearchStrategy of Recipe
+SEEDS = 1 << 16
+ELEMENTS = 1 << 22  # of one input; larger sizes are not drawn
+
+
+def fills(spec: InputSpec) -> Strategy:
+    """A fill for one input: kind, seed, magnitude (of real numbers) and memory layout."""
+    magnitudes = tuple(MAGNITUDES) if family(spec) == "float" else (1.0,)
+    return st.builds(
+        Fill,
+        kind=st.sampled_from(kinds(spec)),
+        seed=st.integers(0, SEEDS - 1),
+        magnitude=st.sampled_from(magnitudes),
+        layout=st.sampled_from(layouts(spec)),
+    )
+
+
+@st.composite
+def recipes(draw: Any, contract: Contract) -> Recipe:
+    """Recipes for a model: every dynamic axis at one of its declared sizes, every input filled on its own."""
+    dims = {}
+    for name, sizes in contract.sizes().items():
+        dims[name] = draw(st.sampled_from(sorted(sizes)))
+    if any(math.prod(s.sized(dims)) > ELEMENTS for s in contract.inputs):
+        dims = {name: min(sizes) for name, sizes in contract.sizes().items()}
+    return Recipe({s.name: draw(fills(s)) for s in contract.inputs}, dims)
+
+
+def strategy(contract: Contract, own: str | None, root: Path) -> Strategy:
+    """The strategy of a model: the default, or what the project's own `module:function` makes of the contract.
+
+        def decoding(contract):
+            return recipes(contract).filter(lambda r: r.dims["batch"] > 1)
+
+    Raises ParityError when it cannot be imported or gives no strategy.
+    """
+    if own is None:
+        return recipes(contract)
+    module, _, name = own.partition(":")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        made = getattr(importlib.import_module(module), name)(contract)
+    except (ImportError, AttributeError) as error:
+        raise ParityError(f"properties.strategy {own!r}: {error}") from None
+    if not isinstance(made, st.SearchStrategy):
+        raise ParityError(
+            f"properties.strategy {own!r} gave {type(made).__name__}, not a hypothesis strategy of Recipe"
+        )
+    return made
+
+
+def _quiet(count: int, *phases: Phase) -> settings:
+    """No deadline, no database of its own, nothing printed: a busy machine changes nothing."""
+    return settings(
+        max_examples=count, deadline=None, database=None, derandomize=False, phases=phases, print_blob=False,
+        suppress_health_check=list(HealthCheck), verbosity=Verbosity.quiet, report_multiple_bugs=False,
+    )  # fmt: skip
+
+
+def draw(source: Strategy, count: int, number: int) -> list[Recipe]:
+    """`count` recipes at most, without repetition: the same ones for the same seed `number`."""
+    found: dict[str, Recipe] = {}
+
+    @_quiet(count, Phase.generate)
+    @seed(number)
+    @given(source)
+    def collect(recipe: Recipe) -> None:
+        found.setdefault(recipe.digest, recipe)
+
+    collect()
+    return list(found.values())
+
+
+class _Fails(Exception):
+    pass
+
+
+def shrink(
+    source: Strategy, count: int, number: int, fails: Callable[[Recipe], bool], contract: Contract
+) -> Recipe | None:
+    """The simplest recipe that `fails`, as hypothesis finds it from the draws of `draw` with the same arguments."""
+    best: list[Recipe] = []
+
+    @_quiet(count, Phase.generate, Phase.shrink)
+    @seed(number)
+    @given(source)
+    def attempt(recipe: Recipe) -> None:
+        if fails(recipe):
+            if not best or recipe.weight(contract) < best[0].weight(contract):
+                best[:] = [recipe]
+            raise _Fails
+
+    with contextlib.suppress(_Fails, HypothesisException):
+        attempt()
+    return best[0] if best else None

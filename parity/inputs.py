@@ -1,0 +1,75 @@
+"""How a model's inputs are drawn, and carried from step to step: the tables `properties` and `decode`.
+
+Imports nothing of the configuration's reader: `config` hands its tables over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parity.contract import Contract
+from parity.plan import did_you_mean
+
+FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+
+
+@dataclass(frozen=True)
+class Properties:
+    """How inputs are drawn for a model: how many under the full profile (0: none), by which strategy of its own."""
+
+    examples: int = 20
+    strategy: str | None = None
+
+
+@dataclass(frozen=True)
+class Decode:
+    """A model that is fed its own output, a token a step. Names are those of its inputs and outputs.
+
+    `token` takes the token, `scores` gives a score for every next one, `position` counts the steps. `prefill` is
+    another model of the project, which gives the scores of all steps at once: what decoding must equal. The first
+    `prompt` tokens are given also when the model runs freely.
+    """
+
+    token: str
+    scores: str
+    position: str | None = None
+    steps: int = 64
+    prompt: int = 16
+    prefill: str | None = None
+
+
+def properties(t: Any) -> Properties:
+    e = t.table("properties", t.take("properties", dict, {}))
+    examples, strategy = e.take("examples", int, Properties.examples), e.take("strategy", str)
+    if not 0 <= examples <= 100_000:
+        raise e.error("examples", f"expected a whole number from 0 (none) to 100000, found {examples}")
+    if strategy is not None and not re.fullmatch(FUNCTION, strategy):
+        raise e.error("strategy", f"{strategy!r} is not of the form 'package.module:function'")
+    e.done()
+    return Properties(examples, strategy)
+
+
+def decode(t: Any, contract: Contract, carried: Mapping[str, str]) -> Decode | None:
+    value = t.take("decode", dict)
+    if value is None:
+        return None
+    e = t.table("decode", value)
+    inputs, outputs = [i.name for i in contract.inputs], [o.name for o in contract.outputs]
+    names = {}
+    for key, known, needed in (("token", inputs, True), ("scores", outputs, True), ("position", inputs, False)):
+        names[key] = e.take(key, str)
+        if names[key] is None and needed:
+            raise e.error(None, f'needs {key} = "name"')
+        if names[key] is not None and names[key] not in known:
+            raise e.error(key, f"{names[key]!r} is not among {', '.join(known)}{did_you_mean(names[key], known)}")
+    if not carried:
+        raise e.error(None, 'needs states = { input = "output" } beside it: what is carried from step to step')
+    steps, prompt = e.take("steps", int, Decode.steps), e.take("prompt", int, Decode.prompt)
+    if not 1 <= prompt < steps:
+        raise e.error("steps", f"expected prompt from 1 and more steps than that, found {prompt} and {steps}")
+    result = Decode(names["token"], names["scores"], names["position"], steps, prompt, e.take("prefill", str))
+    e.done()
+    return result

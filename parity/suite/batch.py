@@ -1,0 +1,149 @@
+"""Sizes: rows of a batch against the same rows alone, and every dynamic axis at other sizes, all of them distinct.
+
+A file whose batch was fixed, whose rows leak into each other, or that took one axis for another is right at the
+example's sizes and wrong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from parity import judge
+from parity.cases import Array, Case, draw
+from parity.config import ModelConfig
+from parity.contract import Contract
+from parity.errors import ParityError
+from parity.recorder import Recorder
+from parity.reference.single import rms
+from parity.session import Runtime
+from parity.suite.bench import Bench, Result
+
+ALONE = 1e-6  # of the output: rows that differ by more than this in float64 are mixed by the model itself
+
+
+def check_batch(runtime: Runtime, parity: Recorder) -> None:
+    """Outputs are the oracle's at every declared size of every axis, and a batch's rows are those of single rows."""
+    bench = Bench(runtime, parity.limits)
+    session, model = runtime.session, bench.model
+    if runtime.artifact.notes.get("fixed"):
+        parity.find("this route fixed the dynamic axes: measured at the example's sizes only", "warning")
+        cases = [Case("example sizes", session.example(model))]
+        _record(bench, bench.judge_cases(cases), parity)
+        return
+    batches = _batches(runtime, model)
+    alone = {}
+    if batches:
+        alone = _alone(runtime, model, batches, parity)
+    cases = [case for case, _ in batches] + _sizes(model.contract, session.config.seed)
+    if not cases:
+        raise ParityError("no size to try beside the example's: list two or more in dims")
+    wants = [alone.get(c.id) or w for c, w in zip(cases, session.evaluated(model, cases, "oracle", True), strict=True)]
+    _record(bench, bench.judge_cases(cases, wants), parity)
+
+
+def _batches(runtime: Runtime, model: ModelConfig) -> list[tuple[Case, list[Case]]]:
+    """(a batch of golden rows, the rows one by one) for each declared size of the batch axis; drawn rows without golden
+    data or where its cases cannot be stacked."""
+    contract = model.contract
+    name = next((d for d in contract.sizes() if contract.is_batch(d)), None)
+    if name is None:
+        return []
+    found = []
+    golden = _stackable(runtime.session.golden_if_any(model), contract, name)
+    for size in contract.sizes()[name]:
+        rows = [golden[i % len(golden)].inputs for i in range(size)] if golden else []
+        if not rows:
+            dims = {**contract.example(), name: 1}
+            rows = [draw.inputs(contract, dims, runtime.session.config.seed + i) for i in range(size)]
+            shared = {s.name: rows[0][s.name] for s in contract.inputs if name not in s.shape}
+            rows = [{**row, **shared} for row in rows]
+        found.append(
+            (Case(f"{name}={size}", _stack(rows, contract, name)), [Case(f"row {i}", r) for i, r in enumerate(rows)])
+        )
+    return found
+
+
+def _stackable(golden: Sequence[Case], contract: Contract, batch: str) -> list[Case]:
+    """The golden cases of one row that agree with the first in all that is not a row of its own."""
+
+    def fits(case: Case) -> bool:
+        for spec in contract.inputs:
+            mine, first = case.inputs[spec.name], golden[0].inputs[spec.name]
+            if mine.shape != first.shape or (spec.shape[0] == batch and mine.shape[0] != 1):
+                return False
+            if batch not in spec.shape and not np.array_equal(mine, first):
+                return False
+        return all(s.shape[0] == batch for s in contract.inputs if batch in s.shape)
+
+    return [case for case in golden if fits(case)]
+
+
+def _stack(rows: Sequence[Mapping[str, Array]], contract: Contract, batch: str) -> dict[str, Array]:
+    return {
+        s.name: np.concatenate([row[s.name] for row in rows]) if s.shape[0] == batch else rows[0][s.name]
+        for s in contract.inputs
+    }
+
+
+def _alone(
+    runtime: Runtime, model: ModelConfig, batches: Sequence[tuple[Case, list[Case]]], parity: Recorder
+) -> dict[str, dict[str, Array]]:
+    """For each batch, the outputs of its rows alone, stacked: what the batch must give. An output that the model itself
+    does not compute row by row is left to the oracle on the whole batch, with a note."""
+    session = runtime.session
+    largest = max((rows for _, rows in batches), key=len)
+    oracle = session.evaluated(model, largest, "oracle", True)
+    whole = session.evaluated(model, [case for case, _ in batches], "oracle", True)
+    found: dict[str, dict[str, Array]] = {}
+    mixed: set[str] = set()
+    for (case, rows), want in zip(batches, whole, strict=True):
+        found[case.id] = dict(want)
+        for name, value in want.items():
+            single = [oracle[i][name] for i in range(len(rows))]
+            if not all(s.ndim and s.shape[0] == 1 for s in single):
+                continue  # an output without rows
+            stacked = np.concatenate(single)
+            if stacked.shape == value.shape and rms(stacked - value) <= ALONE * rms(value):
+                found[case.id][name] = stacked
+            else:
+                mixed.add(name)
+    for name in sorted(mixed):
+        parity.find(f"the model itself mixes the rows of a batch in {name}: a batch is compared as a whole", "warning")
+    return found
+
+
+def _sizes(contract: Contract, seed: int) -> list[Case]:
+    """Drawn inputs with all dynamic axes moved together, to sizes that differ pairwise where they can; every declared
+    size of every axis occurs."""
+    sizes = contract.sizes()
+    others = [name for name in sizes if not contract.is_batch(name)]
+    if not others:
+        return []
+    cases = []
+    for turn in range(max(len(sizes[name]) for name in others)):
+        dims: dict[str, int] = {}
+        for place, (name, values) in enumerate(sizes.items()):
+            order = [values[(turn + place + k) % len(values)] for k in range(len(values))]
+            if not contract.is_batch(name):
+                order = [values[(turn + k) % len(values)] for k in range(len(values))]
+            dims[name] = next((v for v in order if v not in dims.values()), order[0])
+        cases.append(dims)
+    for name in others:
+        missing = set(sizes[name]) - {d[name] for d in cases}
+        cases += [{**contract.example(), name: size} for size in sorted(missing)]
+    return [Case(",".join(f"{n}={s}" for n, s in dims.items()), draw.inputs(contract, dims, seed)) for dims in cases]
+
+
+def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
+    for result in results:
+        if result.undefined:
+            raise ParityError(f"batch {result.case.id}: {result.undefined}: narrow the range of its input")
+        for spec in bench.model.contract.outputs:
+            want, got = (result.want or {}).get(spec.name), (result.got or {}).get(spec.name)
+            if want is not None:
+                expected, shape = list(want.shape), None if got is None else list(got.shape)
+                text = result.broke or f"expected {expected}, got {shape}"
+                parity.add(judge.fact(result.case.id, spec.name, "shape", shape == expected, text, "batch"))
+            parity.add(bench.check("batch", result, spec))

@@ -1,0 +1,236 @@
+"""One cell's artefact and its oracle, warm, for inputs that belong to no golden set: run, judged, shrunk, repeated.
+
+What each input may be off by is its own floor (`parity.reference.single`). Everything goes through the children in
+batches, and only what is left undecided reaches the twins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from parity import judge
+from parity.cases import Array, Case, kept
+from parity.cases.recipes import Recipe
+from parity.contract import OutputSpec
+from parity.errors import ParityError
+from parity.isolate import ChildFailure
+from parity.limits import DRAWN, Limit
+from parity.record import Check, Kind
+from parity.recorder import Recorder
+from parity.reference import single
+from parity.reference.recipes import RECIPES
+from parity.session import Runtime
+from parity.targets import snippet
+
+BATCH_BYTES = 64 << 20  # of inputs, in one call of a child
+SHRINKS = 80  # evaluations that shrinking may cost
+
+
+@dataclass
+class Result:
+    """What became of one input: each output's judgement, or why it could not be run."""
+
+    case: Case
+    recipe: Recipe | None = None
+    got: Mapping[str, Array] | None = None
+    want: Mapping[str, Array] | None = None
+    judged: dict[str, single.Judged] = field(default_factory=dict)
+    broke: str = ""  # the artefact's own error
+    refused: str = ""  # the model's own error
+
+    @property
+    def undefined(self) -> str:
+        return self.refused or next((j.undefined for j in self.judged.values() if j.undefined), "")
+
+
+class Bench:
+    """Runs recipes through one cell and its oracle, and judges them."""
+
+    def __init__(self, runtime: Runtime, limits: Callable[[str], Mapping[str, Limit]]):
+        self.runtime, self.session, self.cell = runtime, runtime.session, runtime.cell
+        self.model = self.session.config.models[self.cell.model]
+        fixed = runtime.artifact.notes.get("fixed")
+        self.dims = self.model.contract.example() if fixed else {}
+        self.limits = {o.name: limits(o.name) for o in self.model.contract.outputs}
+        self.usual = self._usual()
+
+    def _usual(self) -> dict[str, single.Usual]:
+        """The golden floor, where there is golden data and the model has a twin."""
+        floors: Mapping[str, Any] = {}
+        cases = self.session.golden_if_any(self.model)
+        if cases:
+            try:
+                what = f"golden {len(cases)}"
+                oracle = self.session.reference(self.model, cases, "golden")
+                floors = self.session.floors(self.cell, cases, oracle, what)
+            except ParityError:
+                floors = {}
+        precision = self.cell.precision
+        return {o.name: single.Usual.of(floors.get(o.name), precision) for o in self.model.contract.outputs}
+
+    def judge(self, recipes: Sequence[Recipe], stored: bool = True) -> list[Result]:
+        """A result for each recipe, in order. Raises ChildFailure where the artefact's process died."""
+        return self._judge([Result(r.case(self.model.contract, self.dims), r) for r in recipes], stored)
+
+    def judge_cases(self, cases: Sequence[Case], wants: Sequence[Mapping[str, Array]] | None = None) -> list[Result]:
+        """A result for each case, in order; `wants` instead of what the oracle gives for it. Raises ChildFailure."""
+        return self._judge([Result(c, want=wants[i] if wants else None) for i, c in enumerate(cases)], True)
+
+    def _judge(self, results: list[Result], stored: bool) -> list[Result]:
+        for part in _parts(results):
+            self._oracle([r for r in part if r.want is None], stored)
+            self._artefact([r for r in part if not r.refused])
+        self._settle([r for r in results if not r.refused and not r.broke], stored)
+        return results
+
+    def _oracle(self, part: Sequence[Result], stored: bool) -> None:
+        if not part:
+            return
+        try:
+            rows = self.session.evaluated(self.model, [r.case for r in part], "oracle", stored)
+        except ChildFailure as failure:
+            if failure.state != "error":
+                raise
+            if len(part) == 1:
+                part[0].refused = f"the model itself refuses it: {failure.reason}"
+                return
+            for result in part:
+                self._oracle([result], stored)
+            return
+        for result, row in zip(part, rows, strict=True):
+            result.want = row
+
+    def _artefact(self, part: Sequence[Result]) -> None:
+        if not part:
+            return
+        try:
+            layouts = [r.recipe.layouts() if r.recipe else {} for r in part]
+            rows = self.runtime.run([r.case.inputs for r in part], layouts)
+        except ChildFailure as failure:
+            if failure.stage == "load":
+                raise
+            if failure.state != "error" and len(part) == 1:
+                if part[0].recipe is not None:
+                    self._keep(part[0].recipe)
+                raise
+            if len(part) == 1:
+                part[0].broke = failure.reason
+                return
+            for result in part:
+                self._artefact([result])
+            return
+        for result, row in zip(part, rows, strict=True):
+            result.got = row
+            assert result.want is not None
+            result.judged = {
+                n: single.judge(row.get(n), w, self.usual[n]) for n, w in result.want.items() if n in self.usual
+            }
+
+    def _settle(self, results: Sequence[Result], stored: bool) -> None:
+        """Ask the twins, the cell's own first, about what golden floors leave undecided; each can only excuse."""
+        for flavour in self.flavours():
+            open_ = [r for r in results if self._over(r) and not r.undefined]
+            if not open_:
+                return
+            try:
+                rows = self.session.evaluated(
+                    self.model, [r.case for r in open_], "twin", stored, precision=self.cell.precision, flavour=flavour
+                )
+            except ParityError:  # the model has no such twin: nothing is excused by it
+                continue
+            for result, twin in zip(open_, rows, strict=True):
+                assert result.got is not None and result.want is not None
+                for name, judged in result.judged.items():
+                    result.judged[name] = single.settle(judged, result.got.get(name), result.want[name], twin[name])
+
+    def flavours(self) -> tuple[str, ...]:
+        """The twins of the cell's precision, the one nearest to correct exports first."""
+        own, names = self.session.flavour(self.cell), tuple(RECIPES[self.cell.precision])
+        return (own, *(n for n in names if n != own)) if own in names else names
+
+    def _over(self, result: Result) -> bool:
+        return any(not self.within(name, j) for name, j in result.judged.items())
+
+    def limit(self, output: str, judged: single.Judged | None) -> Limit:
+        return self.limits[output]["differing_share" if judged and judged.exact else DRAWN]
+
+    def within(self, output: str, judged: single.Judged) -> bool:
+        bound = self.limit(output, judged).value
+        return judged.ratio <= (bound if bound is not None else math.inf) and not judged.reason
+
+    def fails(self, result: Result) -> bool:
+        return bool(result.broke) or (not result.undefined and self._over(result))
+
+    def simplest(self, source: Any, count: int, seed: int, known: Sequence[Result]) -> Result | None:
+        """The simplest recipe that fails, reached from the same draws; at most SHRINKS more evaluations."""
+        from parity.cases import strategies
+
+        memo = {r.recipe.digest: r for r in known if r.recipe is not None}
+        left = SHRINKS
+
+        def fails(recipe: Recipe) -> bool:
+            nonlocal left
+            if recipe.digest not in memo:
+                if left == 0:
+                    return False
+                left -= 1
+                memo[recipe.digest] = self.judge([recipe], stored=False)[0]
+            return self.fails(memo[recipe.digest])
+
+        best = strategies.shrink(source, count, seed, fails, self.model.contract)
+        return memo[best.digest] if best else None
+
+    def script(self, result: Result) -> list[str]:
+        """What repeats a failing result by hand."""
+        assert result.recipe is not None
+        name = max(result.judged, key=lambda n: result.judged[n].ratio) if result.judged else next(iter(self.usual))
+        got = result.got.get(name) if result.got else None
+        index, want = snippet.element(got, result.want[name]) if result.want else ((), None)
+        artifact, target = self.runtime.artifact, self.runtime.target
+        return snippet.lines(
+            self.cell.target, target.session, artifact.folder, artifact.notes, self.model.contract, result.recipe,
+            self.dims, name, index, want,
+        )  # fmt: skip
+
+    def _keep(self, recipe: Recipe) -> str:
+        try:
+            path = kept.save(self.session.config.root, self.cell.model, recipe)
+        except ParityError as error:
+            return str(error)
+        return f"kept as {path.relative_to(self.session.config.root)}; make it golden: parity promote " + (
+            f"{self.cell.model} {recipe.digest}"
+        )
+
+    def tell(self, result: Result, parity: Recorder) -> None:
+        """Keep a failing recipe, and say in the test's message and in the record how to repeat it."""
+        assert result.recipe is not None
+        text = f"{result.recipe.id} {self._keep(result.recipe)}\n" + "\n".join(self.script(result))
+        parity.notes.append(text)
+        parity.find(f"simplest failing input: {text}", "note")
+
+    def check(self, kind: Kind, result: Result, spec: OutputSpec) -> Check:
+        """The check of one output of one input."""
+        judged = result.judged.get(spec.name)
+        limit = self.limit(spec.name, judged)
+        if judged is None:
+            return judge.single(kind, result.case.id, spec, limit, None, result.broke or "was not measured")
+        detail = judged.reason or f"off by {judged.error:.3g} rms, the precision costs {judged.floor:.3g}"
+        if judged.exact and not judged.reason:
+            detail = f"{judged.error:.3g} of the elements differ"
+        return judge.single(kind, result.case.id, spec, limit, judged.ratio, detail)
+
+
+def _parts(results: Sequence[Result]) -> list[list[Result]]:
+    parts: list[list[Result]] = [[]]
+    size = 0
+    for result in results:
+        bytes_ = sum(v.nbytes for v in result.case.inputs.values())
+        if parts[-1] and size + bytes_ > BATCH_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(result)
+        size += bytes_
+    return parts if parts[-1] else []

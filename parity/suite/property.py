@@ -1,0 +1,56 @@
+"""Drawn inputs: what an artefact computes on recipes that nobody chose, each judged by what its precision costs.
+
+All recipes of a cell are drawn first and then go through artefact and oracle in batches; hypothesis meets the results
+when it looks for the simplest input that fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from parity import judge
+from parity.cases import kept
+from parity.cases.drawing import Drawing
+from parity.recorder import Recorder
+from parity.session import Runtime
+from parity.suite.bench import Bench, Result
+
+MOST_UNDEFINED = 0.5  # share of the inputs on which the model itself may be undefined at the cell's precision
+
+
+def check_property(runtime: Runtime, parity: Recorder, drawing: Drawing) -> None:
+    """Judge the kept recipes, then the drawn ones; shrink and keep what fails."""
+    from parity.cases import strategies
+
+    bench = Bench(runtime, parity.limits)
+    config, model = runtime.session.config, bench.model
+    examples, seed = drawing.examples(model), drawing.seed(model)
+    replayed, odd = kept.load(config.root, model, drawing.before)
+    source = strategies.strategy(model.contract, model.properties.strategy, config.root)
+    drawn = strategies.draw(source, examples, seed)
+    known = {r.digest for r in drawn}
+    results = bench.judge([*(r for r in replayed if r.digest not in known), *drawn])
+    record(bench, results, parity)
+    for text in odd:
+        parity.find(text, "warning")
+    failing = [r for r in results if bench.fails(r)]
+    if failing:
+        found = bench.simplest(source, examples, seed, results[len(results) - len(drawn) :])
+        bench.tell(found or failing[0], parity)
+
+
+def record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
+    """A check for every output of every recipe that can be judged, and one for how many cannot."""
+    outputs = bench.model.contract.outputs
+    undefined = [r for r in results if r.undefined and not bench.fails(r)]
+    for result in results:
+        if result in undefined:
+            continue
+        for spec in outputs:
+            parity.add(bench.check("property", result, spec))
+    share = len(undefined) / len(results) if results else 1.0
+    detail = f"{len(results)} recipes, {len(undefined)} of them undefined at {bench.cell.precision}"
+    if undefined:
+        detail += f", as {undefined[0].case.id}: {undefined[0].undefined}"
+        parity.find(detail, "note")
+    parity.add(judge.limited("property", "all", "undefined_share", share, MOST_UNDEFINED, detail))
