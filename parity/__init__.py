@@ -13,6 +13,7 @@ from parity.compare import Comparison, compare, register_metric
 from parity.errors import ConfigError, ParityError
 
 if TYPE_CHECKING:
+    from parity.cases.recipes import register_recipe
     from parity.faults import Fault, register_fault
     from parity.plan import Cell, Plan
     from parity.record import RunRecord
@@ -27,6 +28,7 @@ _HOMES = {
     "RunRecord": "parity.record",
     "Target": "parity.targets.base",
     "register_fault": "parity.faults",
+    "register_recipe": "parity.cases.recipes",
     "register_target": "parity.targets",
     "render": "parity.report",
 }
@@ -43,6 +45,7 @@ __all__ = [
     "compare",
     "register_fault",
     "register_metric",
+    "register_recipe",
     "register_target",
     "render",
 ]

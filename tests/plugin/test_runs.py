@@ -26,7 +26,7 @@ def test_a_whole_project_passes(project: Project) -> None:
     assert (run.code, run.verdict) == (0, "pass"), run.text
     assert run.states() == {"tiny-plain-fp32": "pass", "tiny-plain-fp16": "pass"}
     for cell in run.record.cells:
-        assert cell.planned == cell.measured == ("contract", "golden", "accuracy")
+        assert cell.planned == cell.measured == ("contract", "golden", "accuracy", "sequence", "batch")
         assert cell.planned_cases == 3 and cell.planned_outputs == ("logits",) and cell.route == "plain"
         assert {c.case for c in cell.checks if c.kind == "golden"} == {"a/case0", "b/case1", "c/case2", "all"}
     assert "verdict: pass: 2 cells measured and inside their limits" in run.text

@@ -1,0 +1,150 @@
+"""Property, sequence and batch tests from the outside: each fault makes one fail, a correct file passes, and a lost
+measurement is never a pass."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.plugin.tiny_project import Project
+
+pytest_plugins = "pytester"
+
+DRAWN = ("-k", "property and fp32")
+FAULTS = {  # in the body of PlainSession.run, before its return
+    "wrong beyond the range of golden data": ("property", "y = y * (1 + 0.01 * (np.abs(inputs['x']).max() > 2))"),
+    "reads memory and not the view": (
+        "property",
+        "x = inputs['x']; base = x.base if x.base is not None else x\n"
+        "        y = (base.reshape(-1)[: x.size].reshape(x.shape) @ self.w.T + self.b).astype(np.float32)",
+    ),
+    "remembers the input before": (
+        "sequence",
+        "y = y + 1e-3 * getattr(self, 'last', 0); self.last = float(inputs['x'].sum())",
+    ),
+    "counts its runs": ("sequence", "self.n = getattr(self, 'n', 0) + 1; y = y + (1e-3 if self.n > 8 else 0)"),
+    "rows leak": ("batch", "y = y + 1e-3 * (y - y[::-1])"),
+    "wrong at three rows": ("batch", "y = y + (1e-3 if len(y) == 3 else 0)"),
+}
+
+
+@pytest.fixture
+def drawing(project: Project) -> Project:
+    text = (project.path / "pyproject.toml").read_text().replace("examples = 0", "examples = 12")
+    project.write("pyproject.toml", text)
+    return project
+
+
+def broken(project: Project, line: str) -> None:
+    text = (project.path / "plain_target.py").read_text()
+    project.write("plain_target.py", text.replace('        return {"none"', f'        {line}\n        return {{"none"'))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_found_by_its_kind_alone(drawing: Project, fault: str) -> None:
+    kind, line = FAULTS[fault]
+    broken(drawing, line)
+    run = drawing.run("-k", f"fp32 and (golden or {kind})")
+    bad = {c.kind for c in run.record.cells[0].checks if not c.passed}
+    assert kind in bad and bad <= ({kind, "golden"} if kind == "sequence" else {kind}), run.text
+    assert run.code == 1
+
+
+def test_a_failing_input_is_small_printed_kept_and_met_first_the_next_time(drawing: Project) -> None:
+    broken(drawing, FAULTS["wrong beyond the range of golden data"][1])
+    run = drawing.run(*DRAWN)
+    (path,) = (drawing.path / ".parity" / "recipes" / "tiny").glob("*.json")
+    assert f"parity promote tiny {path.stem}" in run.text
+    assert "batch=1 ~" + path.stem in run.text  # the smallest batch
+    script = run.text.split(f"parity promote tiny {path.stem}\n")[1].split("\n====")[0].splitlines()[:10]
+    script = script[: next(i for i, line in enumerate(script) if line.startswith("print(")) + 1]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(script)], cwd=drawing.path, capture_output=True, text=True, check=True
+    )
+    got, want = re.search(r"(\S+) the float64 oracle: (\S+)", done.stdout).groups()  # type: ignore[union-attr]
+    assert abs(float(got) - float(want)) > 1e-3 * abs(float(want))
+
+    drawing.write("pyproject.toml", (drawing.path / "pyproject.toml").read_text().replace("= 12", "= 1"))
+    again = drawing.run(*DRAWN)  # one drawn example does not find it: the kept one does
+    assert again.code == 1 and path.stem in again.text
+
+    command = [sys.executable, "-m", "parity.cli", "promote", "tiny"]
+    done = subprocess.run(command, cwd=drawing.path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and f"golden/property_{path.stem}.npz: written" in done.stdout, done.stderr
+    run = drawing.run("-k", "golden and fp32")
+    assert run.record.cells[0].planned_cases == 4 and run.code == 1
+
+
+def test_correct_files_pass_on_everything_that_is_drawn(drawing: Project) -> None:
+    run = drawing.run("--parity-examples", "40")
+    assert run.verdict == "pass", run.text
+    for cell in run.record.cells:
+        assert {c.kind for c in cell.checks} == {"contract", "golden", "accuracy", "sequence", "batch", "property"}
+        assert len({c.case for c in cell.checks if c.kind == "property"}) > 30
+    one, other = ({c.case for c in cell.checks if c.kind == "property"} for cell in run.record.cells)
+    assert one == other  # every cell of a model is given the same
+
+
+@pytest.mark.parametrize("kind", ["property", "sequence", "batch"])
+def test_a_kind_that_is_not_measured_is_not_a_pass(drawing: Project, kind: str) -> None:
+    drawing.add(
+        "conftest.py",
+        "def pytest_collection_modifyitems(items):\n"
+        f"    items[:] = [i for i in items if 'test_{kind}' not in i.name]\n",
+    )
+    run = drawing.run()
+    assert run.verdict == "incomplete" and f"{kind}: its test did not run" in run.record.cells[0].reason
+
+
+STATE_MODEL = """
+import torch
+class Step(torch.nn.Module):
+    def forward(self, x, h):
+        new = torch.tanh(0.5 * h + x)
+        return 2 * new, new
+def tiny():
+    return Step()
+"""
+
+
+def test_a_carried_state_is_followed_step_by_step(project: Project) -> None:
+    project.write("tinynet.py", STATE_MODEL)
+    text = (project.path / "pyproject.toml").read_text()
+    start = text.index("inputs = ")
+    project.write("pyproject.toml", text[:start] + """
+inputs = [{ name = "x", shape = ["batch", 3], range = [-1, 1] }, { name = "h", shape = ["batch", 3], range = [-1, 1] }]
+outputs = [{ name = "y" }, { name = "h_next" }]
+states = { h = "h_next" }
+properties = { examples = 0 }
+golden = "golden"
+cells = ["plain-fp32"]
+""")  # fmt: skip
+    import numpy as np
+
+    for folder in "abc":
+        for path in (project.path / "golden" / folder).glob("*.npz"):
+            path.unlink()
+            rng = np.random.default_rng(ord(folder))
+            rows = rng.uniform(-1, 1, (2, 1, 3)).astype(np.float32)
+            np.savez(project.path / "golden" / f"{folder}.npz", x=rows[0], h=rows[1])
+    target = (project.path / "plain_target.py").read_text()
+    target = target.replace('"inputs": {"x": {"name": "x"}}, "outputs": {"logits": {"name": "logits"}}',
+                            '"inputs": {"x": {"name": "x"}, "h": {"name": "h"}}, '
+                            '"outputs": {"y": {"name": "y"}, "h_next": {"name": "h_next"}}')  # fmt: skip
+    target = target.replace("np.savez(Path(work, \"weights.npz\"), w=net.weight.numpy(), b=net.bias.numpy())",
+                            "np.savez(Path(work, \"weights.npz\"), w=np.zeros(1), b=np.zeros(1))")  # fmt: skip
+    step = "        new = np.tanh(np.float32(0.5) * inputs['h'] + inputs['x'])\n        FAULT\n"
+    step += "        return {'y': 2 * new, 'h_next': new}\n"
+    target = re.sub(r"        how = os.environ.*", step, target, flags=re.S)
+    project.write("plain_target.py", target.replace("FAULT", "pass"))
+    good = project.run("-k", "sequence")
+    assert good.code == 0, good.text
+    steps = [c for c in good.record.cells[0].checks if c.metric == "steps_right"]
+    assert [(c.output, c.value, c.limit) for c in steps] == [("y", 3.0, 3.0), ("h_next", 3.0, 3.0)]
+    forgets = "new = np.where(np.abs(inputs['h']).max() > 0.9, np.tanh(inputs['x']), new)"
+    project.write("plain_target.py", target.replace("FAULT", forgets))
+    bad = project.run("-k", "sequence")
+    assert bad.code == 1 and re.search(r"step [12] is the first that differs", bad.text), bad.text

@@ -1,0 +1,76 @@
+"""The floor of one input: each part can only excuse, a twin that is asked never hides a fault that is larger."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from parity.reference.floor import UNITS, floor
+from parity.reference.single import Usual, judge, rms, settle
+
+WANT = np.linspace(-1, 1, 101)
+USUAL = Usual(1e-6, 1e-8)
+NOISE = np.random.default_rng(0).standard_normal(101)
+
+
+def test_an_error_is_counted_in_what_golden_data_costs() -> None:
+    got = WANT + 3e-6 * rms(WANT) * NOISE / rms(NOISE)
+    assert judge(got.astype(np.float64), WANT, USUAL).ratio == pytest.approx(3.0)
+    assert judge(WANT, WANT, USUAL).ratio == 0.0
+
+
+def test_an_output_near_zero_is_counted_in_what_storing_a_typical_one_costs() -> None:
+    tiny = WANT * 1e-9
+    assert judge(tiny + 1e-8, tiny, USUAL).floor == 1e-8
+    zero = np.zeros(5)
+    assert judge(zero, zero, USUAL).ratio == 0.0
+
+
+def test_a_twin_excuses_what_the_precision_does_and_no_more() -> None:
+    got = WANT + 1e-3
+    first = judge(got, WANT, USUAL)
+    assert first.ratio > 100
+    settled = settle(first, got, WANT, WANT + 1e-3 * np.sign(NOISE))
+    assert settled.ratio == pytest.approx(1.0) and settled.asked == 1
+    again = settle(settled, got, WANT, WANT)  # an exact twin takes nothing back
+    assert again.ratio == settled.ratio and again.asked == 2
+    assert settle(first, got, WANT, WANT + 1e-9).ratio == first.ratio
+
+
+def test_what_cannot_be_measured_is_infinite_with_a_reason() -> None:
+    bad = WANT.copy()
+    bad[3] = np.nan
+    for got, why in ((None, "not give"), (WANT[:5], "shape"), (bad, "1 of 101"), (WANT.astype(np.int64), "dtype")):
+        judged = judge(got, WANT, USUAL)
+        assert judged.ratio == math.inf and why in judged.reason
+        assert settle(judged, got, WANT, WANT).reason == judged.reason
+
+
+def test_the_model_itself_may_be_undefined_and_then_nothing_is_judged() -> None:
+    assert "model itself" in judge(WANT, np.full(3, np.inf), USUAL).undefined
+    over = np.where(WANT > 0.9, np.inf, WANT)
+    judged = judge(over, WANT, USUAL)
+    assert judged.reason and not judged.undefined
+    assert "overflows" in settle(judged, over, WANT, over).undefined
+
+
+def test_integers_differ_or_do_not_unless_a_twin_wavers_too() -> None:
+    want = np.arange(10)
+    got = want.copy()
+    got[[2, 5]] += 1
+    judged = judge(got, want, USUAL)
+    assert judged.exact and judged.ratio == pytest.approx(0.2)
+    twin = want.copy()
+    twin[2] += 1
+    assert settle(judged, got, want, twin).ratio == pytest.approx(0.1)
+
+
+def test_the_usual_floor_is_the_golden_one_and_never_below_a_rounding() -> None:
+    found = floor([WANT], [WANT * (1 + 1e-4)], "fp16", None)
+    assert Usual.of(found, "fp16").relative == pytest.approx(1e-4, rel=1e-6)
+    exact = floor([WANT], [WANT], "fp16", None)
+    assert Usual.of(exact, "fp16").relative == UNITS["fp16"]
+    assert Usual.of(None, "fp32").relative == UNITS["fp32"]
+    assert Usual.of(floor([WANT], [WANT * np.nan], "fp16", None), "fp16").relative == UNITS["fp16"]
