@@ -32,10 +32,10 @@ def convert(
     work: str, file: str, options: Mapping[str, Any], contract: Mapping[str, Any], example: Mapping[str, Array]
 ) -> dict[str, Any]:
     """Convert `file` with the names, shapes and enumerated sizes of `contract`; the notes of the artefact."""
+    stage("load")
+    source = load(Path(file))  # before coremltools, whose import takes seconds: a wrong file is told at once
     import coremltools as ct
 
-    stage("load")
-    source = load(Path(file))
     stage("convert")
     if file.endswith(PROGRAM):
         source = source.run_decompositions({})

@@ -91,6 +91,14 @@ def test_export_verifies_and_lists_what_it_made(project, run):
     results = json.loads((project / "exports" / "export_results.json").read_text())["results"]
     assert {r["state"] for r in results} == {"pass"}
     assert json.loads((project / "exports" / "contract.json").read_text())["tiny"]["inputs"][0]["name"] == "image"
+    lines = out.splitlines()
+    assert lines[0].startswith("Python ") and "torch " in lines[0]
+    assert " s  tiny-onnx-fp32: onnx" in err
+    table = lines[next(i for i, line in enumerate(lines) if line.startswith("file ")) :]
+    assert table[1].split()[:2] == ["tiny.onnx", f"{(project / 'exports' / 'tiny.onnx').stat().st_size:,}"]
+    assert "x 0." in table[2]
+    for entry in manifest["artifacts"]:
+        assert any(line.startswith(entry["sha256"]) and line.endswith(entry["path"]) for line in table)
 
 
 def test_every_option_has_an_environment_override(project, run, monkeypatch):
