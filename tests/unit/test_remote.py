@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from parity.cache import MANIFEST, Store, key_of
 from parity.errors import ParityError
 from parity.remote import Remote
+
+fsspec = pytest.importorskip("fsspec")
 
 SPEC = {"step": "onnx", "options": {"opset": 17}}
 KEY = key_of(SPEC)
