@@ -26,12 +26,17 @@ test: $(READY)
 nightly: $(READY)
 	$(PY) -m pytest -m nightly $(ARGS)
 	$(PY) -m tests.conformance --whole
+	$(PY) -m tests.pythons
 	$(PY) -m pytest -m parity tests/parity --parity-profile nightly --parity-power -n $(WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+# The core without torch or converters, on every Python from 3.10 to 3.13 that is here.
+pythons: $(READY)
+	$(PY) -m tests.pythons $(ARGS)
 
 conformance: $(READY)
 	$(PY) -m tests.conformance $(ARGS)

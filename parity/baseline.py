@@ -158,6 +158,12 @@ def worst(checks: list[Check]) -> Check:
     return max(checks, key=lambda c: (c.value or 0.0) * (1 if c.sense == "max" else -1))
 
 
+def widest(checks: list[Check]) -> float:
+    """The most generous limit among checks of one metric, each of which has one."""
+    limits = [c.limit for c in checks if c.limit is not None]
+    return max(limits) if checks[0].sense == "max" else min(limits)
+
+
 def gated(cell: CellRecord) -> dict[tuple[str, str, str], list[Check]]:
     """The cell's checks with a limit, by (kind, output, metric), of the kinds that the ledger keeps."""
     groups: dict[tuple[str, str, str], list[Check]] = {}
@@ -174,10 +180,10 @@ def _figures(cell: CellRecord) -> tuple[dict[str, Any], dict[str, Any], dict[str
         if any(c.value is None or not math.isfinite(c.value) for c in checks):
             continue  # no worst among what has no figure; the gate speaks of it
         found = worst(checks)
-        assert found.value is not None and found.limit is not None
+        assert found.value is not None
         rounded = _rounded(found.value, found.sense)
         drift.setdefault(kind, {}).setdefault(output, {})[metric] = rounded
-        limits.setdefault(kind, {}).setdefault(output, {})[metric] = found.limit
+        limits.setdefault(kind, {}).setdefault(output, {})[metric] = widest(checks)
     measured = {}
     for kind in drift:
         asked = sorted({(c.case, c.output) for c in cell.checks if c.kind == kind})
@@ -428,12 +434,11 @@ def widened(old: LedgerCell, cell: CellRecord) -> list[str]:
             was, checks = _at(old.limits, key), now.get(key)
             assert was is not None
             if checks:
-                check = worst([replace(c, value=c.limit) for c in checks])
-                limit, sense = check.limit, check.sense
-                assert limit is not None
-                if limit > was if sense == "max" else limit < was:
+                limit = widest(checks)
+                if limit > was if checks[0].sense == "max" else limit < was:
+                    source = next(c.source for c in checks if c.limit == limit)
                     found.append(f"the limit of {_named(key)} was widened since the baseline: {was:g} -> {limit:g}"
-                                 + (f", set by {check.source}" if check.source else ""))  # fmt: skip
+                                 + (f", set by {source}" if source else ""))  # fmt: skip
             elif key in measured:
                 found.append(f"the limit of {_named(key)}, {was:g} in the baseline, is gone")
     return found

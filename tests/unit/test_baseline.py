@@ -382,6 +382,15 @@ def test_no_run_changed_since_itself(record: RunRecord) -> None:
     assert attach(load(save(record)), record).cells == record.cells, "and no limit was widened"
 
 
+def test_of_several_limits_of_one_metric_the_widest_is_kept() -> None:
+    checks = [Check("golden", case, "logits", "max_rel", 0.0, limit, "max", True) for case, limit in
+              (("a", 0.0), ("b", 1.0), ("c", 0.5))]  # fmt: skip
+    record = replace(run(), cells=(replace(run().cells[0], checks=tuple(checks)),))
+    ledger = of(record)
+    assert ledger.cells[record.cells[0].id].limits["golden"]["logits"]["max_rel"] == 1.0
+    assert attach(ledger, record).cells == record.cells
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(runs(), runs())
 def test_any_two_runs_can_be_compared_and_what_is_new_one_way_is_removed_the_other(a: RunRecord, b: RunRecord) -> None:
