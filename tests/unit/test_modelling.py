@@ -239,6 +239,17 @@ def test_the_fingerprint_of_the_same_model_is_the_same(root: Path) -> None:
     assert fingerprint(root) == fingerprint(root)
 
 
+def test_another_factory_or_option_changes_the_fingerprint(root: Path) -> None:
+    """A function that a module keeps in an attribute is in neither its tensors nor its classes."""
+    (root / "subject.py").write_text(
+        "import torch\nclass Net(torch.nn.Module):\n    def __init__(self, act):\n        super().__init__()\n"
+        "        self.act = act\n    def forward(self, x): return self.act(x)\n"
+        "def make(act='relu'): return Net(getattr(torch, act))\ndef other(): return Net(torch.tanh)\n"
+    )
+    found = [fingerprint(root), fingerprint(root, factory="subject:other"), fingerprint(root, options={"act": "tanh"})]
+    assert len({tuple(sorted(f.items())) for f in found}) == 3
+
+
 def test_one_bit_of_one_weight_changes_the_fingerprint(root: Path) -> None:
     state = modelling.load(spec(root)).state_dict()
     first = fingerprint(root, checkpoint=str(save(root / "a.pt", state)))
