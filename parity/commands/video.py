@@ -55,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
     model = config.models[options.model]
     if options.stride < 1 or (options.max_frames is not None and options.max_frames < 1):
         raise ConfigError("--stride and --max-frames must be at least 1")
+    if options.coreml and not options.target.startswith("coreml"):
+        raise ConfigError(f"--coreml runs the Core ML file alone, --target {options.target} is another: leave one out")
     if not options.video.is_file():
         raise ParityError(f"video {options.video}: no such file")
     packages = [f"{n} {version(n)}" for n in ("torch", "numpy", "opencv-python", "pillow", "coremltools")]
