@@ -53,6 +53,18 @@ def test_saved_network_computes_what_torch_computes(ct, name, tmp_path):
     assert len(list(program.trace({"x": x.numpy()}))) >= 5
 
 
+def test_weights_are_decoded_once_and_no_run_changes_them(ct, tmp_path):
+    x = zoo.example("lstm").numpy()
+    program = parity.mil.load(save(ct, zoo.model("lstm"), zoo.example("lstm"), tmp_path / "m.mlmodel"))
+    first = next(iter(program.run({"x": x}).values()))
+    count = len(program._weights)
+    assert count > 4
+    for _ in range(3):
+        np.testing.assert_array_equal(next(iter(program.run({"x": x}).values())), first)
+    assert len(program._weights) == count
+    assert next(iter(program.run({"x": x}, mode="fp64").values())).dtype == np.float64
+
+
 @pytest.mark.parametrize("colour", ["RGB", "BGR"])
 def test_image_scaler(ct, colour, tmp_path):
     network = zoo.model("plain_cnn")

@@ -17,7 +17,7 @@ from parity.mil.events import FP16_MAX, Event, Peak
 from parity.mil.interface import GREY, Feature
 from parity.mil.machine import ITERATION_LIMIT, UNFIT, Traced
 from parity.mil.nn import elementwise, indexing, recurrent, spatial, tensors  # noqa: F401  fill the registry
-from parity.mil.nn.registry import LAYERS
+from parity.mil.nn.registry import LAYERS, Decoded, Shelf
 from parity.mil.package import Package
 from parity.mil.precision import Precision
 from parity.mil.state import State
@@ -72,6 +72,7 @@ class Network:
             raise UnsupportedOperator("RANK5_ARRAY_MAPPING", "only exact array shapes are evaluated")
         if self._network.imageInputShapeMapping != 1 and any(f.kind == "image" for f in self.inputs.values()):
             raise UnsupportedOperator("RANK5_IMAGE_MAPPING", "only images of rank 4 are evaluated")
+        self._weights: Decoded = {}
         self._last_use: dict[str, int] = {}
         for position, layer in enumerate(self._network.layers):
             self._last_use |= dict.fromkeys(names_in(layer), position)
@@ -159,6 +160,7 @@ class Network:
             for inner in chosen.layers:
                 yield from self._layer(inner, env, precision)
             return
+        Shelf.current = self._weights
         try:
             result = LAYERS[kind](getattr(layer, kind), [env[n] for n in layer.input])
         except ParityError as error:

@@ -31,8 +31,28 @@ def layer(*names: str) -> Callable[[Layer], Layer]:
     return register
 
 
+Decoded = dict[tuple[int, torch.dtype], tuple[Any, Tensor]]
+
+
+class Shelf:
+    """Where decoded weights stand: each network has its own, and sets it before one of its layers computes.
+
+    Reading millions of numbers out of a protobuf message costs more than the layer that uses them. An entry keeps its
+    message, so that no other one can come to have the same identity.
+    """
+
+    current: Decoded = {}  # noqa: RUF012
+
+
 def weights(params: Any, shape: list[int], like: Tensor) -> Tensor:
     """A ``WeightParams`` as a tensor of the type of ``like``: fp32, fp16, or quantised by scale or table."""
+    shelf, key = Shelf.current, (id(params), like.dtype)
+    if key not in shelf:
+        shelf[key] = params, _decode(params, shape, like)
+    return shelf[key][1].reshape(shape)
+
+
+def _decode(params: Any, shape: list[int], like: Tensor) -> Tensor:
     count = int(np.prod(shape))
     if params.HasField("quantization"):
         flat = _dequantise(params, shape, count)

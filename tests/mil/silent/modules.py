@@ -103,13 +103,6 @@ class Shrink(nn.Module):
         return F.interpolate(x, size=(5, 6), mode="bilinear", antialias=True)
 
 
-class RandomSlope(nn.Module):
-    """``rrelu``: its slope is the mean of its bounds, and another in a file from a trace that was not saved first."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rrelu(x)
-
-
 class OutputPadding(nn.Module):
     """A transposed convolution padded on its output only: the file's output is larger than torch's."""
 
@@ -178,7 +171,6 @@ MODELS: dict[str, Model] = {
     "spread": Model(Spread, (1, 5, 6), "coreml-fp32", converted="trace"),
     "approximate_gelu": Model(ApproximateGelu, (1, 5, 6), "coreml-fp32", converted="export"),
     "shrink": Model(Shrink, (1, 3, 9, 11), "coreml-fp32"),
-    "random_slope": Model(RandomSlope, (1, 5, 6), "coreml-fp32", converted="trace"),
     "output_padding": Model(OutputPadding, (1, 3, 5, 6), "coreml-fp32"),
     "late_softplus": Model(LateSoftplus, (1, 5, 6), "coreml-fp32"),
     "norm_layer": Model(NormLayer, (1, 5, 6), "coreml-fp32"),
