@@ -163,6 +163,8 @@ class Control:
                 rebuild_since=self.shared["started"] if self.options.get("rebuild") else None,
                 progress=self.board.post,
             )
+            if self.options.get("submodels"):
+                self._session.submodels = self.config.root / self.options["submodels"]
         return self._session
 
     def close(self) -> None:

@@ -123,6 +123,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="inject named faults and report which of them each cell's limits would notice")  # fmt: skip
     add("--parity-examples", type=_typed("count", _count), metavar="N",
         help="how many inputs each property test draws (default: by profile, from `properties`)")  # fmt: skip
+    add("--parity-submodels", metavar="DIR",
+        help="save the step at which a failing file diverges, with its neighbours, as a file that runs")  # fmt: skip
     add("--parity-timeout", type=_typed("seconds", _seconds), metavar="SECONDS",
         help="time for one step of an export or one batch of cases (default 600)")  # fmt: skip
 
@@ -153,7 +155,7 @@ def _prepared(config: pytest.Config) -> Control | None:
 def _options(config: pytest.Config) -> dict[str, Any]:
     names = ("models", "targets", "precisions", "profile", "report", "no_report", "cache", "rebuild", "shard", "gate",
              "require", "show_plan", "power", "timeout", "baseline", "save_baseline", "capsule", "set",
-             "examples")  # fmt: skip
+             "examples", "submodels")  # fmt: skip
     return {name: config.getoption(f"parity_{name}") for name in names}
 
 

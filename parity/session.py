@@ -176,6 +176,7 @@ class Session:
         self.store = store or Store.at(config.cache, config.root)
         self.children = Children(config.root, budget or Budget(config.timeout, config.memory))
         self._made: dict[tuple[str, str], Any] = {}
+        self.submodels: Path | None = None  # where the step at which a file diverges is saved, if it is wanted
 
     def close(self) -> None:
         self.children.close()

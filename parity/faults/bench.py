@@ -86,7 +86,7 @@ class Bench:
         """What the precision's twin gives for these cases with the fault in place; outputs are left as they come."""
         names = [o.name for o in subject.contract.outputs]
         inputs = [subject.inputs[i] for i in cases]
-        with _wearing(self.module, subject), _Patched(subject):
+        with _wearing(self.module, subject), Patched(subject):
             rows, _ = twin.run(self.module, inputs, names, recipe(subject.precision, flavour), calibration or None)
         return rows
 
@@ -94,7 +94,7 @@ class Bench:
         groups = [[i] for i in cases] if subject.alone or not self._batches() else self._groups(subject, cases)
         found: dict[int, Row] = {}
         try:
-            with _wearing(self._module(dtype), subject), _Patched(subject) as patched:
+            with _wearing(self._module(dtype), subject), Patched(subject) as patched:
                 for group in groups:
                     found |= dict(zip(group, self._forward(subject, group, dtype, worn=True), strict=True))
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
@@ -173,7 +173,7 @@ def _wearing(module: nn.Module, subject: Subject) -> Iterator[None]:
                 own[name].copy_(value)
 
 
-class _Patched:
+class Patched:
     """The subject's patches in force, each counting the calls that it stood in for."""
 
     def __init__(self, subject: Subject):
@@ -183,7 +183,7 @@ class _Patched:
     def unused(self) -> bool:
         return any(mode.calls == 0 for mode in self.modes)
 
-    def __enter__(self) -> _Patched:
+    def __enter__(self) -> Patched:
         for mode in self.modes:
             self._stack.enter_context(mode)
         return self

@@ -94,7 +94,7 @@ class Program:
         image output is the array [1, C, H, W] that the program computes, before Core ML makes 8-bit pixels
         of it.
         """
-        run, env, block = self._prepare(inputs, mode, state)
+        run, env, block = self.prepare(inputs, mode, state)
         for _ in run.block(block, env):
             pass
         return self._finish(run, env, block, state)
@@ -103,7 +103,7 @@ class Program:
         self, inputs: Mapping[str, Any], mode: str = "program", state: State | None = None
     ) -> Iterator[tuple[str, str, Value]]:
         """Every intermediate value, as it is computed: operator, output name, value."""
-        run, env, block = self._prepare(inputs, mode, state)
+        run, env, block = self.prepare(inputs, mode, state)
         for operator, name, value in self._watch(run, block, env):
             yield operator, name, value.numpy().copy() if isinstance(value, Tensor) else value
         self._finish(run, env, block, state)
@@ -112,7 +112,10 @@ class Program:
     def _watch(run: Run, block: Block, env: Environment) -> Iterator[Traced]:
         yield from run.block(block, env)
 
-    def _prepare(self, inputs: Mapping[str, Any], mode: str, state: State | None) -> tuple[Run, Environment, Block]:
+    def prepare(
+        self, inputs: Mapping[str, Any], mode: str = "program", state: State | None = None
+    ) -> tuple[Run, Environment, Block]:
+        """A run that has not begun: the machine, its environment with the inputs in place, and the block to execute."""
         precision = Precision(mode)
         held = self.make_state() if state is None else state
         if set(held.values) != set(self._state_names):

@@ -45,12 +45,13 @@ _KERNELS = {
 class TFLiteArtefact:
     """One .tflite file. Raises NotPossible for files that the proof cannot follow."""
 
-    def __init__(self, folder: str, notes: Mapping[str, Any]):
+    def __init__(self, folder: str, notes: Mapping[str, Any], nested: bool = False):
+        """`nested` takes files with control flow too, of which only the outermost graph is seen."""
         own = notes.get("kernels") or next(iter(_KERNELS))
         self.kernels = (own, *(name for name in _KERNELS if name != own))
         self.content = Path(folder, notes["entry"]).read_bytes()
         model = self._parse()
-        if len(model.subgraphs) > 1:
+        if len(model.subgraphs) > 1 and not nested:
             raise NotPossible(
                 f"the file has {len(model.subgraphs)} sub-graphs (control flow or fused recurrent layers)"
             )
@@ -123,7 +124,7 @@ class TFLiteArtefact:
     # Running.
 
     def whole(self, kernels: str) -> Run:
-        interpreter = _open(self.content, kernels)
+        interpreter = open_content(self.content, kernels)
         inputs, outputs = self._indices(self.graph.inputs), self._indices(self.graph.outputs)
 
         def run(case: Values) -> Values:
@@ -135,7 +136,7 @@ class TFLiteArtefact:
 
     def trace(self, case: Values) -> Values:
         if self._tracer is None:
-            self._tracer = _open(self.content, "builtin", keep=True)
+            self._tracer = open_content(self.content, "builtin", keep=True)
         self._feed(self._tracer, self._indices(self.graph.inputs), case)
         self._tracer.invoke()
         wanted = set(self.graph.activations)
@@ -162,7 +163,7 @@ class TFLiteArtefact:
         model, alias = self._lifted(weights)
         where = {name: alias.get(i, i) for i, name in enumerate(self.names)}
         wanted = [*(port.tensor for port in self.graph.outputs), *watch]
-        interpreter = _open(pack(model), "builtin", keep=bool(watch))
+        interpreter = open_content(pack(model), "builtin", keep=bool(watch))
         inputs = self._indices(self.graph.inputs)
 
         def run(case: Values) -> Values:
@@ -230,7 +231,7 @@ class TFLiteArtefact:
         graph.inputs = np.array(list(entry.values()), np.int32)
         graph.outputs = np.array(outputs, np.int32)
         model.signatureDefs = []
-        interpreter = _open(pack(model), kernels)
+        interpreter = open_content(pack(model), kernels)
         names = self.names
 
         def run(values: Values) -> Values:
@@ -292,7 +293,7 @@ def _matmul_layout(op: Any, layout: str) -> str:
     return "OI" if layout == "IO" and getattr(op.builtinOptions, "adjY", False) else layout
 
 
-def _open(content: bytes, kernels: str, keep: bool = False) -> Any:
+def open_content(content: bytes, kernels: str, keep: bool = False) -> Any:
     interpreter = Interpreter(
         model_content=content, num_threads=1, experimental_op_resolver_type=_KERNELS[kernels],
         experimental_preserve_all_tensors=keep,

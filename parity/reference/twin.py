@@ -82,9 +82,9 @@ def rounding(
         double = double.float()
         notes.append("the module's own parameters are not float32; the twin runs in float32")
     twin = Twin(chosen)
-    hooks = _mark_recurrent(double, twin)
+    hooks = mark_recurrent(double, twin)
     try:
-        with _plain_kernels():
+        with plain_kernels():
             twin.begin("plan")
             _forward(double, twin, first, outputs)
             if chosen.activations == "int8":
@@ -115,7 +115,7 @@ def _numpy(value: Tensor) -> np.ndarray[Any, Any]:
 
 
 @contextlib.contextmanager
-def _plain_kernels() -> Iterator[None]:
+def plain_kernels() -> Iterator[None]:
     """No fused attention and no oneDNN: they hide operators, or sum in an order that depends on the machine."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -127,7 +127,7 @@ def _plain_kernels() -> Iterator[None]:
         yield
 
 
-def _mark_recurrent(module: nn.Module, twin: Twin) -> list[Any]:
+def mark_recurrent(module: nn.Module, twin: Twin) -> list[Any]:
     """Hooks on the copy that tell the twin when a recurrent layer runs, for recipes that leave its inside alone."""
 
     def enter(*_: Any) -> None:

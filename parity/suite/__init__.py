@@ -13,6 +13,7 @@ from parity import evidence, judge, lowering
 from parity.cases import Case
 from parity.cases.drawing import Drawing
 from parity.contract import OutputSpec
+from parity.divergence.ask import first_divergence
 from parity.errors import ParityError
 from parity.explain import explain
 from parity.limits import Limit, fallback
@@ -111,8 +112,21 @@ def test_golden(
             parity.find(f"diagnosis: {sentence}")
         except ParityError as error:
             parity.find(f"no diagnosis: {error}")
+        _locate(session, parity_cell, parity_golden, got, parity_reference, parity)
     if parity_power or any("power" in parity.limits(o) for o in parity_reference.outputs[0]):
         _measure_power(session, parity_cell, parity_golden, what, parity)
+
+
+def _locate(session: Session, cell: Cell, cases: list[Case], got: list[dict[str, Any]], oracle: Reference,
+            parity: Recorder) -> None:  # fmt: skip
+    """Record where a failing artefact first computes something else, and how the error grows from there."""
+    try:
+        divergence, drift, text = first_divergence(session, cell, cases, got, oracle)
+    except ParityError as error:
+        parity.find(f"no first divergence: {error}")
+        return
+    parity.details["divergence"], parity.details["drift"] = divergence, drift
+    parity.find(text)
 
 
 def _measure_power(session: Session, cell: Cell, cases: list[Case], what: str, parity: Recorder) -> None:

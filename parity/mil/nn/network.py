@@ -112,6 +112,15 @@ class Network:
             yield kind, name, value.numpy().copy()
 
     def _execute(self, inputs: Mapping[str, Any], precision: Precision, env: Environment) -> Iterator[Traced]:
+        env |= self.prepare(inputs, precision)
+        for position, layer in enumerate(self._network.layers):
+            yield from self.layer(layer, env, precision)
+            for name in [n for n in env if self._last_use.get(n, position) <= position and n not in self._kept()]:
+                del env[name]
+
+    def prepare(self, inputs: Mapping[str, Any], precision: Precision) -> Environment:
+        """The environment of a run that has not begun: the inputs, preprocessed as the network says."""
+        env: Environment = {}
         self.events, self.peak = [], Peak(0.0, "", "")
         if unknown := set(inputs) - set(self.inputs):
             raise InputError(f"there is no input {sorted(unknown)[0]!r}; there are {', '.join(self.inputs)}")
@@ -119,10 +128,12 @@ class Network:
             array = feature.accept(inputs[name]) if name in inputs else feature.fill()
             value = torch.tensor(array.tolist() if array.dtype.kind == "b" else array).to(precision.float_dtype)
             env[name] = self._preprocess(name, feature, value)
-        for position, layer in enumerate(self._network.layers):
-            yield from self._layer(layer, env, precision)
-            for name in [n for n in env if self._last_use.get(n, position) <= position and n not in self._kept()]:
-                del env[name]
+        return env
+
+    @property
+    def layers(self) -> list[Any]:
+        """The network's layers, in the order in which they run."""
+        return list(self._network.layers)
 
     def _kept(self) -> set[str]:
         return {*self.outputs, self._probability_name()}
@@ -148,7 +159,8 @@ class Network:
             value = value * (s.channelScale or 1.0) + torch.tensor(biases, dtype=value.dtype)[:, None, None]
         return value
 
-    def _layer(self, layer: Any, env: Environment, precision: Precision) -> Iterator[Traced]:
+    def layer(self, layer: Any, env: Environment, precision: Precision) -> Iterator[Traced]:
+        """Execute one layer in ``env``, yielding its results."""
         kind, where = kind_of(layer), f"layer {layer.name!r}"
         if missing := [n for n in layer.input if n not in env]:
             raise CorruptPackage(f"{where}: the value {missing[0]!r} is used before anything gives it")
@@ -158,7 +170,7 @@ class Network:
         if kind == "branch":
             chosen = layer.branch.ifBranch if bool(env[layer.input[0]].any()) else layer.branch.elseBranch
             for inner in chosen.layers:
-                yield from self._layer(inner, env, precision)
+                yield from self.layer(inner, env, precision)
             return
         Shelf.current = self._weights
         try:
@@ -176,11 +188,11 @@ class Network:
         """Repeat the body while the condition network leaves its variable true, at most so many times."""
         for _ in range(loop.maxLoopIterations or ITERATION_LIMIT):
             for inner in loop.conditionNetwork.layers:
-                yield from self._layer(inner, env, precision)
+                yield from self.layer(inner, env, precision)
             if loop.conditionVar and not bool(env[loop.conditionVar].any()):
                 return
             for inner in loop.bodyNetwork.layers:
-                yield from self._layer(inner, env, precision)
+                yield from self.layer(inner, env, precision)
         if not loop.maxLoopIterations:
             raise OperatorFailed(f"loop {where} did not end in {ITERATION_LIMIT} iterations")
 

@@ -1,0 +1,146 @@
+"""First divergence on real files: the module with the fault is named, and a correct file has none."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from parity import modelling
+from parity.contract import Contract, InputSpec, OutputSpec
+from parity.divergence import locate
+from parity.divergence.pair import arrangements
+from parity.faults import faulty
+from parity.record import plain
+from parity.targets import ncnn as ncnn_target
+from parity.targets import onnx as onnx_target
+from parity.targets import torch_files
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = {"root": str(ROOT), "factory": "tests.faults.diverging:net", "options": {}, "checkpoint": None}
+CONTRACT = plain(Contract((InputSpec("image", (1, 3, 20, 28)),), (OutputSpec("y", "logits"),)))
+EXAMPLE = {"image": np.random.default_rng(0).standard_normal((1, 3, 20, 28)).astype(np.float32)}
+FAULTS: tuple[tuple[str, Any, str, str], ...] = (  # fault, value, confined to, the module that holds it
+    ("sign_flipped", "body.0.weight", "", "body.0"),
+    ("kernel_transposed", "body.0.weight", "", "body.0"),
+    ("statistics_reset", "body.1", "", "body.1"),
+    ("bias_dropped", "mix.bias", "", "mix"),
+    ("silu_hard_swish", None, "stem.2", "stem.2"),
+    ("relu6_unclipped", None, "body.2", "body.2"),
+    ("layer_norm_epsilon", None, "norm", "norm"),
+    ("gelu_formula", None, "act", "act"),
+    ("layer_scaled", "head.weight", "", "head"),
+)
+
+
+def to_onnx(spec: dict[str, Any], work: Path) -> dict[str, Any]:
+    options = {"opset": 17, "dynamic": False}
+    return onnx_target.export(str(work), options, spec, CONTRACT, EXAMPLE)
+
+
+def to_program(spec: dict[str, Any], work: Path) -> dict[str, Any]:
+    options = {"half": False, "dynamic": False}
+    return torch_files.export_program(str(work), options, spec, CONTRACT, EXAMPLE)
+
+
+def to_ncnn(spec: dict[str, Any], work: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(work)
+    torch_files.trace(str(work), {"half": False}, spec, CONTRACT, EXAMPLE)
+    (work / "done").mkdir()
+    return ncnn_target.convert(str(work / "done"), str(work), {"half": False}, CONTRACT, EXAMPLE)
+
+
+def found(target: str, folder: Path, notes: dict[str, Any], **more: Any) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return locate(SPEC, target, "fp32", str(folder), notes, EXAMPLE, ["y"], **more)
+
+
+@pytest.mark.parametrize(("target", "export"), [("onnx", to_onnx), ("exported", to_program)])
+def test_a_correct_file_diverges_nowhere(target: str, export: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    told = found(target, tmp_path, export(SPEC, tmp_path))
+    assert told["divergence"] is None and told["reason"] == ""
+    assert len(told["drift"]) > 8 and max(d["error"] for d in told["drift"]) < 1e-5
+    assert {"stem.2", "body.2", "mix", "wide", "head"} <= {d["layer"] for d in told["drift"]}
+
+
+@pytest.mark.parametrize("target", ["onnx", "exported"])
+@pytest.mark.parametrize(("fault", "value", "within", "truth"), FAULTS)
+def test_the_module_with_the_fault_is_named(
+    target: str, fault: str, value: Any, within: str, truth: str, tmp_path: Path
+) -> None:
+    spec = faulty.spec_of(SPEC, CONTRACT, fault, value, within)
+    notes = (to_onnx if target == "onnx" else to_program)(spec, tmp_path)
+    told = found(target, tmp_path, notes)
+    assert told["divergence"]["layer"] == truth, told["divergence"]
+    file, _, line = told["divergence"]["source"].rpartition(":")
+    assert Path(file).name == "diverging.py" and int(line) > 20
+    if truth != "head" and told["drift"][-1]["layer"] == "head":  # the curve goes on where a counterpart is near
+        assert told["drift"][-1]["introduced"] < 1e-6, "what only passed an error on is not blamed for it"
+        assert told["drift"][-1]["error"] > 1e-5
+    assert (fault, target) == ("gelu_formula", "onnx") or told["drift"][-1]["layer"] in ("head", "wide", "act")
+
+
+def test_a_layer_of_ncnn_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ncnn")
+    pytest.importorskip("pnnx")
+    notes = to_ncnn(faulty.spec_of(SPEC, CONTRACT, "bias_dropped", "mix.bias"), tmp_path, monkeypatch)
+    told = found("ncnn", tmp_path / "done", notes, submodel=str(tmp_path / "saved"))
+    assert told["divergence"]["layer"] == "mix", told["divergence"]
+    param = (tmp_path / "saved" / told["submodel"]).read_text()
+    assert param.startswith("7767517") and "Convolution" in param
+
+
+def test_the_step_is_saved_as_a_model_that_runs(tmp_path: Path) -> None:
+    notes = to_onnx(faulty.spec_of(SPEC, CONTRACT, "sign_flipped", "wide.weight"), tmp_path)
+    told = found("onnx", tmp_path, notes, submodel=str(tmp_path / "saved"))
+    file = tmp_path / "saved" / told["submodel"]
+    assert 1 <= len(onnx.load(str(file)).graph.node) <= 3
+    onnx.checker.check_model(str(file), full_check=True)
+    with np.load(tmp_path / "saved" / "inputs.npz") as inputs:
+        results = onnxruntime.InferenceSession(str(file)).run(None, dict(inputs))
+    assert all(np.isfinite(r).all() for r in results)
+
+
+def test_what_is_no_number_is_found_where_it_begins(tmp_path: Path) -> None:
+    notes = to_onnx(SPEC, tmp_path)
+    file = str(tmp_path / onnx_target.FILE)
+    model = onnx.load(file)
+    weight = next(i for i in model.graph.initializer if i.name == "wide.bias")
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.full(24, np.nan, np.float32), weight.name))
+    onnx.save(model, file)
+    told = found("onnx", tmp_path, notes)
+    assert told["divergence"]["layer"] == "wide" and told["divergence"]["introduced"] is None
+
+
+def test_a_format_that_cannot_be_walked_says_so(tmp_path: Path) -> None:
+    told = found("torchscript", tmp_path, {})
+    assert told["divergence"] is None and "torchscript" in told["reason"]
+
+
+def test_the_module_is_left_as_it_was(tmp_path: Path) -> None:
+    before = {k: v.clone() for k, v in modelling.load(SPEC).state_dict().items()}
+    found("onnx", tmp_path, to_onnx(SPEC, tmp_path))
+    assert all(torch.equal(v, before[k]) for k, v in modelling.load(SPEC).state_dict().items())
+
+
+@pytest.mark.parametrize(("right", "got", "order"), [
+    ((1, 8, 5, 7), (8, 5, 7), (0, 1, 2)), ((1, 8, 5, 7), (1, 5, 7, 8), (1, 2, 0)), ((1, 9, 6), (6, 9), (1, 0)),
+])  # fmt: skip
+def test_layouts_of_converters_are_known(right: tuple[int, ...], got: tuple[int, ...], order: tuple[int, ...]) -> None:
+    value = np.arange(np.prod(right), dtype=np.float64).reshape(right)
+    want = value.reshape([n for n in right if n != 1]).transpose(order).reshape(got)
+    assert any(np.array_equal(arrange(value), want) for exact, arrange in arrangements(right, got, False) if not exact)
+
+
+def test_a_wrong_transpose_is_no_layout() -> None:
+    value = np.arange(16.0).reshape(1, 4, 4)
+    usual = [arrange(value) for exact, arrange in arrangements((1, 4, 4), (4, 4), False) if not exact]
+    assert all(np.array_equal(v.reshape(4, 4), value[0]) for v in usual[:1])
