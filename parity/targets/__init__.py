@@ -1,9 +1,10 @@
-"""The registry of targets. A target is one file here, or a class that a project registers."""
+"""The registry of targets. A target is one file here, or a class that a project or an installed extension registers."""
 
 from __future__ import annotations
 
 import importlib
 
+from parity import extensions
 from parity.errors import ParityError
 from parity.targets.base import Target
 
@@ -29,6 +30,8 @@ def register_target(target: type[Target]) -> type[Target]:
 def get(name: str) -> Target:
     """The target of that name. Raises ParityError when none has it."""
     if name not in _registered:
+        extensions.load()
+    if name not in _registered:
         if name not in _BUILT_IN:
             raise ParityError(f"no target {name!r} in this version; there are: {', '.join(names())}")
         module, _, attribute = _BUILT_IN[name].partition(":")
@@ -37,4 +40,6 @@ def get(name: str) -> Target:
 
 
 def names() -> tuple[str, ...]:
+    """Every target that a cell may name: built in, then registered. Raises ConfigError for a broken extension."""
+    extensions.load()
     return tuple(dict.fromkeys((*_BUILT_IN, *_registered)))
