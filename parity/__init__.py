@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from parity.cases.recipes import register_recipe
     from parity.faults import Fault, register_fault
     from parity.plan import Cell, Plan
+    from parity.posts import register_match, register_post
     from parity.record import RunRecord
     from parity.report.render import render
     from parity.targets import register_target
@@ -28,6 +29,8 @@ _HOMES = {
     "RunRecord": "parity.record",
     "Target": "parity.targets.base",
     "register_fault": "parity.faults",
+    "register_match": "parity.posts",
+    "register_post": "parity.posts",
     "register_recipe": "parity.cases.recipes",
     "register_target": "parity.targets",
     "render": "parity.report",
@@ -44,7 +47,9 @@ __all__ = [
     "Target",
     "compare",
     "register_fault",
+    "register_match",
     "register_metric",
+    "register_post",
     "register_recipe",
     "register_target",
     "render",

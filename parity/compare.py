@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from parity import posts as _posts  # noqa: F401  (registers `iou`)
 from parity.bounds import empty
 from parity.errors import ParityError
 from parity.metrics import (

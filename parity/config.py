@@ -16,7 +16,7 @@ from parity.bounds import impossible
 from parity.contract import DTYPES, Contract, InputSpec, OutputKind, OutputSpec, Preprocess
 from parity.errors import ConfigError, ParityError
 from parity.factories import fault
-from parity.inputs import Decode, Properties
+from parity.inputs import Decode, Playing, Properties
 from parity.judge import SENSES
 from parity.limits import Rule
 from parity.metrics import METRICS
@@ -75,6 +75,8 @@ class ModelConfig:
     states: Mapping[str, str] = field(default_factory=dict)  # input that is a state -> the output that replaces it
     properties: Properties = field(default_factory=Properties)
     decode: Decode | None = None
+    playing: Playing = field(default_factory=Playing)
+    references: Path | None = None  # the folder of stored references, which need not exist yet
     whole_module: bool = False  # the user vouched for a checkpoint that is a pickled module; no key sets this
 
 
@@ -348,14 +350,15 @@ class _Reader:
             if f"{name}-{key}" not in {c.id for c in cells}:
                 raise self.error((*where, key), f"{key!r} is not among this model's cells")
             artifacts[key] = self.prebuilt(value, (*where, key), contract)
-        states = self.states(t, contract)
+        states, stored = self.states(t, contract), t.take("references", str)
+        clips, playing = inputs_of.playing(t)
         result = ModelConfig(
             name, factory, contract, cells, t.take("options", dict, {}),
             self.checkpoint(t), self.existing(t, "golden"), self.existing(t, "calibration"),
-            self.existing(t, "video"), opset, t.take("proof", bool, True), artifacts,
+            self.existing(clips, "path" if clips is not t else "video"), opset, t.take("proof", bool, True), artifacts,
             t.words("enumerated", tuple(dims)) or (), self.deployment_target(t),
             self.kernels(t, cells), self.nightly(t, cells), states, inputs_of.properties(t),
-            inputs_of.decode(t, contract, states),
+            inputs_of.decode(t, contract, states), playing, self.root / stored if stored else None,
         )  # fmt: skip
         t.done()
         return result
@@ -456,8 +459,9 @@ class _Reader:
             labels = tuple(line.strip() for line in lines if line.strip())
         else:
             labels = e.words("labels") or ()
+        post, match = e.take("post", str), e.take("match", str)
         e.done()
-        return OutputSpec(name, kind, labels)
+        return OutputSpec(name, kind, labels, post, match)
 
     def name(self, e: _Table) -> str:
         name = e.take("name", str)

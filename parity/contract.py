@@ -38,6 +38,8 @@ class OutputSpec:
     name: str
     kind: OutputKind = "dense"
     labels: tuple[str, ...] = ()
+    post: str | None = None  # what is done to it before it is compared: `parity.posts`
+    match: str | None = None  # how a set is put in the oracle's order
 
     @property
     def decides(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from parity.contract import Contract
 from parity.plan import did_you_mean
@@ -39,6 +39,41 @@ class Decode:
     steps: int = 64
     prompt: int = 16
     prefill: str | None = None
+
+
+@dataclass(frozen=True)
+class Playing:
+    """Which frames of a clip are measured, and how each is turned before it is preprocessed.
+
+    Every `stride`-th frame, at most `maximum` of them (the profile may take fewer); turned clockwise by `rotate`
+    degrees after what the file itself declares; then the square part from the `crop` side, where one is named.
+    """
+
+    stride: int = 1
+    maximum: int | None = None
+    rotate: int = 0
+    crop: Literal["center", "top", "bottom"] | None = None
+
+
+def playing(t: Any) -> tuple[Any, Playing]:
+    """The table that holds the clips' path, and how they are played: `video = "folder"`, or
+    `video = { path = "folder", stride = 2, maximum = 100, rotate = 90, crop = "top" }`."""
+    if not isinstance(t.data.get("video"), dict):
+        return t, Playing()
+    e = t.table("video", t.take("video", dict))
+    if e.data.get("path") is None:
+        raise e.error(None, 'needs path = "a clip, or a folder of them"')
+    stride, maximum, rotate = e.take("stride", int, 1), e.take("maximum", int), e.take("rotate", int, 0)
+    if stride < 1 or (maximum is not None and maximum < 1):
+        raise e.error("stride" if stride < 1 else "maximum", "expected a whole number of at least 1")
+    if rotate not in (-90, 0, 90, 180, 270):
+        raise e.error("rotate", f"expected -90, 0, 90, 180 or 270 degrees, found {rotate}")
+    crop = e.take("crop", str)
+    if crop is not None and crop not in ("center", "top", "bottom"):
+        raise e.error("crop", f"expected center, top or bottom, found {crop!r}")
+    e.take("path", str)
+    e.done()
+    return e, Playing(stride, maximum, rotate, crop)
 
 
 def properties(t: Any) -> Properties:

@@ -205,6 +205,13 @@ def limited(kind: Kind, case: str, metric: str, value: float, most: float, detai
     )
 
 
+def described(
+    kind: Kind, output: OutputSpec, metric: str, value: float, limits: Mapping[str, Limit], detail: str
+) -> Check:
+    """A figure over all cases that is recorded, and gates only where a project limits it."""
+    return _check(kind, "all", output, metric, value, limits, detail=detail)
+
+
 def single(kind: Kind, case: str, output: OutputSpec, limit: Limit, value: float | None, detail: str) -> Check:
     """The check of one output of one input under one limit."""
     return _check(kind, case, output, limit.metric, value, {limit.metric: limit}, detail=detail)
@@ -258,6 +265,7 @@ SENSES: Mapping[str, Any] = {
     **dict.fromkeys((*PROOF, *NOISE, DRAWN), "max"),
     "differing_share": "max",
     "steps_right": "min",
+    **dict.fromkeys(("resize_opencv", "resize_area", "resize_torch", "resize_filtered"), "max"),
     "power": "min",
     "lowering_db": "min",
     "lowering_ratio": "max",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import platform
 import sys
 import time
@@ -20,6 +21,7 @@ from parity import config as configuration
 from parity.annotations import lines as annotated
 from parity.baseline_options import Keeper
 from parity.cache import Store
+from parity.cases import references
 from parity.cases.drawing import Drawing
 from parity.cases.files import clips, golden_files, labelled
 from parity.config import Config, ModelConfig
@@ -495,5 +497,7 @@ def prepare(start: Path, root: Path, options: Mapping[str, Any], shared: dict[st
     if file is None:
         return None
     shared["file"] = str(file)
+    if options.get("update"):
+        references.refuse_in_ci(os.environ)
     config = configuration.load(file, targets.names(), options.get("set") or (), factories=True)
     return Control(config, make_plan(config, options), options, shared)

@@ -121,6 +121,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="print every cell, its limits and who set them, what cannot run here and why; run nothing")  # fmt: skip
     add("--parity-power", action="store_true",
         help="inject named faults and report which of them each cell's limits would notice")  # fmt: skip
+    add("--parity-update", action="store_true",
+        help="write the stored references of golden cases anew (`references`); refused where CI is set")  # fmt: skip
     add("--parity-examples", type=_typed("count", _count), metavar="N",
         help="how many inputs each property test draws (default: by profile, from `properties`)")  # fmt: skip
     add("--parity-submodels", metavar="DIR",
@@ -155,7 +157,7 @@ def _prepared(config: pytest.Config) -> Control | None:
 def _options(config: pytest.Config) -> dict[str, Any]:
     names = ("models", "targets", "precisions", "profile", "report", "no_report", "cache", "rebuild", "shard", "gate",
              "require", "show_plan", "power", "timeout", "baseline", "save_baseline", "capsule", "set",
-             "examples", "submodels")  # fmt: skip
+             "examples", "submodels", "update")  # fmt: skip
     return {name: config.getoption(f"parity_{name}") for name in names}
 
 
@@ -313,6 +315,12 @@ def parity_golden(request: pytest.FixtureRequest, parity_cell: Any) -> list[Case
 def parity_power(request: pytest.FixtureRequest) -> bool:
     """Whether this run was asked for the power of its limits."""
     return bool(request.config.getoption("parity_power"))
+
+
+@pytest.fixture(scope="session")
+def parity_update(request: pytest.FixtureRequest) -> bool:
+    """Whether stored references are to be written anew."""
+    return bool(request.config.getoption("parity_update"))
 
 
 @pytest.fixture(scope="session")

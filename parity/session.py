@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import proof, reference, targets
+from parity import posts, proof, reference, targets
 from parity.cache import Entry, Store, key_of, sha256_file, sha256_tree
 from parity.cases import Array, Case, digest, draw, golden, video
 from parity.cases import sequence as carried
@@ -61,6 +61,11 @@ class Reference:
     outputs: tuple[Mapping[str, Array], ...]
     dtype: str
     note: str
+
+    def seen(self, model: ModelConfig) -> Reference:
+        """The outputs as they are compared."""
+        rows = tuple(posts.seen(model.contract.outputs, row) for row in self.outputs)
+        return replace(self, outputs=rows)
 
 
 class Runtime:
@@ -245,18 +250,26 @@ class Session:
 
     def video(self, model: ModelConfig, maximum: int | None) -> list[tuple[str, list[Case]]]:
         """(clip name, its frames as cases) of every clip, decoded in a child; at most `maximum` frames a clip."""
+        how = model.playing
+        most = min((n for n in (maximum, how.maximum) if n is not None), default=None)
 
         def make() -> list[tuple[str, list[Case]]]:
             found = []
             for path in clips(model):
                 self.progress(model.name, f"decoding {path.name}")
-                decoded = self.children.call(
-                    "video", "parity.cases.video:decode", {"path": str(path), "maximum": maximum}, stage="decode"
-                )
-                found.append((path.name, video.cases(path.name, decoded, model.contract)))
+                arguments = {"path": str(path), "stride": how.stride, "maximum": most}
+                decoded = self.children.call("video", "parity.cases.video:decode", arguments, stage="decode")
+                found.append((path.name, video.cases(path.name, decoded, model.contract, how.rotate, how.crop)))
             return found
 
         return list(self._once(f"video {maximum}", model.name, make))
+
+    def first_frame(self, model: ModelConfig) -> tuple[Array, str]:
+        """The first frame of the model's first clip, turned and cropped as declared, and the clip's name."""
+        path = clips(model)[0]
+        arguments = {"path": str(path), "maximum": 1}
+        decoded = self.children.call("video", "parity.cases.video:decode", arguments, stage="decode")
+        return video.upright(decoded["frames"][0], model.playing.rotate, model.playing.crop), path.name
 
     def calibration(self, model: ModelConfig) -> list[Case]:
         def make() -> list[Case]:
@@ -324,13 +337,16 @@ class Session:
     def floors(self, cell: Cell, cases: Sequence[Case], oracle: Reference, what: str) -> dict[str, Floor]:
         """The noise floor of each output of real numbers: what the cell's precision alone costs on `cases`.
 
+        `oracle`: its outputs as they are compared.
         Raises ParityError where the module has no twin at that precision.
         """
         model = self.config.models[cell.model]
         measured = natural(cell.target, cell.precision)
         flavour = measured.flavour if measured else None
         rows = self.twin(model, cases, what, cell.precision, flavour)
-        return floors(oracle.outputs, rows, cell.precision, model.contract.outputs)
+        specs = model.contract.outputs
+        seen = [posts.seen(specs, row, want) for row, want in zip(rows, oracle.outputs, strict=True)]
+        return floors(oracle.outputs, seen, cell.precision, specs)
 
     def twin(
         self, model: ModelConfig, cases: Sequence[Case], what: str, precision: str, flavour: str | None

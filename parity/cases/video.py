@@ -16,6 +16,7 @@ from parity.cases.golden import normalised
 from parity.contract import Contract, Preprocess
 from parity.errors import ParityError
 
+MOST_OF = 0.9  # of the frames that a container declares; some declare a few too many
 Crop = Literal["center", "top", "bottom"]
 
 
@@ -50,14 +51,18 @@ def decode(path: str, stride: int = 1, maximum: int | None = None) -> dict[str, 
     clip.release()
     if not frames:
         raise ParityError(f"video {name}: no frame can be decoded")
+    if (maximum is None or len(frames) < maximum) and index < total * MOST_OF:
+        raise ParityError(f"video {name}: {index} of {total} frames can be decoded: the file is cut off or damaged")
     return {"frames": frames, "indices": indices, "fps": fps, "total": total}
 
 
-def resize_opencv(frames: list[Array], height: int, width: int) -> list[Array]:
-    """In a child: the frames resized by OpenCV's bilinear rule, which does not filter when it makes smaller."""
+def resize_opencv(frames: list[Array], height: int, width: int, area: bool = False) -> list[Array]:
+    """In a child: the frames resized by OpenCV's bilinear rule, which does not filter when it makes smaller, or by its
+    rule of areas, which does."""
     import cv2
 
-    return [cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in frames]
+    how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
+    return [cv2.resize(frame, (width, height), interpolation=how) for frame in frames]
 
 
 def upright(frame: Array, rotate: int = 0, crop: Crop | None = None) -> Array:
@@ -89,6 +94,12 @@ def cases(
         array = normalised(picture, how, (int(size[0]), int(size[1])))
         made.append(Case(f"{name}#{index}", {spec.name: array[None].astype(spec.dtype)}))
     return made
+
+
+def as_case(id: str, frame: Array, contract: Contract) -> Case:
+    """One upright frame as a case, by the declared preprocessing."""
+    made = cases("frame", {"indices": [0], "frames": [frame]}, contract)[0]
+    return replace(made, id=id)
 
 
 def already_resized(case: Case, frame: Array, contract: Contract) -> Case:

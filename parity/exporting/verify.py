@@ -33,7 +33,7 @@ def verify(session: Session, cell: Cell) -> CellRecord:
     kinds: tuple[Kind, ...] = ("contract", "golden", "accuracy") if labelled(model) else ("contract", "golden")
     recorders = {kind: Recorder(cell, kind, session.config.rules) for kind in kinds}
     suite.test_contract(cell, runtime, recorders["contract"])
-    suite.test_golden(cell, cases, reference, runtime, recorders["golden"], False)
+    suite.test_golden(cell, cases, reference, runtime, recorders["golden"], False, False)
     if "accuracy" in recorders:
         suite.test_accuracy(cell, cases, reference, runtime, recorders["accuracy"])
     checks = tuple(check for recorder in recorders.values() for check in recorder.checks)

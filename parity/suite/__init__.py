@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from parity import evidence, judge, lowering
+from parity import evidence, judge, lowering, posts
 from parity.cases import Case
 from parity.cases.drawing import Drawing
 from parity.contract import OutputSpec
@@ -26,6 +26,8 @@ from parity.samples import words
 from parity.session import Reference, Runtime, Session
 from parity.suite.batch import check_batch
 from parity.suite.contract import check_contract
+from parity.suite.golden import check_references
+from parity.suite.preparing import compare_resizers, name_worst_frames
 from parity.suite.property import check_property
 from parity.suite.sequence import check_sequence
 
@@ -101,8 +103,10 @@ def test_golden(
     parity_runtime: Runtime,
     parity: Recorder,
     parity_power: bool,
+    parity_update: bool,
 ) -> None:
-    """On every golden case, every output is the float64 oracle's within its limits."""
+    """On every golden case, every output is the float64 oracle's within its limits, and the oracle the stored one."""
+    check_references(parity_runtime, parity_golden, parity_reference, parity, parity_update)
     got = compare_cases("golden", parity_cell, parity_golden, parity_reference, parity_runtime, parity)
     session, what = parity_runtime.session, f"golden {len(parity_golden)}"
     if parity.broken():
@@ -147,6 +151,8 @@ def test_video(parity_cell: Cell, parity_video: list[tuple[str, list[Case]]], pa
     frames = [case for _, cases in parity_video for case in cases]
     oracle = session.reference(session.config.models[parity_cell.model], frames, f"video {len(frames)}")
     compare_cases("video", parity_cell, frames, oracle, parity_runtime, parity)
+    name_worst_frames(parity)
+    compare_resizers(parity_runtime, parity)
 
 
 @measures("accuracy")
@@ -201,8 +207,10 @@ def compare_cases(
     """Every output of every case against the oracle, in units of its own and of what the precision alone costs."""
     session = runtime.session
     model = session.config.models[cell.model]
-    got = runtime.run([case.inputs for case in cases])
+    raw = runtime.run([case.inputs for case in cases])
+    oracle = oracle.seen(model)
     wants = oracle.outputs
+    got = [posts.seen(model.contract.outputs, row, want) for row, want in zip(raw, wants, strict=True)]
     try:
         floors = session.floors(cell, cases, oracle, f"{kind} {len(cases)}")
     except ParityError as error:
@@ -233,7 +241,7 @@ def compare_cases(
     parity.details |= evidence.gather(kind, cell, model.contract, cases, got, wants, floors, parity.checks)
     if oracle.note:
         parity.find(f"reference is {oracle.dtype}: {oracle.note}", "warning")
-    return got
+    return raw
 
 
 def _describe(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from parity import judge
+from parity import judge, posts
 from parity.cases import Array, Case, kept
 from parity.cases.recipes import Recipe
 from parity.contract import OutputSpec
@@ -64,7 +64,7 @@ class Bench:
         if cases:
             try:
                 what = f"golden {len(cases)}"
-                oracle = self.session.reference(self.model, cases, "golden")
+                oracle = self.session.reference(self.model, cases, "golden").seen(self.model)
                 floors = self.session.floors(self.cell, cases, oracle, what)
             except ParityError:
                 floors = {}
@@ -101,7 +101,7 @@ class Bench:
                 self._oracle([result], stored)
             return
         for result, row in zip(part, rows, strict=True):
-            result.want = row
+            result.want = posts.seen(self.model.contract.outputs, row)
 
     def _artefact(self, part: Sequence[Result]) -> None:
         if not part:
@@ -123,8 +123,8 @@ class Bench:
                 self._artefact([result])
             return
         for result, row in zip(part, rows, strict=True):
-            result.got = row
             assert result.want is not None
+            result.got = row = posts.seen(self.model.contract.outputs, row, result.want)
             result.judged = {
                 n: single.judge(row.get(n), w, self.usual[n]) for n, w in result.want.items() if n in self.usual
             }
@@ -141,8 +141,9 @@ class Bench:
                 )
             except ParityError:  # the model has no such twin: nothing is excused by it
                 continue
-            for result, twin in zip(open_, rows, strict=True):
+            for result, raw in zip(open_, rows, strict=True):
                 assert result.got is not None and result.want is not None
+                twin = posts.seen(self.model.contract.outputs, raw, result.want)
                 for name, judged in result.judged.items():
                     result.judged[name] = single.settle(judged, result.got.get(name), result.want[name], twin[name])
 

@@ -71,7 +71,8 @@ def test_a_failing_input_is_small_printed_kept_and_met_first_the_next_time(drawi
     again = drawing.run(*DRAWN)  # one drawn example does not find it: the kept one does
     assert again.code == 1 and path.stem in again.text
 
-    command = [sys.executable, "-m", "parity.cli", "promote", "tiny"]
+    own = "import sys; sys.path.insert(0, '.'); import conftest; from parity.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", own, "promote", "tiny"]
     done = subprocess.run(command, cwd=drawing.path, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and f"golden/property_{path.stem}.npz: written" in done.stdout, done.stderr
     run = drawing.run("-k", "golden and fp32")
