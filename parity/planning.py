@@ -5,7 +5,6 @@ The plugin's hooks call this object; it knows no pytest.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 import platform
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity import atomic, baseline, detail, gate, targets
+from parity import baseline, detail, gate, publishing, targets, terminal
 from parity import config as configuration
 from parity.annotations import lines as annotated
 from parity.baseline_options import Keeper
@@ -36,7 +35,6 @@ from parity.record import (
     Finding,
     RunRecord,
     build,
-    dumps,
 )
 from parity.targets.base import version
 
@@ -131,6 +129,7 @@ class Control:
         self.record: RunRecord | None = None
         self.problem = ""
         self.written: list[Path] = []
+        self.kept = ""  # a line about the report of the last whole run
         self.ledger = Keeper.prepare(config.root, plan.partial, options)
         self.capsule: tuple[str, str] | None = None
         self._heard: dict[str, _Heard] = {}
@@ -292,7 +291,7 @@ class Control:
             record = replace(record, partial=None)  # interrupted: whatever was narrowed, it is not complete
         self.record = self.ledger.judge(record)
         if not self.options.get("no_report") and record.cells:  # an empty selection leaves the last report alone
-            self._write(self.record)
+            self._write(self.record, whole=not partial and exitstatus != 2)
         if self.options.get("capsule"):
             self.capsule = self._pack(self.record)
         self._store.end(self.shared["run"])
@@ -388,23 +387,15 @@ class Control:
     def begin(self) -> None:
         """Before the first test: the last run's report goes, or a run that dies would leave its verdict standing."""
         if not self._begun and not self.options.get("no_report"):
-            for suffix in (".json", ".md", ".html"):
-                with contextlib.suppress(OSError):
-                    self._report.with_suffix(suffix).unlink(missing_ok=True)
+            publishing.clear(self._report)
         self._begun = True
 
-    def _write(self, record: RunRecord) -> None:
-        from parity.report import markdown, render
-
+    def _write(self, record: RunRecord, whole: bool) -> None:
         html = self._report
         if html.suffix != ".html":
             raise ConfigError(f"--parity-report {html.name}: the report is HTML; give a path that ends in .html")
-        texts = {
-            html.with_suffix(".json"): dumps(record),
-            html.with_suffix(".md"): markdown(record),
-            html: render(record),
-        }
-        self.written += atomic.publish(texts)
+        written, self.kept = publishing.publish(html, record, whole=whole)
+        self.written += written
 
     def exit_status(self, exitstatus: int, failed: int) -> int:
         """The session's exit code: the verdict's, unless tests outside the plan failed or the session broke off."""
@@ -425,27 +416,10 @@ class Control:
             return [("red", f"error: {self.problem}")]
         if self.record is None or self.options.get("gate") == "off":
             return []
-        lines = []
-        for cell in gate.by_urgency(self.record.cells):
-            if cell.state in ("pass",):
-                continue
-            style = {"unavailable": "", "waived": "yellow", "missing": "yellow"}.get(cell.state, "red")
-            lines.append((style, f"{cell.state:<11} {cell.id}: {cell.reason}"))
-        lines += [("yellow", f"warning     {c.id}: {f.text}") for c in self.record.cells for f in c.findings
-                  if f.level == "warning"]  # fmt: skip
-        if self.record.waiting and not self.record.partial:
-            lines.append(("", f"{'nightly':<11} {', '.join(self.record.waiting)}: only with --parity-profile nightly"))
-        passed = sum(c.state == "pass" for c in self.record.cells)
-        checks = sum(len(c.checks) for c in self.record.cells)
-        steps = f"{self.record.builds} converter steps run" if self.record.builds else "all artefacts from the cache"
-        if not any(cell.artifact for cell in self.record.cells):
-            steps = "nothing was exported"
-        lines.append(("", f"{passed} of {len(self.record.cells)} cells pass, {checks} checks, {steps}"))
-        style = {"pass": "green", "partial": "yellow"}.get(self.record.verdict, "red")
-        warn = " (gate: warn, not blocking)" if self.options.get("gate") == "warn" and style == "red" else ""
-        lines.append((style, f"verdict: {self.record.verdict}: {self.record.reason}{warn}"))
+        lines = terminal.lines(self.record, blocking=self.options.get("gate") != "warn")
         lines += self.ledger.lines
         lines += [self.capsule] if self.capsule else []
+        lines += [("yellow", self.kept)] if self.kept else []
         for path in self.written[-1:]:
             shown = path.relative_to(self.config.root) if path.is_relative_to(self.config.root) else path
             lines.append(("", f"report: {shown}"))

@@ -447,13 +447,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     _reporting = control
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if control is not None and terminal is not None and config.option.verbose >= 0:
+        from parity.live import Terminal
         from parity.progress import Watcher
 
-        def write(line: str) -> None:
-            terminal.ensure_newline()
-            terminal.write_line(line)
-
-        config.stash[WATCHER] = Watcher(control.board, write)
+        config.stash[WATCHER] = Watcher(control.board, Terminal(terminal))
         config.stash[WATCHER].start()
 
 

@@ -11,10 +11,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from parity import atomic
+from parity.live import Terminal
 
 PATIENCE = 5.0  # seconds after which a stage is worth a line
 REPEAT = 15.0  # seconds between two lines about the same stage
@@ -47,10 +47,11 @@ class Board:
 
 
 class Watcher:
-    """A thread that prints a line for every stage that takes long, until it is stopped."""
+    """A thread that shows what is being done, until it is stopped: on a terminal as live lines, one a worker, elsewhere
+    as a plain line for every stage that takes long."""
 
-    def __init__(self, board: Board, write: Callable[[str], None]):
-        self.board, self.write = board, write
+    def __init__(self, board: Board, terminal: Terminal):
+        self.board, self.terminal = board, terminal
         self._stop = threading.Event()
         self._told: dict[tuple[str, str, float], float] = {}
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -62,11 +63,25 @@ class Watcher:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+        self.terminal.close()
 
     def _watch(self) -> None:
-        while not self._stop.wait(1.0):
+        live = self.terminal.live
+        while not self._stop.wait(1.0 if live is None else 0.25):
+            if live is not None:
+                live.draw(self.live_lines(time.time()))
+                continue
             for line in self.lines(time.time()):
-                self.write(line)
+                self.terminal.say(line)
+
+    def live_lines(self, now: float) -> list[str]:
+        """One line a worker at `now` (epoch seconds): how long its stage has taken, its cell, its stage."""
+        notes = self.board.read()
+        wide = max((len(what) for what, _, _ in notes), default=0)
+        return [
+            f"  {int(max(now - since, 0)) // 60}:{int(max(now - since, 0)) % 60:02d}  {what:<{wide}}  {stage}"
+            for what, stage, since in notes
+        ]
 
     def lines(self, now: float) -> list[str]:
         """The lines that are due at `now` (epoch seconds)."""

@@ -1,0 +1,44 @@
+"""What the terminal says at the end of a run: what does not pass first, then the verdict and how to go on. Pure."""
+
+from __future__ import annotations
+
+from parity import gate
+from parity.record import CellRecord, RunRecord
+
+Line = tuple[str, str]  # (style of pytest's terminal or "", text)
+RERUN = 6  # cells that one command to run again names
+
+
+def lines(record: RunRecord, *, blocking: bool = True) -> list[Line]:
+    """The lines of a run, up to its verdict. `blocking` is whether the verdict decides the exit code."""
+    found: list[Line] = []
+    for cell in gate.by_urgency(record.cells):
+        if cell.state == "pass":
+            continue
+        style = {"unavailable": "", "waived": "yellow", "missing": "yellow"}.get(cell.state, "red")
+        found.append((style, f"{cell.state:<11} {cell.id}: {cell.reason}"))
+    found += [("yellow", f"warning     {c.id}: {f.text}") for c in record.cells for f in c.findings
+              if f.level == "warning"]  # fmt: skip
+    if record.waiting and not record.partial:
+        found.append(("", f"{'nightly':<11} {', '.join(record.waiting)}: only with --parity-profile nightly"))
+    passed = sum(c.state == "pass" for c in record.cells)
+    steps = f"{record.builds} converter steps run" if record.builds else "all artefacts from the cache"
+    if not any(cell.artifact for cell in record.cells):
+        steps = "nothing was exported"
+    checks = sum(len(c.checks) for c in record.cells)
+    found.append(("", f"{passed} of {len(record.cells)} cells pass, {checks} checks, {steps}"))
+    style = {"pass": "green", "partial": "yellow"}.get(record.verdict, "red")
+    warn = " (gate: warn, not blocking)" if style == "red" and not blocking else ""
+    found.append((style, f"verdict: {record.verdict}: {record.reason}{warn}"))
+    again = rerun(record)
+    return [*found, ("", f"rerun: {again}")] if again else found
+
+
+def rerun(record: RunRecord) -> str:
+    """The command that runs again the cells that do not pass and can run here; empty where there is none."""
+    bad = [c for c in gate.by_urgency(record.cells) if c.state not in ("pass", "waived", "unavailable") and c.rerun]
+    if len(bad) == 1:
+        return bad[0].rerun
+    named: list[CellRecord] = bad[:RERUN]
+    more = f"   # and {len(bad) - RERUN} more cells, each with its command in the report" if len(bad) > RERUN else ""
+    return f"pytest -m parity -k '{' or '.join(c.id for c in named)}'{more}" if named else ""
