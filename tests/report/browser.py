@@ -43,6 +43,7 @@ class Page:
 
     def __init__(self, browser: Browser, session: str, target: str) -> None:
         self._browser, self._session, self._target = browser, session, target
+        self.patience = 180.0  # seconds that one command may take
         self.problems: list[str] = []
         self.requests: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -50,7 +51,7 @@ class Page:
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """One DevTools command in this tab."""
-        return self._browser.call(method, params, self._session)
+        return self._browser.call(method, params, self._session, self.patience)
 
     def hear(self, method: str, params: dict[str, Any]) -> None:
         """Take an event of this tab."""
@@ -176,7 +177,9 @@ class Browser:
                     self._pages[message["sessionId"]].hear(message["method"], message["params"])
             seconds = 0
 
-    def call(self, method: str, params: dict[str, Any] | None = None, session: str | None = None) -> dict[str, Any]:
+    def call(
+        self, method: str, params: dict[str, Any] | None = None, session: str | None = None, seconds: float = 60
+    ) -> dict[str, Any]:
         """One DevTools command; its result."""
         self._next += 1
         message = {"id": self._next, "method": method, "params": params or {}}
@@ -185,10 +188,10 @@ class Browser:
         data = json.dumps(message).encode() + b"\0"
         while data:
             data = data[os.write(self._out, data) :]
-        end = time.monotonic() + 60
+        end = time.monotonic() + seconds
         while message["id"] not in self._answers:
             if time.monotonic() > end:
-                raise AssertionError(f"no answer to {method} within 60 s")
+                raise AssertionError(f"no answer to {method} within {seconds:.0f} s")
             self.listen(0.5)
         answer = self._answers.pop(message["id"])
         if "error" in answer:

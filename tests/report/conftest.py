@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,13 +10,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import filelock
 import pytest
 import records
 from browser import INSTALL, Browser, Page, browser, executable
 
 from parity.report import render
-
-AXE = "4.14.1"
 
 
 @pytest.fixture(scope="session")
@@ -55,19 +55,17 @@ def page(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
 
 @pytest.fixture(scope="session")
 def axe() -> str:
-    """The source of axe-core: from node_modules, else fetched once by npm into a folder that is kept."""
-    kept = Path(tempfile.gettempdir()) / f"parity-axe-{AXE}"
-    roots = [Path(__file__).parents[2], kept]
-    for root in roots:
-        found = root / "node_modules/axe-core/axe.min.js"
-        if found.exists():
-            return found.read_text(encoding="utf-8")
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("axe-core needs npm: apt-get install npm, or npm install axe-core where it is")
-    kept.mkdir(exist_ok=True)
-    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(kept), f"axe-core@{AXE}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-    if done.returncode:
-        pytest.skip(f"npm could not fetch axe-core: {done.stderr.strip()[-200:]}")
-    return (kept / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
+    """The source of axe-core, as pinned in `axe/package-lock.json`; fetched by npm once, into a folder git ignores."""
+    folder = Path(__file__).parent / "axe"
+    source = folder / "node_modules/axe-core/axe.min.js"
+    wanted = json.loads((folder / "package-lock.json").read_text())["packages"]["node_modules/axe-core"]["version"]
+    with filelock.FileLock(Path(tempfile.gettempdir()) / f"parity-axe-{os.getuid()}.lock"):
+        if not (source.exists() and f"axe v{wanted}" in source.read_text(encoding="utf-8")[:200]):
+            npm = shutil.which("npm")
+            if npm is None:
+                pytest.skip(f"axe-core {wanted} needs npm: apt-get install npm")
+            command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+            if done.returncode:
+                pytest.skip(f"npm could not fetch axe-core: {done.stderr.strip()[-200:]}")
+    return source.read_text(encoding="utf-8")
