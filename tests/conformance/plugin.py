@@ -92,8 +92,8 @@ class Conformance:
         return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Classify the test by its call phase."""
-        if report.when == "call" or (report.when == "setup" and report.failed):
+        """Classify the test by its call phase, or by its set-up where that was the end of it."""
+        if report.when == "call" or (report.when == "setup" and not report.passed):
             outcome = Outcome(self.test, self._state(report), _reason(report))
             self.outcomes.append(outcome)
             self._note(outcome)
