@@ -12,6 +12,7 @@ from typing import Any
 from parity import strict_json, targets
 from parity.cases.files import golden_files
 from parity.config import Config, ModelConfig
+from parity.contract import Contract
 from parity.errors import ConfigError, ParityError
 from parity.exporting.options import QUANTIZE
 from parity.plan import PRECISIONS, Cell, choose
@@ -65,6 +66,7 @@ def _modes(config: Config, name: str, mode: str | None) -> list[str]:
         return [name]
     model = config.models[name]
     kin = {m.options.get("mode"): n for n, m in reversed(list(config.models.items())) if m.factory == model.factory}
+    kin[model.options.get("mode")] = name
     wanted = ("prefill", "decode") if mode == "both" else (mode,)
     for one in wanted:
         if one not in kin:
@@ -133,8 +135,13 @@ def _table(file: Path, where: str, value: Any) -> Mapping[str, Any]:
 
 
 def _sequence(model: ModelConfig) -> str | None:
-    """The axis that lengths are about: the first dynamic one that is not the batch."""
-    return next((d for d in model.contract.sizes() if not model.contract.is_batch(d)), None)
+    """The axis that lengths are about: the first dynamic one that is neither the batch nor of a picture."""
+    return sequence_axis(model.contract)
+
+
+def sequence_axis(contract: Contract) -> str | None:
+    pictures = {d for i in contract.inputs if len(i.shape) > 3 for d in i.shape}
+    return next((d for d in contract.sizes() if not contract.is_batch(d) and d not in pictures), None)
 
 
 def _adapted(
@@ -142,9 +149,7 @@ def _adapted(
 ) -> ModelConfig:
     contract = model.contract
     if options.input_size is not None:
-        spec = contract.picture_input()
-        resized = replace(spec, shape=(*spec.shape[:2], options.input_size, options.input_size))
-        contract = replace(contract, inputs=tuple(resized if i is spec else i for i in contract.inputs))
+        contract = _resized(contract, options.input_size)
     if options.sequence_length is not None:
         axis = _sequence(model)
         if axis is None:
@@ -171,7 +176,22 @@ def _adapted(
     )
 
 
-def with_sizes(contract: Any, sizes: Mapping[str, tuple[int, ...]]) -> Any:
+def _resized(contract: Contract, size: int) -> Contract:
+    """The contract with pictures of `size` x `size`: a fixed axis becomes it, a dynamic one has it as its example."""
+    spec = contract.picture_input()
+    height_width = spec.shape[-2:]
+    resized = replace(spec, shape=(*spec.shape[:-2], *(d if isinstance(d, str) else size for d in height_width)))
+    how = contract.preprocess
+    contract = replace(
+        contract,
+        inputs=tuple(resized if i is spec else i for i in contract.inputs),
+        preprocess=replace(how, size=(size, size)) if how and how.size else how,
+    )
+    tried = {d: (size, *contract.sizes()[d][1:]) for d in height_width if isinstance(d, str)}
+    return with_sizes(contract, tried)
+
+
+def with_sizes(contract: Contract, sizes: Mapping[str, tuple[int, ...]]) -> Contract:
     return replace(contract, dims={**contract.dims, **sizes}) if sizes else contract
 
 

@@ -48,7 +48,7 @@ def convert(
         raise ParityError(f"contract {written}: no such file; --contract says where it is")
     contract, enumerated, entry = contracts.read(written, path)
     if given.enumerated_T:
-        axis = next((d for d in contract.sizes() if not contract.is_batch(d)), None)
+        axis = adapt.sequence_axis(contract)
         if axis is None:
             raise ConfigError(f"--enumerated-T: {path.name} has no dynamic axis besides the batch")
         lengths = {axis: tuple(dict.fromkeys(given.enumerated_T))}

@@ -16,6 +16,7 @@ import torch
 
 from parity import cli, mil
 from parity.commands import project as projects
+from parity.errors import ConfigError
 from parity.exporting import adapt, options
 from tests.cli.conftest import CONFIG
 from tests.cli.test_commands import one_line
@@ -324,6 +325,19 @@ def test_a_format_that_fixes_its_axes_gets_a_file_a_length():
         ("words_t4-tflite-fp32", "words", 4), ("words_t7-tflite-fp32", "words", 7),
         ("words-coreml-fp32", "words", None), ("words-onnx-fp32", "words", None)]  # fmt: skip
     assert [v.contract.example()["sequence"] for v in variants.values()] == [4, 7]
+
+
+def test_a_picture_size_is_fixed_or_the_first_that_is_tried(project):
+    (model,) = planned("tiny", "--input-size", "32")[0].values()
+    assert model.contract.inputs[0].shape == ("batch", 3, 32, 32)
+    free = CONFIG.replace("17, 19]", '"height", "width"]') + "dims = { height = [17, 21], width = [19, 23] }\n"
+    (project / "pyproject.toml").write_text(free + "preprocess = { size = [17, 19] }\n")
+    (model,) = planned("tiny", "--input-size", "32")[0].values()
+    assert model.contract.inputs[0].shape == ("batch", 3, "height", "width")
+    assert (model.contract.sizes()["height"], model.contract.sizes()["width"]) == ((32, 21), (32, 23))
+    assert model.contract.preprocess.size == (32, 32)
+    with pytest.raises(ConfigError, match="no dynamic axis besides the batch"):
+        planned("tiny", "--sequence-length", "4")  # height is no sequence
 
 
 def test_without_a_precision_the_configured_cells_are_exported_int8_only_when_asked_for(project):
