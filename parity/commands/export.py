@@ -148,6 +148,7 @@ def _export(session: Session, job: Work, staging: Path, given: argparse.Namespac
     else:
         result |= {"state": record.state, "reason": record.reason, "checks": len(record.checks)}
         result |= {"worst": verify.worst_of(record.checks), "median_ms": session.runtime(cell).record().median_ms}
+        result |= {"findings": list(dict.fromkeys(finding.text for finding in record.findings))}
         if record.state != "pass":
             return result
     name = _name(session.config, job, given) + (f".T{job.length}" if job.length else "")
@@ -172,3 +173,5 @@ def say(result: Mapping[str, Any]) -> None:
     if "cosine" in worst:
         print(f"            cosine {worst['cosine']:.6f}, max abs {worst['max_abs']:.3g}, the worst of "
               f"{result['checks']} checks, in {result['seconds']:.1f} s")  # fmt: skip
+    for text in result.get("findings") or ():
+        print(f"            {text}")

@@ -37,9 +37,10 @@ def verify(session: Session, cell: Cell) -> CellRecord:
     if "accuracy" in recorders:
         suite.test_accuracy(cell, cases, reference, runtime, recorders["accuracy"])
     checks = tuple(check for recorder in recorders.values() for check in recorder.checks)
+    findings = tuple(finding for recorder in recorders.values() for finding in recorder.findings)
     return gate.settle(
         CellRecord(cell.id, cell.model, cell.target, cell.precision, "missing", planned=kinds, measured=kinds,
-                   planned_cases=len(cases), checks=checks)
+                   planned_cases=len(cases), checks=checks, findings=findings)
     )  # fmt: skip
 
 

@@ -450,3 +450,34 @@ def test_a_real_picture_model_is_converted_with_the_network_cut_off(project):
     assert done.returncode == 0, done.stdout + done.stderr
     assert not log.exists(), log.read_text()
     assert "3 of 3 exported" in done.stdout
+
+
+def test_core_ml_packages_are_named_by_what_they_hold(tmp_path):
+    """coremltools draws new identifiers at every save: the same model must not have two hashes."""
+    from parity.targets.coreml import _settle
+
+    for name, first, second in (("one", "AAAA", "BBBB"), ("two", "CCCC", "DDDD")):
+        items = {first: {"path": "com.apple.CoreML/model.mlmodel"}, second: {"path": "com.apple.CoreML/weights"}}
+        (tmp_path / name).mkdir()
+        manifest = {"itemInfoEntries": items, "rootModelIdentifier": first}
+        (tmp_path / name / "Manifest.json").write_text(json.dumps(manifest))
+        _settle(tmp_path / name)
+    made = [(tmp_path / name / "Manifest.json").read_text() for name in ("one", "two")]
+    assert made[0] == made[1]
+    read = json.loads(made[0])
+    assert read["itemInfoEntries"][read["rootModelIdentifier"]]["path"].endswith("model.mlmodel")
+    assert len(read["itemInfoEntries"]) == 2
+
+
+@pytest.mark.nightly
+def test_two_fresh_builds_have_the_same_hashes(project, run):
+    """Every format at every precision that it has, built twice from nothing."""
+    made = []
+    for n in ("1", "2"):
+        code, _, err = run("export", "tiny", "--format", "onnx,tflite,coreml,coreml_nn,ncnn,torchscript,exported",
+                           "--precision", "fp32,fp16,dynamic", "--no-verify", "--parity-cache", f"cache{n}",
+                           "--output-dir", f"out{n}")  # fmt: skip
+        assert code == 0, err
+        made.append({e["path"]: e["sha256"] for e in exported(project, "manifest.json", f"out{n}")["artifacts"]})
+    assert len(made[0]) >= 18
+    assert made[0] == made[1]
