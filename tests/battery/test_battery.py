@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from tests.battery import runs
-from tests.battery.checkers import NAIVE, PEERS, SUITE, peers
+from tests.battery.checkers import NAIVE, SUITE, peers
 from tests.battery.protocol import Base, Pair
 from tests.battery.table import FAMILIES, Answers, ask, made, markdown
 from tests.plugin.tiny_project import Project, project, shared_cache
@@ -34,7 +34,7 @@ def cases(families: tuple[str, ...]) -> list[object]:
 
 @pytest.fixture(scope="module")
 def pure() -> dict[str, list[Answers]]:
-    return {"suite": asked(SUITE, PURE), "others": asked((*PEERS, *NAIVE), PURE)}
+    return {"suite": asked(SUITE, PURE), "others": asked((peers.NumpyClose, *NAIVE), PURE)}
 
 
 def test_there_are_at_least_sixty_cases_and_no_two_alike() -> None:
