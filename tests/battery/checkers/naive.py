@@ -178,7 +178,9 @@ class SpotCheck(Base):
 
     def pair(self, case: Pair) -> bool:
         got, want = ({k: np.ravel(v)[:4] for k, v in side[0].items()} for side in (case.got, case.want))
-        return all(any(np.allclose(g, w[: len(g)], 0, case.atol) for w in want.values()) for g in got.values())
+        return all(
+            any(np.ma.allclose(g, w[: len(g)], rtol=0, atol=case.atol) for w in want.values()) for g in got.values()
+        )
 
     def saved(self, case: Saved) -> bool:
         """A gate that looks for bad news in the text."""
