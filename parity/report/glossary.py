@@ -219,3 +219,12 @@ METRIC_WORDS: Final[dict[str, str]] = {
 KIND_WORDS: Final[dict[str, str]] = {
     word: word_id("Kinds of checks", word) for word, _ in dict(GLOSSARY)["Kinds of checks"]
 }
+
+
+def markdown() -> str:
+    """The glossary as a page of the documentation, docs/glossary.md, which a test holds against it."""
+    lines = ["# Glossary", "", "The words of the report, the record and the configuration. Made from the report's own."]
+    for group, words in GLOSSARY:
+        lines += ["", f"## {group}", "", "| word | meaning |", "| --- | --- |"]
+        lines += [f"| `{word}` | {meaning.replace('|', chr(92) + '|')} |" for word, meaning in words]
+    return "\n".join(lines) + "\n"
