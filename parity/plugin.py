@@ -136,6 +136,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "parity: measures a cell of the parity plan; `pytest -m parity` runs them all",
         "cell(model, target, precision): the cell that a test measures; select with -m \"cell(target='onnx')\"",
         "needs(capability): skip where this machine lacks the capability, with the reason in the report",
+        "parity_power: measures which faults a cell's limits would notice; `-m parity_power` implies --parity-power",
         "slow: takes more than a few seconds",
         "nightly: takes minutes; not part of an everyday run",
     ):
@@ -214,6 +215,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             pytest.mark.parity,
             pytest.mark.cell(model=cell.model, target=cell.target, precision=cell.precision),
         ]
+        if kind == "golden":
+            marks.append(pytest.mark.parity_power)
         if planned.unavailable:
             marks.append(pytest.mark.skip(reason=planned.unavailable))
         params.append(pytest.param(cell, id=cell.id, marks=marks))
@@ -314,7 +317,7 @@ def parity_golden(request: pytest.FixtureRequest, parity_cell: Any) -> list[Case
 @pytest.fixture(scope="session")
 def parity_power(request: pytest.FixtureRequest) -> bool:
     """Whether this run was asked for the power of its limits."""
-    return bool(request.config.getoption("parity_power"))
+    return bool(request.config.getoption("parity_power")) or "parity_power" in (request.config.option.markexpr or "")
 
 
 @pytest.fixture(scope="session")

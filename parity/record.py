@@ -129,6 +129,12 @@ class Power:
     survivors: tuple[str, ...] = ()
     equivalent: int = 0
     fates: tuple[FaultFate, ...] = ()  # every fault that was tried, by name
+    kinds: Mapping[str, int] = field(
+        default_factory=dict
+    )  # faults noticed by each kind of check; `static`: by it alone
+    false_alarms: tuple[str, ...] = ()  # benign changes that some check noticed
+    spare_cases: tuple[str, ...] = ()  # golden cases that notice nothing which others do not
+    loose: tuple[str, ...] = ()  # limits that no fault reached
 
 
 @dataclass(frozen=True)

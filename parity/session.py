@@ -25,6 +25,7 @@ from parity.cases.files import clips, golden_files
 from parity.config import Config, ModelConfig
 from parity.errors import ParityError
 from parity.faults.causes import Diagnosis
+from parity.faults.chain import with_chain
 from parity.faults.power import CellPower
 from parity.isolate import Budget, ChildFailure, Children
 from parity.limits import resolve
@@ -474,7 +475,8 @@ class Session:
                 "sources": self._sources(model, cases),
             }
             result = self.children.call("torch", "parity.faults.measure:measure", arguments, stage="faults")
-            return {c["cell"]: plain(build(CellPower, c).summary()) for c in result["cells"]}
+            powers = {c["cell"]: build(CellPower, c) for c in result["cells"]}
+            return {c.id: plain(with_chain(self, c, cases, powers[c.id]).summary()) for c in cells}
 
         shared = self._once("power", model.name, lambda: self.store.once(self.run, f"power {model.name}", make))
         return {id: build(Power, value) for id, value in shared.items()}

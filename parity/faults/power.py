@@ -91,7 +91,10 @@ class CellPower:
         fates += [FaultFate(f, "equivalent", words.get(f, "")) for f in self.equivalent]
         fates += [FaultFate(f, "not applicable", words.get(f, "")) for f in self.absent]
         survivors = tuple(s.fault for s in self.survivors)
-        return Power(self.injected, self.killed, survivors, len(self.equivalent), tuple(fates))
+        return Power(
+            self.injected, self.killed, survivors, len(self.equivalent), tuple(fates), dict(self.killed_by_kind),
+            tuple(str(s) for s in self.false_alarms), (*self.spare_cases, *self.idle_cases), self.loose,
+        )  # fmt: skip
 
     def __str__(self) -> str:
         text = f"{self.cell}: {self.killed} of {self.injected} faults noticed ({self.share:.0%})"

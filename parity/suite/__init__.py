@@ -140,7 +140,15 @@ def _measure_power(session: Session, cell: Cell, cases: list[Case], what: str, p
     parity.details["power"] = found
     share = found.killed / found.injected if found.injected else None
     detail = f"{found.killed} of {found.injected} faults would be noticed, {found.equivalent} change nothing"
-    parity.add(judge.measured_power(share, parity.limits(), detail))
+    kinds = ", ".join(f"{count} by {kind}" for kind, count in found.kinds.items())
+    parity.add(judge.measured_power(share, parity.limits(), f"{detail}; {kinds}" if kinds else detail))
+    for alarm in found.false_alarms:
+        parity.find(f"power: a benign change raises an alarm: {alarm}", "warning")
+    if found.spare_cases:
+        shown = ", ".join(found.spare_cases[:8]) + (" ..." if len(found.spare_cases) > 8 else "")
+        parity.find(f"power: {len(found.spare_cases)} of {len(cases)} golden cases notice nothing more: {shown}")
+    if found.loose:
+        parity.find(f"power: so loose that no fault reaches them: {', '.join(found.loose)}")
 
 
 @measures("video")

@@ -1,0 +1,106 @@
+"""The chain of proof in power: only survivors are tried, only inside the module, and only where it proves the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parity import config
+from parity.cases import Case
+from parity.errors import ParityError
+from parity.faults.chain import with_chain
+from parity.faults.power import CellPower, Survivor
+from parity.plan import Cell
+from parity.proof import prove
+from parity.record import plain
+from parity.targets import onnx as onnx_target
+from tests.faults.test_divergence import CONTRACT, EXAMPLE, SPEC
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = {"opset": 17, "dynamic": False}
+
+
+def power(*survivors: str) -> CellPower:
+    lost = tuple(Survivor(s, s, "", None, None, None, None) for s in survivors)
+    fates = {"labels_rotated": "killed"} | dict.fromkeys(survivors, "survived")
+    return CellPower("skin-onnx-int8", "int8", len(fates), 1, (), 0, lost, (), {}, {"golden": 1}, (), (), (), (), fates)
+
+
+class Told:
+    """A session whose child proves real files of a small model against the fault that it is asked about."""
+
+    def __init__(self, folder: Path, sound: bool = True):
+        self.config = config.load(ROOT / "pyproject.toml")
+        self.folder, self.sound, self.asked = folder, sound, list[str]()
+        self.notes = onnx_target.export(str(folder), OPTIONS, SPEC, CONTRACT, EXAMPLE)
+        self.children = self
+        self.progress = lambda *_: None
+
+    def model_spec(self, model: Any) -> dict[str, Any]:
+        return SPEC
+
+    def artifact(self, cell: Cell) -> Any:
+        return SimpleNamespace(folder=self.folder, notes=self.notes)
+
+    def proof(self, cell: Cell, cases: Any) -> dict[str, Any]:
+        found = self.prove(SPEC)
+        assert found["state"] == "proved", found["summary"]
+        return found if self.sound else {**found, "state": "failed"} | {"links": _failed(found["links"])}
+
+    def call(self, family: str, function: str, arguments: dict[str, Any], stage: str) -> dict[str, Any]:
+        self.asked.append(arguments["model"]["options"]["fault"])
+        options = {**arguments["model"]["options"], "contract": CONTRACT}
+        return self.prove({**arguments["model"], "options": options})
+
+    def prove(self, spec: dict[str, Any]) -> dict[str, Any]:
+        return prove(spec, "onnx", "fp32", str(self.folder), self.notes, [EXAMPLE] * 2, ["y"])
+
+
+def _failed(links: dict[str, Any]) -> dict[str, Any]:
+    return {name: {**link, "state": "failed"} for name, link in links.items()}
+
+
+CASES = [Case(f"case_{i}", {k: np.array(v) for k, v in EXAMPLE.items()}) for i in range(2)]
+CELL = Cell("skin", "onnx", "int8")
+
+
+def test_a_fault_in_the_module_is_proved_and_one_outside_it_survives(tmp_path: Path) -> None:
+    told: Any = Told(tmp_path)
+    found = with_chain(told, CELL, CASES, power("bit_flipped", "silu_hard_swish", "output_gain"))
+    assert told.asked == ["bit_flipped", "silu_hard_swish", "output_gain"]
+    assert [s.fault for s in found.survivors] == ["output_gain"]
+    assert (found.killed, found.killed_by_kind) == (3, {"golden": 1, "static": 2})
+    assert found.summary().kinds == {"golden": 1, "static": 2}
+    assert plain(found)["faults"]["bit_flipped"] == "killed"
+
+
+def test_a_change_that_keeps_the_function_is_no_kill(tmp_path: Path) -> None:
+    found = with_chain(Told(tmp_path), CELL, CASES, power("power_of_two_moved"))  # type: ignore[arg-type]
+    assert found.killed_by_kind == {"golden": 1} and len(found.survivors) == 1
+
+
+def test_a_chain_that_does_not_prove_the_right_file_counts_for_nothing(tmp_path: Path) -> None:
+    told: Any = Told(tmp_path, sound=False)
+    before = power("bit_flipped")
+    assert with_chain(told, CELL, CASES, before) is before and told.asked == []
+
+
+def test_a_target_without_a_chain_is_left_alone() -> None:
+    before = power("bit_flipped")
+    session: Any = SimpleNamespace(config=config.load(ROOT / "pyproject.toml"))
+    assert with_chain(session, Cell("skin", "torchscript", "fp32"), CASES, before) is before
+
+
+def test_a_child_that_fails_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: Any = Told(tmp_path)
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise ParityError("the child is gone")
+
+    monkeypatch.setattr(told, "call", fails)
+    before = power("bit_flipped")
+    assert with_chain(told, CELL, CASES, before) is before
