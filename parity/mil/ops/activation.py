@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,10 +34,11 @@ def clamped_relu(x: Tensor, alpha: float, beta: float) -> Tensor:
     return torch.where(x >= 0, x, x * alpha).clamp_max(beta)
 
 
-@operator()
+@operator(exact=True)
 def thresholded_relu(x: Tensor, alpha: float) -> Tensor:
-    """x where x >= alpha, else 0."""
-    return torch.where(x >= alpha, x, torch.zeros_like(x))
+    """x where x >= alpha, else 0. torch's own takes x only above its threshold: it is given the number before alpha."""
+    kind = np.float64 if x.dtype == torch.float64 else np.float32
+    return F.threshold(x, float(np.nextafter(kind(alpha), kind(-np.inf))), 0.0)
 
 
 @operator()
@@ -82,7 +84,7 @@ def sigmoid(x: Tensor) -> Tensor:
 @operator()
 def sigmoid_hard(x: Tensor, alpha: float, beta: float) -> Tensor:
     """alpha * x + beta, limited to the interval from 0 to 1."""
-    return (alpha * x + beta).clamp(0, 1)
+    return torch.mul(x, alpha).add_(beta).clamp_(0, 1)
 
 
 @operator()
