@@ -64,6 +64,11 @@ def load_checkpoint(module: nn.Module, path: Path, whole_module: bool = False) -
     """Load `path` (.safetensors, .npz, .pt, .pth) strictly into `module`; nothing in the file is ever executed, unless
     `whole_module` says that the user vouches for a pickled one."""
     state = read_checkpoint(path, whole_module)
+    if callable(rename := getattr(module, "adapt_state_dict", None)):  # a model that knows other names of its tensors
+        try:
+            state = rename(state)
+        except (ValueError, KeyError) as error:
+            raise ParityError(f"checkpoint {path.name}: {error}") from None
     own = module.state_dict()
     missing = sorted(k for k in own if k not in state and not k.endswith("num_batches_tracked"))
     unknown = sorted(k for k in state if k not in own)

@@ -174,7 +174,10 @@ def upside_down(subject: Subject) -> Subject | None:
        parameter=Parameter("by", unit=" degrees", choices=lambda s, e: [90, 180, 270]))  # fmt: skip
 def turned(subject: Subject, degrees: int) -> Subject | None:
     spec = picture_of(subject)
-    if spec is None or (degrees != 180 and spec.shape[2] != spec.shape[3]):
+    if spec is None:
+        return None
+    square = all(case[spec.name].shape[2] == case[spec.name].shape[3] for case in subject.inputs)
+    if degrees != 180 and not square:
         return None
     return on_picture(subject, lambda x: np.rot90(x, -degrees // 90, axes=(2, 3)))
 

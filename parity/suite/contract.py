@@ -141,6 +141,9 @@ def _sizes(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
         for size in sizes[1:]:
             dims = {**example, name: size}
             cases.append(Case(f"{name}={size}", _inputs(runtime, model, name, dims)))
+    if sum(len(sizes) > 1 for sizes in axes.values()) > 1:  # all at once, each at another size than the example's
+        dims = {**example, **{name: sizes[-1] for name, sizes in axes.items()}}
+        cases.append(Case(",".join(f"{n}={dims[n]}" for n in axes), draw.inputs(contract, dims, session.config.seed)))
     if not cases:
         return
     reference = session.reference(model, cases, "sizes" if axes == contract.sizes() else f"sizes of {' '.join(axes)}")

@@ -463,6 +463,25 @@ def test_timm_names_become_torchvision_names() -> None:
     assert model.features[4][2].block[2].fc2.bias[0] == state["blocks.3.2.se.conv_expand.bias"][0]
 
 
+def test_a_checkpoint_with_timm_names_is_loaded_as_it_is(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from fixtures.models.skin import B0_STAGES
+    from parity.errors import ParityError
+    from parity.modelling import load_checkpoint
+
+    state = {name: torch.full(shape, 0.5) for name, shape in timm_names(B0_STAGES, 32, 1280).items()}
+    save_file(state, tmp_path / "timm.safetensors")
+    model = efficientnet_b0(5)
+    load_checkpoint(model, tmp_path / "timm.safetensors")
+    assert all(bool((value == 0.5).all()) for value in model.state_dict().values())
+    save_file(model.state_dict(), tmp_path / "torchvision.safetensors")
+    load_checkpoint(efficientnet_b0(5), tmp_path / "torchvision.safetensors")
+    save_file({**state, "blocks.0.0.odd.weight": torch.zeros(1)}, tmp_path / "odd.safetensors")
+    with pytest.raises(ParityError, match=r"odd.safetensors: 'blocks.0.0.odd.weight' is not a name in a timm"):
+        load_checkpoint(efficientnet_b0(5), tmp_path / "odd.safetensors")
+
+
 def test_names_of_another_model_are_refused() -> None:
     with pytest.raises(ValueError, match="layer1"):
         from_timm({"layer1.0.conv1.weight": torch.zeros(1)})
