@@ -77,6 +77,7 @@ class ModelConfig:
     decode: Decode | None = None
     playing: Playing = field(default_factory=Playing)
     references: Path | None = None  # the folder of stored references, which need not exist yet
+    stateful: bool = False  # Core ML files keep `states` between calls, instead of taking and giving them
     whole_module: bool = False  # the user vouched for a checkpoint that is a pickled module; no key sets this
 
 
@@ -359,6 +360,7 @@ class _Reader:
             t.words("enumerated", tuple(dims)) or (), self.deployment_target(t),
             self.kernels(t, cells), self.nightly(t, cells), states, inputs_of.properties(t),
             inputs_of.decode(t, contract, states), playing, self.root / stored if stored else None,
+            stateful=self.stateful(t),
         )  # fmt: skip
         t.done()
         return result
@@ -393,6 +395,12 @@ class _Reader:
     def nightly(self, t: _Table, cells: tuple[Cell, ...]) -> frozenset[Cell]:
         known = {f"{c.target}-{c.precision}": c for c in cells}
         return frozenset(known[word] for word in t.words("nightly", tuple(known)) or ())
+
+    def stateful(self, t: _Table) -> bool:
+        wanted = bool(t.take("stateful", bool, False))
+        if wanted and not t.data.get("states"):
+            raise t.error("stateful", 'which inputs are states? add states = { INPUT = "OUTPUT that replaces it" }')
+        return wanted
 
     def states(self, t: _Table, contract: Contract) -> dict[str, str]:
         inputs, outputs = [i.name for i in contract.inputs], [o.name for o in contract.outputs]

@@ -91,6 +91,10 @@ class Contract:
             "B",
         )
 
+    def batched(self, spec: InputSpec) -> bool:
+        """Whether the leading dimension of an input is a dynamic batch."""
+        return bool(spec.shape) and isinstance(spec.shape[0], str) and self.is_batch(spec.shape[0])
+
     def example(self) -> dict[str, int]:
         return {name: values[0] for name, values in self.sizes().items()}
 

@@ -62,6 +62,9 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
         parity.find(f"{runtime.cell.target} files do not declare the shapes of their inputs: checked by running only")
     if described.get("executor") == "mil-eval":
         parity.find("executed from its file by this project's evaluator; Core ML itself runs on macOS and did not run")
+    if notes.get("states"):
+        text = f"states of float16 in the file, written before and read after each run: {', '.join(notes['states'])}"
+        parity.find(text)
     if "kernels" in notes:
         text = f"run on {notes['kernels']} kernels, as configured: the app must switch the default ones off"
         parity.find(text, "warning")
@@ -140,10 +143,10 @@ def _sizes(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
     for name, sizes in axes.items():
         for size in sizes[1:]:
             dims = {**example, name: size}
-            cases.append(Case(f"{name}={size}", _inputs(runtime, model, name, dims)))
+            cases.append(Case(f"{name}={size}", _inputs(runtime, model, dims)))
     if sum(len(sizes) > 1 for sizes in axes.values()) > 1:  # all at once, each at another size than the example's
         dims = {**example, **{name: sizes[-1] for name, sizes in axes.items()}}
-        cases.append(Case(",".join(f"{n}={dims[n]}" for n in axes), draw.inputs(contract, dims, session.config.seed)))
+        cases.append(Case(",".join(f"{n}={dims[n]}" for n in axes), _inputs(runtime, model, dims)))
     if not cases:
         return
     reference = session.reference(model, cases, "sizes" if axes == contract.sizes() else f"sizes of {' '.join(axes)}")
@@ -159,15 +162,36 @@ def _sizes(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
             parity.add(*judge.check_output("contract", case.id, spec, have, want[spec.name], limits))
 
 
-def _inputs(runtime: Runtime, model: ModelConfig, name: str, dims: dict[str, int]) -> dict[str, Array]:
-    """Inputs with the sizes `dims`: golden rows stacked where only the batch differs, drawn values otherwise."""
-    contract, size = model.contract, dims[name]
-    if contract.is_batch(name) and model.golden is not None:
-        golden = runtime.session.golden(model)
-        rows = [golden[i % len(golden)] for i in range(size)]
-        parts = {
-            s.name: [r.inputs[s.name] for r in (rows if s.shape[0] == name else rows[:1])] for s in contract.inputs
-        }
-        if all(len({p.shape[1:] for p in values}) == 1 and values[0].shape[0] == 1 for values in parts.values()):
-            return {n: np.concatenate(values) for n, values in parts.items()}
-    return draw.inputs(contract, dims, runtime.session.config.seed)
+def _inputs(runtime: Runtime, model: ModelConfig, dims: dict[str, int]) -> dict[str, Array]:
+    """Inputs with the sizes `dims`: golden rows stacked, pictures among them resized; drawn values where that does not
+    give the sizes. A file whose ranges were calibrated on pictures owes nothing to noise."""
+    contract, drawn = model.contract, draw.inputs(model.contract, dims, runtime.session.config.seed)
+    if model.golden is None:
+        return drawn
+    golden = runtime.session.golden(model)
+    found = {}
+    for spec in contract.inputs:
+        rows = drawn[spec.name].shape[0]
+        parts = [golden[i % len(golden)].inputs[spec.name] for i in range(rows if contract.batched(spec) else 1)]
+        if len({part.shape[1:] for part in parts}) > 1 or (parts[0].shape[0] != 1 and contract.batched(spec)):
+            return drawn
+        value = np.concatenate(parts)
+        if value.ndim == 4 and value.dtype.kind == "f":
+            value = _resampled(_resampled(value, 2, drawn[spec.name].shape[2]), 3, drawn[spec.name].shape[3])
+        if value.shape != drawn[spec.name].shape:
+            return drawn
+        found[spec.name] = value
+    return found
+
+
+def _resampled(value: Array, axis: int, size: int) -> Array:
+    """Linear interpolation along one axis, ends on ends."""
+    have = value.shape[axis]
+    if have == size:
+        return value
+    at = np.linspace(0, have - 1, size)
+    low = np.minimum(at.astype(int), have - 2) if have > 1 else np.zeros(size, int)
+    high = np.minimum(low + 1, have - 1)
+    part = (at - low).astype(value.dtype).reshape([-1 if i == axis else 1 for i in range(value.ndim)])
+    result: Array = value.take(low, axis) * (1 - part) + value.take(high, axis) * part
+    return result

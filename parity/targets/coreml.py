@@ -19,6 +19,7 @@ import numpy as np
 from parity.child import stage
 from parity.config import Config, ModelConfig
 from parity.plan import Cell
+from parity.targets import coreml_state
 from parity.targets.base import Array, Route, Step, Target
 from parity.targets.torch_files import PROGRAM_FILE, SCRIPT_FILE, export_step, trace_step
 
@@ -41,6 +42,8 @@ class CoreML(Target):
     def unavailable(self, cell: Cell, model: ModelConfig, python: str | None = None) -> str | None:
         if cell.precision == "int8":
             return "coremltools calibrates int8 activations by running Core ML, on macOS only"
+        if model.stateful and cell.precision == "fp32":
+            return "Core ML holds states in float16 only: a stateful file has no fp32 precision"
         return super().unavailable(cell, model, python)
 
     def stored_dtype(self, declared: str) -> str:
@@ -48,6 +51,8 @@ class CoreML(Target):
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         options = {"precision": cell.precision, "backend": "mlprogram", **_system(model)}
+        if model.stateful:
+            return [coreml_state.route(model, options)]
         step = Step(
             f"mlprogram-{cell.precision}", "coremltools", "parity.targets.coreml:convert", ("coremltools",), options
         )
@@ -71,6 +76,8 @@ class CoreMLNeuralNetwork(CoreML):
     def unavailable(self, cell: Cell, model: ModelConfig, python: str | None = None) -> str | None:
         if cell.precision in ("dynamic", "int8"):
             return f"neural network specs have no {cell.precision} route here; use the coreml target"
+        if model.stateful:
+            return "neural network specs hold no states; use the coreml target"
         return super().unavailable(cell, model, python)
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
@@ -182,7 +189,7 @@ def system(options: Mapping[str, Any]) -> str:
     return str(options.get("deployment_target") or ("iOS16" if options["backend"] == "mlprogram" else "iOS14"))
 
 
-def save(source: Any, inputs: Any, outputs: Any, options: Mapping[str, Any], folder: Path) -> str:
+def save(source: Any, inputs: Any, outputs: Any, options: Mapping[str, Any], folder: Path, **more: Any) -> str:
     """Convert `source` (a traced module or an exported program) as `options` say into a file in `folder`; its name."""
     import coremltools as ct
 
@@ -193,7 +200,7 @@ def save(source: Any, inputs: Any, outputs: Any, options: Mapping[str, Any], fol
         arguments["compute_precision"] = ct.precision.FLOAT16 if half else ct.precision.FLOAT32
     if program or options.get("deployment_target"):
         arguments["minimum_deployment_target"] = getattr(ct.target, system(options))
-    model = ct.convert(source, inputs=inputs, outputs=outputs, **arguments)
+    model = ct.convert(source, inputs=inputs, outputs=outputs, **arguments, **more)
     if program and options["precision"] == "dynamic":
         from coremltools.optimize import coreml as optimize
 
@@ -242,13 +249,16 @@ class CoreMLSession:
 
     def describe(self) -> dict[str, Any]:
         described = describe(self.path)
+        for name, output in self.notes.get("states", {}).items():  # written before a call and read after it
+            for side, known in (("inputs", name), ("outputs", output)):
+                described[side].append({"name": known, "shape": described["states"][name], "dtype": None})
         return described | {"executor": self.executor}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         fed = {n: v.astype(np.int32) if v.dtype == np.int64 else v for n, v in inputs.items()}
         if self.executor == "mil-eval":
-            return dict(self.program.run(fed))
-        return dict(self.program.predict(fed))  # pragma: no cover  (macOS)
+            return coreml_state.execute(self.program, self.notes, fed)
+        return coreml_state.predict(self.program, self.notes, fed)  # pragma: no cover  (macOS)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -278,5 +288,6 @@ def describe(path: Path) -> dict[str, Any]:
     return {
         "inputs": features(spec.description.input),
         "outputs": features(spec.description.output),
+        "states": {f.name: [int(d) for d in f.type.stateType.arrayType.shape] for f in spec.description.state},
         "ops": dict(sorted(counted.items())),
     }

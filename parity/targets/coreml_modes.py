@@ -17,6 +17,7 @@ from parity import mil
 from parity.child import stage
 from parity.metrics import EXACT_DB
 from parity.targets.base import Array
+from parity.targets.coreml_state import execute
 from parity.targets.serve import fed, named
 
 Rows = Sequence[Mapping[str, Array]]
@@ -26,7 +27,7 @@ def lower(folder: str, notes: Mapping[str, Any], cases: Rows) -> list[dict[str, 
     """Outputs of every case with no activation rounded, under the model's names: the conversion and its weights."""
     stage("lower")
     program = mil.load(Path(folder, notes["entry"]))
-    return [named(notes, program.run(_fed(notes, case), mode="fp64")) for case in cases]
+    return [named(notes, execute(program, notes, _fed(notes, case), mode="fp64")) for case in cases]
 
 
 def risk(folder: str, notes: Mapping[str, Any], cases: Rows) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def risk(folder: str, notes: Mapping[str, Any], cases: Rows) -> dict[str, Any]:
     stress: dict[str, float] = {}
     for number, case in enumerate(cases):
         inputs = _fed(notes, case)
-        plain = named(notes, program.run(inputs))
+        plain = named(notes, execute(program, notes, inputs))
         for event in program.events:
             entry = found.setdefault(
                 (event.kind, event.output),
@@ -54,7 +55,7 @@ def risk(folder: str, notes: Mapping[str, Any], cases: Rows) -> dict[str, Any]:
             entry["cases"] += 1
         if program.peak.value > peak.value:
             peak = program.peak
-        narrow = named(notes, program.run(inputs, mode="stress"))
+        narrow = named(notes, execute(program, notes, inputs, mode="stress"))
         for name in plain:
             if plain[name].dtype.kind == "f":
                 stress[name] = min(stress.get(name, EXACT_DB), decibels(narrow[name], plain[name]))

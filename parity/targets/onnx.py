@@ -150,17 +150,26 @@ def to_int8(
 
     stage("convert")
     quantize_static(
-        _prepared(after), str(Path(work, FILE)), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+        _prepared(after, 13), str(Path(work, FILE)), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
     return _notes(*_names(contract), _opset(Path(work, FILE)))
 
 
-def _prepared(after: str) -> str:
-    """The model with shapes inferred and foldable parts folded, as the quantisers expect it; in the scratch folder."""
+def _prepared(after: str, opset: int = 0) -> str:
+    """The model with shapes inferred and foldable parts folded, as the quantisers expect it; in the scratch folder.
+
+    Raised to `opset` where it is below: the quantiser writes a scale a channel, which operators know from 13 on, into
+    an older file too, and no runtime opens that.
+    """
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    quant_pre_process(str(Path(after, FILE)), "prepared.onnx", skip_symbolic_shape=True)
+    source = str(Path(after, FILE))
+    if _opset(Path(source)) < opset:
+        onnx.save(onnx.version_converter.convert_version(onnx.load(source), opset), "raised.onnx")
+        source = "raised.onnx"
+    quant_pre_process(source, "prepared.onnx", skip_symbolic_shape=True)
     return "prepared.onnx"
 
 

@@ -305,6 +305,7 @@ TYPES = [
     ("kernels = { 'tflite-fp32' = 'fast' }", "model", "known: XNNPACK, builtin, reference"),
     ("nightly = ['onnx-fp99']", "model", "did you mean 'onnx-fp32'"),
     ("states = { imag = 'logits' }", "model", "did you mean 'image'"),
+    ("stateful = true", "model", "which inputs are states?"),
     ("states = { image = 'q' }", "model", "an output of its own"),
     ("inputs = 3", "model", "a list"),
     ("inputs = []", "model", "needs inputs"),

@@ -474,7 +474,8 @@ def test_a_checkpoint_with_timm_names_is_loaded_as_it_is(tmp_path: Path) -> None
     save_file(state, tmp_path / "timm.safetensors")
     model = efficientnet_b0(5)
     load_checkpoint(model, tmp_path / "timm.safetensors")
-    assert all(bool((value == 0.5).all()) for value in model.state_dict().values())
+    loaded = [v for v in model.state_dict().values() if v.is_floating_point()]
+    assert all(bool((v == 0.5).all()) for v in loaded)
     save_file(model.state_dict(), tmp_path / "torchvision.safetensors")
     load_checkpoint(efficientnet_b0(5), tmp_path / "torchvision.safetensors")
     save_file({**state, "blocks.0.0.odd.weight": torch.zeros(1)}, tmp_path / "odd.safetensors")
