@@ -155,6 +155,8 @@ def _operands(graph: Graph, terms: Sequence[Term], taken: Mapping[str, Match]) -
             continue
         if constant.grid is None and constant.stored.dtype.kind != "f":
             continue
+        if _masks(graph, constant):
+            continue
         real = constant.real
         reach = float(np.abs(real).max(initial=0)) or 1.0
         best: Match | None = None
@@ -186,6 +188,16 @@ def _projections(weights: Sequence[Weight]) -> Iterator[Term]:
             if len(term.values) % 3 == 0:
                 cut = zip(np.split(term.values, 3), np.split(term.magnitude, 3), "qkv", strict=True)
                 yield from (Term(f"{term.name} {letter}", v, m) for v, m, letter in cut)
+
+
+_SELECTING = ("Where", "SELECT", "SELECT_V2")
+
+
+def _masks(graph: Graph, constant: Constant) -> bool:
+    """Whether a constant is what a mask adds where it is open or closed: 0 or minus infinity, no value of torch."""
+    kinds = {op.kind for op in graph.operators if op.index in {slot.operator for slot in constant.slots}}
+    real = constant.real
+    return kinds <= set(_SELECTING) and bool(np.all((real == 0) | np.isinf(real)))
 
 
 def _placed(values: Array, shape: tuple[int, ...], channels_last: bool) -> Array | None:

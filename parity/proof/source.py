@@ -90,7 +90,9 @@ class Source:
             elif kind in _GATES:
                 self._recurrent(node, _GATES[kind])
             elif kind == "embedding" and node.args[0] in self.known:
-                self._table(node)
+                self._table(node, node.args[1])
+            elif kind == "index" and node.args[0] in self.known and (by := _looked_up(node)) is not None:
+                self._table(node, by)
             elif kind == "batch_norm" and node not in folded:
                 scale, shift, reach = self._batch_norm(node)
                 name = _parent(self._name(node.args[1] or node.args[3]))
@@ -167,8 +169,8 @@ class Source:
                     label = f"{sign * other:+g}" if isinstance(other, (int, float)) else f"with {self._name(other)}"
                     yield Term(f"{bias.name} {label}", bias.values + more, bias.magnitude + np.abs(more))
 
-    def _table(self, node: fx.Node) -> None:
-        table, indices = _arguments(node)[:2]
+    def _table(self, node: fx.Node, indices: Any) -> None:
+        table = node.args[0]
         values, name = _array(self.known[table]), self._name(table)
         none = Term(f"{name} (no bias)", np.zeros(0), np.zeros(0))
         self.weights.append(Weight(name, "table", values, np.abs(values), none, (), str(indices)))
@@ -253,6 +255,13 @@ def _attribute(module: torch.nn.Module, path: str) -> Any:
     for part in path.split("."):
         value = getattr(value, part)
     return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def _looked_up(node: fx.Node) -> Any:
+    """The indices of `table[indices]`, which looks rows up as an embedding does; None for any other indexing."""
+    given = node.args[1]
+    single = isinstance(given, (list, tuple)) and len(given) == 1 and isinstance(given[0], fx.Node)
+    return given[0] if single else None  # type: ignore[index]
 
 
 def _kind(node: fx.Node) -> str:

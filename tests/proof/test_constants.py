@@ -226,3 +226,24 @@ def test_an_fp32_file_with_fp16_weights_fails_and_says_so(weight: np.ndarray) ->
     assert any("fp16 values" in c.what for c in link.culprits)
     stored = Constant("w0", weight.astype(np.float16), None, slots)
     assert any("stored as float16" in c.what for c in audited(weight, stored, "fp32").culprits)
+
+
+def test_the_zero_of_a_mask_is_no_small_constant_and_a_lost_epsilon_is_one() -> None:
+    epsilon = Term("1e-05 of add", np.array(1e-5), np.array(1e-5))
+    zero = Constant("zero", np.zeros((), np.float32), None, (Slot(0, "operand"),))
+    for kind, matched in (("Where", []), ("Add", ["1e-05 of add"])):
+        here = replace(graph(zero), operators=(Operator(0, kind, ("m", "zero"), ("y",)),))
+        matches, _ = match(here, Torch(terms=(epsilon,)))  # type: ignore[arg-type]
+        assert [m.name for m in matches.values()] == matched
+
+
+def test_infinity_that_both_have_is_no_difference() -> None:
+    from parity.proof.local import _deviation
+
+    operator = Operator(0, "Where", ("m",), ("y",))
+    want = np.array([-np.inf, 0.0, 2.0], np.float32)
+    here = graph()
+    assert _deviation(here, operator, "y", want.copy(), want, {}, {}) == 0
+    assert _deviation(here, operator, "y", np.array([-np.inf, 0.0, 2.1], np.float32), want, {}, {}) > 1
+    for wrong in ([0.0, 0.0, 2.0], [np.inf, 0.0, 2.0], [np.nan, 0.0, 2.0], [-np.inf, -np.inf, 2.0]):
+        assert _deviation(here, operator, "y", np.array(wrong, np.float32), want, {}, {}) == np.inf

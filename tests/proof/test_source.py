@@ -44,3 +44,16 @@ def test_a_recurrent_layer_without_bias_offers_zeros() -> None:
     weights = Source(Plain().eval(), [torch.rand(4, 1, 5)]).weights
     assert [w.values.shape for w in weights] == [(7, 5), (7, 7)] * 3
     assert not any(w.bias.values.any() for w in weights)
+
+
+def test_rows_that_are_looked_up_by_index_are_a_table() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("angles", torch.rand(9, 4))
+
+        def forward(self, at: torch.Tensor) -> torch.Tensor:
+            return self.angles[at] * 2 + self.angles[:, 1:].sum()
+
+    weights = Source(Positions().eval(), [torch.tensor([3, 1])]).weights
+    assert [(w.name, w.kind, w.values.shape) for w in weights] == [("angles", "table", (9, 4))]
