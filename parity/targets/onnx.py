@@ -14,6 +14,7 @@ from parity.child import stage
 from parity.config import Config, ModelConfig
 from parity.plan import Cell
 from parity.targets.base import Array, Route, Step, Target
+from parity.targets.lengths import named, variants
 
 FILE = "model.onnx"
 
@@ -80,14 +81,16 @@ def export(
         leading = {shape[0] for shape in axes.values() if 0 in shape}
         if len(leading) == 1:  # the batch axis runs through to the outputs; other axes are inferred by the exporter
             axes |= {name: {0: leading.copy().pop()} for name in names["outputs"]}
-    arguments = tuple(torch.from_numpy(np.array(example[name])) for name in names["inputs"])
-    with modelling.plain_attention(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module, arguments, str(Path(work, FILE)), dynamo=False, opset_version=options["opset"],
-            input_names=names["inputs"], output_names=names["outputs"], dynamic_axes=axes, do_constant_folding=True,
-        )  # fmt: skip
-    onnx.checker.check_model(str(Path(work, FILE)), full_check=True)
+    for suffix, inputs in ({"": example} if options["dynamic"] else variants(contract, example)).items():
+        file = str(Path(work, named(FILE, suffix)))
+        arguments = tuple(torch.from_numpy(np.array(inputs[name])) for name in names["inputs"])
+        with modelling.plain_attention(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module, arguments, file, dynamo=False, opset_version=options["opset"],
+                input_names=names["inputs"], output_names=names["outputs"], dynamic_axes=axes, do_constant_folding=True,
+            )  # fmt: skip
+        onnx.checker.check_model(file, full_check=True)
     return _notes(names["inputs"], names["outputs"], options["opset"])
 
 

@@ -19,6 +19,7 @@ from parity.config import Config, ModelConfig
 from parity.errors import ParityError
 from parity.plan import Cell
 from parity.targets.base import Array, Route, Step, Target
+from parity.targets.lengths import enumerated, named, variants
 from parity.targets.onnx import FILE as ONNX_FILE
 from parity.targets.onnx import export_step
 
@@ -62,23 +63,39 @@ class TFLite(Target):
 
 
 def to_saved_model(
-    work: str, after: str, options: Mapping[str, Any], example: Mapping[str, Array], **_: Any
+    work: str,
+    after: str,
+    options: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    example: Mapping[str, Array],
+    **_: Any,
 ) -> dict[str, Any]:
-    """onnx2tf to a SavedModel whose signature has the model's own input and output names; `unrolled` writes the steps
-    of recurrent layers one after the other instead of as a loop."""
+    """onnx2tf to a SavedModel for each enumerated size; the notes are those of the first. `unrolled` writes the steps
+    of recurrent layers one after the other instead of as a loop, at the first size only."""
+    stage("convert")
+    made = {}
+    for suffix, inputs in (variants(contract, example) if not options.get("unrolled") else {"": example}).items():
+        folder = Path(work, suffix) if suffix else Path(work)
+        made[suffix] = _saved_model(
+            folder, Path(after, named(ONNX_FILE, suffix)), bool(options.get("unrolled")), inputs
+        )
+    return made[""] | {"suffixes": list(made)}
+
+
+def _saved_model(folder: Path, onnx_file: Path, unrolled: bool, example: Mapping[str, Array]) -> dict[str, Any]:
+    """One SavedModel, whose signature has the model's own input and output names."""
     import onnx
     import onnx2tf
     import tensorflow as tf
 
-    stage("convert")
     pictures = [v for v in example.values() if v.ndim == 4]
     rng = np.random.default_rng(0)
     sample = rng.random((20, 128, 128, 3), np.float32) if pictures else np.zeros((20, 128, 128, 3), np.float32)
     np.save(_CALIBRATION_FILE, sample)
     source = "model.onnx"  # a copy in the scratch folder: onnx2tf saves its simplified graph over its input
-    shutil.copyfile(Path(after, ONNX_FILE), source)
+    shutil.copyfile(onnx_file, source)
     graph = onnx.load(source, load_external_data=False).graph
-    if options.get("unrolled") and not {node.op_type for node in graph.node} & {"GRU", "LSTM", "RNN"}:
+    if unrolled and not {node.op_type for node in graph.node} & {"GRU", "LSTM", "RNN"}:
         raise ParityError("the model has no recurrent layer to unroll")
     keras_model = onnx2tf.convert(
         input_onnx_file_path=source,
@@ -86,7 +103,7 @@ def to_saved_model(
         output_signaturedefs=True,
         keep_shape_absolutely_input_names=[n for n, v in example.items() if v.ndim != 4] or None,
         replace_to_pseudo_operators=["erf"],  # plain LiteRT has no Erf: it would become a Flex operator
-        enable_rnn_unroll=bool(options.get("unrolled")),
+        enable_rnn_unroll=unrolled,
         disable_model_save=True,  # its own files have other names and are of no use here
         non_verbose=True,
         verbosity="error",
@@ -112,7 +129,7 @@ def to_saved_model(
     holder.keras_model = keras_model
     holder.serve = tf.function(serve)
     signature = holder.serve.get_concrete_function(**specs)
-    tf.saved_model.save(holder, work, signatures=signature)
+    tf.saved_model.save(holder, str(folder), signatures=signature)
     shapes = {o.name: [d.dim_value for d in o.type.tensor_type.shape.dim] for o in graph.output}
     return {
         "inputs": {n: _entry(n, list(v.shape), by_name[n].shape.as_list()) for n, v in example.items()},
@@ -134,39 +151,45 @@ def convert(
     work: str,
     after: str,
     options: Mapping[str, Any],
+    contract: Mapping[str, Any],
     calibration: Sequence[Mapping[str, Array]] | None = None,
     **_: Any,
 ) -> dict[str, Any]:
-    """The SavedModel to one .tflite file: fp32, fp16 weights, dynamic (int8 weights), or int8 throughout with int8
-    inputs and outputs."""
+    """The SavedModel to one .tflite file for each enumerated size: fp32, fp16 weights, dynamic (int8 weights), or int8
+    throughout with int8 inputs and outputs. int8 has the first size only, which is that of the calibration data."""
     import json
-
-    import tensorflow as tf
 
     stage("convert")
     notes = json.loads(Path(after, "manifest.json").read_text(encoding="utf-8"))["notes"]
-    converter = tf.lite.TFLiteConverter.from_saved_model(after, signature_keys=["serving_default"])
-    precision = options["precision"]
+    if options["precision"] == "int8" and not calibration:
+        raise ParityError("int8 needs calibration data and got none")
+    rows = [
+        {n: v.transpose(0, 2, 3, 1) if notes["inputs"][n].get("layout") == "NHWC" else v for n, v in row.items()}
+        for row in calibration or ()
+    ]
+    suffixes = [""] if options["precision"] == "int8" else notes["suffixes"]
+    for suffix in suffixes:
+        content = _tflite(str(Path(after, suffix)) if suffix else after, options["precision"], rows)
+        Path(work, named(FILE, suffix)).write_bytes(content)
+    found = {"entry": FILE, **{k: notes[k] for k in ("inputs", "outputs", "fixed")}}
+    if len(suffixes) > 1:
+        found |= {"enumerated": enumerated(contract), "files": [named(FILE, s) for s in suffixes]}
+    return found
+
+
+def _tflite(saved_model: str, precision: str, rows: Sequence[Mapping[str, Array]]) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
     if precision != "fp32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "fp16":
         converter.target_spec.supported_types = [tf.float16]
     if precision == "int8":
-        if not calibration:
-            raise ParityError("int8 needs calibration data and got none")
-
-        def representative() -> Any:
-            for row in calibration:
-                yield {
-                    n: v.transpose(0, 2, 3, 1) if notes["inputs"][n].get("layout") == "NHWC" else v
-                    for n, v in row.items()
-                }
-
-        converter.representative_dataset = representative
+        converter.representative_dataset = lambda: iter(rows)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.int8
-    Path(work, FILE).write_bytes(converter.convert())
-    return {"entry": FILE, **{k: notes[k] for k in ("inputs", "outputs", "fixed")}}
+    return bytes(converter.convert())
 
 
 def convert_directly(
@@ -193,18 +216,38 @@ def convert_directly(
 
 class LiteRtSession:
     """LiteRT on the CPU with one thread; quantised inputs and outputs are converted by the file's own scales, as an
-    app would do it."""
+    app would do it. Of an artefact with a file a size, the one whose sizes are the inputs' is run."""
 
     def __init__(self, folder: str, notes: Mapping[str, Any]) -> None:
+        self.kernels = str(notes.get("kernels") or "XNNPACK")
+        self.files = [_File(Path(folder, name), self.kernels) for name in notes.get("files") or [notes["entry"]]]
+
+    def describe(self) -> dict[str, Any]:
+        first = self.files[0]
+        found: dict[str, Any] = {"inputs": first.specs(first.inputs), "outputs": first.specs(first.outputs),
+                                 "ops": operators(first.path)}  # fmt: skip
+        for spec in found["inputs"]:
+            spec["shapes"] = [list(file.shape(spec["name"])) for file in self.files]
+        return found | ({"executor": f"{self.kernels} kernels"} if self.kernels != "XNNPACK" else {})
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        fits = (f for f in self.files if all(f.shape(n) == v.shape for n, v in inputs.items() if n in f.inputs))
+        return next(fits, self.files[0]).run(inputs)
+
+
+class _File:
+    """One opened .tflite file."""
+
+    def __init__(self, path: Path, kernels: str) -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-        self.path, self.kernels = Path(folder, notes["entry"]), str(notes.get("kernels") or "XNNPACK")
-        kernels = {
+        chosen = {
             "XNNPACK": OpResolverType.AUTO,
             "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             "reference": OpResolverType.BUILTIN_REF,
-        }[self.kernels]
-        self.interpreter = Interpreter(str(self.path), num_threads=1, experimental_op_resolver_type=kernels)
+        }[kernels]
+        self.path = path
+        self.interpreter = Interpreter(str(path), num_threads=1, experimental_op_resolver_type=chosen)
         self.interpreter.allocate_tensors()
         signatures = self.interpreter.get_signature_list()
         self.runner = self.interpreter.get_signature_runner() if len(signatures) == 1 else None
@@ -215,21 +258,20 @@ class LiteRtSession:
             self.inputs = {d["name"]: d for d in self.interpreter.get_input_details()}
             self.outputs = {d["name"]: d for d in self.interpreter.get_output_details()}
 
-    def describe(self) -> dict[str, Any]:
-        def specs(details: Mapping[str, Any]) -> list[dict[str, Any]]:
-            return [
-                {
-                    "name": name,
-                    "shape": [None if s < 0 else int(s) for s in d.get("shape_signature", d["shape"])],
-                    "dtype": np.dtype(d["dtype"]).name,
-                    "scale": float(d["quantization"][0]),
-                    "zero_point": int(d["quantization"][1]),
-                }
-                for name, d in details.items()
-            ]
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(int(s) for s in self.inputs[name]["shape"])
 
-        found = {"inputs": specs(self.inputs), "outputs": specs(self.outputs), "ops": operators(self.path)}
-        return found | ({"executor": f"{self.kernels} kernels"} if self.kernels != "XNNPACK" else {})
+    def specs(self, details: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": name,
+                "shape": [None if s < 0 else int(s) for s in d.get("shape_signature", d["shape"])],
+                "dtype": np.dtype(d["dtype"]).name,
+                "scale": float(d["quantization"][0]),
+                "zero_point": int(d["quantization"][1]),
+            }
+            for name, d in details.items()
+        ]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         fed = {name: quantize(value, self.inputs[name]) for name, value in inputs.items()}
