@@ -22,8 +22,10 @@ def variants(contract: Mapping[str, Any], example: Mapping[str, Array]) -> dict[
     """
     found = {"": dict(example)}
     axes = contract.get("enumerated", [])
+    if not axes:
+        return found
     declared = Contract(tuple(
-        InputSpec(s["name"], tuple(s["shape"]), s["dtype"], tuple(s["range"]) if s["range"] else None)
+        InputSpec(s["name"], tuple(s["shape"]), s["dtype"], tuple(s["range"]) if s.get("range") else None)
         for s in contract["inputs"]
     ), ())  # fmt: skip
     first = {name: sizes[0] for name, sizes in contract.get("sizes", {}).items()}

@@ -103,7 +103,8 @@ def _ncnn(session: str, folder: Path, notes: Mapping[str, Any], fed: Mapping[str
 
 def _tflite(session: str, folder: Path, notes: Mapping[str, Any], fed: Mapping[str, str], output: str) -> list[str]:
     module, _, name = session.partition(":")  # quantised inputs and outputs are turned there
-    opened = f"{name}({str(folder)!r}, {{'entry': {notes['entry']!r}}})"
+    kept = {k: notes[k] for k in ("entry", "files", "kernels") if k in notes}
+    opened = f"{name}({str(folder)!r}, {kept!r})"
     return [f"from {module} import {name}  # ai_edge_litert's Interpreter, quantised inputs and outputs turned",
             f"got = {opened}.run({_dict(fed)})[{output!r}]"]  # fmt: skip
 
