@@ -206,9 +206,15 @@ def test_the_order_of_checks_does_not_matter(checks: list[Check]) -> None:
 def test_a_check_holds_by_its_figures_alone(
     value: float | None, limit: float | None, sense: Any, nonfinite: int, holds: bool, claimed: bool
 ) -> None:
-    one = check(value=value, limit=limit, sense=sense, nonfinite=nonfinite, passed=claimed)
+    metric = "max_abs" if sense == "max" else "cosine"  # the sense of a known metric is its own
+    one = check(metric=metric, value=value, limit=limit, sense=sense, nonfinite=nonfinite, passed=claimed)
     assert passes(one) is holds
     assert settle(cell(checks=(one,))).checks[0].passed is holds
+
+
+def test_the_sense_of_a_known_metric_is_its_own() -> None:
+    assert not passes(check(metric="max_abs", value=5.0, limit=0.5, sense="min"))
+    assert passes(check(metric="of_a_project", value=5.0, limit=0.5, sense="min"))
 
 
 # States and verdicts.

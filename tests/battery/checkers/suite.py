@@ -164,7 +164,7 @@ class _Run:
 
 def _pytest(folder: Path, *arguments: str) -> _Run:
     command = [sys.executable, "-m", "pytest", "-q", "-m", "parity", "-p", "no:cacheprovider", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800, check=False)
     return _Run(done.returncode, done.stdout + done.stderr, folder / "reports" / "parity.json")
 
 
