@@ -116,15 +116,13 @@ class Page:
         """Click the first element that the selector finds, as a user's click."""
         self(f"document.querySelector({json.dumps(selector)}).click()")
 
-    def screenshot(self, path: Path, full: bool = False) -> None:
-        """Write what is seen (or the whole page) as PNG."""
+    def screenshot(self, path: Path, most: int = 0) -> None:
+        """Write what is seen as PNG, or with `most` the page from its top, at most so many pixels high."""
         params: dict[str, Any] = {"format": "png"}
-        if full:
+        if most:
             size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-            params |= {
-                "captureBeyondViewport": True,
-                "clip": {"x": 0, "y": 0, "scale": 1} | {k: size[k] for k in ("width", "height")},
-            }
+            box = {"x": 0, "y": 0, "scale": 1, "width": size["width"], "height": min(size["height"], most)}
+            params |= {"captureBeyondViewport": True, "clip": box}
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", **params)["data"]))
 
     def close(self) -> None:

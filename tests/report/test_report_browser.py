@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import records
 from browser import Page
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +48,26 @@ def at_top(page: Page, selector: str) -> bool:
     page("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     top = page(f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().top")
     return bool(-2 <= top <= 120)
+
+
+@pytest.mark.parametrize(
+    ("name", "look", "width"),
+    [("passing", "light", 1280), ("failing", "light", 1280), ("failing", "dark", 1280), ("failing", "light", 400),
+     ("failing", "print", 718), ("crashed", "dark", 400), ("hostile", "light", 1280)],
+)  # fmt: skip
+def test_pictures_of_it_are_kept_to_be_looked_at(page: Page, pages: Pages, name: str, look: str, width: int) -> None:
+    folder = Path(__file__).parents[2] / "reports" / "screenshots"  # git ignores it
+    folder.mkdir(parents=True, exist_ok=True)
+    page.view(width, theme="dark" if look == "dark" else "light").open(pages(name))
+    if look == "print":
+        page.call("Emulation.setEmulatedMedia", media="print")
+    path = folder / f"{name}-{look}-{width}.png"
+    page.screenshot(path, most=6000)
+    with Image.open(path) as picture:
+        assert width - 20 <= picture.width <= width, "less the scroll bar"
+        colours = picture.convert("RGB").quantize(16).getcolors() or []
+    assert len(colours) > 4, "not blank"
+    assert page("[...document.images].every(e => e.naturalWidth > 0)")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -52,6 +52,14 @@ QUESTIONS = {
 }
 
 
+def test_a_run_without_power_says_that_nobody_asked_what_the_gate_would_notice(
+    page: Page, pages: Callable[[str], Path]
+) -> None:
+    page.open(pages("crashed"))
+    page.click("nav a[href='#p_cells']")
+    assert "was not measured in this run: add --parity-power" in page("document.querySelector('#p_cells').innerText")
+
+
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_the_answer_is_two_clicks_away(page: Page, pages: Callable[[str], Path], question: str) -> None:
     clicks, place, answer = QUESTIONS[question]
