@@ -124,6 +124,7 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
             ("psnr", "Peak signal to noise in decibels."),
             ("top1", "Share of rows whose best class is the same."),
             ("top5", "Share of rows whose best class is among the five best of the other."),
+            ("iou", "Intersection over union of two masks, elements above a half; 1 is the same mask."),
             ("decision_flips", "Number of rows whose best class changed."),
             ("flip_margin", "Over the rows that changed class: the largest lead that the lost class had."),
             ("top1_accuracy", "Share of labelled cases that the file gets right."),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from parity.exhibits import Exhibit, Picture
-from parity.record import CellRecord, Check, RunRecord, State
+from parity.record import CellRecord, Check, Finding, RunRecord, State
 from parity.report import text
 from parity.report.checks import Group, Points, Rank, group, rank, tightest, used
 from parity.report.glossary import BLOCKING, STATE_ORDER
@@ -85,6 +85,12 @@ class CellView:
     def blocks(self) -> bool:
         """Whether this cell by itself keeps the verdict from pass."""
         return self.state in BLOCKING or (self.state == "unavailable" and self.record.required)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The cell's findings, less those that only repeat the sentence of its diagnosis."""
+        said = {f"diagnosis: {d.sentence}" for d in self.record.diagnosis}
+        return tuple(f for f in self.record.findings if f.text not in said)
 
     @property
     def state(self) -> State:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import records
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reading import cells, read, shape, unescaped
 
-from parity.record import CellRecord, RunRecord, dumps, loads
+from parity.record import CellRecord, Explanation, Finding, RunRecord, dumps, loads
 from parity.report import markdown, render
 from parity.report.glossary import KIND_WORDS, METRIC_WORDS, STATE_ORDER
 from parity.report.text import visible
@@ -258,6 +258,7 @@ def test_a_log_keeps_its_lines_and_shows_its_escapes() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(codec=None), min_size=1, max_size=60))
 def test_no_text_changes_the_shape_of_the_page(text: str) -> None:
+    assume(text not in {**METRIC_WORDS, **KIND_WORDS})  # a known word is a link to its meaning
     assert shape(render(records.full_of(text))) == shape(render(records.full_of("x" * len(text))))
 
 
@@ -343,3 +344,12 @@ def test_the_report_imports_the_record_and_jinja2_and_nothing_heavier() -> None:
             for name in names:
                 ours = name in ("parity.record", "parity.exhibits") or name.split(".")[:2] == ["parity", "report"]
                 assert ours or name.split(".")[0] in allowed, f"{path.name} imports {name}"
+
+
+def test_a_finding_of_many_lines_keeps_them_and_one_that_repeats_the_diagnosis_is_said_once() -> None:
+    said = "behaves as if the channels were in BGR order"
+    found = (Finding(f"diagnosis: {said}"), Finding("simplest failing input: impulse\nimport numpy as np\nprint(<1>)"))
+    one = records.cell(state="fail", diagnosis=(Explanation("swap_rgb_bgr", 0.99, said),), findings=found)
+    section = read(render(records.run([one]))).one("ul", class_="says")
+    assert section.text.count(said) == 1
+    assert section.one("span", class_="lines").text.endswith("impulse\nimport numpy as np\nprint(<1>)")

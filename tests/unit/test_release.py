@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 from parity import cli
-from parity.cache import Store
+from parity.cache import Store, sha256_file
+from parity.commands.release import publish as copy_out
+from parity.errors import ParityError
 from parity.gate import judge
 from parity.record import ArtifactRecord, CellRecord, FileRecord, RunRecord, WaiverRecord, dumps
 from tests.unit.ledgers import cell, edited, figure, run
@@ -334,3 +337,35 @@ def test_a_file_that_is_no_record(parity: Cli) -> None:
     Path("A.json").write_text("{}")
     code, out, err = parity("diff", "A.json", "A.json")
     assert (code, out) == (1, "") and err.count("\n") == 1
+
+
+def test_two_releases_to_one_folder_at_once_leave_one_of_them_whole(tmp_path: Path) -> None:
+    sources: dict[str, dict[str, list[tuple[Path, FileRecord]]]] = {}
+    for letter in "xy":
+        files = []
+        for i in range(12):
+            path = tmp_path / letter / f"{i}.bin"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(letter.encode() * 50_000)
+            files.append((path, FileRecord(f"{i}.bin", 50_000, sha256_file(path))))
+        sources[letter] = {"m-onnx-fp32": files}
+    together, ends = threading.Barrier(2), []
+
+    def publish(letter: str) -> None:
+        together.wait()
+        try:
+            copy_out(tmp_path / "release", sources[letter], {"by": letter})
+            ends.append("written")
+        except ParityError as error:
+            ends.append(str(error))
+
+    threads = [threading.Thread(target=publish, args=(letter,)) for letter in "xy"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends.count("written") == 1
+    assert not any("\n" in end for end in ends)
+    by = json.loads((tmp_path / "release" / "manifest.json").read_text())["by"]
+    assert {p.read_bytes()[:1] for p in (tmp_path / "release").rglob("*.bin")} == {by.encode()}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["release", "x", "y"], "nothing half-written is left"
