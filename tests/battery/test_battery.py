@@ -88,7 +88,7 @@ def test_a_process_that_ends_well_from_inside_leaves_no_record(project: Project)
 def test_a_lost_run_is_not_a_pass() -> None:
     ours, plain = asked((SUITE[-1], peers.NumpyAssert), ("runs of their own",))
     assert ours.wrong(runs.ALONE) == []
-    assert len(plain.wrong(runs.ALONE)) >= 4, plain.said
+    assert len(plain.wrong(runs.ALONE)) >= 3, plain.said
 
 
 class Anything(Base):
