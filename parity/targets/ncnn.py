@@ -166,7 +166,8 @@ class NcnnSession:
         for name, value in inputs.items():
             if value.shape[0] != 1:
                 raise ParityError(f"ncnn has no batch dimension: {name} has {value.shape[0]} rows")
-            extractor.input(name, self.ncnn.Mat(row(value)).clone())
+            own = row(value)  # named, so that it lives until the clone: a Mat only borrows an array's memory
+            extractor.input(name, self.ncnn.Mat(own).clone())
         results = {}
         for name in blobs(self.param)[1]:
             code, mat = extractor.extract(name)
