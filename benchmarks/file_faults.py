@@ -182,8 +182,8 @@ def swapped(values: Array, axis: int) -> Array:
 
 def mirrored(draft: Draft, w: Array, layer: Layer) -> Array | None:
     axis = layer.axis("W")
-    axis = axis if axis is not None and w.shape[axis] > 1 else layer.axis("I")
-    return np.flip(w, axis) if axis is not None else None
+    axis = axis if axis is not None and axis < w.ndim and w.shape[axis] > 1 else layer.axis("I")
+    return np.flip(w, axis) if axis is not None and axis < w.ndim else None
 
 
 def transposed(draft: Draft, w: Array, layer: Layer) -> Array | None:

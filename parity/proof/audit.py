@@ -86,11 +86,13 @@ def gain(match: Match) -> Array:
     else:
         reach, ours = (np.abs(v).max(axis=axes, keepdims=True) for v in (got, want))
     power = np.square(want).sum(axis=axes, keepdims=True)
+    beyond = np.any(grid.zero == 0) & (np.abs(got) > (grid.high + HALF) * np.abs(step)).any(axis=axes, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         by_range = reach / ours
         by_values = (got * want).sum(axis=axes, keepdims=True) / power
         noise = np.abs(step) / np.sqrt(12 * power)
-        agree = np.abs(by_range - by_values) <= _SURE * noise
+        # A grid whose last negative integer is in use is no min-max grid of these values: its end says nothing.
+        agree = (np.abs(by_range - by_values) <= _SURE * noise) & ~beyond
         free = np.where(np.abs(by_values - 1) > _SURE * noise, by_values, 1.0)
         result = np.where(np.abs(by_range - 1) < _SNAP, 1.0, np.where(agree, by_range, free))
     # A dead or inverted channel is no gain: leave it to the audit.

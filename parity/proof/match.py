@@ -166,6 +166,8 @@ def _operands(graph: Graph, terms: Sequence[Term], taken: Mapping[str, Match]) -
             if values is None or (form == "1/" and not values.all()):
                 continue
             values = _FORMS[form](values)
+            if values.any() != real.any():  # zero is near every small number, and none of them
+                continue
             distance = float(np.abs(values - real).max(initial=0)) / reach
             if distance < nearest:
                 nearest = distance

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from parity.proof.graph import Array, Constant, Graph, Grid, NotPossible, Operator, Port, Run, Slot, Values
 
+_SAME = 1e-3  # of a step: two values that differ by float32 rounding only
 _WEIGHTS = {  # operator -> (slot of the weight, its layout, slot of the bias)
     "Conv": (1, "OIHW", 2),
     "ConvTranspose": (1, "IOHW", 2),
@@ -283,11 +284,20 @@ class OnnxArtefact:
         return model
 
     def _clip(self, grid: Grid) -> dict[str, float | None]:
-        """The module's own bounds that the ends of a grid stand for, none at both ends being no clipping at all."""
-        found: dict[str, float | None] = {}
-        for end, stored in (("low", grid.low), ("high", grid.high)):
-            value, step = float((stored - grid.zero[0]) * grid.scale[0]), float(grid.scale[0])
-            found[end] = next((b for b in self.bounds if abs(b - value) <= step / 2), None)
+        """The module's own bounds that the ends of a grid stand for, none at both ends being no clipping at all.
+
+        Behind a ReLU a grid begins at 0 and ends inside the upper bound. Elsewhere the zero point was rounded, which
+        moves both ends by up to half a step; one end alone that lies near a bound does so by chance.
+        """
+        step = float(grid.scale[0])
+        ends = {end: float((n - grid.zero[0]) * step) for end, n in (("low", grid.low), ("high", grid.high))}
+        found = {end: next((b for b in self.bounds if abs(b - v) <= step / 2), None) for end, v in ends.items()}
+        high = found["high"]
+        if ends["low"] == 0:
+            if high is not None and ends["high"] > high + _SAME * step:
+                found["high"] = None
+        elif None in found.values():
+            return {}
         return found if any(v is not None for v in found.values()) else {}
 
     def _real(self, name: str, weights: Mapping[str, Array]) -> Array:
