@@ -57,8 +57,8 @@ NOT_CORRECT = {
     "groupnet-coreml-fp32": "coremltools writes a gain and a shift as a batch_norm and leaves its epsilon of 1e-5",
     "groupnet-coreml_nn-fp32": "as groupnet-coreml-fp32",
     **{
-        f"groupnet-tflite-{precision}": "the lift differs between the first convolution and the second, where GroupNorm "
-        "is: the output hardly follows the input (relative error 0.96); not traced further in onnx2tf"
+        f"groupnet-tflite-{precision}": "the lift differs between the first convolution and the second, where "
+        "GroupNorm is: the output hardly follows the input (relative error 0.96); not traced further in onnx2tf"
         for precision in PRECISIONS
     },
     "text-tflite-int8": "LiteRT's XNNPACK ignores a zero point in BATCH_MATMUL",
