@@ -149,3 +149,21 @@ cells = ["plain-fp32"]
     project.write("plain_target.py", target.replace("FAULT", forgets))
     bad = project.run("-k", "sequence")
     assert bad.code == 1 and re.search(r"step [12] is the first that differs", bad.text), bad.text
+
+
+def test_stored_references_are_written_on_purpose_and_stale_ones_stop_the_cell(fresh: Project) -> None:
+    text = (fresh.path / "pyproject.toml").read_text()
+    fresh.write("pyproject.toml", text.replace('golden = "golden"', 'golden = "golden"\nreferences = "refs"'))
+    golden = ("-k", "golden and fp32")
+    absent = fresh.run(*golden)
+    assert absent.code == 1 and "no reference is stored yet" in absent.text and "--parity-update" in absent.text
+    refused = fresh.run(*golden, "--parity-update", env={"CI": "true"})
+    assert refused.code == 4 and "refused where CI is set" in refused.text and not (fresh.path / "refs").exists()
+    written = fresh.run(*golden, "--parity-update", env={"CI": ""})
+    assert written.code == 0 and any("3 new" in f.text for f in written.record.cells[0].findings)
+    (fresh.path / "golden" / "c" / "case2.npz").unlink()
+    unused = fresh.run(*golden)
+    assert unused.code == 0 and "unused references of tiny, of no golden case: c/case2" in unused.text
+    fresh.write("tinynet.py", (fresh.path / "tinynet.py").read_text().replace(".4]", ".5]"))
+    stale = fresh.run(*golden)
+    assert stale.code == 1 and "stored references are stale: its weights changed" in stale.text
