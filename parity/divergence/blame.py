@@ -65,6 +65,8 @@ def meant(
 
 def _laid(value: Value, got: Array) -> list[Pair]:
     """The counterpart that a value would be, in the first layout that fits."""
+    if int(np.prod(value.shape)) != got.size:
+        return []
     for exact, arrange in arrangements(value.shape, got.shape, False):
         if not exact:
             return [Pair(value, arrange, 0.0)]

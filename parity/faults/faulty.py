@@ -60,11 +60,15 @@ def module(
 
 
 def _behind(faulty: nn.Module, subject: Subject) -> None:
-    """Every call of the module runs with the subject's functions in place of torch's."""
-    right = faulty.forward
+    """Every call of the module, and of copies of it, runs with the subject's functions in place of torch's.
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    Through a class of its own: a function in the instance would go on calling the module that a copy was made of.
+    """
+    kind = type(faulty)
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         with Patched(subject):
-            return right(*args, **kwargs)
+            return kind.forward(self, *args, **kwargs)
 
-    faulty.forward = forward
+    names = {"forward": forward, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    faulty.__class__ = type(kind.__name__, (kind,), names)

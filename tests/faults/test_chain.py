@@ -79,7 +79,7 @@ def test_a_fault_in_the_module_is_proved_and_one_outside_it_survives(tmp_path: P
 
 
 def test_a_change_that_keeps_the_function_is_no_kill(tmp_path: Path) -> None:
-    found = with_chain(Told(tmp_path), CELL, CASES, power("power_of_two_moved"))  # type: ignore[arg-type]
+    found = with_chain(Told(tmp_path), CELL, CASES, power("batch_norm_folded"))  # type: ignore[arg-type]
     assert found.killed_by_kind == {"golden": 1} and len(found.survivors) == 1
 
 

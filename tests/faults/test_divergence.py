@@ -16,7 +16,9 @@ import torch
 from parity import modelling
 from parity.contract import Contract, InputSpec, OutputSpec
 from parity.divergence import locate
+from parity.divergence.blame import _laid
 from parity.divergence.pair import arrangements
+from parity.divergence.reference import Value
 from parity.faults import faulty
 from parity.record import plain
 from parity.targets import ncnn as ncnn_target
@@ -138,6 +140,11 @@ def test_layouts_of_converters_are_known(right: tuple[int, ...], got: tuple[int,
     value = np.arange(np.prod(right), dtype=np.float64).reshape(right)
     want = value.reshape([n for n in right if n != 1]).transpose(order).reshape(got)
     assert any(np.array_equal(arrange(value), want) for exact, arrange in arrangements(right, got, False) if not exact)
+
+
+def test_a_value_of_another_size_is_never_laid_out_as_this_one() -> None:
+    value = Value(0, (1, 160), 1.0, np.zeros(5), "gate", "", "mean", ())
+    assert _laid(value, np.zeros((1, 160, 12, 12))) == [] and len(_laid(value, np.zeros((160,)))) == 1
 
 
 def test_a_wrong_transpose_is_no_layout() -> None:
