@@ -36,6 +36,7 @@ from parity.record import (
     RunRecord,
     build,
 )
+from parity.redact import redacted
 from parity.targets.base import version
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ class Control:
         )
         if exitstatus == 2:
             record = replace(record, partial=None)  # interrupted: whatever was narrowed, it is not complete
-        self.record = self.ledger.judge(record)
+        self.record = redacted(self.ledger.judge(record), Path.home(), os.environ)
         if not self.options.get("no_report") and record.cells:  # an empty selection leaves the last report alone
             self._write(self.record, whole=not partial and exitstatus != 2)
         if self.options.get("capsule"):
