@@ -9,7 +9,7 @@
 `modules` puts each fault of one module's weights, and each fault of the graph confined to one module, into the model,
 lets the target's own converter make a file of that, and asks where the file diverges. Counted are files whose outputs
 are further off than four times what the precision costs. The answer is right where it names the module that holds the
-fault; a module that is never called itself (the output projection of nn.MultiheadAttention) counts as its parent.
+fault; a module that is never called itself, because its parent reads its weights, counts as its parent.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
 
 from benchmarks.faults import Setting, flavour_of  # noqa: E402
 from parity import config as configuration  # noqa: E402
@@ -82,11 +84,23 @@ def faults(setting: Setting, each: int) -> Iterator[tuple[str, Any, str, str]]:
             yield name, known[name].usual(subject), path, path
 
 
+def called(setting: Setting) -> set[str]:
+    """The modules that run when the model does: one whose weights its parent reads never does."""
+    module, found = modelling.load(setting.spec), {""}
+    hooks = [m.register_forward_pre_hook(lambda *_, n=n: found.add(n)) for n, m in module.named_modules()]
+    with modelling.plain_attention():
+        fed = {k: torch.from_numpy(v) for k, v in setting.inputs[0].items()}
+        modelling.forward(module, fed, setting.outputs)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
 def right(setting: Setting, layer: str, truth: str) -> bool:
-    if layer == truth:
-        return True
-    parent = modelling.load(setting.spec).get_submodule(truth.rpartition(".")[0])
-    return type(parent).__name__ == "MultiheadAttention" and layer == truth.rpartition(".")[0]
+    running = called(setting)
+    while truth not in running:
+        truth = truth.rpartition(".")[0]
+    return layer == (truth or type(modelling.load(setting.spec)).__name__)
 
 
 def modules(setting: Setting, target: str, precision: str, args: argparse.Namespace, out: Any) -> None:

@@ -196,7 +196,7 @@ class Walk:
         path = sorted((self.astray[name] for name in seen), key=lambda a: a.step.index)
         if not path:
             return None
-        first = path[0]
+        first = next((a for a in path if a.before), path[0])  # masks and positions follow from no value of the module's
         contracts = _contracts(first.step)
         layer, source = blamed(self.reference, first.before, first.nearest, first.got, contracts, self.folds)
         near = first if first.nearest else next((a for a in path[:AHEAD] if self._fits(a, first, layer)), first)
