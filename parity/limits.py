@@ -55,8 +55,9 @@ NOISE: Mapping[str, str] = {
 }
 DRAWN = "noise_ratio_drawn"  # the error of one drawn input over its own floor
 # Drawn inputs are odder than golden ones (constant pictures, impulses, four times the range), so a single one lies
-# further out. At fp32 faults are hundreds of times the floor. See benchmarks/properties.py for what was measured.
-ROOM: Mapping[str, float] = {"fp32": 5.0, "fp16": 2.0, "dynamic": 2.0, "int8": 2.0}
+# further out: up to 2.0 times at fp16 on the 20 inputs that every correct cell of the examples is given. At fp32 faults
+# are hundreds of times the floor. See benchmarks/properties.py for what was measured.
+ROOM: Mapping[str, float] = {"fp32": 5.0, "fp16": 4.0, "dynamic": 4.0, "int8": 4.0}
 # Integer outputs of drawn inputs: the share of elements that may decide otherwise where no twin does. Ties are common
 # there (a constant picture), and rounding breaks them.
 DIFFERING: Mapping[str, float] = {"fp32": 0.01, "fp16": 0.05, "dynamic": 0.1, "int8": 0.2}

@@ -33,6 +33,7 @@ STATES: tuple[State, ...] = typing.get_args(State)
 VERDICTS: tuple[Verdict, ...] = typing.get_args(Verdict)
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 
+WHOLE = ("steps_right",)  # counts whose limit is also the best that they can be
 BY_CONTRACT = "the contract"  # source of a limit that says that something declared is so
 
 
@@ -70,8 +71,8 @@ class Check:
             used = self.value / self.limit if self.limit > 0 else float(self.value > self.limit)
         elif 0 <= self.limit < 1 and self.value <= 1.0 + 1e-9:
             used = (1 - self.value) / (1 - self.limit)
-        elif self.limit == 1:
-            used = float(self.value < 1)
+        elif self.limit == 1 or self.metric in WHOLE:
+            used = float(self.value < self.limit)
         else:
             used = self.limit / self.value if self.value > 0 else math.inf
         return used if math.isfinite(used) else None

@@ -309,3 +309,8 @@ def test_a_share_is_finite_and_says_which_side_the_value_is_on(value: float, lim
     for sense in ("max", "min"):
         share = replace(CHECK, value=value, limit=limit, sense=sense).share()
         assert share is None or math.isfinite(share)
+
+
+@pytest.mark.parametrize(("value", "share"), [(256.0, 0.0), (255.0, 1.0)])
+def test_a_count_whose_limit_is_its_best_uses_none_of_it_until_it_fails(value: float, share: float) -> None:
+    assert replace(CHECK, metric="steps_right", value=value, limit=256.0, sense="min").share() == share
