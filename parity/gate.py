@@ -30,14 +30,16 @@ _ORDER: tuple[State, ...] = (*_BAD, "missing", "unavailable", "waived", "pass")
 def passes(check: Check) -> bool:
     """Whether the check holds, from its figures alone. A figure without a limit holds when it is finite.
 
-    The sense of a known metric is the metric's, whatever the check says: an error of at least so much is no limit.
+    A check of a known metric that states another sense than the metric's holds for no figure: an error of at least so
+    much is no limit.
     """
     if check.value is None or not math.isfinite(check.value) or check.nonfinite:
         return False
     if check.limit is None:
         return True
-    sense = METRICS[check.metric].sense if check.metric in METRICS else check.sense
-    return check.value <= check.limit if sense == "max" else check.value >= check.limit
+    if check.metric in METRICS and check.sense != METRICS[check.metric].sense:
+        return False
+    return check.value <= check.limit if check.sense == "max" else check.value >= check.limit
 
 
 def rejudge(cell: CellRecord, rules: Iterable[Rule]) -> CellRecord:

@@ -165,7 +165,10 @@ class NcnnArtefact:
 
     def __init__(self, folder: str, notes: Mapping[str, Any]):
         self.param = Path(folder, notes["entry"])
-        lines = self.param.read_text(encoding="utf-8").splitlines()[2:]
+        try:
+            lines = self.param.read_text(encoding="utf-8").splitlines()[2:]
+        except UnicodeDecodeError:
+            raise NotPossible(f"{self.param.name} is no text, as a .param file is") from None
         self.layers = [Layer(line) for line in lines if line.strip()]
         data = Path(folder, notes.get("weights", str(Path(notes["entry"]).with_suffix(".bin")))).read_bytes()
         self.stored: dict[str, Array] = {}

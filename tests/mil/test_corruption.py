@@ -172,7 +172,7 @@ def test_random_damage_to_the_specification(package):
             again = next(iter(parity.mil.load(package).run(other).values()))
             assert zoo.decibels(again, elsewhere) >= 100
     assert errors > 120  # most damage is noticed
-    assert passes > 20  # the rest is in names and metadata
+    assert passes > 5  # the rest is in names and metadata, of which the package holds little
 
 
 def test_damage_to_a_weight_changes_the_result(package):

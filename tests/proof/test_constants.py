@@ -228,13 +228,14 @@ def test_an_fp32_file_with_fp16_weights_fails_and_says_so(weight: np.ndarray) ->
     assert any("stored as float16" in c.what for c in audited(weight, stored, "fp32").culprits)
 
 
-def test_the_zero_of_a_mask_is_no_small_constant_and_a_lost_epsilon_is_one() -> None:
+def test_zero_is_no_small_constant() -> None:
+    """A mask's zero was taken for an epsilon on correct files. An epsilon lost in a file is the lift's to find."""
     epsilon = Term("1e-05 of add", np.array(1e-5), np.array(1e-5))
     zero = Constant("zero", np.zeros((), np.float32), None, (Slot(0, "operand"),))
-    for kind, matched in (("Where", []), ("Add", ["1e-05 of add"])):
+    for kind in ("Where", "Add"):
         here = replace(graph(zero), operators=(Operator(0, kind, ("m", "zero"), ("y",)),))
         matches, _ = match(here, Torch(terms=(epsilon,)))  # type: ignore[arg-type]
-        assert [m.name for m in matches.values()] == matched
+        assert not matches
 
 
 def test_infinity_that_both_have_is_no_difference() -> None:

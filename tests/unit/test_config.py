@@ -482,7 +482,7 @@ def test_a_limit_that_the_metric_cannot_have_is_refused(metric: str, limit: floa
 
 @pytest.mark.parametrize(
     ("metric", "limit"),
-    [("cosine", 1), ("cosine", -1), ("max_abs", 0), ("noise_ratio", 1e6), ("top1", 0), ("top1", 1), ("sqnr", 400),
+    [("cosine", 1), ("cosine", -0.99), ("max_abs", 0), ("noise_ratio", 1e6), ("top1", 0.01), ("top1", 1), ("sqnr", 400),
      ("psnr", -5), ("power", 0.8), ("top1_drop", -0.1)],
 )  # fmt: skip
 def test_a_limit_at_the_edge_of_a_metric_is_taken(metric: str, limit: float) -> None:
