@@ -22,6 +22,7 @@ from parity.cache import Entry, Store, key_of, sha256_file, sha256_tree
 from parity.cases import Array, Case, digest, draw, golden, video
 from parity.cases import sequence as carried
 from parity.cases.files import clips, golden_files
+from parity.cases.fit import fitted
 from parity.config import Config, ModelConfig
 from parity.errors import ParityError
 from parity.faults.causes import Diagnosis
@@ -279,7 +280,7 @@ class Session:
             cases = golden.load(model.calibration, model.contract)
             if not cases:
                 raise ParityError(f"model {model.name}: calibration folder {model.calibration.name!r} is empty")
-            return cases
+            return fitted(cases, model.contract)  # a quantiser runs the file that it makes, at that file's sizes
 
         return list(self._once("calibration", model.name, make))
 

@@ -5,17 +5,13 @@ By the very functions that the test suite runs, so that an export cannot be more
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any
-
-import numpy as np
+from collections.abc import Iterable
 
 from parity import gate, suite
 from parity.cases import Case, draw
 from parity.cases.files import labelled
+from parity.cases.fit import fitted
 from parity.config import ModelConfig
-from parity.contract import Contract
 from parity.plan import Cell
 from parity.record import CellRecord, Check, Kind
 from parity.recorder import Recorder
@@ -51,24 +47,6 @@ def golden(session: Session, model: ModelConfig) -> list[Case]:
         example = contract.example()
         return [Case(f"drawn_{i}", draw.inputs(contract, example, session.config.seed + i)) for i in range(DRAWN)]
     return fitted(session.golden(model), contract)
-
-
-def fitted(cases: Sequence[Case], contract: Contract) -> list[Case]:
-    """`cases` with every dynamic axis but the batch at the size of the export example: cut there, or repeated to it.
-
-    Golden sequences have one length, and a file may have been asked for with another.
-    """
-    sizes = {name: size for name, size in contract.example().items() if not contract.is_batch(name)}
-    made = []
-    for case in cases:
-        inputs: dict[str, Any] = dict(case.inputs)
-        for spec in contract.inputs:
-            for axis, dim in enumerate(spec.shape):
-                value = inputs[spec.name]
-                if dim in sizes and value.shape[axis] != sizes[dim]:
-                    inputs[spec.name] = np.take(value, np.arange(sizes[dim]) % value.shape[axis], axis=axis)
-        made.append(replace(case, inputs=inputs))
-    return made
 
 
 def worst_of(checks: Iterable[Check]) -> dict[str, float]:

@@ -356,8 +356,8 @@ def test_without_a_precision_the_configured_cells_are_exported_int8_only_when_as
 
 def test_golden_sequences_are_cut_or_repeated_to_the_length_that_was_asked_for():
     from parity.cases import Case
+    from parity.cases.fit import fitted
     from parity.contract import Contract, InputSpec, OutputSpec
-    from parity.exporting.verify import fitted
 
     spec = InputSpec("x", ("batch", "sequence", 2))
     value = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
