@@ -6,11 +6,11 @@ Commit the folder to share what was found, or leave it out.
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 import numpy as np
 
+from parity import atomic
 from parity.cases.recipes import Recipe
 from parity.config import ModelConfig
 from parity.errors import ParityError
@@ -25,11 +25,9 @@ def folder(root: Path, model: str) -> Path:
 def save(root: Path, model: str, recipe: Recipe) -> Path:
     """Keep a recipe that failed. Raises ParityError where nothing can be written."""
     path = folder(root, model) / f"{recipe.digest}.json"
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(recipe.json() + "\n", encoding="utf-8")
-        temporary.replace(path)
+        atomic.write_text(path, recipe.json() + "\n")
     except OSError as error:
         raise ParityError(f"{path.parent}: cannot keep a failing recipe: {error.strerror or error}") from None
     return path
@@ -70,13 +68,11 @@ def promote(root: Path, model: ModelConfig, chosen: list[str]) -> list[Path]:
     written = []
     for recipe in wanted:
         path = model.golden / f"property_{recipe.digest}.npz"
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.npz")
         try:
-            np.savez(temporary, **recipe.arrays(model.contract))
-            temporary.replace(path)
+            with atomic.replacing(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, **recipe.arrays(model.contract))
             (folder(root, model.name) / f"{recipe.digest}.json").unlink(missing_ok=True)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise ParityError(f"{path}: cannot be written: {error.strerror or error}") from None
         written.append(path)
     return written
