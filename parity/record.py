@@ -467,8 +467,12 @@ def loads(text: str, where: str = "record") -> RunRecord:
 
 def read(path: Path) -> RunRecord:
     """The record in the file `path`. Raises ParityError when it is missing, unreadable or not a record."""
+    return loads(text_of(path), str(path))
+
+
+def text_of(path: Path) -> str:
+    """The text of the file `path`, as it stands. Raises ParityError when it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ParityError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    return loads(text, str(path))

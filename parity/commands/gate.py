@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from parity import config as configuration
 from parity import gate as gating
-from parity import targets
+from parity import publishing, targets
 from parity.config import Waiver
 from parity.errors import ParityError
-from parity.record import CellRecord, RunRecord, read
+from parity.record import CellRecord, RunRecord, loads, text_of
 
 
 def add(commands: Any) -> None:
@@ -27,11 +28,14 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    record = judged(read(options.record), options.limits)
+    text = text_of(options.record)
+    record = judged(loads(text, str(options.record)), options.limits)
     for cell in gating.by_urgency(record.cells):
         if cell.state != "pass":
             print(f"{cell.state:<11} {cell.id}: {cell.reason}")
     print(f"verdict: {record.verdict}: {record.reason}")
+    for path in publishing.strangers(options.record, text):
+        print(f"{path}: made from another record; write it again with: parity report {options.record}", file=sys.stderr)
     return gating.exit_code(record)
 
 

@@ -9,10 +9,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from parity import atomic, gate
+from parity import atomic, gate, publishing
 from parity.commands.gate import judged
 from parity.errors import ConfigError
-from parity.record import RunRecord, dumps, read
+from parity.record import RunRecord, dumps, loads, read, text_of
 from parity.shards import merge
 
 
@@ -35,20 +35,20 @@ def run(options: argparse.Namespace) -> int:
     if str(first) == "merge":
         record = judged(merge([(str(path), read(path)) for path in others]))
         html: Path = options.output or Path("reports", "parity.html")
-        _write(html, record, {html.with_suffix(".json"): dumps(record)})
+        text = dumps(record)
+        _write(html, record, text, {html.with_suffix(".json"): text})
         print(f"verdict: {record.verdict}: {record.reason}")
         return gate.exit_code(record)
     if others:
         raise ConfigError("one record at a time; to join the shards of one plan: parity report merge FILE...")
-    _write(options.output or first.with_suffix(".html"), read(first), {})
+    text = text_of(first)
+    _write(options.output or first.with_suffix(".html"), loads(text, str(first)), text, {})
     return 0
 
 
-def _write(html: Path, record: RunRecord, beside: dict[Path, str]) -> None:
-    """Write the report and what goes beside it. Raises ParityError."""
-    from parity.report import markdown, render
-
+def _write(html: Path, record: RunRecord, text: str, beside: dict[Path, str]) -> None:
+    """Write the report of a record, whose text is `text`, and what goes beside it. Raises ParityError."""
     if html.suffix != ".html":
         raise ConfigError(f"--output {html}: the report is HTML; give a path that ends in .html")
-    for path in atomic.publish({**beside, html: render(record), html.with_suffix(".md"): markdown(record)}):
+    for path in atomic.publish({**publishing.made(html, record, text), **beside}):
         print(path)

@@ -30,16 +30,19 @@ LARGEST = 3_000_000  # bytes of a page, kept by listing less of each cell
 LISTED = 400  # rows of the tables of changes and waivers
 
 
-def render(record: RunRecord) -> str:
-    """The self-contained page of `record`: same record, same bytes."""
+def render(record: RunRecord, digest: str = "") -> str:
+    """The self-contained page of `record`: same record, same bytes.
+
+    `digest`, the sha256 of the record's `parity.json`, is told on the page where it is given.
+    """
     for squeeze in (1, 2, 4, 6):
-        page = _page(record, Budget.for_cells(len(record.cells), squeeze))
+        page = _page(record, digest, Budget.for_cells(len(record.cells), squeeze))
         if len(page) * 4 <= LARGEST or len(page.encode()) <= LARGEST:
             break
     return page
 
 
-def _page(record: RunRecord, budget: Budget) -> str:
+def _page(record: RunRecord, digest: str, budget: Budget) -> str:
     cells = views(record, budget)
     style, script = _asset("style.css"), _asset("page.js")
     return (
@@ -47,6 +50,7 @@ def _page(record: RunRecord, budget: Budget) -> str:
         .get_template("page.html")
         .render(
             record=record,
+            digest=digest,
             cells=cells,
             groups=[(state, list(own)) for state, own in groupby(cells, key=lambda cell: cell.state)],
             matrix=matrix(cells),

@@ -28,8 +28,11 @@ def escape(value: str, length: int = 300) -> str:
     return shown.replace("://", "&#58;//").replace("www.", "www&#46;")
 
 
-def markdown(record: RunRecord) -> str:
-    """The summary of `record`: same record, same text; ends on a newline."""
+def markdown(record: RunRecord, digest: str = "") -> str:
+    """The summary of `record`: same record, same text; ends on a newline.
+
+    `digest`, the sha256 of the record's `parity.json`, is the last line where it is given.
+    """
     cells = views(record, Budget.for_cells(max(len(record.cells), 500)))
     parts = [
         f"## {VERDICT_EMOJI[record.verdict]} Parity: {record.verdict}",
@@ -54,6 +57,7 @@ def markdown(record: RunRecord) -> str:
     parts.append(
         escape(f"Python {env.python} · {env.machine} · {text.plural(env.threads, 'thread')} · {packages}", 2000)
     )
+    parts += [f"record sha256:{digest}"] if digest else []
     return "\n\n".join(parts) + "\n"
 
 

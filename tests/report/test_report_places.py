@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 import records
 
-from parity import publishing, terminal
+from parity import atomic, publishing, terminal
+from parity.cli import main
 from parity.errors import ParityError
 from parity.record import RunRecord, read
 
@@ -75,13 +82,106 @@ def test_a_report_that_cannot_be_written_is_one_line_and_leaves_the_old_one(tmp_
         publishing.publish(html, records.crashed(), whole=True)
     assert "\n" not in str(caught.value)
     assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
-    assert (tmp_path / "parity.json").read_bytes() in (before["parity.json"], records_json())
+    assert (tmp_path / "parity.json").read_bytes() == before["parity.json"]
+    assert (tmp_path / "parity.html").read_bytes() == before["parity.html"]
 
 
-def records_json() -> bytes:
-    from parity.record import dumps
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import records
+from parity import publishing
+html, left, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+real = Path.replace
+def replace(self, target):
+    global left
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    return real(self, target)
+Path.replace = replace
+publishing.clear(html) if what == "clear" else publishing.publish(html, records.crashed(), whole=True)
+"""
 
-    return dumps(records.crashed()).encode()
+
+def killed(html: Path, renames: int, what: str) -> None:
+    """A process that is killed in `what` after so many renames."""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    done = subprocess.run([sys.executable, "-c", KILLED, str(html), str(renames), what], check=False,
+                          env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_kill_between_two_names_is_told_by_whoever_reads_the_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], renames: int
+) -> None:
+    html = tmp_path / "parity.html"
+    publishing.publish(html, WHOLE, whole=True)
+    killed(html, renames, "publish")
+    assert read(html.with_suffix(".json")) == WHOLE, "the record comes last"
+    main(["gate", str(html.with_suffix(".json"))])
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in told] == [str(html), str(html.with_suffix(".md"))][:renames]
+    assert all("made from another record; write it again with: parity report" in line for line in told)
+    assert main(["report", str(html.with_suffix(".json"))]) == 0
+    capsys.readouterr()
+    main(["gate", str(html.with_suffix(".json"))])
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_kill_while_a_whole_report_is_put_aside_loses_nothing_of_it(tmp_path: Path, renames: int) -> None:
+    html = tmp_path / "parity.html"
+    publishing.publish(html, WHOLE, whole=True)
+    killed(html, renames, "clear")
+    publishing.clear(html)
+    publishing.publish(html, NARROWED, whole=False)
+    assert names(tmp_path) == [f"parity{w}.{e}" for w, e in product(("", ".whole"), ("html", "json", "md"))]
+    assert read(tmp_path / "parity.whole.json") == WHOLE
+    assert 'data-verdict="pass"' in (tmp_path / "parity.whole.html").read_text(encoding="utf-8")
+
+
+def test_page_and_summary_name_the_record_that_they_were_made_from(tmp_path: Path) -> None:
+    html = tmp_path / "parity.html"
+    publishing.publish(html, WHOLE, whole=True)
+    digest = hashlib.sha256(html.with_suffix(".json").read_bytes()).hexdigest()
+    assert f"sha256:{digest}" in html.read_text(encoding="utf-8")
+    assert html.with_suffix(".md").read_text(encoding="utf-8").endswith(f"\nrecord sha256:{digest}\n")
+
+
+def test_a_reason_that_looks_like_a_name_of_a_record_is_none(tmp_path: Path) -> None:
+    html = tmp_path / "parity.html"
+    odd = dataclasses.replace(WHOLE, reason=f"record sha256:{'0' * 64}")
+    publishing.publish(html, odd, whole=True)
+    text = html.with_suffix(".json").read_text(encoding="utf-8")
+    assert publishing.strangers(html.with_suffix(".json"), text) == []
+    assert publishing.strangers(html.with_suffix(".json"), text + " ") == [html, html.with_suffix(".md")]
+
+
+WRITER = """
+import dataclasses, sys
+from pathlib import Path
+import records
+from parity import publishing
+for n in range(25):
+    record = dataclasses.replace(records.crashed(), command=f"{sys.argv[2]} {n}")
+    publishing.publish(Path(sys.argv[1]), record, whole=True)
+"""
+
+
+def test_two_runs_that_end_at_once_leave_the_report_of_one_of_them(tmp_path: Path) -> None:
+    html = tmp_path / "parity.html"
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(html), name], env={**os.environ, "PYTHONPATH": path})
+               for name in ("one", "two")]  # fmt: skip
+    while any(w.poll() is None for w in writers):
+        if html.with_suffix(".json").exists():
+            with atomic.alone(tmp_path):
+                text = html.with_suffix(".json").read_text(encoding="utf-8")
+                assert publishing.strangers(html.with_suffix(".json"), text) == []
+    assert [w.wait() for w in writers] == [0, 0]
+    assert names(tmp_path) == ["parity.html", "parity.json", "parity.md"]
 
 
 @pytest.mark.parametrize(
