@@ -23,6 +23,7 @@ from parity.commands import (
 )
 from parity.errors import ConfigError, ParityError
 from parity.targets.base import version
+from parity.visible import visible
 
 COMMANDS = (init, demo, doctor, export, verify, video, gate, diff, release, report, promote, capsule, cache)
 
@@ -51,14 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 failed, 2 bad usage or configuration."""
     options = parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except ConfigError as error:
-        print(f"parity {options.command}: {error}", file=sys.stderr)
+        print(visible(f"parity {options.command}: {error}"), file=sys.stderr)
         return 2
     except ParityError as error:
-        print(f"parity {options.command}: {error}", file=sys.stderr)
+        print(visible(f"parity {options.command}: {error}"), file=sys.stderr)
         return 1
     except BrokenPipeError:
+        return 1
+    except OSError as error:
+        print(f"parity {options.command}: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"parity {options.command}: interrupted", file=sys.stderr)

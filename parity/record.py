@@ -409,6 +409,15 @@ def build(cls: type[T], data: Any, where: str = "") -> T:
     return cls(**values)
 
 
+_NAMES = {float: "a finite number", int: "a whole number", bool: "true or false", str: "text", tuple: "a list",
+          Mapping: "an object"}  # fmt: skip
+
+
+def _name(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    return f"one of {', '.join(typing.get_args(hint))}" if origin is Literal else _NAMES[origin or hint]
+
+
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Union or origin is types.UnionType:
@@ -440,7 +449,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     else:
         ok = isinstance(value, hint)
     if not ok:
-        raise ParityError(f"{where}: {value!r:.60} is not {getattr(hint, '__name__', hint)}")
+        raise ParityError(f"{where}: {value!r:.60} is not {_name(hint)}")
     return value
 
 
@@ -459,9 +468,11 @@ def loads(text: str, where: str = "record") -> RunRecord:
         data = strict_json.loads(text, object_pairs_hook=strict_json.unique)
     except (ValueError, RecursionError) as error:
         raise ParityError(f"{where}: not a JSON record ({error}); write it again with pytest -m parity") from None
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise ParityError(f"{where}: schema is {found!r}, this version reads {SCHEMA!r}")
+    if not isinstance(data, dict) or "schema" not in data:
+        raise ParityError(f"{where}: JSON without a schema, and so no parity.json; give the record of a run")
+    if data["schema"] != SCHEMA:
+        raise ParityError(f"{where}: schema is {data['schema']!r:.60}, this version reads {SCHEMA!r}; read it with the "
+                          "version that wrote it, or run pytest -m parity again")  # fmt: skip
     return build(RunRecord, data, where)
 
 

@@ -13,6 +13,7 @@ from parity.gate import SET_BY_TEST, describe, passes
 from parity.limits import Limit, Rule, resolve
 from parity.plan import Cell
 from parity.record import Check, Finding, Kind, build, plain
+from parity.visible import visible
 
 
 class Recorder:
@@ -124,8 +125,7 @@ class Recorder:
             lines.append(f"  {c.case} {c.output} {c.metric}: {value}{limit}{source}; {c.detail}".rstrip("; "))
         if len(broken) > 20:
             lines.append(f"  and {len(broken) - 20} more, in the report")
-        lines += self.notes
-        return "\n".join(lines)
+        return "\n".join([*map(visible, lines), *(visible(note, lines=True) for note in self.notes)])
 
     def export(self) -> dict[str, Any]:
         """Everything recorded, as JSON builtins."""

@@ -14,6 +14,8 @@ from parity import gate
 from parity.errors import ParityError
 from parity.record import BaselineRecord, CellRecord, RunRecord, ShardRecord
 
+MOST = 10_000  # shards of one plan; a foreign record may claim any number
+
 
 def merge(named: Sequence[tuple[str, RunRecord]]) -> RunRecord:
     """The judged record of the whole plan, from (name, record) of its shards in any order.
@@ -53,7 +55,10 @@ def merge(named: Sequence[tuple[str, RunRecord]]) -> RunRecord:
 def _shard(name: str, record: RunRecord) -> ShardRecord:
     if record.shard is None:
         raise ParityError(f"{name}: not the record of a shard; make one with pytest -m parity --parity-shard K/N")
-    return record.shard
+    shard = record.shard
+    if not 1 <= shard.part <= shard.parts <= MOST or any(id.count("-") != 2 for id in shard.cells):
+        raise ParityError(f"{name}: shard {shard.part}/{shard.parts} of cells that no plan has: parity did not make it")
+    return shard
 
 
 def _same_plan(first_name: str, first: RunRecord, name: str, record: RunRecord) -> None:

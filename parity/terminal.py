@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from parity import gate
 from parity.record import CellRecord, RunRecord
+from parity.visible import visible
 
 Line = tuple[str, str]  # (style of pytest's terminal or "", text)
 RERUN = 6  # cells that one command to run again names
@@ -31,7 +32,8 @@ def lines(record: RunRecord, *, blocking: bool = True) -> list[Line]:
     warn = " (gate: warn, not blocking)" if style == "red" and not blocking else ""
     found.append((style, f"verdict: {record.verdict}: {record.reason}{warn}"))
     again = rerun(record)
-    return [*found, ("", f"rerun: {again}")] if again else found
+    found += [("", f"rerun: {again}")] if again else []
+    return [(style, visible(text)) for style, text in found]
 
 
 def rerun(record: RunRecord) -> str:

@@ -11,6 +11,7 @@ from parity import baseline
 from parity import gate as gating
 from parity.commands.gate import judged
 from parity.record import RunRecord, State, read
+from parity.visible import visible
 
 # How much a state takes from the evidence: a cell may get worse within a run that still passes.
 _RANK: dict[State, int] = {
@@ -28,12 +29,12 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     lines = list(differences(judged(read(options.before)), judged(read(options.after))))
     for worse, line in lines:
-        print(f"{'worse' if worse else '':<6}{line}")
-    bad = sum(worse for worse, _ in lines)
+        print(visible(f"{'worse' if worse else '':<6}{line}"))
+    bad, count = sum(worse for worse, _ in lines), f"{len(lines)} difference{'' if len(lines) == 1 else 's'}"
     if bad:
-        print(f"{options.after} is worse than {options.before}: {bad} of {len(lines)} differences")
+        print(f"{options.after} is worse than {options.before}: {bad} of {count}")
     elif lines:
-        print(f"{options.after} is no worse than {options.before}: {len(lines)} differences")
+        print(f"{options.after} is no worse than {options.before}: {count}")
     else:
         print(f"no difference between {options.before} and {options.after}")
     return int(bad > 0)

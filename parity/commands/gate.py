@@ -15,6 +15,7 @@ from parity import publishing, targets
 from parity.config import Waiver
 from parity.errors import ParityError
 from parity.record import CellRecord, RunRecord, loads, text_of
+from parity.visible import visible
 
 
 def add(commands: Any) -> None:
@@ -32,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
     record = judged(loads(text, str(options.record)), options.limits)
     for cell in gating.by_urgency(record.cells):
         if cell.state != "pass":
-            print(f"{cell.state:<11} {cell.id}: {cell.reason}")
-    print(f"verdict: {record.verdict}: {record.reason}")
+            print(visible(f"{cell.state:<11} {cell.id}: {cell.reason}"))
+    print(visible(f"verdict: {record.verdict}: {record.reason}"))
     for path in publishing.strangers(options.record, text):
         print(f"{path}: made from another record; write it again with: parity report {options.record}", file=sys.stderr)
     return gating.exit_code(record)

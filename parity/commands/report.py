@@ -14,6 +14,7 @@ from parity.commands.gate import judged
 from parity.errors import ConfigError
 from parity.record import RunRecord, dumps, loads, read, text_of
 from parity.shards import merge
+from parity.visible import visible
 
 
 def add(commands: Any) -> None:
@@ -37,12 +38,14 @@ def run(options: argparse.Namespace) -> int:
         html: Path = options.output or Path("reports", "parity.html")
         text = dumps(record)
         _write(html, record, text, {html.with_suffix(".json"): text})
-        print(f"verdict: {record.verdict}: {record.reason}")
+        print(visible(f"verdict: {record.verdict}: {record.reason}"))
         return gate.exit_code(record)
     if others:
         raise ConfigError("one record at a time; to join the shards of one plan: parity report merge FILE...")
-    text = text_of(first)
-    _write(options.output or first.with_suffix(".html"), loads(text, str(first)), text, {})
+    text, html = text_of(first), options.output or first.with_suffix(".html")
+    if first in (html, html.with_suffix(".md")):
+        raise ConfigError(f"{first}: the report would be written over its record; name another place with --output")
+    _write(html, loads(text, str(first)), text, {})
     return 0
 
 

@@ -1,7 +1,7 @@
 """Strings and numbers as a person reads them: visible control characters, honest rounding, units.
 
-Nothing here escapes for HTML or Markdown; that is the work of the renderers. Imports only the standard
-library.
+Nothing here escapes for HTML or Markdown; that is the work of the renderers. Imports only the
+standard library and `parity.visible`.
 """
 
 from __future__ import annotations
@@ -10,26 +10,9 @@ import hashlib
 import math
 import re
 
-_LAYOUT = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]"
-)
-_LAYOUT_BUT_LINES = re.compile(_LAYOUT.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
+from parity.visible import visible as visible
+
 _PLAIN_ANCHOR = re.compile(r"[A-Za-z][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)+")
-
-
-def _symbol(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else f"‹U+{code:04X}›"
-
-
-def visible(text: str, *, lines: bool = False) -> str:
-    """`text` with every control, direction and unpaired surrogate character as a symbol that can be seen.
-
-    With `lines`, line feeds and tabs stay, for text that is shown as it was written (a log).
-    """
-    return (_LAYOUT_BUT_LINES if lines else _LAYOUT).sub(_symbol, text)
 
 
 def clip(text: str, length: int, *, end: bool = False) -> str:

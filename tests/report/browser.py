@@ -116,12 +116,12 @@ class Page:
         """Click the first element that the selector finds, as a user's click."""
         self(f"document.querySelector({json.dumps(selector)}).click()")
 
-    def screenshot(self, path: Path, most: int = 0) -> None:
-        """Write what is seen as PNG, or with `most` the page from its top, at most so many pixels high."""
+    def screenshot(self, path: Path, most: int = 0, top: float = 0) -> None:
+        """Write what is seen as PNG, or with `most` the page from `top` on, at most so many pixels high."""
         params: dict[str, Any] = {"format": "png"}
         if most:
             size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-            box = {"x": 0, "y": 0, "scale": 1, "width": size["width"], "height": min(size["height"], most)}
+            box = {"x": 0, "y": top, "scale": 1, "width": size["width"], "height": min(size["height"] - top, most)}
             params |= {"captureBeyondViewport": True, "clip": box}
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", **params)["data"]))
 

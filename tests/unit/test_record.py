@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import typing
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -271,7 +272,7 @@ def test_build_takes_defaults_and_says_what_is_missing() -> None:
     assert build(WaiverRecord, {"cell": "c", "metric": "m", "reason": "r", "expires": "e"}).state == "unmatched"
     with pytest.raises(ParityError, match="WaiverRecord lacks the field 'reason'"):
         build(WaiverRecord, {"cell": "c", "metric": "m", "expires": "e"})
-    with pytest.raises(ParityError, match=r"files\[1\].bytes: 'x' is not int"):
+    with pytest.raises(ParityError, match=r"files\[1\].bytes: 'x' is not a whole number"):
         build(ArtifactRecord, {"files": [plain(FileRecord("a", 1, "b")), {"path": "a", "bytes": "x", "sha256": ""}]})
 
 
@@ -314,3 +315,18 @@ def test_a_share_is_finite_and_says_which_side_the_value_is_on(value: float, lim
 @pytest.mark.parametrize(("value", "share"), [(256.0, 0.0), (255.0, 1.0)])
 def test_a_count_whose_limit_is_its_best_uses_none_of_it_until_it_fails(value: float, share: float) -> None:
     assert replace(CHECK, metric="steps_right", value=value, limit=256.0, sense="min").share() == share
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"name": "left-pad"}', "JSON without a schema, and so no parity.json; give the record of a run"),
+        ('{"schema": "parity.run/9"}', "this version reads 'parity.run/1'; read it with the version that wrote it"),
+        (changed((*CHECK_AT, "value"), math.nan), "value: nan is not a finite number"),
+        (changed((*CHECK_AT, "kind"), "gold"), "kind: 'gold' is not one of contract, static, golden, video"),
+        (changed(("cells",), {}), "cells: {} is not a list"),
+    ],
+)
+def test_what_is_no_record_says_what_it_should_be(text: str, words: str) -> None:
+    with pytest.raises(ParityError, match=re.escape(words)):
+        loads(text, "some.json")

@@ -105,6 +105,16 @@ def test_what_does_not_belong_together_is_refused(other: RunRecord, message: str
         merge(named(FIRST, other))
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [{"part": 0}, {"part": 3}, {"parts": 10**12}, {"parts": -1}, {"cells": ("skin",)}],
+)
+def test_a_shard_that_no_plan_has_is_refused_at_once(forged: dict[str, object]) -> None:
+    assert FIRST.shard is not None
+    with pytest.raises(ParityError, match="of cells that no plan has: parity did not make it"):
+        merge(named(replace(FIRST, shard=replace(FIRST.shard, **forged))))
+
+
 def test_nothing_is_not_a_pass() -> None:
     with pytest.raises(ParityError, match="nothing to merge"):
         merge([])
