@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -229,23 +230,20 @@ def test_gate_and_report_work_from_the_record_alone(project, run):
 
 
 def test_a_stored_state_excuses_nothing(tmp_path, run):
-    from dataclasses import replace
-
-    from parity.record import Check, WaiverRecord, dumps
-    from tests.report.records import cell
-    from tests.report.records import run as record
+    from parity.record import CellRecord, Check, Environment, RunRecord, WaiverRecord, dumps
 
     broken = Check("golden", "a", "logits", "max_abs", 2.0, 1.0, "max", False)
-    waived = replace(
-        cell("skin-onnx-fp32"), state="waived", checks=(broken,), planned=("golden",), measured=("golden",),
-        planned_cases=1, planned_outputs=(),
+    waived = CellRecord(
+        "skin-onnx-fp32", "skin", "onnx", "fp32", "waived", checks=(broken,), planned=("golden",),
+        measured=("golden",), planned_cases=1,
     )  # fmt: skip
+    record = RunRecord("pass", (waived,), Environment("3.11", {}, "linux"), started="2026-01-01T12:00:00Z")
     file = tmp_path / "parity.json"
-    file.write_text(dumps(replace(record([waived]), waivers=())))
+    file.write_text(dumps(record))
     code, out, _ = run("gate", str(file))
     assert (code, "verdict: fail" in out) == (1, True)
     used = WaiverRecord("skin-onnx-fp32", "max_abs", "accepted", "2099-01-01", None, "used")
-    file.write_text(dumps(replace(record([waived]), waivers=(used,))))
+    file.write_text(dumps(replace(record, waivers=(used,))))
     code, out, _ = run("gate", str(file))
     assert (code, "1 of them by a waiver" in out) == (0, True)
 
