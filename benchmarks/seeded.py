@@ -33,13 +33,15 @@ from parity.cache import Store  # noqa: E402
 from parity.cases import Case  # noqa: E402
 from parity.config import ModelConfig  # noqa: E402
 from parity.errors import ParityError  # noqa: E402
+from parity.exports import Artifact  # noqa: E402
 from parity.faults.power import Gate  # noqa: E402
 from parity.gate import passes  # noqa: E402
 from parity.limits import resolve  # noqa: E402
 from parity.plan import Cell  # noqa: E402
 from parity.record import ArtifactRecord  # noqa: E402
 from parity.reference.floor import natural as limits_of  # noqa: E402
-from parity.session import Artifact, Runtime, Session  # noqa: E402
+from parity.runtimes import Runtime  # noqa: E402
+from parity.session import Session  # noqa: E402
 
 Rows = Sequence[Mapping[str, Any]]
 CHANGED = 1e-6  # relative rms; less is what float32 kernels differ by

@@ -31,8 +31,9 @@ from parity.targets.base import versions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from parity.exports import Artifact
     from parity.limits import Limit
-    from parity.session import Artifact, Reference, Session
+    from parity.session import Reference, Session
 
 STORAGE = {"fp16": "storage", "dynamic": "weights"}  # the twins that round weights only
 FRAGILE_DB = 30.0  # fp16 accumulation that moves an output by more than 3 % of itself

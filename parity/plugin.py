@@ -18,11 +18,13 @@ from parity.plan import PRECISIONS, PROFILES
 if TYPE_CHECKING:
     from parity.cases import Case
     from parity.cases.drawing import Drawing
+    from parity.exports import Artifact
     from parity.planning import Control
     from parity.progress import Watcher
     from parity.record import Kind
     from parity.recorder import Recorder
-    from parity.session import Artifact, Reference, Runtime
+    from parity.runtimes import Runtime
+    from parity.session import Reference
 
 CONTROL = pytest.StashKey["Control"]()
 RECORDER = pytest.StashKey["Recorder"]()

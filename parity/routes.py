@@ -8,7 +8,7 @@ tries again. The record names the route and why those before it failed, remember
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +18,24 @@ from parity.plan import Cell
 from parity.targets.base import Route
 
 if TYPE_CHECKING:
-    from parity.config import ModelConfig
-    from parity.session import Artifact, Session
+    from parity.exports import Artifact
+    from parity.session import Session
 
 
 def first_that_works(
-    session: Session, cell: Cell, model: ModelConfig, routes: Sequence[Route], by: Callable[[Route], Artifact]
+    session: Session,
+    cell: Cell,
+    routes: Sequence[Route],
+    by: Callable[[Route], Artifact],
+    address: Callable[[Route], str],
 ) -> Artifact:
-    """The artefact of the first route that delivers, with what went wrong before it.
+    """The artefact of the first route that delivers, with what went wrong before it. `address`: that of its result.
 
     Raises the first route's ChildFailure when none does: that is the one to mend; the others' reasons stand behind it.
     """
     failed: list[tuple[Route, ChildFailure]] = []
     for route in routes:
-        known = _known(session, model, route)
+        known = _known(session, _spec(session, route, address(route)))
         if known:
             failed.append((route, known))
             continue
@@ -41,7 +45,7 @@ def first_that_works(
             failed.append((route, failure))
             continue
         for earlier, why in failed:
-            _remember(session, cell, model, earlier, why)
+            _remember(session, cell, _spec(session, earlier, address(earlier)), earlier, why)
         return replace(artifact, routes_failed=tuple(f"{earlier.name}: {why}" for earlier, why in failed))
     if not failed:
         raise ChildFailure("error", "export", f"no route exports {cell}")
@@ -50,24 +54,21 @@ def first_that_works(
     raise ChildFailure(first.state, first.stage, first.reason + more, first.log)
 
 
-def _spec(session: Session, model: ModelConfig, route: Route) -> dict[str, Any]:
-    after: str | None = None
-    for step in route.steps:
-        after = key_of(session.step_spec(model, step, after))
+def _spec(session: Session, route: Route, address: str) -> dict[str, Any]:
     budget = session.children.budget
-    return {"failed": route.name, "key": after, "budget": [budget.seconds, budget.memory]}
+    return {"failed": route.name, "key": address, "budget": [budget.seconds, budget.memory]}
 
 
-def _known(session: Session, model: ModelConfig, route: Route) -> ChildFailure | None:
+def _known(session: Session, spec: Mapping[str, Any]) -> ChildFailure | None:
     """How this route is known to fail; None when it is not, or is to be tried again."""
     if session.rebuild_since is not None:
         return None
-    entry = session.store.get(key_of(_spec(session, model, route)))
+    entry = session.store.get(key_of(spec))
     return ChildFailure(**entry.notes) if entry else None
 
 
-def _remember(session: Session, cell: Cell, model: ModelConfig, route: Route, failure: ChildFailure) -> None:
+def _remember(session: Session, cell: Cell, spec: Mapping[str, Any], route: Route, failure: ChildFailure) -> None:
     if failure.state == "timeout":  # a busy machine is no property of the route
         return
     notes = {"state": failure.state, "stage": failure.stage, "reason": failure.reason, "log": failure.log}
-    session.store.build(_spec(session, model, route), f"{cell.id}~failed {route.name}", lambda _: notes)
+    session.store.build(spec, f"{cell.id}~failed {route.name}", lambda _: notes)

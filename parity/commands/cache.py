@@ -10,6 +10,7 @@ from parity.cache import Store, differences
 from parity.commands import project
 from parity.config import Config
 from parity.errors import ParityError
+from parity.exports import step_keys
 from parity.plan import Cell, did_you_mean
 
 
@@ -55,7 +56,7 @@ def _why(config: Config, options: argparse.Namespace) -> int:
         Cell.parse(options.cell)
         raise ParityError(f"{options.cell} is not in this project's plan{did_you_mean(options.cell, known)}")
     with project.session(config, options.cache) as session:
-        for name, key, spec in session.step_keys(known[options.cell]):
+        for name, key, spec in step_keys(session, known[options.cell]):
             last, entry = session.store.last(name), session.store.get(key)
             step = name.partition("~")[2]
             if entry is not None:

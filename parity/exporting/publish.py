@@ -15,8 +15,8 @@ from typing import Any
 from parity import atomic
 from parity.cache import sha256_file
 from parity.exporting import contracts
+from parity.exports import Artifact
 from parity.plan import Cell
-from parity.session import Artifact
 
 MANIFEST, RESULTS = "manifest.json", "export_results.json"
 EXTENSION = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage", "coreml_nn": ".mlmodel", "ncnn": "",

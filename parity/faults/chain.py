@@ -18,6 +18,7 @@ from parity.faults.power import CellPower
 from parity.gate import passes
 from parity.limits import Limit, resolve
 from parity.plan import PROVED, Cell
+from parity.proof.ask import proof_of
 from parity.record import plain
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def with_chain(session: Session, cell: Cell, cases: Sequence[Case], found: CellP
         return found
     limits = resolve(session.config.rules, cell, "")
     try:
-        if _broken(session.proof(cell, cases), limits):
+        if _broken(proof_of(session, cell, cases), limits):
             return found
         killed = [s.fault for s in found.survivors if _proved_wrong(session, cell, cases, s.fault, limits)]
     except ParityError:  # the cell's own tests say why there is no file to prove

@@ -16,14 +16,17 @@ from parity.contract import OutputSpec
 from parity.divergence.ask import first_divergence
 from parity.errors import ParityError
 from parity.explain import explain
+from parity.faults import ask
 from parity.limits import Limit, fallback
 from parity.plan import LOWERED, Cell
+from parity.proof.ask import proof_of
 from parity.record import Kind
 from parity.recorder import Recorder
 from parity.reference.floor import Floor, channel_axis
 from parity.reference.statistics import sensitivity
+from parity.runtimes import Runtime
 from parity.samples import words
-from parity.session import Reference, Runtime, Session
+from parity.session import Reference, Session
 from parity.suite.batch import check_batch
 from parity.suite.contract import check_contract
 from parity.suite.golden import check_references
@@ -73,7 +76,7 @@ def test_proof(parity_cell: Cell, parity_golden: list[Case], parity_runtime: Run
     if parity_cell.target in LOWERED:
         _prove_lowering(parity_cell, parity_golden, parity_runtime, parity)
         return
-    found = parity_runtime.session.proof(parity_cell, parity_golden)
+    found = proof_of(parity_runtime.session, parity_cell, parity_golden)
     parity.add(*judge.check_proof(found, parity.limits()))
     parity.details["proof"] = judge.proof_record(found)
     reasons: dict[tuple[str, bool], list[str]] = {}
@@ -111,7 +114,7 @@ def test_golden(
     session, what = parity_runtime.session, f"golden {len(parity_golden)}"
     if parity.broken():
         try:
-            sentence, explanations = session.diagnosis(parity_cell, parity_golden, got, what)
+            sentence, explanations = ask.diagnosis(session, parity_cell, parity_golden, got, what)
             parity.details["diagnosis"] = explanations
             parity.find(f"diagnosis: {sentence}")
         except ParityError as error:
@@ -136,7 +139,7 @@ def _locate(session: Session, cell: Cell, cases: list[Case], got: list[dict[str,
 def _measure_power(session: Session, cell: Cell, cases: list[Case], what: str, parity: Recorder) -> None:
     """Record how many named faults this cell's limits would notice; a `power` limit gates it."""
     model = session.config.models[cell.model]
-    found = session.power(model, model.cells, cases, what)[cell.id]
+    found = ask.power(session, model, model.cells, cases, what)[cell.id]
     parity.details["power"] = found
     share = found.killed / found.injected if found.injected else None
     detail = f"{found.killed} of {found.injected} faults would be noticed, {found.equivalent} change nothing"

@@ -17,7 +17,7 @@ from parity.contract import Contract
 from parity.errors import ParityError
 from parity.recorder import Recorder
 from parity.reference.single import rms
-from parity.session import Runtime
+from parity.runtimes import Runtime
 from parity.suite.bench import Bench, Result
 
 ALONE = 1e-6  # of the output: rows that differ by more than this in float64 are mixed by the model itself

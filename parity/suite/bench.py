@@ -22,7 +22,7 @@ from parity.record import Check, Kind
 from parity.recorder import Recorder
 from parity.reference import single
 from parity.reference.recipes import RECIPES
-from parity.session import Runtime
+from parity.runtimes import Runtime
 from parity.targets import snippet
 
 BATCH_BYTES = 64 << 20  # of inputs, in one call of a child

@@ -12,7 +12,7 @@ from parity.config import ModelConfig
 from parity.contract import InputSpec
 from parity.limits import fallback
 from parity.recorder import Recorder
-from parity.session import Runtime
+from parity.runtimes import Runtime
 
 
 def check_contract(runtime: Runtime, parity: Recorder) -> None:

@@ -9,7 +9,8 @@ from parity.cases import Case, references
 from parity.errors import ParityError
 from parity.recorder import Recorder
 from parity.reference.single import rms
-from parity.session import Reference, Runtime
+from parity.runtimes import Runtime
+from parity.session import Reference
 
 DRIFT = 1e-9  # of the output's rms: float64 on another machine, or by another torch, may round otherwise
 

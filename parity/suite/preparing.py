@@ -14,7 +14,7 @@ from parity.cases import video as videos
 from parity.errors import ParityError
 from parity.recorder import Recorder
 from parity.reference.single import rms
-from parity.session import Runtime
+from parity.runtimes import Runtime
 
 PATHS = {  # metric -> (child, function, its further arguments, in words)
     "resize_opencv": ("video", "parity.cases.video:resize_opencv", {}, "OpenCV's bilinear"),

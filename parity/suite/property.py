@@ -12,7 +12,7 @@ from parity import judge
 from parity.cases import kept
 from parity.cases.drawing import Drawing
 from parity.recorder import Recorder
-from parity.session import Runtime
+from parity.runtimes import Runtime
 from parity.suite.bench import Bench, Result
 
 MOST_UNDEFINED = 0.5  # share of the inputs on which the model itself may be undefined at the cell's precision

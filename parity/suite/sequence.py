@@ -21,7 +21,7 @@ from parity.errors import ParityError
 from parity.record import Check
 from parity.recorder import Recorder
 from parity.reference import single
-from parity.session import Runtime
+from parity.runtimes import Runtime
 from parity.suite.bench import Bench, Result
 
 MOST = 6  # golden cases that are replayed and reordered

@@ -151,7 +151,7 @@ def test_the_file_itself_decides_and_not_the_model(session: Session, tmp_path: P
     values[0, 0, 0, 0] += 0.05
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, str(tmp_path / "model.onnx"))
-    from parity.session import Runtime
+    from parity.runtimes import Runtime
 
     broken = Runtime(session, cell, replace(artifact, folder=tmp_path))
     cases = session.golden(session.config.models["two"])

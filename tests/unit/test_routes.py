@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from parity.cache import Store
+from parity.exports import Artifact
 from parity.isolate import Budget, ChildFailure
 from parity.plan import Cell
 from parity.record import ArtifactRecord
 from parity.routes import first_that_works
-from parity.session import Artifact
 from parity.targets.base import Route, Step
 
 CELL = Cell("skin", "tflite", "int8")
@@ -27,13 +27,12 @@ class Bench:
     def __init__(self, root: Path, broken: dict[str, ChildFailure]):
         self.broken, self.tried, self.version = broken, list[str](), "1"
         self.session: Any = SimpleNamespace(
-            store=Store(root), rebuild_since=None, children=SimpleNamespace(budget=Budget()),
-            step_spec=lambda model, step, after: {"step": step.name, "after": after, "version": self.version},
-        )  # fmt: skip
+            store=Store(root), rebuild_since=None, children=SimpleNamespace(budget=Budget())
+        )
 
     def export(self) -> Artifact:
         self.tried.clear()
-        return first_that_works(self.session, CELL, SimpleNamespace(), ROUTES, self.by)  # type: ignore[arg-type]
+        return first_that_works(self.session, CELL, ROUTES, self.by, lambda route: f"{route.name} {self.version}")
 
     def by(self, route: Route) -> Artifact:
         self.tried.append(route.name)

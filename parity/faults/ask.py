@@ -1,0 +1,91 @@
+"""What the fault library says of a cell, asked of a child process: the power of its limits, and why it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from parity.cases import Array, Case
+from parity.cases.files import golden_files
+from parity.config import ModelConfig
+from parity.faults.causes import Diagnosis
+from parity.faults.chain import with_chain
+from parity.faults.power import CellPower
+from parity.limits import resolve
+from parity.plan import Cell
+from parity.record import Explanation, Power, build, plain
+from parity.reference.floor import natural
+
+if TYPE_CHECKING:
+    from parity.session import Session
+
+
+def diagnosis(
+    session: Session, cell: Cell, cases: Sequence[Case], got: Sequence[Mapping[str, Array]], what: str
+) -> tuple[str, tuple[Explanation, ...]]:
+    """What explains a failing artefact's outputs: a sentence, and the faults that do, best first; never a guess."""
+    model, measured = session.config.models[cell.model], natural(cell.target, cell.precision)
+    flavour = measured.flavour if measured else None
+    quantised = cell.precision == "int8" and model.calibration is not None
+    session.progress(cell.id, "diagnosis")
+    found = session.children.call(
+        "torch",
+        "parity.faults.diagnose:explain",
+        {
+            "model": session.model_spec(model),
+            "contract": plain(model.contract),
+            "cases": [c.inputs for c in cases],
+            "artefact": list(got),
+            "twin": list(session.twin(model, cases, what, cell.precision, flavour)),
+            "precision": cell.precision,
+            "limits": dict(measured.limits) if measured else None,
+            "sources": _sources(session, model, cases),
+            "flavour": flavour,
+            "calibration": [c.inputs for c in session.calibration(model)] if quantised else [],
+        },
+        stage="diagnosis",
+    )
+    explained = build(Diagnosis, found)
+    return explained.sentence, explained.explanations()
+
+
+def power(
+    session: Session, model: ModelConfig, cells: Sequence[Cell], cases: Sequence[Case], what: str
+) -> dict[str, Power]:
+    """For each cell, how many of the library's faults its limits would notice; measured once a run and model."""
+
+    def make() -> Any:
+        asked = []
+        for cell in cells:
+            measured = natural(cell.target, cell.precision)
+            limits = {}
+            for spec in model.contract.outputs:
+                found = resolve(session.config.rules, cell, spec.name)
+                limits[spec.name] = {n: lim.value for n, lim in found.items()}
+            rows = session.twin(model, cases, what, cell.precision, measured.flavour if measured else None)
+            asked.append({"id": cell.id, "precision": cell.precision, "twin": list(rows), "limits": limits})
+        session.progress(model.name, f"injecting faults into {len(asked)} cells")
+        arguments = {
+            "model": session.model_spec(model),
+            "contract": plain(model.contract),
+            "cases": [c.inputs for c in cases],
+            "ids": [c.id for c in cases],
+            "cells": asked,
+            "labels": [c.label for c in cases],
+            "sources": _sources(session, model, cases),
+        }
+        result = session.children.call("torch", "parity.faults.measure:measure", arguments, stage="faults")
+        powers = {c["cell"]: build(CellPower, c) for c in result["cells"]}
+        return {c.id: plain(with_chain(session, c, cases, powers[c.id]).summary()) for c in cells}
+
+    shared = session.once("power", model.name, lambda: session.store.once(session.run, f"power {model.name}", make))
+    return {id: build(Power, value) for id, value in shared.items()}
+
+
+def _sources(session: Session, model: ModelConfig, cases: Sequence[Case]) -> list[str] | None:
+    """The encoded pictures behind the cases, where every case is one."""
+    if model.golden is None or not model.golden.is_dir():
+        return None
+    files = {p.relative_to(model.golden).with_suffix("").as_posix(): str(p) for p in golden_files(model.golden)}
+    found = [files.get(case.id, "") for case in cases]
+    return found if all(found) and not any(f.endswith(".npz") for f in found) else None

@@ -1,0 +1,43 @@
+"""The chain of proof of a cell's artefact, asked of a child process and kept in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parity.cache import sha256_file
+from parity.cases import Case, digest
+from parity.plan import Cell
+from parity.targets.base import versions
+
+if TYPE_CHECKING:
+    from parity.session import Session
+
+
+def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, Any]:
+    """The chain of proof of the cell's artefact on golden `cases`, made once for the same file, model and cases."""
+    model, artifact = session.config.models[cell.model], session.artifact(cell)
+    spec = {
+        "proof": {path.name: sha256_file(path) for path in sorted(Path(__file__).parent.glob("*.py"))},
+        "artifact": artifact.record.key,
+        "kernels": artifact.notes.get("kernels"),
+        "model": session.fingerprint(model),
+        "cases": digest(cases),
+        "packages": versions(("torch", "numpy", "onnxruntime", "ai-edge-litert")),
+    }
+
+    def prove(folder: Path) -> Mapping[str, Any]:
+        session.progress(cell.id, "prove")
+        arguments = {
+            "model": session.model_spec(model),
+            "target": cell.target,
+            "precision": cell.precision,
+            "folder": str(artifact.folder),
+            "notes": artifact.notes,
+            "cases": [c.inputs for c in cases],
+            "outputs": [o.name for o in model.contract.outputs],
+        }
+        return dict(session.children.call("proof", "parity.proof:prove", arguments, stage="prove"))
+
+    return dict(session.store.build(spec, f"{cell.id}~proof", prove).notes)
