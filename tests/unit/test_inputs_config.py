@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from parity.config import Config, parse
+from parity.config.inputs import Decode, Playing, Properties
 from parity.errors import ConfigError
-from parity.inputs import Decode, Playing, Properties
 
 BASE = """
 [tool.parity.models.m]

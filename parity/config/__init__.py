@@ -1,0 +1,168 @@
+"""`[tool.parity]` of a pyproject.toml as frozen dataclasses: strict, and it knows where each value came from."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from parity.config.model import DEPLOYMENT_TARGETS, KERNELS, ModelConfig, Prebuilt, TensorName, read_model
+from parity.config.rules import Waiver, read_limits, read_waiver
+from parity.config.table import Reader, Table, parse_size
+from parity.errors import ConfigError
+from parity.limits import Rule
+from parity.plan import PRECISIONS, TARGETS, Cell, did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+__all__ = ["DEPLOYMENT_TARGETS", "KERNELS", "Config", "ModelConfig", "Prebuilt", "TensorName", "Waiver", "find", "load",
+           "parse", "parse_size"]  # fmt: skip
+
+ROUTES = ("litert", "coreai")  # routes that may run in an environment of their own
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that `[tool.parity]` says. `root` is the folder of the file; relative paths start there."""
+
+    root: Path
+    file: Path
+    models: Mapping[str, ModelConfig]
+    rules: tuple[Rule, ...] = ()
+    waive: tuple[Waiver, ...] = ()
+    require: tuple[str, ...] = ()
+    seed: int = 20260101
+    timeout: float = 600.0  # seconds that one step of an export, or one batch of cases, may take
+    memory: int = 8 << 30  # bytes that one child process may hold
+    routes: Mapping[str, Path] = field(default_factory=dict)  # route name -> the Python that runs it
+    cache: str | None = None
+    cache_size: int = 10 << 30
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return tuple(cell for model in self.models.values() for cell in model.cells)
+
+    @property
+    def nightly(self) -> tuple[Cell, ...]:
+        """The cells that only the nightly profile plans, in order."""
+        return tuple(cell for cell in self.cells if cell in self.models[cell.model].nightly)
+
+
+def read_config(reader: Reader, data: Mapping[str, Any]) -> Config:
+    top = Table(data, (), reader)
+    reader.check_integers(data)
+    targets = top.words("targets", reader.targets) or ("onnx", "tflite")
+    precisions = top.words("precisions", PRECISIONS) or ("fp32", "fp16")
+    models = {
+        name: read_model(Table(value, ("models", name), reader), name, targets, precisions)
+        for name, value in top.take("models", dict, {}).items()
+    }
+    if not models:
+        raise top.error(None, "no model: add a [tool.parity.models.NAME] table (parity init writes one)")
+    for name, model in models.items():
+        other = model.decode.prefill if model.decode else None
+        if other is not None and other not in models:
+            place = ("models", name, "decode", "prefill")
+            raise reader.error(place, f"no model {other!r}{did_you_mean(other, models)}")
+    rules = read_limits(reader, top.take("limits", dict, {}), models)
+    waive = tuple(
+        read_waiver(Table(value, ("waive", str(i)), reader), models)
+        for i, value in enumerate(top.take("waive", list, []))
+    )
+    require = top.words("require", tuple(dict.fromkeys((*targets, *reader.targets, *models)))) or ()
+    result = Config(
+        reader.root, reader.file, models, rules, waive, require,
+        seed=read_seed(top),
+        timeout=top.positive("timeout", 600.0),
+        memory=top.size("memory", 8 << 30),
+        routes=read_routes(reader, top.take("routes", dict, {})),
+        cache=top.take("cache", str),
+        cache_size=top.size("cache_size", 10 << 30),
+    )  # fmt: skip
+    top.done()
+    return result
+
+
+def read_seed(table: Table) -> int:
+    value = cast("int", table.take("seed", int, 20260101))
+    if value < 0:
+        raise table.error("seed", f"expected a whole number from 0, found {value}")
+    return value
+
+
+def read_routes(reader: Reader, data: Mapping[str, Any]) -> dict[str, Path]:
+    """The Python interpreter of each route that needs an environment of its own. It need not exist: a route
+    whose interpreter is absent is not tried."""
+    found = {}
+    for name, value in data.items():
+        if name not in ROUTES:
+            raise reader.error(("routes", name), f"unknown route {name!r}{did_you_mean(name, ROUTES)}")
+        table = Table(value, ("routes", name), reader)
+        python = table.take("python", str)
+        if not python:
+            raise table.error(None, 'needs python = "path of an interpreter"')
+        found[name] = reader.root / python  # not resolved: a venv's interpreter is a link that must stay one
+        table.done()
+    return found
+
+
+def parse(
+    text: str, file: Path, targets: tuple[str, ...] = TARGETS, settings: Sequence[str] = (), *, factories: bool = False,
+    checkpoints: bool = True,
+) -> Config:  # fmt: skip
+    """The configuration in the text of a pyproject.toml, `file` giving its place, under the `settings` of a command
+    line: TOML texts, relative to the table. Raises ConfigError.
+
+    `factories` and `checkpoints` say whether those must be there: a stored record is judged without the models, and
+    an export of one model does not need the weights of another.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file.name}: not valid TOML: {error}") from None
+    tool = data.get("tool", {})
+    if not isinstance(tool, dict) or "parity" not in tool:
+        raise ConfigError(f"{file}: no [tool.parity] table; run: parity init")
+    reader = Reader(file, text, ("tool", "parity"), targets)
+    reader.factories, reader.checkpoints = factories, checkpoints
+    table = tool["parity"]
+    for setting in settings:
+        table = reader.set(table, setting)
+    return read_config(reader, table)
+
+
+def find(start: Path) -> Path | None:
+    """The nearest pyproject.toml with a [tool.parity] table at `start` or above it."""
+    for folder in (start, *start.parents):
+        file = folder / "pyproject.toml"
+        if file.is_file() and _has_table(file.read_text("utf-8", "replace")):
+            return file
+    return None
+
+
+def _has_table(text: str) -> bool:
+    if "parity" not in text:
+        return False
+    try:
+        tool = tomllib.loads(text).get("tool")
+    except tomllib.TOMLDecodeError:  # broken: whoever reads it should say so, if it is about parity
+        return re.search(r"^\s*\[+\s*tool\s*\.\s*parity\s*[.\]]", text, re.M) is not None
+    return isinstance(tool, dict) and "parity" in tool
+
+
+def load(
+    file: Path, targets: tuple[str, ...] = TARGETS, settings: Sequence[str] = (), *, factories: bool = False,
+    checkpoints: bool = True,
+) -> Config:  # fmt: skip
+    """The configuration in `file`, under `settings`. Raises ConfigError with one line: what, where, what to do."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        return parse(text, file.resolve(), targets, settings, factories=factories, checkpoints=checkpoints)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -1,0 +1,210 @@
+"""The table of one model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from parity.config import inputs as inputs_of
+from parity.config.contract import read_dims, read_input, read_name, read_output, read_preprocess
+from parity.config.inputs import Decode, Playing, Properties
+from parity.config.table import Reader, Table
+from parity.contract import Contract
+from parity.errors import ConfigError
+from parity.factories import fault
+from parity.plan import PRECISIONS, Cell, check_model_name, did_you_mean
+
+# Systems that coremltools can be asked to convert for; neural network specs need iOS14 or macOS11 at least.
+DEPLOYMENT_TARGETS = tuple(f"iOS{n}" for n in (14, 15, 16, 17, 18)) + tuple(f"macOS{n}" for n in (11, 12, 13, 14, 15))
+KERNELS = {"tflite": ("XNNPACK", "builtin", "reference")}  # targets whose runtime has several; the default first
+
+
+@dataclass(frozen=True)
+class TensorName:
+    """What one input or output is called in a prebuilt artefact, and in which layout it stands there."""
+
+    name: str
+    layout: str | None = None
+
+
+@dataclass(frozen=True)
+class Prebuilt:
+    """A file to verify instead of exporting, with the names that differ from the model's."""
+
+    path: Path
+    inputs: Mapping[str, TensorName] = field(default_factory=dict)
+    outputs: Mapping[str, TensorName] = field(default_factory=dict)
+    fixed: bool = False  # it has every dynamic axis at the example's size, and is meant to
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model: how to make it, what it promises, and the data that it is checked on. Paths are absolute."""
+
+    name: str
+    factory: str
+    contract: Contract
+    cells: tuple[Cell, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    golden: Path | None = None
+    calibration: Path | None = None
+    video: Path | None = None
+    opset: int = 17
+    proof: bool = True  # prove files link by link where the target allows it
+    artifacts: Mapping[str, Prebuilt] = field(default_factory=dict)
+    enumerated: tuple[str, ...] = ()  # axes that take exactly the sizes in `dims`, where a format can say so
+    deployment_target: str | None = None  # the oldest system that Core ML files must run on, as in "iOS16"
+    kernels: Mapping[str, str] = field(default_factory=dict)  # target-precision -> the kernel set that the app uses
+    nightly: frozenset[Cell] = frozenset()  # cells that only the nightly profile plans
+    states: Mapping[str, str] = field(default_factory=dict)  # input that is a state -> the output that replaces it
+    properties: Properties = field(default_factory=Properties)
+    decode: Decode | None = None
+    playing: Playing = field(default_factory=Playing)
+    references: Path | None = None  # the folder of stored references, which need not exist yet
+    stateful: bool = False  # Core ML files keep `states` between calls, instead of taking and giving them
+    whole_module: bool = False  # the user vouched for a checkpoint that is a pickled module; no key sets this
+
+
+def read_model(t: Table, name: str, targets: tuple[str, ...], precisions: tuple[str, ...]) -> ModelConfig:
+    try:
+        check_model_name(name, t.reader.targets)
+    except ConfigError as error:
+        raise t.error(None, str(error)) from None
+    factory = t.take("factory", str)
+    if factory is None:
+        raise t.error(None, f'model {name!r} needs factory = "package.module:function"')
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", factory):
+        raise t.error("factory", f"{factory!r} is not of the form 'package.module:function'")
+    if t.reader.factories and (wrong := fault(factory, t.reader.root)):
+        raise t.error("factory", wrong)
+    inputs = tuple(read_input(t, i, v) for i, v in enumerate(t.take("inputs", list, [])))
+    outputs = tuple(read_output(t, i, v) for i, v in enumerate(t.take("outputs", list, [])))
+    for key, specs in (("inputs", inputs), ("outputs", outputs)):
+        names = [s.name for s in specs]
+        if not names:
+            raise t.error(key if key in t.data else None, f"model {name!r} needs {key} = [{{ name = ... }}]")
+        if len(set(names)) != len(names):
+            raise t.error(key, "two have the same name")
+    preprocess = t.take("preprocess", dict)
+    dims = read_dims(t, inputs)
+    opset = t.take("opset", int, 17)
+    if not 7 <= opset <= 25:
+        raise t.error("opset", f"{opset} is not an ONNX opset that can be asked for (7 to 25)")
+    contract = Contract(inputs, outputs, read_preprocess(t, preprocess) if preprocess is not None else None, dims)
+    cells = read_cells(t, name, targets, precisions)
+    artifacts = {}
+    for key, value in t.take("artifacts", dict, {}).items():
+        where = (*t.path, "artifacts")
+        if f"{name}-{key}" not in {c.id for c in cells}:
+            raise t.reader.error((*where, key), f"{key!r} is not among this model's cells")
+        artifacts[key] = read_prebuilt(t.reader, value, (*where, key), contract)
+    states, stored = read_states(t, contract), t.take("references", str)
+    clips, playing = inputs_of.playing(t)
+    result = ModelConfig(
+        name, factory, contract, cells, t.take("options", dict, {}),
+        read_checkpoint(t), t.existing("golden"), t.existing("calibration"),
+        clips.existing("path" if clips is not t else "video"), opset, t.take("proof", bool, True), artifacts,
+        t.words("enumerated", tuple(dims)) or (), read_deployment_target(t),
+        read_kernels(t, cells), read_nightly(t, cells), states, inputs_of.properties(t),
+        inputs_of.decode(t, contract, states), playing, t.reader.root / stored if stored else None,
+        stateful=read_stateful(t),
+    )  # fmt: skip
+    t.done()
+    return result
+
+
+def read_checkpoint(t: Table) -> Path | None:
+    text = cast("str | None", t.take("checkpoint", str))
+    if t.reader.checkpoints or not text:
+        return t.existing("checkpoint", "file")
+    return (t.reader.root / text).resolve()
+
+
+def read_deployment_target(t: Table) -> str | None:
+    value = cast("str | None", t.take("deployment_target", str))
+    if value is not None and value not in DEPLOYMENT_TARGETS:
+        hint = did_you_mean(value, DEPLOYMENT_TARGETS)
+        raise t.error("deployment_target", f"unknown {value!r}{hint}; known: {', '.join(DEPLOYMENT_TARGETS)}")
+    return value
+
+
+def read_kernels(t: Table, cells: tuple[Cell, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in t.take("kernels", dict, {}).items():
+        path = (*t.path, "kernels", key)
+        known = [f"{c.target}-{c.precision}" for c in cells if c.target in KERNELS]
+        if key not in known:
+            raise t.reader.error(path, f"{key!r} is no cell of this model whose runtime has a choice of kernels"
+                             + did_you_mean(key, known))  # fmt: skip
+        sets = KERNELS[key.partition("-")[0]]
+        if value not in sets:
+            raise t.reader.error(path, f"unknown kernel set {value!r:.40}; known: {', '.join(sets)}")
+        found[key] = value
+    return found
+
+
+def read_nightly(t: Table, cells: tuple[Cell, ...]) -> frozenset[Cell]:
+    known = {f"{c.target}-{c.precision}": c for c in cells}
+    return frozenset(known[word] for word in t.words("nightly", tuple(known)) or ())
+
+
+def read_stateful(t: Table) -> bool:
+    wanted = bool(t.take("stateful", bool, False))
+    if wanted and not t.data.get("states"):
+        raise t.error("stateful", 'which inputs are states? add states = { INPUT = "OUTPUT that replaces it" }')
+    return wanted
+
+
+def read_states(t: Table, contract: Contract) -> dict[str, str]:
+    inputs, outputs = [i.name for i in contract.inputs], [o.name for o in contract.outputs]
+    found: dict[str, str] = {}
+    for key, value in t.take("states", dict, {}).items():
+        path = (*t.path, "states", key)
+        if key not in inputs:
+            raise t.reader.error(path, f"no input {key!r}{did_you_mean(key, inputs)}")
+        if value not in outputs or value in found.values():
+            raise t.reader.error(path, f"needs an output of its own that replaces it; there are {', '.join(outputs)}")
+        found[key] = value
+    return found
+
+
+def read_cells(t: Table, name: str, targets: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[Cell, ...]:
+    own_targets = t.words("targets", t.reader.targets) or targets
+    own_precisions = t.words("precisions", PRECISIONS) or precisions
+    listed = t.words("cells")
+    if listed is None:
+        return tuple(Cell(name, target, p) for target in own_targets for p in own_precisions)
+    if not listed:
+        raise t.error("cells", "an empty list leaves nothing to check")
+    cells = []
+    for text in listed:
+        try:
+            cells.append(Cell.parse(f"{name}-{text}", t.reader.targets))
+        except ConfigError as error:
+            raise t.error("cells", f"{text!r} should be target-precision, as in 'onnx-fp32': {error}") from None
+    return tuple(cells)
+
+
+def read_prebuilt(reader: Reader, value: Any, path: tuple[str, ...], contract: Contract) -> Prebuilt:
+    e = Table({"path": value} if isinstance(value, str) else value, path, reader)
+    file = e.existing("path")
+    if file is None:
+        raise e.error(None, "needs path = ...")
+    names: dict[str, dict[str, TensorName]] = {}
+    for side in ("inputs", "outputs"):
+        names[side] = {}
+        known = [spec.name for spec in getattr(contract, side)]
+        for key, entry in e.take(side, dict, {}).items():
+            if key not in known:
+                raise reader.error((*path, side, key), f"no {side[:-1]} {key!r}{did_you_mean(key, known)}")
+            n = Table(entry, (*path, side, key), reader)
+            layout = n.take("layout", str)
+            names[side][key] = TensorName(read_name(n), layout)
+            n.done()
+    fixed = e.take("fixed", bool, False)
+    e.done()
+    return Prebuilt(file, names["inputs"], names["outputs"], fixed)

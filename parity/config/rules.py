@@ -1,0 +1,83 @@
+"""Limits and waivers, as the configuration states them."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parity.bounds import impossible
+from parity.config.model import ModelConfig
+from parity.config.table import Reader, Table
+from parity.judge import SENSES
+from parity.limits import Rule
+from parity.metrics import METRICS
+from parity.plan import PRECISIONS, did_you_mean
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A known excess that a person accepted: `metric` of `cell` may reach `limit` until `expires`."""
+
+    cell: str
+    metric: str
+    reason: str
+    expires: datetime.date
+    limit: float | None = None
+    source: str = ""
+
+
+def read_limits(reader: Reader, data: Mapping[str, Any], models: Mapping[str, ModelConfig]) -> tuple[Rule, ...]:
+    pairs = [f"{t}-{p}" for t in reader.targets for p in PRECISIONS]
+    cells = {c.id: models[c.model] for m in models.values() for c in m.cells}
+    known = ("default", *PRECISIONS, *reader.targets, *pairs, *models, *cells)
+    rules = []
+    for scope, table in data.items():
+        path = ("limits", scope)
+        if scope not in known:
+            raise reader.error(path, f"{scope!r} is no precision, target, model or cell of this project"
+                             + did_you_mean(scope, known))  # fmt: skip
+        outputs = {o.name for m in (models[scope],) for o in m.contract.outputs} if scope in models else (
+            {o.name for o in cells[scope].contract.outputs} if scope in cells
+            else {o.name for m in models.values() for o in m.contract.outputs})  # fmt: skip
+        for metric, value in Table(table, path, reader).data.items():
+            if isinstance(value, dict):
+                if metric not in outputs:
+                    raise reader.error((*path, metric), f"no output {metric!r}{did_you_mean(metric, outputs)}")
+                rules += [read_rule(reader, scope, m, v, metric, (*path, metric, m)) for m, v in value.items()]
+            else:
+                rules.append(read_rule(reader, scope, metric, value, None, (*path, metric)))
+    return tuple(rules)
+
+
+def read_rule(reader: Reader, scope: str, metric: str, value: Any, output: str | None, path: tuple[str, ...]) -> Rule:
+    known = (*METRICS, *SENSES)
+    if metric not in known:  # a limit on what nothing measures would never be checked
+        raise reader.error(path, f"no metric {metric!r}{did_you_mean(metric, known)}")
+    if value is False:
+        return Rule(scope, metric, None, output, reader.where(path))
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise reader.error(path, f"a limit is a finite number, or false for no limit; found {value!r:.40}")
+    if reason := impossible(metric, float(value)):
+        raise reader.error(path, reason)
+    return Rule(scope, metric, float(value), output, reader.where(path))
+
+
+def read_waiver(t: Table, models: Mapping[str, ModelConfig]) -> Waiver:
+    cell, metric, reason = t.take("cell", str), t.take("metric", str), t.take("reason", str)
+    expires, limit = t.take("expires", datetime.date), t.take("limit", (int, float))
+    if not (cell and metric and reason and reason.strip() and expires):
+        raise t.error(None, "a waiver needs cell, metric, reason and expires (a date)")
+    known = [c.id for m in models.values() for c in m.cells]
+    if cell not in known:
+        raise t.error("cell", f"{cell!r} is not a cell of this project{did_you_mean(cell, known)}")
+    if type(expires) is not datetime.date:
+        raise t.error("expires", f"expected a date without a time, as in 2027-01-31; found {expires}")
+    if limit is not None and not math.isfinite(limit):
+        raise t.error("limit", f"expected a finite number, found {limit}")
+    if limit is not None and (reason_against := impossible(metric, float(limit))):
+        raise t.error("limit", reason_against)
+    t.done()
+    return Waiver(cell, metric, reason, expires, None if limit is None else float(limit), t.reader.where(t.path))
