@@ -1,4 +1,4 @@
-"""pytest hooks, options, markers and fixtures, and nothing else: each delegates to a module that knows no pytest."""
+"""pytest hooks and markers, and nothing else: each delegates to a module that knows no pytest."""
 
 from __future__ import annotations
 
@@ -6,28 +6,22 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from parity import options
 from parity.errors import ParityError
-from parity.plan import PRECISIONS, PROFILES
+from parity.fixtures import CONTROL, RECORDER
 
 if TYPE_CHECKING:
-    from parity.cases import Case
-    from parity.cases.drawing import Drawing
-    from parity.exports import Artifact
-    from parity.planning import Control
+    from parity.control import Control
     from parity.progress import Watcher
-    from parity.record import Kind
-    from parity.recorder import Recorder
-    from parity.runtimes import Runtime
-    from parity.session import Reference
 
-CONTROL = pytest.StashKey["Control"]()
-RECORDER = pytest.StashKey["Recorder"]()
+pytest_plugins = ("parity.fixtures",)
+
 WATCHER: pytest.StashKey[Watcher] = pytest.StashKey()
 
 _CELL = re.compile(r"\[([a-z0-9_]+-[a-z0-9_]+-[a-z0-9]+)\]$")
@@ -36,101 +30,8 @@ _CELL = re.compile(r"\[([a-z0-9_]+-[a-z0-9_]+-[a-z0-9]+)\]$")
 # Options and set-up.
 
 
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not names:
-        raise ValueError("expected a comma-separated list")
-    return names
-
-
-def _shard(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise ValueError("expected K/N with K from 1 to N, as in 2/5")
-    return int(found[1]), int(found[2])
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError("expected a number of seconds above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
-        raise ValueError("expected a whole number from 1 to 100000")
-    return int(text)
-
-
-def _typed(name: str, parse: Any) -> Any:
-    """`parse` as an argparse type whose complaint is a sentence."""
-    import argparse
-
-    def convert(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-
-    convert.__name__ = name
-    return convert
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("parity", "parity: does every exported file still compute what the model computes?")
-    listed = _typed("list", _names)
-    add = group.addoption
-    add(
-        "--parity-models",
-        type=listed,
-        metavar="LIST",
-        help="measure only these models (narrows; verdict partial)",
-    )
-    add("--parity-targets", type=listed, metavar="LIST", help="measure only these targets, as in onnx,tflite")
-    add("--parity-precisions", type=listed, metavar="LIST",
-        help=f"measure only these precisions, of {', '.join(PRECISIONS)}")  # fmt: skip
-    add("--parity-profile", choices=PROFILES, default="full", metavar="NAME",
-        help="quick: 8 golden cases a model, verdict partial; full (default); nightly: also what is long")  # fmt: skip
-    add(
-        "--parity-report",
-        metavar="PATH",
-        help="HTML report (default reports/parity.html; .json and .md beside it)",
-    )
-    add("--parity-no-report", action="store_true", help="write no report")
-    add(
-        "--parity-cache",
-        metavar="URL",
-        help="folder or URL of the artefact cache (default: the user's cache); s3://, gs:// and other fsspec URLs are "
-        "shared between machines, through the user's cache",
-    )
-    add("--parity-set", action="append", default=[], metavar="TOML",
-        help="a key of [tool.parity] for this run only, as in 'limits.fp32 = { cosine = 0.999 }'; the verdict is then "
-             "at most partial")  # fmt: skip
-    add("--parity-rebuild", action="store_true", help="export again, whatever the cache holds")
-    add("--parity-shard", type=_typed("shard", _shard), metavar="K/N", help="measure part K of N of the plan")
-    add("--parity-gate", choices=("block", "warn", "off"), default="block", metavar="MODE",
-        help="block (default): exit code 1 unless the verdict is pass; warn: say it; off: do not judge")  # fmt: skip
-    add("--parity-require", type=listed, metavar="LIST",
-        help="targets or models that must run here, or the verdict is not pass; adds to `require`")  # fmt: skip
-    add("--parity-baseline", metavar="PATH",
-        help="ledger of the last release to compare with (default reports/baseline.json, if it exists)")  # fmt: skip
-    add("--parity-save-baseline", action="store_true",
-        help="write the ledger, if the whole plan passes; where CI is set, only to a PATH that is named")  # fmt: skip
-    add("--parity-capsule", metavar="PATH",
-        help="pack this run's cells into a capsule, to be executed on another machine: parity capsule run")  # fmt: skip
-    add("--parity-show-plan", action="store_true",
-        help="print every cell, its limits and who set them, what cannot run here and why; run nothing")  # fmt: skip
-    add("--parity-power", action="store_true",
-        help="inject named faults and report which of them each cell's limits would notice")  # fmt: skip
-    add("--parity-update", action="store_true",
-        help="write the stored references of golden cases anew (`references`); refused where CI is set")  # fmt: skip
-    add("--parity-examples", type=_typed("count", _count), metavar="N",
-        help="how many inputs each property test draws (default: by profile, from `properties`)")  # fmt: skip
-    add("--parity-submodels", metavar="DIR",
-        help="save the step at which a failing file diverges, with its neighbours, as a file that runs")  # fmt: skip
-    add("--parity-timeout", type=_typed("seconds", _seconds), metavar="SECONDS",
-        help="time for one step of an export or one batch of cases (default 600)")  # fmt: skip
+    options.add(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -149,19 +50,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _prepared(config: pytest.Config) -> Control | None:
-    from parity import planning
+    from parity import control
 
     try:
-        return planning.prepare(config.invocation_params.dir, config.rootpath, _options(config), _shared(config))
+        return control.prepare(config.invocation_params.dir, config.rootpath, options.given(config), _shared(config))
     except ParityError as error:
         raise pytest.UsageError(str(error)) from None
-
-
-def _options(config: pytest.Config) -> dict[str, Any]:
-    names = ("models", "targets", "precisions", "profile", "report", "no_report", "cache", "rebuild", "shard", "gate",
-             "require", "show_plan", "power", "timeout", "baseline", "save_baseline", "capsule", "set",
-             "examples", "submodels", "update")  # fmt: skip
-    return {name: config.getoption(f"parity_{name}") for name in names}
 
 
 def _shared(config: pytest.Config) -> dict[str, Any]:
@@ -181,11 +75,13 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if not config.getoption("parity_show_plan"):
         return None
+    from parity.planning import shown
+
     control = _prepared(config)  # this hook runs before pytest_configure
     if control is None:
         where = config.invocation_params.dir
         raise pytest.UsageError(f"no pyproject.toml with a [tool.parity] table in {where}; run: parity init")
-    print(control.show_plan())
+    print(shown(control.config, control.plan, control.options))
     return 0
 
 
@@ -278,97 +174,6 @@ def _identity(item: pytest.Item) -> list[str] | None:
     if cell is None or not hasattr(cell, "id"):
         return None
     return [cell.id, getattr(getattr(item, "function", None), "parity_kind", "")]
-
-
-# Fixtures. What is built is session-scoped; only the recorder belongs to one test.
-
-
-@pytest.fixture(scope="session")
-def parity_plan(request: pytest.FixtureRequest) -> Any:
-    """The plan of this run: every cell that must be measured."""
-    return _control(request).plan
-
-
-@pytest.fixture(scope="session")
-def parity_cell(request: pytest.FixtureRequest) -> Any:
-    """The cell under test: model, target, precision. Requesting it runs the test once a cell of the plan."""
-    return request.param
-
-
-@pytest.fixture(scope="session")
-def parity_artifact(request: pytest.FixtureRequest, parity_cell: Any) -> Artifact:
-    """The cell's exported artefact, built at most once by all workers together."""
-    return _control(request).session.artifact(parity_cell)
-
-
-@pytest.fixture(scope="session")
-def parity_runtime(request: pytest.FixtureRequest, parity_cell: Any, parity_artifact: Artifact) -> Iterator[Runtime]:
-    """The artefact opened in a warm child process: `parity_runtime.run([{name: array}])`."""
-    runtime = _control(request).session.runtime(parity_cell)
-    yield runtime
-    runtime.close()
-
-
-@pytest.fixture(scope="session")
-def parity_golden(request: pytest.FixtureRequest, parity_cell: Any) -> list[Case]:
-    """The golden cases of the cell's model."""
-    control = _control(request)
-    return control.golden(control.config.models[parity_cell.model])
-
-
-@pytest.fixture(scope="session")
-def parity_power(request: pytest.FixtureRequest) -> bool:
-    """Whether this run was asked for the power of its limits."""
-    return bool(request.config.getoption("parity_power")) or "parity_power" in (request.config.option.markexpr or "")
-
-
-@pytest.fixture(scope="session")
-def parity_update(request: pytest.FixtureRequest) -> bool:
-    """Whether stored references are to be written anew."""
-    return bool(request.config.getoption("parity_update"))
-
-
-@pytest.fixture(scope="session")
-def parity_drawing(request: pytest.FixtureRequest) -> Drawing:
-    """How many inputs property tests draw, and from which seed: the same for every target of a model."""
-    return _control(request).drawing
-
-
-@pytest.fixture(scope="session")
-def parity_video(request: pytest.FixtureRequest, parity_cell: Any) -> list[tuple[str, list[Case]]]:
-    """(clip name, its frames as cases) of every clip of the cell's model."""
-    control = _control(request)
-    return control.session.video(control.config.models[parity_cell.model], control.frames)
-
-
-@pytest.fixture(scope="session")
-def parity_reference(request: pytest.FixtureRequest, parity_cell: Any, parity_golden: list[Case]) -> Reference:
-    """The float64 oracle's outputs on the golden cases, in their order."""
-    control = _control(request)
-    return control.session.reference(control.config.models[parity_cell.model], parity_golden, control.golden_name)
-
-
-@pytest.fixture
-def parity(request: pytest.FixtureRequest) -> Recorder:
-    """The recorder: `parity.check(output, got, want, cosine=0.99)`. A test that recorded no check fails."""
-    from parity.recorder import Recorder
-
-    control = _control(request)
-    cell = request.node.callspec.params.get("parity_cell") if hasattr(request.node, "callspec") else None
-    # A project's own tests measure beside the suite's, and never count as one of the planned golden cases.
-    kind: Kind = getattr(request.function, "parity_kind", "property")
-    recorder = Recorder(cell, kind, control.config.rules)
-    request.node.stash[RECORDER] = recorder
-    return recorder
-
-
-def _control(request: pytest.FixtureRequest) -> Control:
-    control = request.config.stash.get(CONTROL, None)
-    if control is None:
-        raise pytest.UsageError(
-            f"no pyproject.toml with a [tool.parity] table in {request.config.rootpath}: parity init"
-        )
-    return control
 
 
 # Running and reporting.

@@ -35,10 +35,10 @@ from parity.capsule.contents import (
 )
 from parity.cases import Case
 from parity.config import ModelConfig
+from parity.control import Control
 from parity.errors import ParityError
 from parity.limits import fallback, resolve
 from parity.plan import Cell, choose
-from parity.planning import Control
 from parity.record import CellRecord, RunRecord, dumps
 from parity.session import Reference
 

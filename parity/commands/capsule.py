@@ -52,7 +52,8 @@ def _names(text: str) -> tuple[str, ...]:
 def _make(options: argparse.Namespace) -> int:
     from parity.capsule.make import make
     from parity.commands import project
-    from parity.planning import Control, make_plan
+    from parity.control import Control
+    from parity.planning import make_plan
     from parity.record import read
 
     record = read(options.record)

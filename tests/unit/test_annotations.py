@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.annotations import MOST, Annotation, lines
-from parity.planning import Control
+from parity.control import Control
 from parity.record import BaselineRecord, Finding, Regression, WaiverRecord
 from tests.unit.ledgers import cell, edited, figure, run
 
