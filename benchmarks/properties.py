@@ -1,33 +1,46 @@
 """Drawn inputs, measured: does a correct model ever fail, and does drawing slow the runtimes down?
 
-    python benchmarks/properties.py floor --examples 1000 --cells skin-onnx-fp32 ...   (default: every cell)
+    python benchmarks/properties.py measure --work DIR [--models skin ...] [--fp32 1000] [--others 200]
+    python benchmarks/properties.py table --work DIR [--write]
     python benchmarks/properties.py speed --cells skin-onnx-fp32
 
-`floor` draws that many inputs for each cell of this repository's matrix and prints how many fail, and the largest
-ratio of error to floor. `speed` compares the examples per second of a whole property test (drawing, judging, both
-children) with a bare loop that runs the same arrays through the same runtime and the same oracle in one process.
+`measure` draws that many inputs for every cell of this repository's matrix and writes what became of each to
+`DIR/CELL.jsonl`; cells that are done are not measured again, and the cells of one model share oracle and twins. The
+twins are asked about every input that is further off than ASK, so that the ratios do not depend on today's limits.
+`table` computes the limits of drawn inputs from that alone, counts what fails by them, and with --write makes
+`parity/reference/drawn.json`. `speed` compares the examples per second of a whole property test (drawing, judging,
+both children) with a bare loop that runs the same arrays through the same runtime and the same oracle in one process.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-from parity.cases import strategies
-from parity.cases.drawing import Drawing
-from parity.commands import project
-from parity.limits import DRAWN, Limit, resolve
-from parity.plan import Cell
-from parity.session import Session
-from parity.suite.bench import Bench
+from parity import targets  # noqa: E402
+from parity.cases import Case, digest, strategies  # noqa: E402
+from parity.cases.drawing import Drawing  # noqa: E402
+from parity.cases.recipes import Recipe  # noqa: E402
+from parity.commands import project  # noqa: E402
+from parity.limits import DRAWN, Limit, resolve  # noqa: E402
+from parity.plan import Cell  # noqa: E402
+from parity.reference import single  # noqa: E402
+from parity.session import Session  # noqa: E402
+from parity.suite.bench import Bench, Result  # noqa: E402
+
+ASK = {"fp32": 3.0, "fp16": 1.2, "dynamic": 1.2, "int8": 1.2}  # below it, no limit could be lower
+TOGETHER = 25  # inputs that oracle and twins keep at once
 
 
 def bench(session: Session, cell: Cell, ask_above: float | None = None) -> Bench:
@@ -38,51 +51,93 @@ def bench(session: Session, cell: Cell, ask_above: float | None = None) -> Bench
     return Bench(session.runtime(cell), limits)
 
 
-def drawn(session: Session, cell: Cell, examples: int) -> Any:
-    model = session.config.models[cell.model]
-    source = strategies.strategy(model.contract, model.properties.strategy, session.config.root)
-    return strategies.draw(source, examples, Drawing(str(session.config.seed)).seed(model))
+def drawn(session: Session, model: str, examples: int) -> list[Recipe]:
+    config = session.config.models[model]
+    source = strategies.strategy(config.contract, config.properties.strategy, session.config.root)
+    return strategies.draw(source, examples, Drawing(str(session.config.seed)).seed(config))
 
 
-def floor(session: Session, cells: list[Cell], examples: int, ask_above: float | None) -> int:
-    failures = 0
+def remembering(evaluated: Callable[..., Any]) -> tuple[Callable[..., Any], dict[Any, Any]]:
+    """`Session.evaluated` with a memory by case, for the cells of one model that are measured side by side."""
+    memory: dict[Any, Any] = {}
+
+    def ask(
+        model: Any, cases: Sequence[Case], kind: str, stored: bool, precision: str = "", flavour: str | None = None
+    ) -> list[Any]:
+        keys = [(kind, precision, flavour, digest([case])) for case in cases]
+        new = [case for case, key in zip(cases, keys, strict=True) if key not in memory]
+        if new:
+            rows = evaluated(model, new, kind, stored, precision, flavour)
+            memory.update({(kind, precision, flavour, digest([c])): row for c, row in zip(new, rows, strict=True)})
+        return [memory[key] for key in keys]
+
+    return ask, memory
+
+
+def line(result: Result, held: Bench) -> dict[str, Any]:
+    """One input of one cell, as `table` reads it."""
+    assert result.recipe is not None
+    outputs = {}
+    for name, judged in result.judged.items():
+        usual, want = held.usual[name], (result.want or {}).get(name)
+        rms = single.rms(want) if want is not None and want.dtype.kind == "f" and np.isfinite(want).all() else None
+        outputs[name] = {
+            "ratio": judged.ratio, "error": judged.error, "floor": judged.floor, "asked": judged.asked,
+            "reason": judged.reason, "undefined": judged.undefined, "exact": judged.exact, "rms": rms,
+            "usual": usual.relative, "least": usual.least,
+        }  # fmt: skip
+    inside = all(fill.magnitude <= 1 for fill in result.recipe.inputs.values())
+    return {"input": result.case.id, "inside": inside, "broke": result.broke, "refused": result.refused,
+            "outputs": outputs}  # fmt: skip
+
+
+def measure(session: Session, cells: Sequence[Cell], work: Path, fp32: int, others: int) -> None:
+    """Write CELL.jsonl for each of `cells`, which are of one model."""
+    work.mkdir(parents=True, exist_ok=True)
+    recipes = drawn(session, cells[0].model, fp32)
+    held = {cell: bench(session, cell, ASK[cell.precision]) for cell in cells}
+    whole = session.evaluated
+    by_sizes: dict[Any, list[Cell]] = {}
     for cell in cells:
-        start = time.perf_counter()
-        held = bench(session, cell, ask_above)
-        results = held.judge(drawn(session, cell, examples), stored=False)
-        judged = [(j.ratio, r.case.id) for r in results for j in r.judged.values() if not r.undefined]
-        worst = max(judged, default=(0.0, "none"))
-        limit = min(resolve(session.config.rules, cell, o.name)[DRAWN].value or 0 for o in held.model.contract.outputs)
-        failing = [
-            r for r in results if r.broke or (not r.undefined and any(j.ratio > limit for j in r.judged.values()))
-        ]
-        failures += len(failing)
-        asked = sum(any(j.asked for j in r.judged.values()) for r in results)
-        print(f"{cell.id:34} {len(results):5} inputs, {len(failing):3} fail, worst {worst[0]:8.3g} of {limit:5.3g} "
-              f"allowed ({worst[1]}), {asked} needed a twin, {sum(bool(r.undefined) for r in results)} undefined, "
-              f"{time.perf_counter() - start:.1f} s", flush=True)  # fmt: skip
-        for result in failing[:3]:
-            print("   ", result.case.id, result.broke, {n: round(j.ratio, 2) for n, j in result.judged.items()})
-    return failures
+        by_sizes.setdefault((held[cell].fixed, str(held[cell].enumerated)), []).append(cell)
+    for group in by_sizes.values():
+        files = {cell: (work / f"{cell}.part").open("w", encoding="utf-8") for cell in group}
+        seconds = dict.fromkeys(group, 0.0)
+        for start in range(0, fp32, TOGETHER):
+            ask, memory = remembering(whole)
+            session.evaluated = ask  # type: ignore[method-assign]
+            for cell in group:
+                end = min(start + TOGETHER, fp32 if cell.precision == "fp32" else others)
+                before = time.perf_counter()
+                for result in held[cell].judge(recipes[start:end], stored=False) if end > start else ():
+                    files[cell].write(json.dumps(line(result, held[cell])) + "\n")
+                files[cell].flush()
+                seconds[cell] += time.perf_counter() - before
+            memory.clear()
+        session.evaluated = whole  # type: ignore[method-assign]
+        for cell, file in files.items():
+            file.close()
+            Path(file.name).rename(work / f"{cell}.jsonl")
+            print(f"{cell}: {seconds[cell]:.1f} s", flush=True)
 
 
-def speed(session: Session, cells: list[Cell], examples: int) -> None:
+def speed(session: Session, cells: Iterable[Cell], examples: int) -> None:
     import torch
 
     from parity import modelling
+    from parity.targets.serve import fed
 
     torch.set_num_threads(1)
     for cell in cells:
         model, runtime = session.config.models[cell.model], session.runtime(cell).open()
         held = bench(session, cell)
-        held.judge(drawn(session, cell, 8), stored=False)  # children warm
+        held.judge(drawn(session, cell.model, 8), stored=False)  # children warm
         start = time.perf_counter()
-        results = held.judge(drawn(session, cell, examples), stored=False)
+        results = held.judge(drawn(session, cell.model, examples), stored=False)
         ours = time.perf_counter() - start
         module, _, name = runtime.target.session.partition(":")
         opened = getattr(importlib.import_module(module), name)(str(runtime.artifact.folder), runtime.artifact.notes)
         double = modelling.load(session.model_spec(model)).double()
-        from parity.targets.serve import fed
 
         def loop(
             cases: list[Any], double: Any = double, opened: Any = opened, notes: Any = runtime.artifact.notes
@@ -106,22 +161,24 @@ def speed(session: Session, cells: list[Cell], examples: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("floor", "speed"))
-    parser.add_argument("--examples", type=int, default=200)
-    parser.add_argument("--cells", nargs="*", default=[])
-    parser.add_argument("--ask-above", type=float, help="ask the twins about every ratio above this, to see the spread")
+    parser.add_argument("what", choices=("measure", "speed"))
+    parser.add_argument("--work", type=Path, help="folder of what was measured")
+    parser.add_argument("--fp32", type=int, default=1000, help="inputs of each fp32 cell")
+    parser.add_argument("--others", type=int, default=200, help="inputs of each other cell")
+    parser.add_argument("--cells", nargs="*", default=[], help="only cells whose id holds one of these")
     options = parser.parse_args()
     config = project.load()
-    from parity import targets
-
     cells = [c for c in config.cells if not targets.get(c.target).unavailable(c, config.models[c.model])]
     cells = [c for c in cells if not options.cells or any(word in c.id for word in options.cells)]
     with project.session(config) as session:
         session.progress = lambda what, stage: None
         if options.what == "speed":
-            speed(session, cells, options.examples)
+            speed(session, cells, options.others)
             return 0
-        return int(bool(floor(session, cells, options.examples, options.ask_above)))
+        todo = [c for c in cells if not (options.work / f"{c}.jsonl").exists()]
+        for model in dict.fromkeys(c.model for c in todo):
+            measure(session, [c for c in todo if c.model == model], options.work, options.fp32, options.others)
+    return 0
 
 
 if __name__ == "__main__":

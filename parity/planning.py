@@ -42,6 +42,7 @@ def make_plan(config: Config, options: Mapping[str, Any]) -> Plan:
 
 def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> PlannedCell:
     model = config.models[cell.model]
+    target = targets.get(cell.target)
     cases = len(golden_files(model.golden)) if model.golden else 0
     videos = len(clips(model))
     kinds = ["contract"]
@@ -54,11 +55,10 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
     if videos:
         kinds.append("video")
     kinds.append("sequence")
-    if model.contract.sizes() and not targets.get(cell.target).fixed_dims:
+    if model.contract.sizes() and (not target.fixed_dims or model.enumerated):
         kinds.append("batch")
     if model.properties.examples:
         kinds.append("property")
-    target = targets.get(cell.target)
     reason = target.unavailable(cell, model, target.python(config))
     prebuilt = f"{cell.target}-{cell.precision}" in model.artifacts
     if prebuilt and reason and "calibration" in reason:

@@ -27,10 +27,8 @@ def check_batch(runtime: Runtime, parity: Recorder) -> None:
     """Outputs are the oracle's at every declared size of every axis, and a batch's rows are those of single rows."""
     bench = Bench(runtime, parity.limits)
     session, model = runtime.session, bench.model
-    if runtime.artifact.notes.get("fixed"):
-        parity.find("this route fixed the dynamic axes: measured at the example's sizes only", "warning")
-        cases = [Case("example sizes", session.example(model))]
-        _record(bench, bench.judge_cases(cases), parity)
+    if bench.fixed:
+        _record(bench, bench.judge_cases(_held(bench, session.config.seed, parity)), parity)
         return
     batches = _batches(runtime, model)
     alone = {}
@@ -41,6 +39,22 @@ def check_batch(runtime: Runtime, parity: Recorder) -> None:
         raise ParityError("no size to try beside the example's: list two or more in dims")
     wants = [alone.get(c.id) or w for c, w in zip(cases, session.evaluated(model, cases, "oracle", True), strict=True)]
     _record(bench, bench.judge_cases(cases, wants), parity)
+
+
+def _held(bench: Bench, seed: int, parity: Recorder) -> list[Case]:
+    """Drawn inputs at each size that a file with fixed axes enumerates; at the example's, with a note, where it
+    enumerates none."""
+    contract = bench.model.contract
+    lead = next(iter(bench.enumerated), "")
+    if not lead:
+        parity.find("this route fixed the dynamic axes: measured at the example's sizes only")
+        return [Case("example sizes", draw.inputs(contract, contract.example(), seed))]
+    cases = []
+    for size in bench.enumerated[lead]:
+        dims = bench.sizes({lead: size})
+        name = ",".join(f"{axis}={dims[axis]}" for axis in bench.enumerated)
+        cases.append(Case(name, draw.inputs(contract, dims, seed)))
+    return cases
 
 
 def _batches(runtime: Runtime, model: ModelConfig) -> list[tuple[Case, list[Case]]]:

@@ -52,8 +52,11 @@ class Bench:
     def __init__(self, runtime: Runtime, limits: Callable[[str], Mapping[str, Limit]]):
         self.runtime, self.session, self.cell = runtime, runtime.session, runtime.cell
         self.model = self.session.config.models[self.cell.model]
-        fixed = runtime.artifact.notes.get("fixed")
-        self.dims = self.model.contract.example() if fixed else {}
+        notes = runtime.artifact.notes
+        self.fixed, self.enumerated = (
+            bool(notes.get("fixed")),
+            notes.get("enumerated", {}) if notes.get("fixed") else {},
+        )
         self.limits = {o.name: limits(o.name) for o in self.model.contract.outputs}
         self.usual = self._usual()
 
@@ -71,9 +74,19 @@ class Bench:
         precision = self.cell.precision
         return {o.name: single.Usual.of(floors.get(o.name), precision) for o in self.model.contract.outputs}
 
+    def sizes(self, asked: Mapping[str, int]) -> dict[str, int]:
+        """The sizes of a file with fixed axes that come nearest to those `asked` for: the example's, and what it
+        enumerates, all axes together. Empty where every declared size can be had."""
+        if not self.fixed:
+            return {}
+        lead = next(iter(self.enumerated), "")
+        known = list(self.enumerated.get(lead, ()))
+        place = known.index(asked[lead]) if asked.get(lead) in known else 0
+        return self.model.contract.example() | {axis: sizes[place] for axis, sizes in self.enumerated.items()}
+
     def judge(self, recipes: Sequence[Recipe], stored: bool = True) -> list[Result]:
         """A result for each recipe, in order. Raises ChildFailure where the artefact's process died."""
-        return self._judge([Result(r.case(self.model.contract, self.dims), r) for r in recipes], stored)
+        return self._judge([Result(r.case(self.model.contract, self.sizes(r.dims)), r) for r in recipes], stored)
 
     def judge_cases(self, cases: Sequence[Case], wants: Sequence[Mapping[str, Array]] | None = None) -> list[Result]:
         """A result for each case, in order; `wants` instead of what the oracle gives for it. Raises ChildFailure."""
@@ -193,7 +206,7 @@ class Bench:
         artifact, target = self.runtime.artifact, self.runtime.target
         return snippet.lines(
             self.cell.target, target.session, artifact.folder, artifact.notes, self.model.contract, result.recipe,
-            self.dims, name, index, want,
+            self.sizes(result.recipe.dims), name, index, want, self.runtime.description,
         )  # fmt: skip
 
     def _keep(self, recipe: Recipe) -> str:

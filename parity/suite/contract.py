@@ -7,22 +7,19 @@ from typing import Any
 import numpy as np
 
 from parity import judge
-from parity.cases import Array, Case, draw
 from parity.config import ModelConfig
 from parity.contract import InputSpec
-from parity.limits import fallback
 from parity.recorder import Recorder
 from parity.runtimes import Runtime
 
 
 def check_contract(runtime: Runtime, parity: Recorder) -> None:
-    """Signature, operators, opset, repeatability, and every declared dynamic axis at other sizes."""
+    """Signature, operators, opset and repeatability. Other sizes are measured by the batch test."""
     model = runtime.session.config.models[runtime.cell.model]
     runtime.open()
     _signature(runtime, model, parity)
     _operators(runtime, model, parity)
     _repeats(runtime, model, parity)
-    _sizes(runtime, model, parity)
 
 
 def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
@@ -131,67 +128,3 @@ def _repeats(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
         if spec.name in first and spec.name in second:
             same = first[spec.name].tobytes() == second[spec.name].tobytes()
             parity.add(judge.fact("repeat", spec.name, "repeats", same, "two runs on one input, bit for bit"))
-
-
-def _sizes(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
-    """Run every declared dynamic axis at its other sizes, against the oracle, under the golden limits; of a file that
-    fixes its axes, those that it enumerates."""
-    session, contract, notes = runtime.session, model.contract, runtime.artifact.notes
-    axes = notes.get("enumerated", {}) if notes.get("fixed") else contract.sizes()
-    example = contract.example()
-    cases: list[Case] = []
-    for name, sizes in axes.items():
-        for size in sizes[1:]:
-            dims = {**example, name: size}
-            cases.append(Case(f"{name}={size}", _inputs(runtime, model, dims)))
-    if sum(len(sizes) > 1 for sizes in axes.values()) > 1:  # all at once, each at another size than the example's
-        dims = {**example, **{name: sizes[-1] for name, sizes in axes.items()}}
-        cases.append(Case(",".join(f"{n}={dims[n]}" for n in axes), _inputs(runtime, model, dims)))
-    if not cases:
-        return
-    reference = session.reference(model, cases, "sizes" if axes == contract.sizes() else f"sizes of {' '.join(axes)}")
-    for case, want in zip(cases, reference.outputs, strict=True):
-        got = runtime.run([case.inputs])[0]
-        for spec in contract.outputs:
-            have = got.get(spec.name)
-            shape = None if have is None else list(have.shape)
-            expected = list(want[spec.name].shape)
-            parity.add(judge.fact(case.id, spec.name, "shape", shape == expected, f"expected {expected}, got {shape}"))
-            limits = dict(parity.limits(spec.name))
-            limits.setdefault("rel_rms", fallback(runtime.cell))
-            parity.add(*judge.check_output("contract", case.id, spec, have, want[spec.name], limits))
-
-
-def _inputs(runtime: Runtime, model: ModelConfig, dims: dict[str, int]) -> dict[str, Array]:
-    """Inputs with the sizes `dims`: golden rows stacked, pictures among them resized; drawn values where that does not
-    give the sizes. A file whose ranges were calibrated on pictures owes nothing to noise."""
-    contract, drawn = model.contract, draw.inputs(model.contract, dims, runtime.session.config.seed)
-    if model.golden is None:
-        return drawn
-    golden = runtime.session.golden(model)
-    found = {}
-    for spec in contract.inputs:
-        rows = drawn[spec.name].shape[0]
-        parts = [golden[i % len(golden)].inputs[spec.name] for i in range(rows if contract.batched(spec) else 1)]
-        if len({part.shape[1:] for part in parts}) > 1 or (parts[0].shape[0] != 1 and contract.batched(spec)):
-            return drawn
-        value = np.concatenate(parts)
-        if value.ndim == 4 and value.dtype.kind == "f":
-            value = _resampled(_resampled(value, 2, drawn[spec.name].shape[2]), 3, drawn[spec.name].shape[3])
-        if value.shape != drawn[spec.name].shape:
-            return drawn
-        found[spec.name] = value
-    return found
-
-
-def _resampled(value: Array, axis: int, size: int) -> Array:
-    """Linear interpolation along one axis, ends on ends."""
-    have = value.shape[axis]
-    if have == size:
-        return value
-    at = np.linspace(0, have - 1, size)
-    low = np.minimum(at.astype(int), have - 2) if have > 1 else np.zeros(size, int)
-    high = np.minimum(low + 1, have - 1)
-    part = (at - low).astype(value.dtype).reshape([-1 if i == axis else 1 for i in range(value.ndim)])
-    result: Array = value.take(low, axis) * (1 - part) + value.take(high, axis) * part
-    return result

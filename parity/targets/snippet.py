@@ -1,13 +1,18 @@
-"""A failing input as a script of at most ten lines: plain NumPy, and the runtime that ran the file. Imports neither."""
+"""A failing input as a script of at most ten lines: plain NumPy, and the runtime that ran the file. Imports neither.
+
+Core ML does not run here: its files are run by this project's evaluator. Targets that are not listed in `_RUN`, and
+TFLite files without a signature, are run through the class that the suite runs them with.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parity.cases.recipes import Recipe, variable
+from parity.cases.recipes import Layout, Recipe, variable
 from parity.contract import Contract
 
 MOST = 10
@@ -25,15 +30,26 @@ def lines(
     output: str,
     index: Sequence[int],
     want: float | None,
+    description: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """The script. It prints the artefact's element `index` of `output`, and beside it what the oracle has there."""
+    """The script. It prints the artefact's element `index` of `output`, and beside it what the oracle has there.
+
+    `description`: what the opened file says of itself, as the suite's own session describes it.
+    """
     sizes = {**recipe.dims, **dims}
-    made = [recipe.inputs[s.name].line(s, s.sized(sizes)) for s in contract.inputs]
-    fed = {s.name: _fed(notes["inputs"].get(s.name, {}), s.name, len(s.shape)) for s in contract.inputs}
-    names = {n: notes["inputs"].get(n, {}).get("name", n) for n in fed}
+    shapes = {s.name: s.sized(sizes) for s in contract.inputs}
+    made = [recipe.inputs[s.name].line(s, shapes[s.name]) for s in contract.inputs]
+    names = {n: notes["inputs"].get(n, {}).get("name", n) for n in shapes}
+    layouts = recipe.layouts()
+    fed = {
+        names[n]: _viewed(_fed(notes["inputs"].get(n, {}), n, len(shape)), layouts.get(n, "plain"))
+        for n, shape in shapes.items()
+    }
     entry = notes["outputs"].get(output, {"name": output})
-    run = _RUN.get(target, _by_session)
-    body = run(session, folder, notes, {names[n]: v for n, v in fed.items()}, entry["name"])
+    integers = {names[s.name] for s in contract.inputs if "int" in s.dtype}
+    own = {names[n]: _turned(notes["inputs"].get(n, {}), shape) for n, shape in shapes.items()}
+    artefact = _Artefact(session, folder, notes, description or {}, own, integers)
+    body = _RUN.get(target, _by_session)(artefact, fed, entry["name"])
     back = _back(entry.get("layout"))
     place = f"[{', '.join(map(str, index))}]" if index else ""
     said = "not finite" if want is None else f"{want:.9g}"
@@ -43,11 +59,47 @@ def lines(
     return script
 
 
-def _fed(entry: Mapping[str, Any], name: str, rank: int) -> str:
+@dataclass(frozen=True)
+class _Artefact:
+    """The file that failed: the shapes of its inputs, and which of them hold integers, by its own names."""
+
+    session: str
+    folder: Path
+    notes: Mapping[str, Any]
+    description: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+    integers: Collection[str]
+
+    def path(self, key: str = "entry") -> str:
+        return str(self.folder / self.notes[key])
+
+
+def _viewed(value: str, layout: Layout) -> str:
+    """The same elements in another place of memory, where that is what the artefact failed on."""
+    if layout == "strided":
+        return f"np.repeat({value}, 2, -1)[..., ::2]"
+    if layout == "channels_last":
+        return f"np.moveaxis(np.ascontiguousarray(np.moveaxis({value}, 1, -1)), -1, 1)"
+    return value
+
+
+def _order(entry: Mapping[str, Any], rank: int) -> list[int]:
+    """The axes of an input in the order of the artefact's own layout."""
     layout, canonical = entry.get("layout"), _CANONICAL.get(rank, "")
     if not layout or sorted(layout) != sorted(canonical):
+        return list(range(rank))
+    return [canonical.index(axis) for axis in layout]
+
+
+def _turned(entry: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in _order(entry, len(shape)))
+
+
+def _fed(entry: Mapping[str, Any], name: str, rank: int) -> str:
+    order = _order(entry, rank)
+    if order == sorted(order):
         return variable(name)
-    return f"{variable(name)}.transpose({', '.join(str(canonical.index(a)) for a in layout)})"
+    return f"np.ascontiguousarray({variable(name)}.transpose({', '.join(map(str, order))}))"
 
 
 def _back(layout: str | None) -> str:
@@ -61,60 +113,88 @@ def _dict(fed: Mapping[str, str]) -> str:
     return "{" + ", ".join(f"{n!r}: {v}" for n, v in fed.items()) + "}"
 
 
-def _onnx(session: str, folder: Path, notes: Mapping[str, Any], fed: Mapping[str, str], output: str) -> list[str]:
-    file = str(folder / notes["entry"])
-    return ["import onnxruntime", f"got = onnxruntime.InferenceSession({file!r}).run([{output!r}], {_dict(fed)})[0]"]
+def _onnx(a: _Artefact, fed: Mapping[str, str], output: str) -> list[str]:
+    return [
+        "import onnxruntime",
+        f"got = onnxruntime.InferenceSession({a.path()!r}).run([{output!r}], {_dict(fed)})[0]",
+    ]
 
 
 def _torch_file(load: str) -> Any:
-    def run(session: str, folder: Path, notes: Mapping[str, Any], fed: Mapping[str, str], output: str) -> list[str]:
-        file, names = str(folder / notes["entry"]), list(notes["outputs"])
-        order = [e["name"] for e in notes["inputs"].values()]
-        values = ", ".join(f"torch.from_numpy({fed[n]})" for n in order)
-        taken = (
-            f"list(got.values() if isinstance(got, dict) else got)[{names.index(output)}]" if output in names else "got"
-        )
-        if len(names) == 1:
-            taken = "got"
-        return ["import torch", f"got = {load.format(file)}({values})", f"got = {taken}.detach().numpy()"]
+    def run(a: _Artefact, fed: Mapping[str, str], output: str) -> list[str]:
+        names = [e["name"] for e in a.notes["outputs"].values()]
+        values = ", ".join(f"torch.from_numpy({fed[e['name']]})" for e in a.notes["inputs"].values())
+        lines = ["import torch", f"got = {load.format(a.path())}({values})"]
+        if len(names) > 1:
+            lines.append(f"got = list(got.values() if isinstance(got, dict) else got)[{names.index(output)}]")
+        return [*lines, "got = got.detach().numpy()"]
 
     return run
 
 
-def _coreml(session: str, folder: Path, notes: Mapping[str, Any], fed: Mapping[str, str], output: str) -> list[str]:
-    file = str(folder / notes["entry"])
-    return ["from parity import mil", f"got = mil.load({file!r}).run({_dict(fed)})[{output!r}]"]
+def _coreml(a: _Artefact, fed: Mapping[str, str], output: str) -> list[str]:
+    if a.notes.get("states"):
+        return _by_session(a, fed, output)
+    given = {n: f"{v}.astype(np.int32)" if n in a.integers else v for n, v in fed.items()}
+    return ["from parity import mil", f"got = mil.load({a.path()!r}).run({_dict(given)})[{output!r}]"]
 
 
-def _ncnn(session: str, folder: Path, notes: Mapping[str, Any], fed: Mapping[str, str], output: str) -> list[str]:
-    param = folder / notes["entry"]
-    weights = str(folder / notes.get("weights", str(Path(notes["entry"]).with_suffix(".bin"))))
-    half = bool(notes.get("half"))
-    inputs = "; ".join(f"e.input({n!r}, ncnn.Mat(np.ascontiguousarray({v}[0])).clone())" for n, v in fed.items())
+def _ncnn(a: _Artefact, fed: Mapping[str, str], output: str) -> list[str]:
+    weights = a.path("weights") if "weights" in a.notes else str(Path(a.path()).with_suffix(".bin"))
+    inputs = []
+    for place, (name, value) in enumerate(fed.items()):  # held by a name: a Mat only borrows an array's memory
+        own = f"np.ascontiguousarray({value}[0])" + (".astype(np.int32)" if name in a.integers else "")
+        inputs.append(f"m{place} = {own}")
+        inputs.append(f"e.input({name!r}, ncnn.Mat(m{place}).clone())")
     return [
         "import ncnn",
         "net = ncnn.Net(); o = net.opt; o.use_vulkan_compute = False",
-        f"o.use_fp16_packed = o.use_fp16_storage = o.use_fp16_arithmetic = {half}",
-        f"net.load_param({str(param)!r}); net.load_model({weights!r}); e = net.create_extractor()",
-        inputs,
+        f"o.use_fp16_packed = o.use_fp16_storage = o.use_fp16_arithmetic = {bool(a.notes.get('half'))}",
+        f"net.load_param({a.path()!r}); net.load_model({weights!r}); e = net.create_extractor()",
+        "; ".join(inputs),
         f"got = np.array(e.extract({output!r})[1])[None]",
     ]
 
 
-def _tflite(session: str, folder: Path, notes: Mapping[str, Any], fed: Mapping[str, str], output: str) -> list[str]:
-    module, _, name = session.partition(":")  # quantised inputs and outputs are turned there
-    kept = {k: notes[k] for k in ("entry", "files", "kernels") if k in notes}
-    opened = f"{name}({str(folder)!r}, {kept!r})"
-    return [f"from {module} import {name}  # ai_edge_litert's Interpreter, quantised inputs and outputs turned",
-            f"got = {opened}.run({_dict(fed)})[{output!r}]"]  # fmt: skip
-
-
-def _by_session(session: str, folder: Path, notes: Mapping[str, Any], fed: Mapping[str, str], output: str) -> list[str]:
-    module, _, name = session.partition(":")
+def _tflite(a: _Artefact, fed: Mapping[str, str], output: str) -> list[str]:
+    if not a.description.get("signature"):
+        return _by_session(a, fed, output)
+    said = {d["name"]: d for side in ("inputs", "outputs") for d in a.description[side]}
+    files = a.notes.get("files") or [a.notes["entry"]]
+    fitting = (f for i, f in enumerate(files) if all(_held(said[n], i) == list(s) for n, s in a.shapes.items()))
+    path = str(a.folder / next(fitting, files[0]))
+    kernels = a.notes.get("kernels") or "XNNPACK"
+    chosen = {"builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}.get(kernels, "AUTO")
+    given = _dict({n: _quantised(v, said[n]) for n, v in fed.items()})
+    scale, zero = said[output].get("scale"), said[output].get("zero_point", 0)
+    whole = f"(got.astype(np.float32) - {zero}) * np.float32({scale!r})"
     return [
-        f"from {module} import {name}",
-        f"got = {name}({str(folder)!r}, {dict(notes)!r}).run({_dict(fed)})[{output!r}]",
+        "from ai_edge_litert.interpreter import Interpreter, OpResolverType",
+        f"run = Interpreter({path!r}, experimental_op_resolver_type=OpResolverType.{chosen}).get_signature_runner()",
+        f"got = run(**{given})[{output!r}]",
+        *([f"got = {whole}"] if scale else []),
     ]
+
+
+def _held(described: Mapping[str, Any], place: int) -> list[int] | None:
+    """The shape of an input in the file at `place` of an artefact that has a file a size."""
+    shapes = described.get("shapes", [])
+    return list(shapes[place]) if place < len(shapes) else None
+
+
+def _quantised(value: str, described: Mapping[str, Any]) -> str:
+    dtype = described.get("dtype") or ""
+    if not described.get("scale") or not dtype.startswith(("int", "uint")):
+        return value
+    scaled = f"np.rint({value} / np.float32({described['scale']!r})) + {described['zero_point']}"
+    low, high = (0, 255) if dtype == "uint8" else (-128, 127) if dtype == "int8" else (-32768, 32767)
+    return f"np.clip({scaled}, {low}, {high}).astype(np.{dtype})"
+
+
+def _by_session(a: _Artefact, fed: Mapping[str, str], output: str) -> list[str]:
+    module, _, name = a.session.partition(":")
+    opened = f"{name}({str(a.folder)!r}, {dict(a.notes)!r})"
+    return [f"from {module} import {name}", f"got = {opened}.run({_dict(fed)})[{output!r}]"]
 
 
 _RUN: Mapping[str, Any] = {

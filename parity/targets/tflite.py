@@ -225,7 +225,7 @@ class LiteRtSession:
     def describe(self) -> dict[str, Any]:
         first = self.files[0]
         found: dict[str, Any] = {"inputs": first.specs(first.inputs), "outputs": first.specs(first.outputs),
-                                 "ops": operators(first.path)}  # fmt: skip
+                                 "ops": operators(first.path), "signature": first.runner is not None}  # fmt: skip
         for spec in found["inputs"]:
             spec["shapes"] = [list(file.shape(spec["name"])) for file in self.files]
         return found | ({"executor": f"{self.kernels} kernels"} if self.kernels != "XNNPACK" else {})
