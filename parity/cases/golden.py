@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def load(folder: Path, contract: Contract, classes: bool = False) -> list[Case]:
     for path, stem in zip(found, stems, strict=True):
         id = (stem if stems.count(stem) == 1 else Path(f"{stem}{path.suffix}")).as_posix()
         if path.suffix.lower() == ".npz":
-            cases += _tensors(path, id, contract)
+            cases.append(_tensors(path, id, contract))
         else:
             label = labels.index(path.parent.name) if path.parent.name in labels else None
             spec = contract.picture_input()
@@ -103,28 +103,32 @@ def oriented(image: Image.Image, how: Preprocess) -> Image.Image:
     return upright.convert("L" if how.color == "L" else "RGB")
 
 
-def _tensors(path: Path, id: str, contract: Contract) -> Iterator[Case]:
-    """One case of an .npz file: an array for every input, by name; `label` may stand beside them."""
+def _tensors(path: Path, id: str, contract: Contract) -> Case:
+    """The case of an .npz file."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ParityError(f"golden file {path.name}: not a readable .npz without pickles ({error})") from None
+    return tensors(f"golden file {path.name}", id, arrays, contract)
+
+
+def tensors(where: str, id: str, given: Mapping[str, Any], contract: Contract) -> Case:
+    """A case of arrays: one for every input, by name; `label` may stand beside them. Raises ParityError."""
+    arrays = {str(name): np.asarray(value) for name, value in given.items()}
     label = arrays.pop("label", None)
     if label is not None and (label.size != 1 or label.dtype.kind not in "iu"):
-        raise ParityError(f"golden file {path.name}: label is {label.dtype} {list(label.shape)}, not one class number")
+        raise ParityError(f"{where}: label is {label.dtype} {list(label.shape)}, not one class number")
     names = {spec.name for spec in contract.inputs}
     if set(arrays) != names:
-        raise ParityError(f"golden file {path.name}: holds {sorted(arrays)}, the model's inputs are {sorted(names)}")
+        raise ParityError(f"{where}: holds {sorted(arrays)}, the model's inputs are {sorted(names)}")
     for spec in contract.inputs:
         value = arrays[spec.name]
         fits = value.ndim == len(spec.shape) and all(
             isinstance(d, str) or d == n for d, n in zip(spec.shape, value.shape, strict=True)
         )
         if not fits:
-            raise ParityError(
-                f"golden file {path.name}: {spec.name} is {list(value.shape)}, declared {list(spec.shape)}"
-            )
+            raise ParityError(f"{where}: {spec.name} is {list(value.shape)}, declared {list(spec.shape)}")
         if value.dtype != np.dtype(spec.dtype):
-            raise ParityError(f"golden file {path.name}: {spec.name} is {value.dtype}, declared {spec.dtype}")
-    yield Case(id, {spec.name: arrays[spec.name] for spec in contract.inputs}, None if label is None else int(label))
+            raise ParityError(f"{where}: {spec.name} is {value.dtype}, declared {spec.dtype}")
+    return Case(id, {spec.name: arrays[spec.name] for spec in contract.inputs}, None if label is None else int(label))

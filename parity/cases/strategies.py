@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
 
+from parity.cases.own import function as own_function
 from parity.cases.recipes import MAGNITUDES, Fill, Recipe, family, kinds, layouts
 from parity.contract import Contract, InputSpec
 from parity.errors import ParityError
@@ -56,13 +55,7 @@ def strategy(contract: Contract, own: str | None, root: Path) -> Strategy:
     """
     if own is None:
         return recipes(contract)
-    module, _, name = own.partition(":")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    try:
-        made = getattr(importlib.import_module(module), name)(contract)
-    except (ImportError, AttributeError) as error:
-        raise ParityError(f"properties.strategy {own!r}: {error}") from None
+    made = own_function(own, "properties.strategy", root)(contract)
     if not isinstance(made, st.SearchStrategy):
         raise ParityError(
             f"properties.strategy {own!r} gave {type(made).__name__}, not a hypothesis strategy of Recipe"

@@ -172,3 +172,94 @@ def test_stored_references_are_written_on_purpose_and_stale_ones_stop_the_cell(f
     fresh.write("tinynet.py", (fresh.path / "tinynet.py").read_text().replace(".4]", ".5]"))
     stale = fresh.run(*golden)
     assert stale.code == 1 and "stored references are stale: its weights changed" in stale.text
+
+
+DECODER = """
+import torch
+class Reader(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(4)
+        self.table, self.head = torch.nn.Embedding(7, 5), torch.nn.Linear(5, 7)
+        self.head.weight.data *= 3
+class Step(Reader):
+    def forward(self, token, position, memory):
+        place = (torch.arange(24) == position)[None, :, None]
+        memory = torch.where(place, self.table(token), memory)
+        seen = (torch.arange(24) <= position)[None, :, None]
+        return self.head(torch.tanh((memory * seen).sum(1))), memory
+class Whole(Reader):
+    def forward(self, ids):
+        return self.head(torch.tanh(self.table(ids).cumsum(1)))
+def tiny():
+    return Step()
+def whole():
+    return Whole()
+"""
+DECODER_TABLES = """
+inputs = [
+  { name = "token", shape = ["batch", 1], dtype = "int64", range = [0, 6] },
+  { name = "position", shape = [1], dtype = "int64", range = [0, 23] },
+  { name = "memory", shape = ["batch", 24, 5], range = [-1, 1] },
+]
+outputs = [{ name = "scores", kind = "logits" }, { name = "memory_next" }]
+states = { memory = "memory_next" }
+decode = { token = "token", scores = "scores", position = "position", steps = 20, prompt = 6, prefill = "whole" }
+properties = { examples = 0 }
+cells = ["plain-fp32"]
+
+[tool.parity.models.whole]
+factory = "tinynet:whole"
+inputs = [{ name = "ids", shape = ["batch", "steps"], dtype = "int64", range = [0, 6] }]
+outputs = [{ name = "scores", kind = "logits" }]
+cells = ["plain-fp32"]
+"""
+DECODER_RUN = """
+        at, own = inputs['position'], self.table[inputs['token']]
+        memory = np.where((np.arange(24) == at)[None, :, None], own, inputs['memory'])
+        seen = (np.arange(24) <= at)[None, :, None]
+        FAULT
+        scores = np.tanh((memory * seen).sum(1)) @ self.w.T + self.b
+        return {'scores': scores.astype(np.float32), 'memory_next': memory.astype(np.float32)}
+"""
+DECODING = {  # the line that breaks it, the checks that must fail, the step that must be named
+    "nothing": ("pass", set(), None),
+    "the cache is off by one": (
+        "memory = np.where((np.arange(24) == at - 1)[None, :, None], own, inputs['memory'])",
+        {"decode all", "free-running all"}, 0),
+    "the position stops at nine": ("seen = (np.arange(24) <= min(at[0], 9))[None, :, None]", {"decode all"}, 10),
+    "the last sequence stays": (
+        "left = getattr(self, 'left', 0 * memory); memory = memory + (0.01 * left if at[0] == 0 else 0)\n"
+        "        self.left = memory.copy()",
+        {"state reset"}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fault", [f if f in ("nothing", "the position stops at nine") else pytest.param(f, marks=pytest.mark.nightly)
+              for f in DECODING]
+)  # fmt: skip
+def test_decoding_is_followed_token_by_token_and_the_first_wrong_step_is_named(project: Project, fault: str) -> None:
+    line, broken_cases, step = DECODING[fault]
+    project.write("tinynet.py", DECODER)
+    text = (project.path / "pyproject.toml").read_text()
+    project.write("pyproject.toml", text[: text.index("inputs = ")] + DECODER_TABLES)
+    names = {"inputs": ("token", "position", "memory"), "outputs": ("scores", "memory_next")}
+    notes = {side: {n: {"name": n} for n in found} for side, found in names.items()}
+    target = (project.path / "plain_target.py").read_text()
+    target = re.sub(r'return \{"entry": .*', f'return {{"entry": "weights.npz", **{notes!r}}}', target)
+    target = target.replace(
+        "w=net.weight.numpy(), b=net.bias.numpy()",
+        "w=net.head.weight.numpy(), b=net.head.bias.numpy(), table=net.table.weight.numpy()",
+    )
+    target = target.replace("self.w, self.b =", "self.table = held['table']; self.w, self.b =")
+    target = re.sub(r"        how = os.environ.*", DECODER_RUN.strip("\n").replace("FAULT", line), target, flags=re.S)
+    project.write("plain_target.py", target)
+    run = project.run("-k", "tiny and sequence")
+    checks = run.record.cells[0].checks
+    assert {"decode all", "free-running all", "state reset", "fresh", "A-B-A"} <= {c.case for c in checks}, run.text
+    assert len([c for c in checks if re.fullmatch(r"decode \d+", c.case)]) == 20
+    bad = {c.case for c in checks if not c.passed}
+    assert broken_cases <= bad and bool(bad) == bool(broken_cases) and run.code == bool(broken_cases), run.text
+    if step is not None:
+        assert f"step {step} is the first that differs" in run.text
