@@ -61,7 +61,8 @@ def _share(value: float, scale: float) -> str:
     """An absolute size, and what it is of the output where that means something."""
     if not (scale > 0 and math.isfinite(scale)):
         return f"{value:.3g}"
-    return f"{value:.3g} ({100 * value / scale:.2g} % of the output)"
+    percent = 100 * value / scale
+    return f"{value:.3g} ({percent:{'.0f' if 10 <= percent < 1e6 else '.2g'}} % of the output)"
 
 
 def _rms(arrays: Sequence[Array]) -> float:

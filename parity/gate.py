@@ -149,12 +149,12 @@ def describe(checks: Sequence[Check]) -> str:
 
     A broken contract comes first: a file of another shape or name has wrong numbers because of it.
     """
-    worst = max(checks, key=lambda c: (c.source == BY_CONTRACT, _excess(c)))
+    worst = max(checks, key=lambda c: (c.source == BY_CONTRACT, excess(c)))
     others = len(checks) - 1
     text = f"{worst.output}: " if worst.output else ""
     if worst.source == BY_CONTRACT and worst.detail:  # a promise kept or not, which has no figure worth telling
         return f"{text}{worst.metric}: {worst.detail}" + (f"; and {others} more" if others else "")
-    text += f"{worst.metric} {_figure(worst)} (case {worst.case})"
+    text += f"{worst.metric} {figure(worst)} (case {worst.case})"
     if worst.source:
         text += f", limit from {worst.source}"
     if worst.detail and worst.value is None:
@@ -162,7 +162,8 @@ def describe(checks: Sequence[Check]) -> str:
     return text + (f"; and {others} more" if others else "")
 
 
-def _excess(check: Check) -> float:
+def excess(check: Check) -> float:
+    """How far a check is over its limit, as a share of it; infinite without a value, 0 without a limit."""
     if check.value is None:
         return math.inf
     if check.limit is None:
@@ -171,7 +172,8 @@ def _excess(check: Check) -> float:
     return (check.value - check.limit if check.sense == "max" else check.limit - check.value) / scale
 
 
-def _figure(check: Check) -> str:
+def figure(check: Check) -> str:
+    """Value and limit of a broken check in words: `0.3 > 0.1`."""
     if check.value is None:
         return f"has no finite value ({check.nonfinite} not finite)" if check.nonfinite else "was not measured"
     if check.limit is None:

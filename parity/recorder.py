@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from parity.compare import METRICS, compare
 from parity.errors import ParityError
-from parity.gate import SET_BY_TEST, describe, passes
+from parity.gate import SET_BY_TEST, describe, excess, figure, passes
 from parity.limits import Limit, Rule, resolve
 from parity.plan import Cell
 from parity.record import Check, Finding, Kind, build, plain
 from parity.visible import visible
+
+MOST = 20  # lines of a failing test about its metrics
 
 
 class Recorder:
@@ -106,7 +108,7 @@ class Recorder:
         return [c for c in self.checks if not passes(c)]
 
     def verdict(self) -> str:
-        """Why the test that used this recorder fails, one line for each broken check; empty when it passes.
+        """Why the test that used this recorder fails, one line for each metric that broke; empty when it passes.
 
         No check against a limit is a failure too: a test that measured nothing proved nothing.
         """
@@ -115,16 +117,16 @@ class Recorder:
         broken = self.broken()
         if not broken:
             return ""
+        by_metric: dict[tuple[str, str], list[Check]] = {}
+        for c in sorted(broken, key=excess, reverse=True):
+            by_metric.setdefault((c.output, c.metric), []).append(c)
         lines = [f"{len(broken)} of {len(self.checks)} checks broken; worst: {describe(broken)}"]
         lines += [f"  why: {text}" for text in self.explained]
-        for c in sorted(broken, key=lambda c: (c.output, c.metric, c.case))[:20]:
-            value = "no finite value" if c.value is None else f"{c.value:.6g}"
-            sign = "at most" if c.sense == "max" else "at least"
-            limit = "" if c.limit is None else f", {sign} {c.limit:.6g} allowed"
-            source = f" by {c.source}" if c.source else ""
-            lines.append(f"  {c.case} {c.output} {c.metric}: {value}{limit}{source}; {c.detail}".rstrip("; "))
-        if len(broken) > 20:
-            lines.append(f"  and {len(broken) - 20} more, in the report")
+        for (output, metric), found in [*by_metric.items()][:MOST]:
+            cases = len({c.case for c in self.checks if (c.output, c.metric) == (output, metric)})
+            lines.append(f"  {output} {metric}: {_told(found, cases)}")
+        if len(by_metric) > MOST:
+            lines.append(f"  and {len(by_metric) - MOST} more metrics, in the report")
         return "\n".join([*map(visible, lines), *(visible(note, lines=True) for note in self.notes)])
 
     def export(self) -> dict[str, Any]:
@@ -135,3 +137,15 @@ class Recorder:
             "details": plain(self.details),
             "finished": self.finished,
         }
+
+
+def _told(broken: Sequence[Check], cases: int) -> str:
+    """The broken checks of one metric, the worst first: its figure and place, who set the limit, which cases else."""
+    worst, *others = broken
+    text = f"{figure(worst)} in {worst.case or 'its only case'}"
+    text += f"; {worst.detail}" if worst.detail else ""
+    text += f"; limit from {worst.source}" if worst.source else ""
+    if others:
+        more = f" and {len(others) - 2} more" if len(others) > 2 else ""
+        text += f"; {len(broken)} of {cases} cases, also {', '.join(c.case for c in others[:2])}{more}"
+    return text
