@@ -124,7 +124,7 @@ class Recorder:
         lines += [f"  why: {text}" for text in self.explained]
         for (output, metric), found in [*by_metric.items()][:MOST]:
             cases = len({c.case for c in self.checks if (c.output, c.metric) == (output, metric)})
-            lines.append(f"  {output} {metric}: {_told(found, cases)}")
+            lines.append(f"  {f'{output} {metric}'.strip()}: {_told(found, cases)}")
         if len(by_metric) > MOST:
             lines.append(f"  and {len(by_metric) - MOST} more metrics, in the report")
         return "\n".join([*map(visible, lines), *(visible(note, lines=True) for note in self.notes)])

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from parity.exhibits import Distribution, Exhibit
-from parity.record import Drift
+from parity.record import Divergence, Drift
 from parity.report.text import clip, number, plural, visible
 
 WIDTH, HEIGHT, FOOT = 520, 110, 16  # FOOT: room for the text of the scale
@@ -96,10 +96,18 @@ def _quantile(found: Distribution, share: float, twin: bool = False) -> str:
     return number(10 ** (found.first + len(counts) * found.step), 2)
 
 
-def drift(points: Sequence[Drift], first: str = "") -> Markup:
+def place(points: Sequence[Drift], first: Divergence | None) -> int | None:
+    """Where on the curve the first divergence is: at its own tensor, or else at the first one of its layer."""
+    if first is None:
+        return None
+    own = [i for i, p in enumerate(points) if first.tensor and p.tensor == first.tensor]
+    return next(iter(own or [i for i, p in enumerate(points) if p.layer == first.layer]), None)
+
+
+def drift(points: Sequence[Drift], first: Divergence | None = None) -> Markup:
     """The error along the network on a logarithmic scale, and what the precision alone makes of it, dashed.
 
-    `first` is the layer of the first divergence, which is marked. An error that is not finite is drawn at the top.
+    `first` is marked. An error that is not finite is drawn at the top.
     """
     if len(points) < 2:
         return Markup("")
@@ -114,11 +122,14 @@ def drift(points: Sequence[Drift], first: str = "") -> Markup:
         exponent = high if value is None else math.log10(value) if value > 0 else low
         return 6 + (base - 6) * (high - min(max(exponent, low), high)) / (high - low)
 
-    kept = _columns(points)
+    kept, marked = _columns(points), place(points, first)
     last = max(len(points) - 1, 1)
 
     def x(index: int) -> float:
         return left + (WIDTH - left - 10) * index / last
+
+    def name(index: int) -> str:
+        return first.layer if first is not None and index == marked else points[index].layer
 
     line = "L".join(f"{x(i):.0f} {y(points[i].error):.0f}" for i in kept)
     floor = "L".join(f"{x(i):.0f} {y(points[i].floor):.0f}" for i in kept)
@@ -127,10 +138,19 @@ def drift(points: Sequence[Drift], first: str = "") -> Markup:
     body = '<path class="l" d="' + "".join(f"M{left} {y(10.0**e):.0f}H{WIDTH}" for e in scale) + '"/>'
     body += "".join(f'<text x="0" y="{y(10.0**e) + 4:.0f}">{power_of_ten(e)}</text>' for e in scale)
     body += f'<path class="t" d="M{floor}"/><path class="p" d="M{line}"/>'
-    marked = next((i for i, p in enumerate(points) if first and p.layer == first), None)
+    ends = ((left, "start", 0), (WIDTH, "end", last))
+    body += "".join(
+        f'<text x="{at}" y="{HEIGHT - 3}" text-anchor="{side}">{escape(visible(_end(name(i))))}</text>'
+        for at, side, i in ends
+    )
     if marked is not None:
         body += f'<path class="x" d="M{x(marked):.0f} {y(points[marked].error):.0f}h.01"/>'
-    return _svg("drift", _drift_words(points, marked), body)
+    return _svg("drift", _drift_words(points, first, marked), body)
+
+
+def _end(name: str, most: int = 22) -> str:
+    """The end of a path: what tells one layer from the next."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def _columns(points: Sequence[Drift]) -> list[int]:
@@ -150,12 +170,12 @@ def _worse(point: Drift) -> float:
     return math.inf if point.error is None else point.error
 
 
-def _drift_words(points: Sequence[Drift], marked: int | None) -> str:
+def _drift_words(points: Sequence[Drift], first: Divergence | None, marked: int | None) -> str:
     end = points[-1]
     said = f"error over {plural(len(points), 'layer')}, at the end {number(end.error, 2)} of the rms"
     said += f", the precision alone {number(end.floor, 2)}"
-    if marked is not None:
-        said += f"; first divergence at {clip(points[marked].layer, 60)}, {marked + 1} of {len(points)}"
+    if first is not None and marked is not None:
+        said += f"; first divergence at {clip(first.layer, 60)}, {marked + 1} of {len(points)}"
     return said
 
 

@@ -19,6 +19,8 @@ from parity.report import svg, text
 ORDERED_KINDS = frozenset({"video", "sequence"})
 NOISY_KINDS = frozenset({"golden", "video"})  # whose noise ratios have a measured natural spread
 
+MOST = 8  # metrics of a table of cases
+
 Rank = tuple[bool, float]
 Points = list[tuple[Check, float | None]]  # checks with their share of the limit
 
@@ -170,7 +172,9 @@ def group(
         for check, share in points:
             table.setdefault(check.case, {}).setdefault(metric, (check, share))
     ranked = sorted(table.items(), key=lambda item: max(rank(*p) for p in item[1].values()), reverse=True)
-    shown = metrics[:8]
+    own = [row.metric for row in made if any(check.case != "all" for check, _ in by_metric[row.metric])]
+    shown = tuple(own[:MOST])  # what blocks is on the left; figures over all cases stand in the rows above
+    ranked = [item for item in ranked if item[0] != "all" and not item[1].keys().isdisjoint(shown)]
     several = any(len(points) > 1 for points in by_metric.values())
     lines = tuple(
         CaseLine(
@@ -185,7 +189,9 @@ def group(
         several_of = [row for row in rows if row.count > 1]
         if several_of:
             lead = max(several_of, key=lambda row: row.rank).metric
-            chart = svg.line([(check.case, share, check.passed) for check, share in by_metric[lead]], lead)
+            told = [(check.case, share, check.passed) for check, share in by_metric[lead]]
+            if not all(share == 0 and passed for _, share, passed in told):  # else there is nothing to see
+                chart = svg.line(told, lead)
     return Group(kind, output, rows, len(table.keys() - {"all"}) or len(table), shown, lines, lead, chart)
 
 

@@ -121,7 +121,8 @@ def line(points: Sequence[tuple[str, float | None, bool]], metric: str) -> Marku
     return Markup(
         '<svg class="line" role="img" viewBox="0 0 {w} {h}"><title>{title}</title>'
         '<path class="l" d="M0 {zero}h{w}M0 {limit}h{w}{turns}"/><path class="p" d="{path}"/>{marks}'
-        '<text x="{x}" y="10" text-anchor="{side}">{label}</text><text x="2" y="{ly}">limit</text></svg>'
+        '<text x="{x}" y="10" text-anchor="{side}">{label}</text>'
+        '<text x="{lx}" y="{ly}" text-anchor="{other}">limit</text></svg>'
     ).format(
         w=LINE_WIDTH,
         h=LINE_HEIGHT,
@@ -134,5 +135,7 @@ def line(points: Sequence[tuple[str, float | None, bool]], metric: str) -> Marku
         x=worst_at + (-8 if side == "end" else 8),
         side=side,
         label=escape(visible(f"{worst[0][:60]} {percent(worst[1])}")),
+        lx=2 if side == "end" else LINE_WIDTH - 2,
         ly=int(y(1.0)) - 3,
+        other="start" if side == "end" else "end",
     )

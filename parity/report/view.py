@@ -60,6 +60,21 @@ def _between(value: float, low: int, high: int) -> int:
 
 
 @dataclass(frozen=True)
+class Said:
+    """A finding for the page: its first line as text, the others as they were written."""
+
+    label: str
+    said: str
+    lines: str
+
+
+def _said(finding: Finding) -> Said:
+    first, _, rest = finding.text.partition("\n")
+    why = first.startswith("why: ")
+    return Said("Why" if why else finding.level.capitalize(), first.removeprefix("why: "), rest)
+
+
+@dataclass(frozen=True)
 class CellView:
     """A cell with everything that its section shows."""
 
@@ -87,10 +102,12 @@ class CellView:
         return self.state in BLOCKING or (self.state == "unavailable" and self.record.required)
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
-        """The cell's findings, less those that only repeat the sentence of its diagnosis."""
-        said = {f"diagnosis: {d.sentence}" for d in self.record.diagnosis}
-        return tuple(f for f in self.record.findings if f.text not in said)
+    def findings(self) -> tuple[Said, ...]:
+        """The cell's findings, less those that only repeat the sentence of its diagnosis or its first divergence."""
+        said = tuple(f"diagnosis: {d.sentence}" for d in self.record.diagnosis)
+        if (first := self.record.first_divergence) is not None:
+            said += (f"first divergence: {first.layer} ", f"first divergence: {first.layer}:")
+        return tuple(_said(f) for f in self.record.findings if not (said and f.text.startswith(said)))
 
     @property
     def state(self) -> State:

@@ -149,7 +149,8 @@ def _measure_power(session: Session, cell: Cell, cases: list[Case], what: str, p
         parity.find(f"power: a benign change raises an alarm: {alarm}", "warning")
     if found.spare_cases:
         shown = ", ".join(found.spare_cases[:8]) + (" ..." if len(found.spare_cases) > 8 else "")
-        parity.find(f"power: {len(found.spare_cases)} of {len(cases)} golden cases notice nothing more: {shown}")
+        spare = f"{len(found.spare_cases)} of {len(cases)} golden cases"
+        parity.find(f"power: {spare} notice no fault that the others miss: {shown}")
     if found.loose:
         parity.find(f"power: so loose that no fault reaches them: {', '.join(found.loose)}")
 

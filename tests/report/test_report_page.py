@@ -19,7 +19,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reading import cells, read, shape, unescaped
 
-from parity.record import CellRecord, Explanation, Finding, RunRecord, dumps, loads
+from parity.record import CellRecord, Divergence, Drift, Explanation, Finding, RunRecord, dumps, loads
 from parity.report import markdown, render
 from parity.report.glossary import KIND_WORDS, METRIC_WORDS, STATE_ORDER
 from parity.report.text import visible
@@ -353,4 +353,29 @@ def test_a_finding_of_many_lines_keeps_them_and_one_that_repeats_the_diagnosis_i
     one = records.cell(state="fail", diagnosis=(Explanation("swap_rgb_bgr", 0.99, said),), findings=found)
     section = read(render(records.run([one]))).one("ul", class_="says")
     assert section.text.count(said) == 1
-    assert section.one("span", class_="lines").text.endswith("impulse\nimport numpy as np\nprint(<1>)")
+    assert "Note simplest failing input: impulse" in section.text
+    assert section.one("pre").text == "import numpy as np\nprint(<1>)"
+
+
+def test_the_first_divergence_is_said_once_and_marked_at_its_own_tensor() -> None:
+    curve = [Drift("net.relu", 1.8, 1e-7, tensor="conv_out"), Drift("net.relu", 1.2, 1e-7, tensor="relu_out")]
+    first = Divergence("net.conv", 1.8, "net.py:16", "Conv", "conv_out", allowed=5e-6)
+    found = (Finding("first divergence: net.conv (net.py:16): Conv introduces 1.8"), Finding("why: logits: far off"))
+    one = records.cell(state="fail", first_divergence=first, drift=tuple(curve), findings=found)
+    section = read(render(records.run([one]))).one("section", class_="cell")
+    says = section.one("ul", class_="says").text
+    assert says.count("net.conv") == 1
+    assert "net.conv (Conv, net.py:16) introduces 1.8" in says
+    assert "Why logits: far off" in says
+    assert "first divergence at net.conv, 1 of 2" in section.text
+    rows = section.all("table", class_="cases")[-1].one("tbody").all("tr")
+    assert [(row.attrs.get("class"), row.one("th").text.strip()) for row in rows] == [
+        ("x", "net.conv first divergence"), (None, "net.relu")
+    ]  # fmt: skip
+
+
+def test_a_chart_of_steps_that_use_nothing_of_their_limit_is_left_out() -> None:
+    steps = [records.check("changed", 0.0, 1.0, kind="sequence", case=str(i), output="y") for i in range(8)]
+    assert "in order" not in render(records.run([records.cell(checks=tuple(steps))]))
+    steps[5] = records.check("changed", 0.1, 1.0, kind="sequence", case="5", output="y")
+    assert "8 cases in order" in render(records.run([records.cell(checks=tuple(steps))]))
