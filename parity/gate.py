@@ -226,10 +226,10 @@ def judge(record: RunRecord) -> RunRecord:
         verdict, reason = "incomplete", "; ".join(parts) or "no cell was measured"
     elif record.partial:
         verdict = "partial"
-        reason = f"{_count(measured, 'cell')} measured and inside their limits, of a narrowed plan ({record.partial})"
+        reason = f"{_inside(measured)}, of a narrowed plan ({record.partial})"
     else:
         waived = [c for c in measured if c.state == "waived"]
-        verdict, reason = "pass", f"{_count(measured, 'cell')} measured and inside their limits"
+        verdict, reason = "pass", _inside(measured)
         reason += f", {len(waived)} of them by a waiver" if waived else ""
     elsewhere = [c for c in record.cells if c.state == "unavailable" and not c.required]
     if elsewhere and verdict in ("pass", "partial"):
@@ -252,6 +252,10 @@ def by_urgency(cells: Iterable[CellRecord]) -> list[CellRecord]:
 
 def _count(items: Sequence[object], word: str) -> str:
     return f"{len(items)} {word}{'' if len(items) == 1 else 's'}"
+
+
+def _inside(measured: Sequence[object]) -> str:
+    return f"{_count(measured, 'cell')} measured and inside {'its' if len(measured) == 1 else 'their'} limits"
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:

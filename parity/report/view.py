@@ -240,7 +240,9 @@ def verdict_sentence(record: RunRecord) -> str:
         return f"A narrowed matrix ({record.partial or 'by an option'}): {total} ran; not a release verdict."
     if record.verdict == "incomplete" and gaps:
         return f"{len(gaps):,} of {total} without a measurement: {_names(gaps)}."
-    return f"{len(blocking):,} of {total} block the release: {_names(blocking)}." if blocking else f"{total} planned."
+    return (
+        f"{len(blocking):,} of {total} block the release: {_names(blocking)}." if blocking else "No cell was planned."
+    )
 
 
 def _names(ids: Sequence[str], most: int = 4) -> str:

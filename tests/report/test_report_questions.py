@@ -44,6 +44,40 @@ QUESTIONS = {
         "Not noticed bias_dropped",
     ),
     "what explains the failure": ((f".blocks a[href='{INT8}']",), f"{INT8} .says", "in BGR order"),
+    "where in the network does it go wrong": (
+        (f".blocks a[href='{INT8}']",),
+        f"{INT8} .says",
+        "First divergence net.stem.conv introduces 0.0213",
+    ),
+    "what do correct files have there": (
+        (f".blocks a[href='{INT8}']",),
+        f"{INT8} .checks",
+        "correct exports: median",
+    ),
+    "which file was it, to the bit": ((f".blocks a[href='{INT8}']",), f"{INT8} .files", "sha256:"),
+    "who made the file": ((f".blocks a[href='{INT8}']",), f"{INT8} .facts", "Route torch.onnx+onnx2tf"),
+    "which other cases are bad": (
+        (f".blocks a[href='{INT8}']", f"{INT8} .scroll ~ details:has(.cases) summary"),
+        f"{INT8} table.cases",
+        "hand_031",
+    ),
+    "why does this one pass although it is over its limit": (
+        (".matrix a[href='#skin-onnx-int8']",),
+        "#skin-onnx-int8 .reason",
+        "accepted in #41 until 2027-01-31",
+    ),
+    "which waivers do not hold": (("nav a[href='#p_waivers']",), "#p_waivers tbody", "✗ expired skin-tflite-fp32"),
+    "what does unavailable mean": (
+        ("#s_unavailable a[href='#w_states_unavailable']",),
+        "#w_states_unavailable",
+        "cannot",
+    ),
+    "how was the whole run started": (("nav a[href='#p_environment']",), "#p_environment .rerun", "pytest -m parity"),
+    "was it also executed on a device": (
+        (".blocks a[href='#hand-onnx-fp16']",),
+        "#hand-onnx-fp16",
+        "Also executed by",
+    ),
     "what does this metric mean": (
         (f".matrix a[href='{INT8}']", f"{INT8} .checks a[href='#w_metrics_cosine']"),
         "#w_metrics_cosine",

@@ -48,7 +48,8 @@ function apply() {
     row.hidden = terms.length > 0 && !row.querySelector("td a:not(.away)");
   for (const body of document.querySelectorAll(".matrix tbody"))
     body.hidden = terms.length > 0 && !body.querySelector("td a:not(.away)");
-  $("p_shown").textContent = terms.length ? `${shown} of ${cells.length} cells` : `${cells.length} cells`;
+  const all = `${cells.length} cell${cells.length === 1 ? "" : "s"}`;
+  $("p_shown").textContent = terms.length ? `${shown} of ${all}` : all;
   $("p_none").hidden = shown > 0 || !cells.length;
 }
 
