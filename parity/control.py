@@ -34,6 +34,7 @@ from parity.record import (
 )
 from parity.redact import redacted
 from parity.targets.base import version
+from parity.visible import visible
 
 if TYPE_CHECKING:
     from parity.cases import Case
@@ -136,10 +137,10 @@ class Control:
     def failure_text(self, failure: Mapping[str, str], cell: str) -> str:
         """The failure as a person reads it in the terminal: no traceback of ours, but the end of the child's log."""
         where = f" in {failure['stage']}" if failure["stage"] else ""
-        text = f"{cell}: {failure['state']}{where}: {failure['reason']}"
+        text = f"{cell}: {failure['state']}{where}: " + failure["reason"].replace("\n", "\n  | ")
         if failure["log"]:
-            text += "\n  the end of its log:\n" + "\n".join(f"  | {line}" for line in failure["log"].splitlines()[-12:])
-        return text
+            text += "\n  the end of its log:" + "".join(f"\n  | {line}" for line in failure["log"].splitlines()[-12:])
+        return visible(text, lines=True)
 
     def details(self, cell: str) -> dict[str, Any]:
         """What this process knows of a cell's artefact and runtime, for the record."""

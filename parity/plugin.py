@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from parity import options
+from parity import fixtures, options
 from parity.errors import ParityError
 from parity.fixtures import CONTROL, RECORDER
 
 if TYPE_CHECKING:
     from parity.control import Control
     from parity.progress import Watcher
-
-pytest_plugins = ("parity.fixtures",)
 
 WATCHER: pytest.StashKey[Watcher] = pytest.StashKey()
 
@@ -44,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "nightly: takes minutes; not part of an everyday run",
     ):
         config.addinivalue_line("markers", line)
+    config.pluginmanager.register(fixtures, "parity-fixtures")  # by name it would be imported, with a warning
     control = _prepared(config)
     if control is not None:
         config.stash[CONTROL] = control
@@ -94,6 +93,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 # Collection.
 
 
+def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
+    """No test of the suite that no cell of the plan asks for; pytest would count each, skipped for no parameters."""
+    kind, control = getattr(obj, "parity_kind", None), collector.config.stash.get(CONTROL, None)
+    if not isinstance(kind, str) or control is None or any(kind in planned.kinds for planned in control.plan.cells):
+        return None
+    return []
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "parity_cell" not in metafunc.fixturenames:
         return
@@ -129,12 +136,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             reason = lacking(capability)
             if reason:
                 pytest.skip(reason)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Drop the suite's tests that no cell of the plan asks for; pytest would show each as skipped for no parameters."""
-    items[:] = [i for i in items if not (hasattr(getattr(i, "function", None), "parity_kind") and _identity(i) is None)]
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
