@@ -44,8 +44,10 @@ class Row:
 def proof(target: str, precision: str, folder: Path, row: Row) -> dict[str, Any]:
     start = time.perf_counter()
     with contextlib.redirect_stderr(io.StringIO()):
+        calibration = seeded.cases("calibration") if precision == "int8" else []
+        cases = seeded.cases()[::2]
         result = prove(
-            seeded.spec(), target, precision, str(folder), seeded.notes(folder), seeded.cases()[::2], ["logits"]
+            seeded.spec(), target, precision, str(folder), seeded.notes(folder), cases, ["logits"], calibration
         )
     row.seconds.append(time.perf_counter() - start)
     return result

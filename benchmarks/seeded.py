@@ -1,25 +1,29 @@
 """How many seeded faults does the gate find, in which files, and what do the usual rules find in the same files?
 
     python benchmarks/seeded.py measure --work DIR --models resnet,vit [--targets onnx,tflite] [--precisions ...]
+    python benchmarks/seeded.py judge --work DIR --models resnet,vit
     python benchmarks/seeded.py table --work DIR
 
 `--work` is the folder of `benchmarks/natural.py measure`, whose trained models and exports are used again. `measure`
-puts every fault of `file_faults.py` into every exported file and runs each on the real runtime. A fault counts when the
-file's outputs on the golden cases change (by more than 1e-6 of their rms). It is found when a golden check breaks under
-the default limits, when the runtime refuses the file, or when the chain of proof fails; the chain is only asked where
-the others found nothing. One line a file goes to `DIR/seeded.jsonl`; files that have their line are left alone.
-`table` reads that, prints the shares, the same for the usual rules, and every survivor.
+puts every fault of `file_faults.py` into every exported file, runs each on the real runtime and stores what it computes
+under `DIR/seeded`. `judge` judges what is stored, by the code and limits as they are: a fault counts when the outputs
+on the golden cases change (by more than 1e-6 of their rms), and is found when a golden check breaks under the default
+limits, when the runtime refused the file, or when the chain of proof fails. The chain is asked only where nothing else
+found a fault, for which that file is made again; its answers are kept for as long as its code is the same. `table`
+prints the shares of what `judge` wrote, the same for the usual rules, and every survivor.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import hashlib
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import file_faults, natural, zoo  # noqa: E402
+from benchmarks import file_faults, natural, natural_table, zoo  # noqa: E402
 from parity.cache import Store  # noqa: E402
 from parity.cases import Case  # noqa: E402
 from parity.config import ModelConfig  # noqa: E402
@@ -52,18 +56,35 @@ BARS = {"fp32": 0.99, "fp16": 0.98, "dynamic": 0.97, "int8": 0.97}
 class Subject:
     """One exported file with everything that its gate needs; the last case is one random input for the usual rules."""
 
-    def __init__(self, session: Session, model: ModelConfig, cell: Cell):
-        self.session, self.model, self.cell = session, model, cell
+    def __init__(self, session: Session, model: ModelConfig, cell: Cell, home: Path):
+        self.session, self.model, self.cell, self.home = session, model, cell, home
         self.cases = session.golden(model)
         self.inputs = [c.inputs for c in self.cases] + [session.example(model)]
-        everything = [*self.cases, Case("random", self.inputs[-1])]
-        *self.oracle, self.random = session.reference(model, everything, "seeded").outputs
-        known = limits_of(cell.target, cell.precision)
-        twin = session.twin(model, self.cases, "golden", cell.precision, known.flavour if known else None)
-        limits = {o.name: resolve((), cell, o.name) for o in model.contract.outputs}
-        self.gate = Gate(model.contract, [c.id for c in self.cases], self.oracle, twin, cell.precision, limits)
         self.artifact = session.artifact(cell)
-        self.right = self.run(self.artifact.folder)
+        self.calibration = [c.inputs for c in session.calibration(model)] if cell.precision == "int8" else []
+
+    @functools.cached_property
+    def references(self) -> list[Mapping[str, Any]]:
+        """The oracle on every input, the random one last."""
+        everything = [*self.cases, Case("random", self.inputs[-1])]
+        return list(self.session.reference(self.model, everything, "seeded").outputs)
+
+    @property
+    def oracle(self) -> list[Mapping[str, Any]]:
+        return self.references[:-1]
+
+    @functools.cached_property
+    def gate(self) -> Gate:
+        cell, model = self.cell, self.model
+        known = limits_of(cell.target, cell.precision)
+        twin = self.session.twin(model, self.cases, "golden", cell.precision, known.flavour if known else None)
+        limits = {o.name: resolve((), cell, o.name) for o in model.contract.outputs}
+        return Gate(model.contract, [c.id for c in self.cases], self.oracle, twin, cell.precision, limits)
+
+    @functools.cached_property
+    def right(self) -> Rows:
+        """What the correct file computes."""
+        return natural.load(self.stored(""))
 
     def run(self, folder: Path) -> list[dict[str, Any]]:
         """Golden rows, and the random one last. Raises ParityError where the runtime refuses the file."""
@@ -90,6 +111,19 @@ class Subject:
         """The metric of a golden check that breaks, empty where none does."""
         return next((c.metric for c in self.gate.checks(rows[:-1]) if not passes(c)), "")
 
+    def stored(self, fault: str) -> Path:
+        """Where a file's outputs are kept."""
+        return self.home / f"{self.cell}" / f"{fault.replace(' ', '_').replace('/', '-') or 'correct'}.npz"
+
+    def keep(self, fault: str, folder: Path) -> None:
+        """Run a file and store what it computes, or what the runtime says when it refuses."""
+        file = self.stored(fault)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            natural.save(file, self.run(folder))
+        except ParityError as error:
+            file.with_suffix(".txt").write_text(str(error)[:160], encoding="utf-8")
+
     def proved(self, folder: Path) -> tuple[str, str]:
         """The links of the chain of proof that fail, and its line."""
         found = self.session.children.call(
@@ -103,6 +137,7 @@ class Subject:
                 "notes": self.artifact.notes,
                 "cases": [c.inputs for c in self.cases],
                 "outputs": list(self.oracle[0]),
+                "calibration": self.calibration,
             },
             stage="prove",
         )
@@ -114,7 +149,7 @@ class Subject:
         import torch
 
         pairs = [(r[n], w[n].astype(np.float32)) for r, w in zip(rows[:-1], self.oracle, strict=True) for n in w]
-        one = [(np.asarray(rows[-1][n], np.float64), w) for n, w in self.random.items()]
+        one = [(np.asarray(rows[-1][n], np.float64), w) for n, w in self.references[-1].items()]
         if any(a.shape != b.shape for a, b in [*pairs, *one]) or not all(np.isfinite(a).all() for a, _ in pairs):
             return list(RULES)
         least = 0.99 if self.cell.precision == "fp32" else 0.95
@@ -129,22 +164,24 @@ class Subject:
         }
         return [name for name, bad in broken.items() if bad]
 
-    def line(self, fault: str, folder: Path) -> dict[str, Any]:
-        start = time.perf_counter()
+    def line(self, fault: str, proof: Callable[[str], tuple[str, str]]) -> dict[str, Any]:
+        """The judgement of one stored file; `proof` asks the chain of it."""
         told: dict[str, Any] = {
             "model": self.cell.model, "target": self.cell.target, "precision": self.cell.precision, "fault": fault
         }  # fmt: skip
-        try:
-            rows = self.run(folder)
-            moved = self.moved(rows)
-        except ParityError as error:
-            return told | {"moved": None, "found": "refused", "said": str(error)[:160], "rules": list(RULES)}
-        found = self.judged(rows) if moved > CHANGED or not fault else ""
-        said = ""
-        if not found and (moved > CHANGED or not fault):
-            found, said = self.proved(folder)
+        file = self.stored(fault)
+        if not file.exists():
+            said = file.with_suffix(".txt").read_text(encoding="utf-8")
+            return told | {"moved": None, "found": "refused", "said": said, "rules": list(RULES)}
+        rows = natural.load(file)
+        moved = self.moved(rows)
+        found, said = "", ""
+        if moved > CHANGED or not fault:
+            found = self.judged(rows)
+            if not found:
+                found, said = proof(fault)
         told |= {"moved": moved if np.isfinite(moved) else None, "found": found, "said": said[:300]}
-        return told | {"rules": self.rules(rows), "seconds": round(time.perf_counter() - start, 2)}
+        return told | {"rules": self.rules(rows)}
 
 
 def _close(torch: Any, got: Any, want: Any) -> bool:
@@ -168,42 +205,73 @@ def _psnr(pairs: Sequence[tuple[Any, Any]]) -> float:
     return 10 * float(np.log10(float(np.ptp(values)) ** 2 / noise)) if noise else float("inf")
 
 
-def measure(work: Path, models: Iterable[str], targets: list[str], precisions: list[str], seconds: float) -> None:
-    own = natural.prepare(work, list(models), targets)
+def subjects(work: Path, options: argparse.Namespace) -> Iterator[Subject]:
+    """Every cell that is asked for and has a file, one at a time."""
+    own = natural.prepare(work, options.models.split(","), options.targets.split(","))
     session = Session(own, f"seeded-{time.time()}", store=Store.at(str(work / "store"), ROOT))
-    file, end = work / "seeded.jsonl", time.monotonic() + seconds
-    done = {(d["model"], d["target"], d["precision"], d["fault"]) for d in lines(file)}
+    end = time.monotonic() + options.seconds
     try:
         for model in own.models.values():
             for cell in model.cells:
-                key = (cell.model, cell.target, cell.precision)
-                if cell.precision not in precisions or (*key, "end") in done or cell.id in natural.NOT_CORRECT:
+                if cell.precision not in options.precisions.split(",") or cell.id in natural_table.TRACED:
                     continue
                 if time.monotonic() > end:
                     return
                 try:
-                    subject = Subject(session, model, cell)
+                    yield Subject(session, model, cell, work / "seeded")
                 except ParityError as error:
                     print(f"{cell}: {str(error)[:160]}", flush=True)
-                    continue
-                count = 0
-                with tempfile.TemporaryDirectory() as scratch, file.open("a", encoding="utf-8") as log:
-
-                    def write(told: Mapping[str, Any], log: Any = log) -> None:
-                        log.write(json.dumps(told) + "\n")
-                        log.flush()
-
-                    if (*key, "") not in done:
-                        write(subject.line("", subject.artifact.folder))
-                    folder = subject.artifact.folder
-                    for fault, place in file_faults.drafts(cell.target, folder, subject.artifact.notes, Path(scratch)):
-                        if (*key, fault) not in done:
-                            write(subject.line(fault, place))
-                        count += 1
-                    write(dict(zip(("model", "target", "precision"), key, strict=True)) | {"fault": "end"})
-                print(f"{cell}: {count} faults", flush=True)
     finally:
         session.close()
+
+
+def measure(work: Path, options: argparse.Namespace) -> None:
+    for subject in subjects(work, options):
+        done = subject.stored("").with_name("done")
+        if done.exists():
+            continue
+        artifact, count = subject.artifact, 0
+        subject.keep("", artifact.folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            drafts = file_faults.drafts(subject.cell.target, artifact.folder, artifact.notes, Path(scratch))
+            for fault, place in drafts:
+                if not any(subject.stored(fault).with_suffix(s).exists() for s in (".npz", ".txt")):
+                    subject.keep(fault, place)
+                count += 1
+        done.write_text(f"{count}\n", encoding="utf-8")
+        print(f"{subject.cell}: {count} faults", flush=True)
+
+
+def judge(work: Path, options: argparse.Namespace) -> None:
+    """Judge every stored file again; the lines of other cells stay."""
+    code = hashlib.sha256()
+    for path in sorted((ROOT / "parity" / "proof").glob("*.py")):
+        code.update(path.read_bytes())
+    answers = work / "seeded.proofs.jsonl"
+    known = {(d["cell"], d["fault"]): (d["found"], d["said"]) for d in lines(answers) if d["code"] == code.hexdigest()}
+    for subject in subjects(work, options):
+        if not subject.stored("").exists():
+            continue
+        told = []
+        with tempfile.TemporaryDirectory() as scratch, answers.open("a", encoding="utf-8") as log:
+            folder, notes = subject.artifact.folder, subject.artifact.notes
+
+            def proof(fault: str, place: Path, subject: Subject = subject, log: Any = log) -> tuple[str, str]:
+                key = str(subject.cell), fault
+                if key not in known:
+                    known[key] = subject.proved(place)
+                    answer = dict(zip(("cell", "fault", "found", "said"), (*key, *known[key]), strict=True))
+                    log.write(json.dumps(answer | {"code": code.hexdigest()}) + "\n")
+                    log.flush()
+                return known[key]
+
+            told.append(subject.line("", lambda fault, place=folder: proof(fault, place)))  # type: ignore[misc]
+            for name, place in file_faults.drafts(subject.cell.target, folder, notes, Path(scratch)):
+                told.append(subject.line(name, lambda fault, place=place: proof(fault, place)))  # type: ignore[misc]
+        cell = subject.cell
+        kept = [d for d in lines(work / "seeded.jsonl") if f"{d['model']}-{d['target']}-{d['precision']}" != cell.id]
+        (work / "seeded.jsonl").write_text("".join(json.dumps(d) + "\n" for d in kept + told), encoding="utf-8")
+        print(f"{cell}: {sum(bool(d['found']) for d in told if d['fault'] and counts(d))} found", flush=True)
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -217,7 +285,7 @@ def counts(told: Mapping[str, Any]) -> bool:
 
 def table(work: Path) -> bool:
     """Print everything; returns whether every bar is met."""
-    told = [d for d in lines(work / "seeded.jsonl") if d["fault"] != "end"]
+    told = lines(work / "seeded.jsonl")
     correct, faulty = [d for d in told if not d["fault"]], [d for d in told if d["fault"] and counts(d)]
     names = sorted({d["model"] for d in told})
     print(f"{len(names)} models: {', '.join(names)}; {len(faulty)} faulty files, "
@@ -257,7 +325,7 @@ def table(work: Path) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("measure", "table"))
+    parser.add_argument("what", choices=("measure", "judge", "table"))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--models", default=",".join(zoo.ZOO))
     parser.add_argument("--targets", default="onnx,tflite")
@@ -267,7 +335,7 @@ def main() -> int:
     work = args.work.resolve()
     if args.what == "table":
         return 0 if table(work) else 1
-    measure(work, args.models.split(","), args.targets.split(","), args.precisions.split(","), args.seconds)
+    {"measure": measure, "judge": judge}[args.what](work, args)
     return 0
 
 

@@ -14,7 +14,7 @@ from parity.record import ShardRecord
 
 TARGETS = ("onnx", "tflite", "coreml", "coreml_nn", "coreai", "ncnn", "torchscript", "exported")
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
-PROVED = ("onnx", "tflite", "ncnn")  # targets whose files the chain of proof can read
+PROVED = ("onnx", "tflite", "ncnn", "coreml")  # targets whose files the chain of proof can read
 LOWERED = ("coreml", "coreml_nn")  # targets whose files are executed without rounding: the lowering alone
 PROFILES = ("quick", "full", "nightly")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,14 @@ def _free_names(operation: Any) -> Iterator[str]:
 
 
 class Compiler:
-    """Compiles the blocks of one function for one precision."""
+    """Compiles the blocks of one function for one precision, with ``replaced`` values for constants of these names."""
 
-    def __init__(self, package: Package, precision: Precision) -> None:
+    def __init__(
+        self, package: Package, precision: Precision, replaced: Mapping[str, np.ndarray[Any, Any]] | None = None
+    ) -> None:
         self._package = package
         self._precision = precision
+        self._replaced = replaced or {}
         self._module = ""
 
     def block(self, proto: Any, scope: Scope, types: Types) -> Block:
@@ -105,6 +108,9 @@ class Compiler:
         kind = operation.type
         outputs = tuple(Output(o.name, declared_type(o.type)) for o in operation.outputs)
         types.update((o.name, o.type) for o in outputs)
+        if outputs and outputs[0].name in self._replaced:
+            scope[outputs[0].name] = Constant(self._tensor(self._replaced[outputs[0].name]))
+            return None
         if kind == "const":
             scope[outputs[0].name] = Constant(self._const(operation, scope))
             return None

@@ -31,11 +31,13 @@ class Program:
 
     ``inputs``, ``outputs`` and ``states`` are :class:`~parity.mil.interface.Feature` by name; ``operators``
     counts the operators. After a run ``events`` holds what it noticed and ``peak`` the largest magnitude
-    stored as fp16.
+    stored as fp16. ``replaced`` holds values that take the places of stored constants, by their names.
     """
 
-    def __init__(self, package: Package, function: str | None = None) -> None:
-        self._package = package
+    def __init__(
+        self, package: Package, function: str | None = None, replaced: Mapping[str, Array] | None = None
+    ) -> None:
+        self._package, self._replaced = package, replaced or {}
         program = package.spec.mlProgram
         description = package.spec.description
         name = function or description.defaultFunctionName or "main"
@@ -131,7 +133,7 @@ class Program:
                 _in(torch.from_numpy(_plain(array)), precision), Output(name, self._types[name]), entry, False
             )
         if mode not in self._compiled:
-            compiler = Compiler(self._package, precision)
+            compiler = Compiler(self._package, precision, self._replaced)
             scope = {name: name for name in self._types}
             try:
                 self._compiled[mode] = compiler.block(self.proto, dict(scope), dict(self._types))

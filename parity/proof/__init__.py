@@ -27,10 +27,12 @@ def prove(
     notes: Mapping[str, Any],
     cases: Sequence[Mapping[str, np.ndarray[Any, Any]]],
     outputs: list[str],
+    calibration: Sequence[Mapping[str, np.ndarray[Any, Any]]] = (),
 ) -> dict[str, Any]:
     """The proof of one artefact as builtins: state, summary, seconds, and each link by name.
 
-    `model` is what `parity.modelling.load` takes, `notes` the artefact's, `cases` golden inputs by the model's names.
+    `model` is what `parity.modelling.load` takes, `notes` the artefact's, `cases` golden inputs by the model's names,
+    `calibration` what an int8 file was calibrated on.
     Links that cannot be made say so, with the reason. Raises ParityError only when the model itself is no good.
     """
     from parity.child import stage
@@ -38,7 +40,9 @@ def prove(
 
     start = time.perf_counter()
     stage("prove")
-    result = _chain(model, target, precision, folder, notes, cases, outputs, lambda: time.perf_counter() - start)
+    result = _chain(
+        model, target, precision, folder, notes, cases, outputs, calibration, lambda: time.perf_counter() - start
+    )
     return dict(builtins(result))
 
 
@@ -50,6 +54,7 @@ def _chain(
     notes: Mapping[str, Any],
     cases: Sequence[Mapping[str, np.ndarray[Any, Any]]],
     outputs: list[str],
+    calibration: Sequence[Mapping[str, np.ndarray[Any, Any]]],
     clock: Callable[[], float],
 ) -> Any:
     from parity.proof import audit, lift, local, match, range, result, source
@@ -75,7 +80,7 @@ def _chain(
         sound,
         _made("lift", lambda: lift.lift(artefact, torch_side, audited, some, their, eager)),
         _made("local", lambda: local.local(artefact, few)),
-        _made("range", lambda: range.range_(artefact, weights, many, precision)),
+        _made("range", lambda: range.range_(artefact, weights, many, precision, calibration)),
     )
     remains = None
     with contextlib.suppress(Exception):  # a file that the runtime refuses: the links say so
@@ -112,6 +117,10 @@ def _read(target: str, folder: str, notes: Mapping[str, Any], bounds: Collection
         from parity.proof.ncnn_graph import NcnnArtefact
 
         return NcnnArtefact(folder, notes)
+    if target == "coreml":
+        from parity.proof.mil_graph import CoreMLArtefact
+
+        return CoreMLArtefact(folder, notes)
     raise NotPossible(f"no reader for {target} yet")
 
 

@@ -1,8 +1,9 @@
 """NCNN in the words of the proof: the .param text and the .bin weights read, and the net run with other weights.
 
 What a layer reads from the .bin, in which order and type, is fixed by its load_model in ncnn (src/layer/*.cpp). Weights
-of kind 0 begin with a tag that says how they are stored; those of kind 1 are bare float32. ncnn has one kernel set and
-its wheel runs whole nets only, so that no layer can be judged alone. Child only.
+of kind 0 begin with a tag that says how they are stored; those of kind 1 are bare float32. A layer runs alone when its
+inputs are fed and its outputs asked for: an extractor computes no more than that. ncnn has two kernel sets: the one
+that apps get, and plain loops, with packing, Winograd and im2col off. Child only.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.proof.graph import Array, Constant, Graph, NotOffered, NotPossible, Operator, Port, Role, Run, Slot, Values
+from parity.proof.graph import Array, Constant, Graph, NotPossible, Operator, Port, Role, Run, Slot, Values
 
 _HALF, _RAW = 0x01306B47, 0x0002C056  # tags of src/modelbin.cpp; 0 is float32 too
-_WHOLE = "the ncnn wheel runs whole nets only"
+_FAST = ("use_packing_layout", "use_winograd_convolution", "use_sgemm_convolution")
 _ALIGNED = 4  # bytes that fp16 data is padded to
 
 Parameters = Mapping[int, Any]
@@ -161,7 +162,7 @@ _BARE = {
 class NcnnArtefact:
     """One .param with its .bin. Raises NotPossible for layers whose weights it does not know how to find."""
 
-    kernels = ("ncnn",)
+    kernels = ("ncnn", "plain")
 
     def __init__(self, folder: str, notes: Mapping[str, Any]):
         self.param = Path(folder, notes["entry"])
@@ -209,21 +210,54 @@ class NcnnArtefact:
 
     # Running.
 
+    @property
+    def half(self) -> bool:
+        """Whether apps run it with fp16 storage."""
+        return any(values.dtype == np.float16 for values in self.stored.values())
+
     def whole(self, kernels: str) -> Run:
-        half = any(values.dtype == np.float16 for values in self.stored.values())
-        return self._run(self._bin({}, lifted=False), half, ())
+        return self._run(self._net({}, self.half, kernels), ())
 
     def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
-        return self._run(self._bin(weights, lifted=True), False, watch)
+        return self._run(self._net(weights, False, self.kernels[0], lifted=True), watch)
 
     def trace(self, case: Values) -> Values:
-        raise NotOffered(_WHOLE)
+        values = self._run(self._net({}, self.half, self.kernels[0]), self.graph.activations)(case)
+        return {name: _rounded(value) if self.half else value for name, value in values.items()}
 
     def alone(self, kernels: str) -> Run:
-        raise NotOffered(_WHOLE)
+        return self._cut(self._net({}, self.half, kernels), self.half)
 
     def alone_lifted(self) -> Run:
-        raise NotOffered(_WHOLE)
+        return self._cut(self._net({}, False, "plain"), False)
+
+    def _cut(self, net: Any, half: bool) -> Run:
+        """Every layer that reads something, by itself: what it reads is given, so nothing before it runs."""
+        import ncnn
+
+        from parity.targets.ncnn import row
+
+        def run(values: Values) -> Values:
+            found: Values = {}
+            for op in self.graph.operators:
+                fed = [name for name in op.inputs if name in values]
+                if not fed:
+                    continue
+                extractor = net.create_extractor()
+                extractor.set_light_mode(False)
+                for name in fed:
+                    value = values[name]
+                    value = value.astype(np.float32) if value.dtype == np.float16 else value
+                    extractor.input(name, ncnn.Mat(row(value)).clone())
+                for name in op.outputs:
+                    code, mat = extractor.extract(name)
+                    if code != 0:
+                        raise NotPossible(f"ncnn cannot compute {name!r} by itself")
+                    value = np.array(mat)[None].copy()
+                    found[name] = _rounded(value) if half else value
+            return found
+
+        return run
 
     def _bin(self, weights: Mapping[str, Array], lifted: bool) -> bytes:
         """The .bin again, in float32 with `weights` in their places when `lifted`."""
@@ -239,22 +273,30 @@ class NcnnArtefact:
             parts.append(raw)
         return b"".join(parts)
 
-    def _run(self, data: bytes, half: bool, watch: Sequence[str]) -> Run:
+    def _net(self, weights: Mapping[str, Array], half: bool, kernels: str, lifted: bool = False) -> Any:
+        """The net, opened with one of the kernel sets; `half` with fp16 storage."""
         import tempfile
 
         import ncnn
-
-        from parity.targets.ncnn import row
 
         net = ncnn.Net()
         net.opt.num_threads, net.opt.use_vulkan_compute = 1, False
         for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
             setattr(net.opt, name, half and name != "use_bf16_storage")
+        for name in _FAST if kernels == "plain" else ():
+            setattr(net.opt, name, False)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "lifted.bin")
-            file.write_bytes(data)
+            file.write_bytes(self._bin(weights, lifted))
             if net.load_param(str(self.param)) != 0 or net.load_model(str(file)) != 0:
                 raise NotPossible("ncnn cannot load the file")
+        return net
+
+    def _run(self, net: Any, watch: Sequence[str]) -> Run:
+        import ncnn
+
+        from parity.targets.ncnn import row
+
         outputs = [port.tensor for port in self.graph.outputs]
         entries = {port.tensor for port in self.graph.inputs}
 
@@ -272,6 +314,11 @@ class NcnnArtefact:
             return found
 
         return run
+
+
+def _rounded(value: Array) -> Array:
+    """What fp16 storage holds as float16: ncnn hands it out as float32."""
+    return value.astype(np.float16) if value.dtype == np.float32 and np.abs(value).max(initial=0) < 65504 else value
 
 
 def _take(data: bytes, at: int, part: Part, name: str) -> tuple[Array, int]:

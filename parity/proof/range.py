@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from parity.proof.calibration import calibrated
 from parity.proof.graph import Array, Artefact, Graph, Grid, Port, Values
 from parity.proof.lift import Case, feed
 from parity.proof.result import Culprit, Link
@@ -66,8 +67,10 @@ def surely(samples: Sequence[float]) -> float:
     return float(np.mean(samples) - 2 * np.std(samples) / np.sqrt(len(samples)))
 
 
-def range_(artefact: Artefact, weights: Values, cases: Sequence[Case], precision: str) -> Link:
-    """Judge the ranges on `cases`, with the lift's `weights` in place."""
+def range_(
+    artefact: Artefact, weights: Values, cases: Sequence[Case], precision: str, calibration: Sequence[Case] = ()
+) -> Link:
+    """Judge the ranges on `cases`, and at int8 the grids on `calibration` data, with the lift's `weights` in place."""
     graph = artefact.graph
     watch = [name for name in graph.activations if name in graph.grids or precision == "fp16"]
     run = artefact.lift(weights, watch)
@@ -105,6 +108,9 @@ def range_(artefact: Artefact, weights: Values, cases: Sequence[Case], precision
         for port in graph.outputs:
             if port.tensor in graph.grids:
                 culprits += _levels(port, graph.grids[port.tensor], [o[port.name] for o in outputs])
+        more, odd = calibrated(artefact, weights, calibration)
+        figures |= more
+        culprits += odd
     elif precision == "fp16":
         reach = {name: max(-s.low, s.high) for name, s in seen.items()}
         widest = max(reach, key=lambda name: reach[name], default="")

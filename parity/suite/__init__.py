@@ -18,7 +18,7 @@ from parity.errors import ParityError
 from parity.explain import explain
 from parity.faults import ask
 from parity.limits import Limit, fallback
-from parity.plan import LOWERED, Cell
+from parity.plan import LOWERED, PROVED, Cell
 from parity.proof.ask import proof_of
 from parity.record import Kind
 from parity.recorder import Recorder
@@ -71,12 +71,17 @@ def test_contract(parity_cell: Cell, parity_runtime: Runtime, parity: Recorder) 
 def test_proof(parity_cell: Cell, parity_golden: list[Case], parity_runtime: Runtime, parity: Recorder) -> None:
     """The chain of proof: every constant of the file is a tensor of the model, and its graph computes the model.
 
-    Core ML: the conversion is the model's with no activation rounded; and what a device may do to it, as warnings.
+    Core ML besides: the fp32 file is the model's with no activation rounded; and what a device may do, as warnings.
     """
+    session = parity_runtime.session
     if parity_cell.target in LOWERED:
         _prove_lowering(parity_cell, parity_golden, parity_runtime, parity)
-        return
-    found = proof_of(parity_runtime.session, parity_cell, parity_golden)
+    if parity_cell.target in PROVED and session.config.models[parity_cell.model].proof:
+        _prove_chain(parity_cell, parity_golden, session, parity)
+
+
+def _prove_chain(cell: Cell, cases: list[Case], session: Session, parity: Recorder) -> None:
+    found = proof_of(session, cell, cases)
     parity.add(*judge.check_proof(found, parity.limits()))
     parity.details["proof"] = judge.proof_record(found)
     reasons: dict[tuple[str, bool], list[str]] = {}
@@ -84,7 +89,8 @@ def test_proof(parity_cell: Cell, parity_golden: list[Case], parity_runtime: Run
         if link["state"] == "not possible":
             reasons.setdefault((link["reason"], link["offered"]), []).append(link["name"])
     for (reason, offered), names in reasons.items():
-        text = f"the chain of proof lacks {', '.join(names)}: {reason}; the noise ratio judges "
+        rest = "lowering and noise ratio judge " if cell.target in LOWERED else "the noise ratio judges "
+        text = f"the chain of proof lacks {', '.join(names)}: {reason}; {rest}"
         parity.find(text + ("alone" if offered else "in its place"), "warning" if offered else "note")
 
 

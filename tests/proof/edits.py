@@ -112,6 +112,14 @@ def _worse_range(model: Any) -> None:
     tensor.quantization.scale = np.array(tensor.quantization.scale, np.float32) * np.float32(0.125)
 
 
+def _rescaled(factor: float) -> Callable[[Any], None]:
+    return _grid("CONV_2D", 3, -1, lambda q: _times(q.scale, 0, factor))
+
+
+def _shifted(by: int) -> Callable[[Any], None]:
+    return _grid("CONV_2D", 3, -1, lambda q: _set(q.zeroPoint, 0, q.zeroPoint[0] + by))
+
+
 _nudged = _stored("CONV_2D", 7, 1, lambda v: _nudge(v))
 _flipped = _stored("CONV_2D", 7, 1, lambda v: v.flat.__setitem__(8, v.flat[8] ^ 64))
 
@@ -131,6 +139,9 @@ TFLITE = (
     Edit("zero point out of range", _grid("MUL", 5, -1, lambda q: q.zeroPoint.fill(200)), "audit", "Mul"),
     Edit("SAME padding in the file", _same_padding, "lift", "features.0.0.weight"),
     Edit("range of one activation too small", _worse_range, "range", "tf.math"),
+    Edit("activation scale off by 2 %", _rescaled(1.02), "range", "tf.math"),
+    Edit("activation zero point off by three", _shifted(3), "range", "tf.math"),
+    Edit("output scale off by 5 %", _grid("FULLY_CONNECTED", 0, -1, lambda q: _times(q.scale, 0, 1.05)), "range", ""),
 )  # fmt: skip
 
 

@@ -248,3 +248,35 @@ def test_infinity_that_both_have_is_no_difference() -> None:
     assert _deviation(here, operator, "y", np.array([-np.inf, 0.0, 2.1], np.float32), want, {}, {}) > 1
     for wrong in ([0.0, 0.0, 2.0], [np.inf, 0.0, 2.0], [np.nan, 0.0, 2.0], [-np.inf, -np.inf, 2.0]):
         assert _deviation(here, operator, "y", np.array(wrong, np.float32), want, {}, {}) == np.inf
+
+
+def test_a_grid_whose_last_negative_integer_is_in_use_gives_no_gain(weight: np.ndarray) -> None:
+    """A factor of 1.004 stores the largest value as -128, which reads as a gain of 1.008 that nobody folded in."""
+    grid = per_channel(weight)
+    largest = np.abs(weight).max(axis=1, keepdims=True)
+    weight = np.where(np.abs(weight) == largest, -largest, weight)
+    constant = quantised(weight * 1.004, grid)
+    assert constant.stored.min() == -128
+    found = gain(Match(constant, "fc.weight", weight, weight, layer("fc", weight)))
+    assert np.all(np.abs(found - 128 / 127) > 1e-3)
+    plain = quantised(weight, grid)
+    np.testing.assert_allclose(gain(Match(plain, "fc.weight", weight, weight, layer("fc", weight))), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 6.0, {"low": 0.0, "high": 6.0}),
+        (0.0, 5.99, {"low": 0.0, "high": 6.0}),  # calibration saw a little less than the bound
+        (0.0, 6.01, {"low": 0.0, "high": None}),  # beyond the bound: nothing was clipped there
+        (0.0, 4.0, {"low": 0.0, "high": None}),
+        (-6.0, 6.0, {}),
+        (-1.0, 6.0, {}),  # one end near a bound, by chance
+    ],
+)
+def test_the_ends_of_a_grid_stand_for_a_clip_only_behind_one(low: float, high: float, expected: Any) -> None:
+    onnx_graph = pytest.importorskip("parity.proof.onnx_graph")
+    artefact = object.__new__(onnx_graph.OnnxArtefact)
+    artefact.bounds = {0.0, 6.0}
+    step = (high - low) / 255
+    assert artefact._clip(Grid(np.array([step]), np.array([round(-128 - low / step)]), 0, -128, 127)) == expected

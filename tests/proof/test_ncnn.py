@@ -94,9 +94,8 @@ def test_a_correct_file_is_faithful(files: Any, precision: str) -> None:
     assert result["state"] == "proved", result["summary"]
     assert result["links"]["lift"]["figures"]["relative_rms"] < 1e-6
     assert result["links"]["match"]["figures"]["unmatched"] == []
-    local = result["links"]["local"]
-    assert (local["state"], local["offered"]) == ("not possible", False)
-    assert "no local: the ncnn wheel runs whole nets only" in result["summary"]
+    local = result["links"]["local"]["figures"]
+    assert local["within"] == local["operators"] >= 12 and set(local["worst"]) == {"ncnn", "plain"}
     json.dumps(result, allow_nan=False)
 
 
@@ -168,6 +167,28 @@ def test_a_fault_in_the_graph_is_found_by_the_lift(files: Any, tmp_path: Path, o
     param(old, new)(edited, files["fp16"][1])
     result = proof(edited, files["fp16"][1], "fp16")
     assert result["links"]["lift"]["state"] == "failed", result["summary"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_layer_is_judged_on_what_it_reads_itself(files: Any, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime whose fast kernels are wrong at one layer: that layer is named, and none behind it."""
+    from parity.proof.local import local
+
+    artefact = NcnnArtefact(str(files[precision][0]), files[precision][1])
+    wrong = next(op for op in artefact.graph.operators if op.kind == "ConvolutionDepthWise")
+    whole = NcnnArtefact._cut
+
+    def faulty(self: NcnnArtefact, net: Any, half: bool) -> Any:
+        run = whole(self, net, half)
+        if net.opt.use_winograd_convolution:
+            return lambda v: {n: 1.02 * x if n in wrong.outputs else x for n, x in run(v).items()}
+        return run
+
+    monkeypatch.setattr(NcnnArtefact, "_cut", faulty)
+    link = local(artefact, [{"x": c["x"]} for c in CASES[:2]])
+    assert link.state == "failed"
+    assert [(c.kind, c.name) for c in link.culprits] == [("runtime", "ncnn ConvolutionDepthWise")]
+    assert "right on plain" in link.culprits[0].what
 
 
 def test_a_file_that_cannot_be_followed_says_why(files: Any, tmp_path: Path) -> None:

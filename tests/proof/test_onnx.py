@@ -21,7 +21,8 @@ SOME = (  # one fault a way to go wrong; benchmarks/proof.py runs all
 
 def proof(folder: Path, precision: str, target: str = "onnx") -> dict[str, Any]:
     cases = seeded.cases()[::3]
-    return prove(seeded.spec(), target, precision, str(folder), seeded.notes(folder), cases, ["logits"])
+    calibration = seeded.cases("calibration") if precision == "int8" else []
+    return prove(seeded.spec(), target, precision, str(folder), seeded.notes(folder), cases, ["logits"], calibration)
 
 
 @pytest.mark.parametrize("precision", seeded.PRECISIONS)
@@ -67,6 +68,6 @@ def test_a_file_of_another_precision_class_fails(exports: Path) -> None:
 
 
 def test_what_cannot_be_read_is_not_proved(exports: Path) -> None:
-    result = proof(seeded.export(exports, "onnx", seeded.PRECISIONS)["fp32"], "fp32", target="coreml")
+    result = proof(seeded.export(exports, "onnx", seeded.PRECISIONS)["fp32"], "fp32", target="torchscript")
     assert result["state"] == "not possible"
-    assert "no reader for coreml" in result["summary"]
+    assert "no reader for torchscript" in result["summary"]

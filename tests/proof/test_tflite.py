@@ -19,7 +19,8 @@ pytestmark = pytest.mark.slow  # onnx2tf takes ten seconds and more
 
 def proof(folder: Path, precision: str = "int8") -> dict[str, Any]:
     cases = seeded.cases()[::3]
-    return prove(seeded.spec(), "tflite", precision, str(folder), seeded.notes(folder), cases, ["logits"])
+    calibration = seeded.cases("calibration") if precision == "int8" else []
+    return prove(seeded.spec(), "tflite", precision, str(folder), seeded.notes(folder), cases, ["logits"], calibration)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,93 @@
+"""Grids against the calibration data that made them, on an artefact made here: no converter, no runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parity.proof.calibration import calibrated
+from parity.proof.graph import Graph, Grid, Operator, Port
+
+COUNT = 8
+CASES = [{"a": np.random.default_rng(i).normal(0, 1, (1, 50)).astype(np.float32)} for i in range(6)]
+
+
+def values(index: int, x: np.ndarray) -> np.ndarray:
+    """The activation after `index` operators; odd ones are never negative."""
+    y = (index + 1) * x + 0.1 * index
+    return np.maximum(y, 0) if index % 2 else y
+
+
+def min_max(low: float, high: float) -> Grid:
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / 255
+    return Grid(np.array([scale]), np.array([np.rint(-128 - low / scale)]), 0, -128, 127)
+
+
+class Chain:
+    """A row of activations t0 ... t7, each on the grid that min-max calibration gives it."""
+
+    def __init__(self, cases: Sequence[Mapping[str, np.ndarray]] = CASES):
+        reached = [np.concatenate([values(i, c["a"]) for c in cases]) for i in range(COUNT)]
+        grids = {f"t{i}": min_max(float(v.min()), float(v.max())) for i, v in enumerate(reached)}
+        operators = tuple(Operator(i, "MUL", (f"t{i - 1}" if i else "a",), (f"t{i}",)) for i in range(COUNT))
+        ports = (Port("a", "a"),), (Port("y", f"t{COUNT - 1}"),)
+        self.graph = Graph(operators, {}, grids, *ports, channels_last=False, symmetric_weights=True)
+
+    def lift(self, weights: Any, watch: Sequence[str] = ()) -> Any:
+        return lambda case: {name: values(int(name[1:]), case["a"]) for name in watch}
+
+    def edited(self, name: str, scale: float = 1.0, zero: float = 0.0) -> Chain:
+        grid = self.graph.grids[name]
+        changed = replace(grid, scale=grid.scale * scale, zero=grid.zero + zero)
+        self.graph = replace(self.graph, grids={**self.graph.grids, name: changed})
+        return self
+
+
+def test_min_max_grids_fit() -> None:
+    figures, culprits = calibrated(Chain(), {}, CASES)  # type: ignore[arg-type]
+    assert culprits == []
+    assert figures == {"grids": COUNT, "calibrated_share": 1.0, "calibration_cases": len(CASES)}
+
+
+@pytest.mark.parametrize(("scale", "zero"), [(1.02, 0), (0.95, 0), (0.5, 0), (1.0, 3), (1.0, -2)])
+def test_a_grid_that_was_moved_is_named(scale: float, zero: float) -> None:
+    _, culprits = calibrated(Chain().edited("t3", scale, zero), {}, CASES)  # type: ignore[arg-type]
+    assert [c.name for c in culprits] == ["t3"]
+    assert "calibration data" in culprits[0].what
+
+
+@pytest.mark.parametrize(("scale", "zero"), [(1.001, 0), (1.0, 1)])
+def test_float_rounding_of_a_range_is_no_fault(scale: float, zero: float) -> None:
+    assert calibrated(Chain().edited("t3", scale, zero), {}, CASES)[1] == []  # type: ignore[arg-type]
+
+
+def test_of_a_file_calibrated_on_other_data_nothing_is_said() -> None:
+    other = [{"a": 0.8 * c["a"]} for c in CASES]
+    figures, culprits = calibrated(Chain(other), {}, CASES)  # type: ignore[arg-type]
+    assert culprits == []
+    assert figures["calibrated_share"] == 0.0
+
+
+def test_tensors_that_share_a_grid_are_judged_together() -> None:
+    """A concatenation gives its inputs the grid of its output, which holds the widest of them."""
+    chain = Chain()
+    widest = chain.graph.grids["t6"]
+    chain.graph = replace(chain.graph, grids={**chain.graph.grids, "t2": widest})
+    assert calibrated(chain, {}, CASES)[1] == []  # type: ignore[arg-type]
+
+
+def test_prescribed_grids_and_files_with_few_grids_are_left_alone() -> None:
+    chain = Chain()
+    sigmoid = Grid(np.array([1 / 256]), np.array([-128.0]), 0, -128, 127)
+    chain.graph = replace(chain.graph, grids={**chain.graph.grids, "t2": sigmoid})
+    figures, culprits = calibrated(chain, {}, CASES)  # type: ignore[arg-type]
+    assert (figures["grids"], culprits) == (COUNT - 1, [])
+    few = Chain().edited("t3", 0.5)
+    few.graph = replace(few.graph, grids={n: few.graph.grids[n] for n in ("t1", "t3")})
+    assert calibrated(few, {}, CASES)[1] == []  # type: ignore[arg-type]
+    assert calibrated(Chain(), {}, []) == ({}, [])  # type: ignore[arg-type]
