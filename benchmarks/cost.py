@@ -2,11 +2,11 @@
 
     python benchmarks/cost.py [--runs 3] [-k EXPRESSION]
 
-Runs `pytest -m parity` on the example models in two ways, in turns, with everything in the cache: as it is, and with the
-user's own thresholds alone (no chain of proof, no lowering, no twins; what is left are the oracle and the metrics of
-`parity.compare`). Each is run once before, to fill the cache. Prints processor seconds of all processes together, which
-other work on the machine hardly moves, and wall seconds; the bar is 1.5 times the processor time. Exits 1 above it.
-Processes that outlive the run are not counted.
+Runs `pytest -m parity` on the example models in two ways, in turns, with everything in the cache: as it is, and with
+the user's own thresholds alone (no chain of proof, no lowering, no twins; what is left are the oracle and the metrics
+of `parity.compare`). Each is run once before, to fill the cache. Prints processor seconds of all processes together,
+which other work on the machine hardly moves, and wall seconds; the bar is 1.5 times the processor time. Exits 1 above
+it. Processes that outlive the run are not counted.
 """
 
 from __future__ import annotations
