@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import parity.mil
 from tests.mil.build import evaluate
 
 RNG = np.random.default_rng(0)
@@ -147,6 +148,22 @@ def test_nearest_resizes_round_differently():
     np.testing.assert_array_equal(factor.reshape(-1), [0, 0, 1, 1, 2, 2, 3, 3])
     half_up = evaluate("resize", x=x[..., :2], shape=[1, 4], resized_dims=2, interpolation_mode="NEAREST_NEIGHBOR")
     np.testing.assert_array_equal(half_up.reshape(-1), [0, 1, 1, 1])  # 0.5 and 1.5 round up
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("factor", [1.5, 2.5, 0.5, 1.0])
+def test_fractional_nearest_upsampling_is_computed_where_every_reading_agrees(dtype, factor):
+    x = np.arange(4).reshape(1, 1, 1, 4).astype(dtype)
+    got = evaluate("upsample_nearest_neighbor", x=x, scale_factor_width=np.float32(factor))
+    np.testing.assert_array_equal(got.reshape(-1), np.floor(np.arange(int(4 * factor)) / factor))
+
+
+@pytest.mark.parametrize("factor", [1.6, 6.0001 / 4])
+def test_fractional_nearest_upsampling_is_refused_by_name_where_readings_differ(factor):
+    """Output 3 of 6 is element 2 of 4 by sizes, and element 1 by a factor of 1.6, as torch reads it."""
+    x = np.arange(4, dtype=np.float32).reshape(1, 1, 1, 4)
+    with pytest.raises(parity.mil.OperatorFailed, match=r"upsample_nearest_neighbor.*on 4 elements"):
+        evaluate("upsample_nearest_neighbor", x=x, scale_factor_width=np.float32(factor))
 
 
 def test_crop_and_crop_resize():

@@ -213,7 +213,7 @@ def test_palettised_weights_say_which_link_cannot_be_made(files: Any, tmp_path: 
     folder, notes = files["fp32"]
     with zoo.quiet():
         model = ct.models.MLModel(str(folder / "model.mlpackage"), skip_model_load=True)
-        setting = optimize.OpPalettizerConfig(mode="kmeans", nbits=4, weight_threshold=512)
+        setting = optimize.OpPalettizerConfig(mode="uniform", nbits=4, weight_threshold=512)
         made = optimize.palettize_weights(model, optimize.OptimizationConfig(global_config=setting))
         made.save(str(tmp_path / "model.mlpackage"))
     result = proof(tmp_path, notes, "dynamic")

@@ -118,9 +118,9 @@ def upsample(p: Any, inputs: list[Tensor]) -> Result:
     """Enlargement by factors, nearest or bilinear with one of three sampling rules."""
     x = inputs[0]
     factors = list(p.fractionalScalingFactor) or [float(f) for f in p.scalingFactor] or [1.0, 1.0]
-    height, width = (int(n * f) for n, f in zip(x.shape[-2:], factors, strict=True))
     if p.mode == 0:
-        return image_resizing.resize_nearest_neighbor(x, height, width)
+        return image_resizing.upsample_nearest_neighbor(x, *factors)
+    height, width = (int(n * f) for n, f in zip(x.shape[-2:], factors, strict=True))
     rule = ("DEFAULT", "STRICT_ALIGN_CORNERS", "UNALIGN_CORNERS")[p.linearUpsampleMode]
     return image_resizing.resize_bilinear(x, height, width, rule)
 

@@ -13,6 +13,8 @@ UNALIGN_CORNERS       (i + 1/2) * n / m - 1/2: the corner pixels' edges coincide
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -86,9 +88,23 @@ def resize_bilinear(
 
 @operator(exact=True)
 def upsample_nearest_neighbor(x: Tensor, scale_factor_height: float = 1, scale_factor_width: float = 1) -> Tensor:
-    """Nearest resize by factors: element floor(i * n / m)."""
-    height, width = int(x.shape[-2] * scale_factor_height), int(x.shape[-1] * scale_factor_width)
-    return resize_nearest_neighbor(x, height, width)
+    """Nearest resize by factors: floor(n * factor) elements, of which i is element floor(i * n / m).
+
+    The documentation gives the size and not the positions. By sizes, or by the factor (floor(i / factor)), is the same
+    wherever the size is whole; where the two differ no test of Apple's decides, and the operator is refused.
+    """
+    sizes = []
+    for n, factor in ((x.shape[-2], scale_factor_height), (x.shape[-1], scale_factor_width)):
+        m = math.floor(n * factor)
+        affordable([m])
+        i = torch.arange(m, dtype=torch.float64)
+        if not torch.equal(torch.arange(m) * n // max(m, 1), (i / factor).floor().long().clamp(max=n - 1)):
+            raise OperatorFailed(
+                f"a factor of {factor:g} on {n} elements reads other elements by the factor than by the sizes, and "
+                "neither documentation nor tests say which: resize to a multiple of the size, or by another operator"
+            )
+        sizes.append(m)
+    return resize_nearest_neighbor(x, *sizes)
 
 
 @operator(exact=True)
