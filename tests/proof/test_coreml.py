@@ -233,6 +233,46 @@ def test_replaced_values_take_the_places_of_constants(files: Any) -> None:
     assert not zero["y0"].any()
 
 
+SEEDED = {
+    "correct": (None, False),
+    "one sign": (("linear", "weight", lambda w: np.where(np.abs(w) == np.abs(w).max(), -w, w)), True),
+    "bias dropped": (("linear", "bias", lambda b: b * 0), True),
+    "layer by 2 %": (("conv_transpose", "weight", lambda w: w * 1.02), True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", SEEDED)
+def test_fp16_cells_are_gated_by_the_measured_noise_ratio(files: Any, tmp_path: Path, fault: str) -> None:
+    """Under the default limits alone, as correct exports to Core ML were measured to have."""
+    from parity import judge, mil
+    from parity.contract import OutputSpec
+    from parity.gate import passes
+    from parity.limits import MEASURED, NOISE, resolve
+    from parity.plan import Cell
+    from parity.reference import oracle, twin
+    from parity.reference.floor import floors, natural
+
+    edit, broken = SEEDED[fault]
+    shutil.copytree(files["fp16"][0], tmp_path / "edited")
+    if edit is not None:
+        operator, parameter, act = edit
+        weight(parameter, operator, act)(tmp_path / "edited")
+    cell, spec = Cell("small", "coreml", "fp16"), OutputSpec("y0")
+    limits = {name: limit for name, limit in resolve((), cell).items() if name in NOISE}
+    assert all(limit.source.startswith(MEASURED) and "coreml fp16" in limit.source for limit in limits.values())
+    model = {"root": str(ROOT), "factory": "tests.proof.test_coreml:network", "options": {}}
+    wants = oracle.evaluate(model, inputs(), ["y0"])["outputs"]
+    measured = natural("coreml", "fp16")
+    assert measured is not None
+    costs = twin.evaluate(model, inputs(), ["y0"], "fp16", flavour=measured.flavour)["outputs"]
+    program = mil.load(tmp_path / "edited" / "model.mlpackage")
+    rows = [program.run(case)["y0"] for case in inputs()]
+    known = floors(wants, costs, "fp16", [spec])["y0"]
+    checks = judge.check_noise("golden", spec, [str(i) for i in range(len(rows))], rows, known, limits)
+    assert {c.metric for c in checks if c.limit is not None} >= {"noise_ratio", "noise_ratio_case"}
+    assert any(not passes(c) for c in checks) is broken, checks
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", [n for n in zoo.everything() if n != "gated_mlp"])
