@@ -53,6 +53,8 @@ def prepare(work: Path, names: Iterable[str], wanted: list[str]) -> configuratio
         f"targets = {json.dumps(wanted)}",
         f"precisions = {json.dumps(list(PRECISIONS))}",
         "timeout = 400",
+        "[tool.parity.routes.coreai]",
+        'python = ".venv-coreai/bin/python"',
     ]
     for name in names:
         entry, folder = zoo.ZOO[name], work / "models" / name
