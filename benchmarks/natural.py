@@ -35,6 +35,7 @@ from parity.cache import Store  # noqa: E402
 from parity.contract import OutputSpec  # noqa: E402
 from parity.errors import ParityError  # noqa: E402
 from parity.plan import PRECISIONS, PROVED  # noqa: E402
+from parity.proof.ask import proof_of  # noqa: E402
 from parity.reference.floor import STATISTICS, channel_axis, floor  # noqa: E402
 from parity.reference.recipes import RECIPES  # noqa: E402
 from parity.session import Session  # noqa: E402
@@ -172,24 +173,7 @@ def prove(work: Path, config: configuration.Config) -> None:
                 if cell.target not in PROVED or done.exists() or not (work / "outputs" / f"{cell}.npz").exists():
                     continue
                 try:
-                    artifact = session.artifact(cell)
-                    told = session.children.call(
-                        "proof",
-                        "parity.proof:prove",
-                        {
-                            "model": session.model_spec(model),
-                            "target": cell.target,
-                            "precision": cell.precision,
-                            "folder": str(artifact.folder),
-                            "notes": artifact.notes,
-                            "cases": [c.inputs for c in session.golden(model)],
-                            "outputs": [o.name for o in model.contract.outputs],
-                            "calibration": (
-                                [c.inputs for c in session.calibration(model)] if cell.precision == "int8" else []
-                            ),
-                        },
-                        stage="prove",
-                    )
+                    told = proof_of(session, cell, session.golden(model))
                 except ParityError as error:
                     told = {"state": "failed", "summary": str(error)[:200], "seconds": 0.0}
                 done.write_text(json.dumps(told), encoding="utf-8")

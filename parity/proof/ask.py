@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, Any]:
     """The chain of proof of the cell's artefact on golden `cases`, made once for the same file, model and cases."""
     model, artifact = session.config.models[cell.model], session.artifact(cell)
+    calibrated = cell.precision == "int8" and model.calibration is not None
+    calibration = session.calibration(model) if calibrated else []
+    home = Path(__file__).parent
+    sources = [*home.glob("*.py"), *((home.parent / "mil").rglob("*.py") if cell.target == "coreml" else ())]
     spec = {
-        "proof": {path.name: sha256_file(path) for path in sorted(Path(__file__).parent.glob("*.py"))},
+        "proof": {str(path.relative_to(home.parent)): sha256_file(path) for path in sorted(sources)},
         "artifact": artifact.record.key,
         "kernels": artifact.notes.get("kernels"),
         "model": session.fingerprint(model),
         "cases": digest(cases),
+        "calibration": digest(calibration),
         "packages": versions(("torch", "numpy", "onnxruntime", "ai-edge-litert")),
     }
 
@@ -37,6 +42,7 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, A
             "notes": artifact.notes,
             "cases": [c.inputs for c in cases],
             "outputs": [o.name for o in model.contract.outputs],
+            "calibration": [c.inputs for c in calibration],
         }
         return dict(session.children.call("proof", "parity.proof:prove", arguments, stage="prove"))
 

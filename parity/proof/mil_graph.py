@@ -81,7 +81,7 @@ class CoreMLArtefact:
 
     def _constant(self, operation: Any, known: Mapping[str, Constant]) -> Constant | None:
         """The constant that an operation stands for: as it is stored, with its grid where it is quantised."""
-        name = operation.outputs[0].name
+        name = operation.outputs[0].name if operation.outputs else ""  # a write of a state gives nothing
         if operation.type == "const" and "val" in operation.attributes:
             value = decode(operation.attributes["val"], self.package)
             return Constant(name, value, None) if isinstance(value, np.ndarray) else None

@@ -26,6 +26,7 @@ _ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "add_", "sub_", "mul_", "div_
 _BOUNDS = {"relu": {0.0}, "relu_": {0.0}, "relu6": {0.0, 6.0}, "hardtanh": {-1.0, 1.0}, "hardtanh_": {-1.0, 1.0},
            "clamp": set(), "clamp_": set(), "clamp_min": set(), "clamp_max": set()}  # fmt: skip
 _GATES = {"gru": 3, "lstm": 4, "rnn_tanh": 1, "rnn_relu": 1}  # recurrent layers, whose gates are stacked in one tensor
+_SUMS = {"linear", "matmul", "mm", "bmm", "addmm", "einsum", "sum", "mean", "cumsum"} | _CONVOLUTIONS | _TRANSPOSED
 _NORMS = {"layer_norm", "group_norm", "instance_norm", "rms_norm"}
 
 
@@ -73,12 +74,15 @@ class Source:
     def _evaluate_constants(self) -> dict[Any, Any]:
         """The value of every node that depends on parameters and literals alone."""
         known: dict[Any, Any] = {}
+        self.summed: set[Any] = set()  # nodes of parameters alone whose values are sums, or follow from sums
         for node in self.module.graph.nodes:
             if node.op == "get_attr":
                 known[node] = _attribute(self.module, str(node.target))
             elif node.op == "call_function" and all(i in known for i in node.all_input_nodes):
                 arguments, keywords = fx.map_arg((node.args, node.kwargs), lambda n: known[n])
                 known[node] = node.target(*arguments, **keywords)
+                if _kind(node) in _SUMS or self.summed.intersection(node.all_input_nodes):
+                    self.summed.add(node)
         return known
 
     def _collect(self) -> None:
@@ -189,7 +193,10 @@ class Source:
         for other in node.all_input_nodes:
             value = self.known.get(other)
             if isinstance(value, torch.Tensor) and value.dtype != torch.bool:  # masks are no weights
-                self._term(self._name(other), value, value.abs())
+                reach = value.abs()
+                if other in self.summed and value.numel():  # float32 sums round by what was summed, not by what is left
+                    reach = torch.full_like(reach, float(reach.max()))
+                self._term(self._name(other), value, reach)
         if kind in _BOUNDS:
             self.bounds |= _BOUNDS[kind]
             literals = [*_arguments(node), *node.kwargs.values()]

@@ -57,3 +57,24 @@ def test_rows_that_are_looked_up_by_index_are_a_table() -> None:
 
     weights = Source(Positions().eval(), [torch.tensor([3, 1])]).weights
     assert [(w.name, w.kind, w.values.shape) for w in weights] == [("angles", "table", (9, 4))]
+
+
+def test_what_is_summed_from_parameters_alone_rounds_by_what_was_summed() -> None:
+    """A query that no input reaches is folded in float32: its small elements carry the rounding of the large ones."""
+
+    class Query(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.queries, self.q, self.gain = (
+                nn.Parameter(torch.randn(5, 8)),
+                nn.Linear(8, 8),
+                nn.Parameter(torch.rand(8)),
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.gain + self.q(self.queries)
+
+    terms = {term.name: term for term in Source(Query().eval(), [torch.rand(5, 8)]).terms}
+    summed = next(term for name, term in terms.items() if name.startswith("linear"))
+    assert (summed.magnitude == np.abs(summed.values).max()).all()
+    np.testing.assert_array_equal(terms["gain"].magnitude, np.abs(terms["gain"].values))

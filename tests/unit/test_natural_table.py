@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import natural_table
 from benchmarks.natural_table import Line, fitted, left_out, nearest, read, refused, taken, write
 
 
@@ -85,8 +84,3 @@ def test_lines_survive_their_file(correct: list[Line], tmp_path) -> None:
     again = read(tmp_path / "lines.csv")
     assert [line.cell for line in again] == sorted(line.cell for line in correct)
     assert np.isnan(again[0].channel) and again[0].absolute is False
-
-
-def test_the_committed_table_is_what_the_committed_lines_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["natural_table.py", "--check"])
-    assert natural_table.main() == 0
