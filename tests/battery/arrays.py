@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.battery.protocol import Pair
+from .protocol import Pair
 
 f32, f64 = np.float32, np.float64
 RNG = np.random.default_rng(7)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.battery.protocol import File
+from .protocol import File
 
 RNG = np.random.default_rng(3)
 W = RNG.standard_normal((3, 4)).astype(np.float32)

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from tests.battery.protocol import Limited
+from .protocol import Limited
 
 ONE = np.full((4, 1), 5.0)
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.battery.protocol import Saved
+from .protocol import Saved
 
 Edit = Callable[[dict[str, Any]], None]
 

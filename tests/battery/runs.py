@@ -6,7 +6,7 @@ golden test of one cell, and on a plain test that calls numpy.testing. `alone`: 
 
 from __future__ import annotations
 
-from tests.battery.protocol import Loss
+from .protocol import Loss
 
 _MARK = """
 import pytest

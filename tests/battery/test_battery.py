@@ -6,9 +6,12 @@ the ways to lose a whole run that are particular to this suite.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.battery import runs
@@ -121,6 +124,83 @@ def test_the_battery_notices_a_checker_that_passes_everything_or_nothing() -> No
     table = markdown([everything, nothing], ("arrays",))
     assert f"| anything | {len(everything.said) - 9} of {len(everything.said) - 9} |" in table
     assert "`no-cases`" in table and "**X**" in table
+
+
+ELSEWHERE = """
+import sys
+
+class Absent:
+    def find_spec(self, name, *rest):
+        if name.split(".")[0] in ("parity", "torch", "pytest", "onnxruntime"):
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Absent())
+sys.argv[0] = "battery"
+import runpy
+runpy.run_module("battery", run_name="__main__")
+"""
+ADAPTER = """
+import numpy as np
+from battery import files
+from battery.protocol import Base, Pair, each
+
+def close(case):
+    return all(np.allclose(g[n], w[n], case.rtol, case.atol) for g, w in zip(case.got, case.want) for n in case.names)
+
+class Mine(Base):
+    name = "mine"
+
+    def pair(self, case):
+        return close(case)
+
+    def files(self, cases):
+        from onnx.reference import ReferenceEvaluator
+
+        def passes(path):
+            runs = [ReferenceEvaluator(str(path)).run(["y", "z"], {"x": x}) for x in files.ROWS]
+            got = [dict(zip(("y", "z"), run)) for run in runs]
+            return close(Pair("", "", got, [files.model(x) for x in files.ROWS], ("y", "z")))
+
+        return each(cases, passes)
+"""
+
+
+class Zipped(Base):
+    """The adapter's comparison, asked here."""
+
+    def pair(self, case: Pair) -> bool:
+        pairs = zip(case.got, case.want, strict=False)
+        return all(np.allclose(g[n], w[n], case.rtol, case.atol) for g, w in pairs for n in case.names)
+
+
+def elsewhere(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The battery's folder copied to where nothing of this project is, asked there."""
+    shutil.copytree(Path(__file__).parent, folder / "battery", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "adapter.py").write_text(ADAPTER)
+    command = [sys.executable, "-c", ELSEWHERE, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+def test_a_checker_of_somebody_else_is_asked_where_this_project_is_not(tmp_path: Path) -> None:
+    done = elsewhere(tmp_path, "--checker", "adapter:Mine", "--family", "arrays", "--family", "files")
+    assert done.returncode == 1, done.stderr
+    row = next(line for line in done.stdout.splitlines() if line.startswith("| mine |"))
+    (ours,) = asked((Zipped,), ("arrays",))
+    every = FAMILIES["arrays"]
+    assert f"| {len(ours.wrong(every))} of {ours.asked(every)} | 0 of 20 |" in row and len(ours.wrong(every)) > 5, row
+    assert "| `file-all-nan` |" in done.stdout and "**X**" in done.stdout
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ("adapter:close", ""), ("adapter:gone", "no attribute 'gone'"), ("gone:Mine", "No module named 'gone'"),
+    ("adapter", "give MODULE:NAME"), ("adapter:np", "neither a class nor a function"),
+    ("battery.protocol:Base", "asked no case"),
+])  # fmt: skip
+def test_what_is_no_checker_is_said_in_one_line(given: str, said: str, tmp_path: Path) -> None:
+    done = elsewhere(tmp_path, "--checker", given, "--family", "arrays")
+    assert done.returncode == (2 if said else 1), done.stderr
+    assert said in done.stderr and len(done.stderr.splitlines()) == bool(said)
+    assert done.stdout.startswith("| checker |") == (not said)
 
 
 def test_any_checker_can_be_plugged_in() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.battery.checkers import naive, peers, suite
-from tests.battery.protocol import Checker
+from ..protocol import Checker
+from . import naive, peers, suite
 
 SUITE: tuple[Callable[[], Checker], ...] = (suite.Compare, suite.Check, suite.Gate)
 PEERS: tuple[Callable[[], Checker], ...] = (

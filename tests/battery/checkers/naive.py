@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.battery.checkers.peers import run_by_hand
-from tests.battery.protocol import Base, File, Limited, Pair, Saved
-from tests.battery.records import naive
+from ..protocol import Base, File, Limited, Pair, Saved
+from ..records import naive
+from .peers import run_by_hand
 
 
 class ZipMax(Base):
@@ -29,7 +29,7 @@ class ZipMax(Base):
         return not worst > (math.inf if case.atol is None else case.atol) + case.rtol
 
     def saved(self, case: Saved) -> bool:
-        from tests.battery.records import base
+        from ..records import base
 
         return naive(case.edit(base()))
 
@@ -184,7 +184,7 @@ class SpotCheck(Base):
 
     def saved(self, case: Saved) -> bool:
         """A gate that looks for bad news in the text."""
-        from tests.battery.records import base
+        from ..records import base
 
         text = case.edit(base())
         return '"passed": false' not in text and '"verdict": "fail"' not in text

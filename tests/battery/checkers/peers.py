@@ -18,27 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from tests.battery.protocol import Base, File, Loss, NotApplicable, Pair
-
-
-def _each(cases: Sequence[File], passes: Callable[[Path], bool]) -> set[str]:
-    """The ids of the files that pass; an exception is no pass."""
-    found = set()
-    for case in cases:
-        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Exception):
-            path = Path(folder, "model.onnx")
-            case.write(path)
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                if passes(path):
-                    found.add(case.id)
-    return found
+from ..protocol import Base, File, Loss, NotApplicable, Pair, each
 
 
 def run_by_hand(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What onnxruntime gives for the probe, and what the model does."""
     import onnxruntime
 
-    from tests.battery import files
+    from .. import files
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -76,14 +63,14 @@ class Polygraphy(Base):
         from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
         from polygraphy.comparator import Comparator
 
-        from tests.battery import files
+        from .. import files
 
         def passes(path: Path) -> bool:
             runs = Comparator.run([OnnxrtRunner(SessionFromOnnx(str(path)))], data_loader=[{"x": files.PROBE}])
             want = [{k: v.astype(np.float32) for k, v in files.model(files.PROBE).items()}]
             return self._passes([dict(result) for result in runs[0][1]], want, 1e-3, 1e-3)
 
-        return _each(cases, passes)
+        return each(cases, passes)
 
 
 class TorchOnnx(Base):
@@ -117,7 +104,7 @@ class TorchOnnx(Base):
         from torch.onnx import ONNXProgram
         from torch.onnx.verification import verify_onnx_program
 
-        from tests.battery import files
+        from .. import files
 
         class Model(torch.nn.Module):
             def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,7 +112,7 @@ class TorchOnnx(Base):
                 return y, torch.tanh(y)
 
         exported = torch.export.export(Model(), (torch.from_numpy(files.PROBE),))
-        return _each(
+        return each(
             cases, lambda path: self._holds(verify_onnx_program(ONNXProgram(onnx_ir.load(str(path)), exported)))
         )
 
@@ -141,12 +128,12 @@ class OnnxSim(Base):
         self._compare = compare
 
     def files(self, cases: Sequence[File]) -> set[str]:
-        from tests.battery import files
+        from .. import files
 
         with tempfile.TemporaryDirectory() as folder:
             right = Path(folder, "right.onnx")
             files.HONEST[0].write(right)
-            return _each(cases, lambda path: bool(self._compare(str(path), str(right), n_times=3, verbose=False)))
+            return each(cases, lambda path: bool(self._compare(str(path), str(right), n_times=3, verbose=False)))
 
 
 class NumpyAssert(Base):
@@ -168,7 +155,7 @@ class NumpyAssert(Base):
                 np.testing.assert_allclose(got[name], want[name], 1e-3, 1e-3)
             return True
 
-        return _each(cases, passes)
+        return each(cases, passes)
 
     def runs(self, cases: Sequence[Loss]) -> set[str]:
         """Plain pytest: the ids of the losses under which the test does not turn the run red."""
@@ -181,7 +168,7 @@ class NumpyAssert(Base):
 
 
 def _alone(case: Loss) -> bool:
-    from tests.battery import runs
+    from .. import runs
 
     return case in runs.ALONE
 
@@ -241,7 +228,7 @@ class NumpyClose(Base):
             got, want = run_by_hand(path)
             return all(np.allclose(g, w, 1e-3, 1e-3) for g, w in zip(got.values(), want.values(), strict=False))
 
-        return _each(cases, passes)
+        return each(cases, passes)
 
 
 class TorchClose(Base):
@@ -269,4 +256,4 @@ class TorchClose(Base):
             self._torch.testing.assert_close(*pairs, rtol=1e-3, atol=1e-3, check_dtype=False)
             return True
 
-        return _each(cases, passes)
+        return each(cases, passes)

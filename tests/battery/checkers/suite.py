@@ -22,8 +22,9 @@ from parity.limits import Limit
 from parity.plan import Cell
 from parity.record import CellRecord, Environment, RunRecord, dumps, loads, read
 from parity.recorder import Recorder
-from tests.battery.checkers.peers import ident, load_plugins, write_plugins
-from tests.battery.protocol import Base, File, Limited, Loss, NotApplicable, Pair, Saved
+
+from ..protocol import Base, File, Limited, Loss, NotApplicable, Pair, Saved
+from .peers import ident, load_plugins, write_plugins
 
 CELL = Cell("m", "onnx", "fp32")
 
@@ -124,7 +125,7 @@ class Gate(Base):
         return judged(loads(dumps(record))).verdict == "pass"
 
     def saved(self, case: Saved) -> bool:
-        from tests.battery.records import base
+        from ..records import base
 
         return judged(loads(case.edit(base()))).verdict == "pass"
 
@@ -137,7 +138,7 @@ class Gate(Base):
 
     def runs(self, cases: Sequence[Loss]) -> set[str]:
         """Runs of `pytest -m parity` where the golden test of a cell is lost; those whose cell, or run, passes."""
-        from tests.battery.runs import ALONE
+        from ..runs import ALONE
 
         found: set[str] = set()
         groups = [[c for c in cases if c not in ALONE], *([c] for c in cases if c in ALONE)]
@@ -169,7 +170,7 @@ def _pytest(folder: Path, *arguments: str) -> _Run:
 
 
 def _write_files_project(folder: Path, cases: Sequence[File]) -> None:
-    from tests.battery import files
+    from .. import files
 
     np.savez(folder / "weights.npz", w=files.W.T, b=files.B)
     (folder / "golden").mkdir()
