@@ -14,7 +14,7 @@ from parity.errors import ConfigError, ParityError
 
 if TYPE_CHECKING:
     from parity.cases.recipes import register_recipe
-    from parity.faults import Fault, register_fault
+    from parity.faults import Fault, FileFault, register_fault
     from parity.plan import Cell, Plan
     from parity.posts import register_match, register_post
     from parity.record import RunRecord
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Cell": "parity.plan",
     "Fault": "parity.faults",
+    "FileFault": "parity.faults",
     "Plan": "parity.plan",
     "RunRecord": "parity.record",
     "Target": "parity.targets.base",
@@ -41,6 +42,7 @@ __all__ = [
     "Comparison",
     "ConfigError",
     "Fault",
+    "FileFault",
     "ParityError",
     "Plan",
     "RunRecord",

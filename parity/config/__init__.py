@@ -43,6 +43,7 @@ class Config:
     routes: Mapping[str, Path] = field(default_factory=dict)  # route name -> the Python that runs it
     cache: str | None = None
     cache_size: int = 10 << 30
+    plugins: tuple[str, ...] = ()  # modules of the project's own in which faults are registered, imported in children
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -84,9 +85,18 @@ def read_config(reader: Reader, data: Mapping[str, Any]) -> Config:
         routes=read_routes(reader, top.take("routes", dict, {})),
         cache=top.take("cache", str),
         cache_size=top.size("cache_size", 10 << 30),
+        plugins=read_plugins(top),
     )  # fmt: skip
     top.done()
     return result
+
+
+def read_plugins(table: Table) -> tuple[str, ...]:
+    names = table.words("plugins") or ()
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise table.error("plugins", f"{name!r} is no name of a module, such as 'my_pkg.faults'")
+    return names
 
 
 def read_seed(table: Table) -> int:

@@ -3,6 +3,6 @@
 Importing this package imports no torch. The faults themselves load in the child process that evaluates them.
 """
 
-from parity.faults.base import Evidence, Fault, Parameter, Subject, register_fault
+from parity.faults.base import Evidence, Fault, FileFault, Parameter, Subject, register_fault
 
-__all__ = ["Evidence", "Fault", "Parameter", "Subject", "register_fault"]
+__all__ = ["Evidence", "Fault", "FileFault", "Parameter", "Subject", "register_fault"]

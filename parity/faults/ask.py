@@ -10,6 +10,7 @@ from parity.cases.files import golden_files
 from parity.config import ModelConfig
 from parity.faults.causes import Diagnosis
 from parity.faults.chain import with_chain
+from parity.faults.files import with_files
 from parity.faults.power import CellPower
 from parity.limits import resolve
 from parity.plan import Cell
@@ -42,6 +43,7 @@ def diagnosis(
             "sources": _sources(session, model, cases),
             "flavour": flavour,
             "calibration": [c.inputs for c in session.calibration(model)] if quantised else [],
+            "plugins": list(session.config.plugins),
         },
         stage="diagnosis",
     )
@@ -49,21 +51,20 @@ def diagnosis(
     return explained.sentence, explained.explanations()
 
 
-def power(
-    session: Session, model: ModelConfig, cells: Sequence[Cell], cases: Sequence[Case], what: str
-) -> dict[str, Power]:
-    """For each cell, how many of the library's faults its limits would notice; measured once a run and model."""
+def power(session: Session, cell: Cell, cases: Sequence[Case], what: str) -> Power:
+    """How many of the library's faults the cell's limits would notice. What acts on the model is evaluated once a run
+    and model, for all its cells; what acts on the file, for the cell that is asked."""
+    model = session.config.models[cell.model]
 
     def make() -> Any:
         asked = []
-        for cell in cells:
-            measured = natural(cell.target, cell.precision)
+        for one in model.cells:
             limits = {}
             for spec in model.contract.outputs:
-                found = resolve(session.config.rules, cell, spec.name)
+                found = resolve(session.config.rules, one, spec.name)
                 limits[spec.name] = {n: lim.value for n, lim in found.items()}
-            rows = session.twin(model, cases, what, cell.precision, measured.flavour if measured else None)
-            asked.append({"id": cell.id, "precision": cell.precision, "twin": list(rows), "limits": limits})
+            rows = session.twin(model, cases, what, one.precision, session.flavour(one))
+            asked.append({"id": one.id, "precision": one.precision, "twin": list(rows), "limits": limits})
         session.progress(model.name, f"injecting faults into {len(asked)} cells")
         arguments = {
             "model": session.model_spec(model),
@@ -73,13 +74,16 @@ def power(
             "cells": asked,
             "labels": [c.label for c in cases],
             "sources": _sources(session, model, cases),
+            "plugins": list(session.config.plugins),
         }
         result = session.children.call("torch", "parity.faults.measure:measure", arguments, stage="faults")
-        powers = {c["cell"]: build(CellPower, c) for c in result["cells"]}
-        return {c.id: plain(with_chain(session, c, cases, powers[c.id]).summary()) for c in cells}
+        return {c["cell"]: c for c in result["cells"]}
 
     shared = session.once("power", model.name, lambda: session.store.once(session.run, f"power {model.name}", make))
-    return {id: build(Power, value) for id, value in shared.items()}
+    found = with_chain(session, cell, cases, build(CellPower, shared[cell.id]))
+    oracle = [dict(row) for row in session.reference(model, cases, what).outputs]
+    twin = [dict(row) for row in session.twin(model, cases, what, cell.precision, session.flavour(cell))]
+    return with_files(session, cell, cases, oracle, twin, found).summary()
 
 
 def _sources(session: Session, model: ModelConfig, cases: Sequence[Case]) -> list[str] | None:

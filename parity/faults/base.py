@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from parity.plan import PRECISIONS
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from parity.faults.artefact.draft import Draft
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Row = dict[str, Array]
 Rows = list[Row]
@@ -29,6 +31,8 @@ Value = float | int | str | tuple[int, ...]
 
 Family = Literal["input", "time", "graph", "weights", "precision", "output"]
 Where = Literal["input", "module", "output"]
+FILES = ("onnx", "tflite", "ncnn", "coreml")
+"""The formats whose files a fault can be put into."""
 Handler = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Stands in for a torch function: gets the function, its positional and its keyword arguments."""
 Patch = Callable[[], Mapping[str, Handler]]
@@ -140,13 +144,34 @@ class Fault:
         return f"{self.sentence} ({self.parameter.name} {shown}{self.parameter.unit})"
 
 
-_registry: dict[str, Fault] = {}
+@dataclass(frozen=True)
+class FileFault:
+    """One way in which the file itself goes wrong. `sentence` completes "behaves as if ...".
+
+    `edit(draft)` changes an opened copy of the file, and returns whether the file had a place for it. `targets` are the
+    formats that it is tried on. Only power injects it: a reference has no file to run a hypothesis on.
+    """
+
+    name: str
+    sentence: str
+    edit: Callable[[Draft], bool]
+    targets: tuple[str, ...] = FILES
+    precisions: tuple[str, ...] = PRECISIONS
+    benign: bool = False
+
+    def say(self, value: Value | None = None) -> str:
+        return self.sentence
 
 
-def register_fault(fault: Fault) -> Fault:
-    """Make a fault known to power and diagnosis. A name cannot be taken twice.
+AnyFault = TypeVar("AnyFault", Fault, FileFault)
+_registry: dict[str, Fault | FileFault] = {}
 
-    Faults act in the child process: register them in a module that the configuration names, not in a test.
+
+def register_fault(fault: AnyFault) -> AnyFault:
+    """Make a fault known to power, and a `Fault` to diagnosis. A name cannot be taken twice.
+
+    Faults act in child processes: register them in a module that `plugins` of the configuration names, or in an
+    installed package with an entry point in the group `parity`; not in a test.
     """
     if not fault.name.isidentifier():
         raise ParityError(f"register_fault: {fault.name!r} cannot name a fault: use a Python identifier")
@@ -157,6 +182,9 @@ def register_fault(fault: Fault) -> Fault:
         raise ParityError(
             f"register_fault: {fault.name}: no precision {unknown[0]!r}; there are {', '.join(PRECISIONS)}"
         )
+    others = sorted(set(fault.targets) - set(FILES)) if isinstance(fault, FileFault) else []
+    if others:
+        raise ParityError(f"register_fault: {fault.name}: no files of {others[0]!r}; there are {', '.join(FILES)}")
     _registry[fault.name] = fault
     return fault
 
@@ -175,10 +203,19 @@ def fault(
 
 def registered(precision: str | None = None, names: Iterable[str] | None = None) -> list[Fault]:
     """The registered faults that can occur at a precision, or those of the given names, in order of registration."""
+    known = {name: f for name, f in _registry.items() if isinstance(f, Fault)}
     if names is not None:
         wanted = list(names)
-        unknown = [name for name in wanted if name not in _registry]
+        unknown = [name for name in wanted if name not in known]
         if unknown:
-            raise ParityError(f"there is no fault {unknown[0]!r}; known: {', '.join(_registry)}")
-        return [_registry[name] for name in wanted]
-    return [f for f in _registry.values() if precision is None or precision in f.precisions]
+            raise ParityError(f"there is no fault {unknown[0]!r}; known: {', '.join(known)}")
+        return [known[name] for name in wanted]
+    return [f for f in known.values() if precision is None or precision in f.precisions]
+
+
+def on_files(target: str | None = None, precision: str | None = None) -> list[FileFault]:
+    """The registered faults of files of a target at a precision, in order of registration."""
+    return [
+        f for f in _registry.values()
+        if isinstance(f, FileFault) and target in (None, *f.targets) and precision in (None, *f.precisions)
+    ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from parity.faults.base import Fault, Rows, Subject, Value
+from parity.faults.base import Fault, Rows, Value
 from parity.record import Explanation
 
 
@@ -14,7 +14,8 @@ class Cause:
     """One or two faults that together explain the artefact.
 
     `residual` and `without` are the distance of the artefact from the hypothesis and from the oracle, in units of the
-    noise floor; `explains` is the share of the squared error that is gone.
+    noise floor; `explains` is the share of the squared error that is gone. `same` are other faults that are the same
+    function of this model on these cases: no file can tell them apart.
     """
 
     faults: tuple[str, ...]
@@ -23,17 +24,21 @@ class Cause:
     explains: float
     residual: float
     without: float
+    same: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        numbers = f"residual {self.residual:.2g}x the noise floor, {self.without:.4g}x without"
-        return f"behaves as if {self.sentence}: {numbers}"
+        text = (
+            f"behaves as if {self.sentence}: residual {self.residual:.2g}x the noise floor, {self.without:.4g}x without"
+        )
+        return text + (f"; the same function of this model: {', '.join(self.same)}" if self.same else "")
 
 
 @dataclass(frozen=True)
 class Diagnosis:
     """`state`: explained, unexplained, sound (within the noise, nothing to explain) or incomparable.
 
-    `skipped` names the searches that the time did not allow; `tried` counts hypotheses.
+    `skipped` names the searches that the time did not allow; `tried` counts hypotheses; `broken` are the faults of a
+    project's own that failed when they were tried, with how.
     """
 
     state: str
@@ -42,6 +47,7 @@ class Diagnosis:
     tried: int = 0
     skipped: tuple[str, ...] = ()
     seconds: float = 0.0
+    broken: tuple[str, ...] = ()
 
     def explanations(self) -> tuple[Explanation, ...]:
         """What the record of a cell holds."""
@@ -56,14 +62,6 @@ class Hypothesis:
     values: tuple[Value | None, ...]
     rows: Rows
     residual: float = math.inf
-
-    def on(self, subject: Subject) -> Subject | None:
-        for fault, value in zip(self.faults, self.values, strict=True):
-            changed = fault.on(subject, value)
-            if changed is None:
-                return None
-            subject = changed
-        return subject
 
     @property
     def complexity(self) -> int:

@@ -51,7 +51,8 @@ def _proved_wrong(session: Session, cell: Cell, cases: Sequence[Case], fault: st
     a file cannot show what an app does before and behind it."""
     model, artifact = session.config.models[cell.model], session.artifact(cell)
     spec = session.model_spec(model)
-    options = {"model": spec, "contract": plain(model.contract), "fault": fault}
+    plugins = list(session.config.plugins)
+    options = {"model": spec, "contract": plain(model.contract), "fault": fault, "plugins": plugins}
     chosen = cases[:: max(1, len(cases) // CASES)][:CASES]
     arguments = {
         "model": {"root": spec["root"], "factory": FACTORY, "options": options, "checkpoint": None},

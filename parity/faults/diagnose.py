@@ -12,7 +12,8 @@ from typing import Any
 from parity.child import stage
 from parity.faults.base import Row, Rows, registered
 from parity.faults.causes import Cause, Diagnosis
-from parity.faults.library import bench, load
+from parity.faults.extra import load
+from parity.faults.library import bench
 from parity.faults.search import Search
 from parity.record import plain
 

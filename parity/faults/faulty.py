@@ -17,7 +17,8 @@ from parity import modelling
 from parity.errors import ParityError
 from parity.faults.base import Subject, Value, registered
 from parity.faults.bench import Patched
-from parity.faults.library import contract_of, load
+from parity.faults.extra import load
+from parity.faults.library import contract_of
 
 FACTORY = "parity.faults.faulty:module"
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import numpy as np
 
 from parity import modelling
 from parity.child import stage
@@ -15,6 +12,9 @@ from parity.contract import Contract, InputSpec, OutputSpec, Preprocess
 from parity.faults import attention, benign, graph, inputs, outputs, precision, recurrent, time, weights
 from parity.faults.base import Fault, Row, Rows, Subject, Value, registered
 from parity.faults.bench import UNUSED, Bench, Inapplicable
+from parity.faults.extra import load
+from parity.faults.trial import Broken, put, ran, usual
+from parity.faults.yardstick import distance
 from parity.record import plain
 
 FAMILIES = (inputs, time, graph, attention, recurrent, weights, precision, outputs, benign)
@@ -25,7 +25,7 @@ SAME_INPUT = 1e-6
 PLAIN = 1e-3
 """Relative rms above which float32 is exact enough to measure a fault by: its own rounding is a thousandth of that."""
 
-State = Literal["changed", "equivalent", "inapplicable"]
+State = Literal["changed", "equivalent", "inapplicable", "broken"]
 
 
 @dataclass(frozen=True)
@@ -42,23 +42,15 @@ class Injected:
         """What an artefact of `right`'s precision with this fault would give, from the outputs of the precision's twin.
 
         A fault of the outputs acts on the twin's own. To any other the twin's rounding error is added as it is: what
-        the precision costs the faulty model is taken to be what it costs the right one.
+        the precision costs the faulty model is taken to be what it costs the right one. Raises Broken.
         """
         if self.fault.where == "output":
-            faulty = self.fault.on(right, self.value)
-            for change in faulty.after if faulty else ():
-                twin = change(twin)
-            return twin
+            faulty = put(self.fault, right, self.value)
+            return ran(self.fault, lambda: _after(faulty, twin), clean)
         return [
             {k: faulty[k] + (t[k] - c[k]) if _comparable(faulty[k], c[k], t[k]) else faulty[k] for k in faulty}
             for faulty, t, c in zip(self.rows, twin, clean, strict=True)
         ]
-
-
-def load(plugins: Sequence[str] = ()) -> None:
-    """Import the modules in which a project registers faults of its own; the built-in ones are imported already."""
-    for name in plugins:
-        importlib.import_module(name)
 
 
 def contract_of(data: Mapping[str, Any]) -> Contract:
@@ -90,19 +82,25 @@ def bench(
 
 
 def inject(on: Bench, fault: Fault, value: Value | None = None) -> Injected:
-    """The fault in the bench's model: evaluated, and found to change what it computes, or not."""
+    """The fault in the bench's model: evaluated, and found to change what it computes, or not.
+
+    A fault of a project's own that raises, or gives no outputs that can be compared, is broken, with the reason.
+    """
     try:
-        value = fault.usual(on.subject) if value is None else value
-        subject = fault.on(on.subject, value)
+        value = usual(fault, on.subject) if value is None else value
+        subject = put(fault, on.subject, value)
         if subject is None:
             return Injected(fault, value, "inapplicable", UNUSED, [])
-        rows = on.run(subject, exact=fault.where == "output" or fault.benign)
-        moved = distance(rows, on.clean(fault.where == "output" or fault.benign))
-        if moved < PLAIN and not fault.benign and fault.where != "output":
-            rows = on.run(subject)
+        exact = fault.where == "output" or fault.benign
+        rows = ran(fault, lambda: on.run(subject, exact), on.clean())
+        moved = distance(rows, on.clean(exact))
+        if moved < PLAIN and not exact:
+            rows = ran(fault, lambda: on.run(subject), on.clean())
             moved = distance(rows, on.clean())
     except Inapplicable as error:
         return Injected(fault, value, "inapplicable", str(error), [])
+    except Broken as error:
+        return Injected(fault, value, "broken", str(error), [])
     if moved < (SAME_INPUT if fault.where == "input" else SAME) and not fault.benign:
         return Injected(fault, value, "equivalent", "the float64 outputs are the same", rows)
     return Injected(fault, value, "changed", "", rows)
@@ -114,20 +112,10 @@ def injected(on: Bench, faults: Sequence[Fault]) -> Iterator[Injected]:
         yield inject(on, fault)
 
 
-def distance(rows: Rows, clean: Rows) -> float:
-    """Relative rms of the difference on the output where it is largest; infinite where shape or finiteness differ."""
-    worst = 0.0
-    for name in clean[0]:
-        pairs = [(row[name], right[name]) for row, right in zip(rows, clean, strict=True)]
-        if any(a.shape != b.shape or (np.isfinite(a) != np.isfinite(b)).any() for a, b in pairs):
-            return float("inf")
-        error = [
-            np.where(np.isfinite(b), a - b, 0.0) if a.dtype.kind == "f" else (a != b).astype(float) for a, b in pairs
-        ]
-        size = sum(float(np.square(np.where(np.isfinite(b), b, 0.0), dtype=np.float64).sum()) for _, b in pairs)
-        moved = sum(float(np.square(e).sum()) for e in error)
-        worst = max(worst, (moved / size) ** 0.5 if size else float(moved > 0))
-    return worst
+def _after(faulty: Subject | None, rows: Rows) -> Rows:
+    for change in faulty.after if faulty else ():
+        rows = change(rows)
+    return rows
 
 
 def _comparable(*arrays: Any) -> bool:
@@ -149,7 +137,7 @@ def evaluate(
     `contract` is `plain(contract)`. With `twin`, the precision's noise is in the outputs; without, they are exact.
     `faults` names some of those that occur at this precision; None takes all. Each entry of "faults" has name,
     sentence, value, family, where, benign, and state: changed, equivalent (float64 outputs are the same) or
-    inapplicable (the model has no place for it), with the reason.
+    inapplicable (the model has no place for it) or broken (the fault itself fails), with the reason.
     """
     stage("faults")
     load(plugins)

@@ -8,8 +8,10 @@ from typing import Any
 
 from parity.child import stage
 from parity.faults.base import Row, registered
-from parity.faults.library import bench, inject, load
+from parity.faults.extra import load
+from parity.faults.library import bench, inject
 from parity.faults.power import Gate, Tally
+from parity.faults.trial import Broken
 from parity.limits import Limit
 from parity.record import plain
 
@@ -47,9 +49,14 @@ def measure(
             continue
         one = inject(on, fault)
         for tally, twin in concerned:
-            if one.state == "changed":
+            if one.state == "broken":
+                tally.broke(fault, one.reason)
+            elif one.state == "changed":
                 right = replace(on.subject, precision=tally.precision)
-                tally.add(fault, one.value, one.behind(twin, clean, right))
+                try:
+                    tally.add(fault, one.value, one.behind(twin, clean, right))
+                except Broken as error:
+                    tally.broke(fault, str(error))
             else:
                 tally.without(fault, one.state)
     return {"cells": [plain(tally.result()) for tally, _ in tallies], "note": on.note}

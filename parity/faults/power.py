@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from parity import judge
 from parity.compare import METRICS
 from parity.contract import Contract
 from parity.exhibits import FaultFate
-from parity.faults.base import Fault, Rows, Value
+from parity.faults.base import Fault, FileFault, Rows, Value
 from parity.gate import passes
 from parity.limits import NOISE, Limit
 from parity.record import Check, Power
@@ -25,6 +25,8 @@ TELLING = (*NOISE, "rel_rms", "max_abs", "cosine")
 """The metrics in which a limit is proposed: those that move with any change, unlike decisions."""
 APART = 1.5
 """How much worse than noise a fault's figure must be for a limit between them to hold for correct files."""
+
+BROKEN = "it could not be injected"
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,11 @@ class Survivor:
     noise: float | None
     limit: float | None
     would_catch: float | None
+    note: str = ""  # said instead of figures: the fault failed itself, or no figure raised the alarm
 
     def __str__(self) -> str:
+        if self.note:
+            return f"{self.fault}: {self.sentence}; {self.note}"
         if self.would_catch is None:
             return f"{self.fault}: {self.sentence}; hidden in the noise of this precision on these inputs"
         now = "no limit is set" if self.limit is None else f"the limit is {self.limit:.4g}"
@@ -57,7 +62,7 @@ class CellPower:
 
     `killed_by` counts, for each metric, the faults that broke it. `cover` are the cases that catch, in that order, all
     that any case catches; `spare_cases` add nothing to them, `idle_cases` catch nothing at all. `loose` are metrics
-    with a limit that no fault broke.
+    with a limit that no fault's figure reached: what is not finite breaks every limit, and shows none to be tight.
     """
 
     cell: str
@@ -82,6 +87,19 @@ class CellPower:
     def share(self) -> float:
         """Of the faults that change this model, the share that the gate notices; 1.0 where there is none to notice."""
         return self.killed / self.injected if self.injected else 1.0
+
+    def joined(self, other: CellPower) -> CellPower:
+        """The same cell's power over two sets of faults. Cases are told by the first set alone."""
+        return replace(
+            self, injected=self.injected + other.injected, killed=self.killed + other.killed,
+            equivalent=self.equivalent + other.equivalent, inapplicable=self.inapplicable + other.inapplicable,
+            survivors=self.survivors + other.survivors, false_alarms=self.false_alarms + other.false_alarms,
+            killed_by=Counter(self.killed_by) + Counter(other.killed_by),
+            killed_by_kind=Counter(self.killed_by_kind) + Counter(other.killed_by_kind),
+            loose=tuple(m for m in self.loose if m in other.loose or not other.injected),
+            faults={**self.faults, **other.faults},
+            sentences={**self.sentences, **other.sentences}, absent=self.absent + other.absent,
+        )  # fmt: skip
 
     def summary(self) -> Power:
         """What the record of a cell holds."""
@@ -149,9 +167,11 @@ class Tally:
 
     def __init__(self, cell: str, precision: str, gate: Gate, twin: Rows):
         self.cell, self.precision, self.gate = cell, precision, gate
-        self._noise = worst(gate.checks(twin))
-        self._limits = {c.metric: c.limit for c in gate.checks(twin) if c.limit is not None}
+        usual = gate.checks(twin)
+        self._noise = worst(usual)
+        self._limits = {c.metric: c.limit for c in usual if c.limit is not None}
         self._killed_by: Counter[str] = Counter()
+        self._reached: set[str] = set()  # metrics that some fault broke by a figure, and not by having none
         self._kinds: Counter[str] = Counter()
         self._by_case: dict[str, set[str]] = {id: set() for id in gate.ids}
         self._survivors: list[Survivor] = []
@@ -161,7 +181,7 @@ class Tally:
         self._sentences: dict[str, str] = {}
         self._fates: dict[str, str] = {}
 
-    def without(self, fault: Fault, state: str) -> None:
+    def without(self, fault: Fault | FileFault, state: str) -> None:
         """Note a fault that has no place in the model, or changes nothing in it."""
         self._sentences[fault.name] = fault.sentence
         if state == "equivalent":
@@ -169,35 +189,55 @@ class Tally:
         elif not fault.benign:
             self._absent.append(fault.name)
 
-    def add(self, fault: Fault, value: Value | None, rows: Rows) -> None:
-        """Judge the outputs of an artefact with this fault."""
-        checks = self.gate.checks(rows)
-        broken = [c for c in checks if not passes(c)]
+    def broke(self, fault: Fault | FileFault, reason: str) -> None:
+        """Note a fault that failed itself. Nothing has shown that it would be noticed, so it counts as not noticed."""
+        lost = Survivor(fault.name, fault.sentence, "", None, None, None, None, f"{BROKEN}: {reason}")
+        self._sentences[fault.name] = fault.sentence
         if fault.benign:
-            self._alarms += [self._survivor(fault, value, broken)] if broken else []
+            self._alarms.append(lost)
+        else:
+            self._fates[fault.name] = "survived"
+            self._survivors.append(lost)
+
+    def add(self, fault: Fault | FileFault, value: Value | None, rows: Rows) -> None:
+        """Judge the outputs of an artefact with this fault."""
+        self.judge(fault, value, self.gate.checks(rows))
+
+    def judge(
+        self, fault: Fault | FileFault, value: Value | None, checks: Sequence[Check], kind: str = "", said: str = ""
+    ) -> None:
+        """Count a fault by the checks that were made of it. `kind` is one that noticed it beside them, as `said`."""
+        broken = [c for c in checks if not passes(c)]
+        noticed = bool(broken or kind)
+        if fault.benign:
+            self._alarms += [self._survivor(fault, value, broken, said)] if noticed else []
             return
-        self._fates[fault.name] = "killed" if broken else "survived"
+        self._fates[fault.name] = "killed" if noticed else "survived"
         self._sentences[fault.name] = fault.say(value)
-        if not broken:
+        if not noticed:
             self._survivors.append(self._survivor(fault, value, checks))
         self._killed_by.update({c.metric for c in broken})
-        self._kinds.update({c.kind for c in broken})
+        self._reached |= {c.metric for c in broken if c.value is not None}
+        self._kinds.update({c.kind for c in broken} | ({kind} if kind else set()))
         for check in broken:
             if check.case in self._by_case:
                 self._by_case[check.case].add(fault.name)
 
-    def _survivor(self, fault: Fault, value: Value | None, checks: Sequence[Check]) -> Survivor:
+    def _survivor(
+        self, fault: Fault | FileFault, value: Value | None, checks: Sequence[Check], said: str = ""
+    ) -> Survivor:
         """The metric in which these checks stand out most from the noise of the precision."""
         figures = worst(checks)
         apart = {m: _apart(m, figures[m], self._noise.get(m)) for m in TELLING if m in figures}
         metric = max(apart, key=lambda m: apart[m], default="")
         found, noise = figures.get(metric), self._noise.get(metric)
         catch = between(metric, noise, found) if metric and apart[metric] > APART else None
-        return Survivor(fault.name, fault.say(value), metric, found, noise, self._limits.get(metric), catch)
+        return Survivor(fault.name, fault.say(value), metric, found, noise, self._limits.get(metric), catch,
+                        said)  # fmt: skip
 
     def result(self) -> CellPower:
         cover = _cover(self._by_case)
-        loose = sorted(m for m in self._limits if not self._killed_by[m])
+        loose = sorted(set(self._limits) - self._reached)
         return CellPower(
             self.cell, self.precision, len(self._fates), sum(f == "killed" for f in self._fates.values()),
             tuple(self._equivalent), len(self._absent), tuple(self._survivors), tuple(self._alarms),

@@ -6,9 +6,10 @@ families with their parameter fitted, then pairs.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,9 @@ from parity.errors import ParityError
 from parity.faults.base import Evidence, Fault, Row, Rows, Subject, Value
 from parity.faults.bench import Bench, Inapplicable
 from parity.faults.causes import Cause, Diagnosis, Hypothesis
+from parity.faults.extra import foreign
 from parity.faults.fit import fitted
+from parity.faults.trial import Broken, choices, put, ran, usual
 from parity.faults.yardstick import Yardstick
 from parity.reference.floor import floors
 
@@ -26,6 +29,7 @@ FINALISTS = 10  # candidates that all cases in float64 decide between
 SHARE = 0.5  # of the squared error: what explains less is not worth a name, however small the rest
 PAIR_SIGNAL = 5.0  # times the limit: pairs are many, and one always fits an error that is mostly noise
 CASE_SLACK = 4.0  # times the limit on the worst case: its floor is that of the right model on that case
+EQUAL = 0.05  # noise floors: hypotheses nearer to each other than this are one function, which no file can tell apart
 TIE = 1.05  # residuals within this factor are equal: the simpler fault comes first
 
 
@@ -44,6 +48,7 @@ class Search:
         self.evidence = Evidence(self.clean, self.artefact)
         self.tried = 0
         self.skipped: list[str] = []
+        self.broken: dict[str, str] = {}
         self.kept: list[Hypothesis] = []  # tried on the sample, usable in pairs
 
     def diagnose(self) -> Diagnosis:
@@ -70,7 +75,9 @@ class Search:
 
     def _said(self, state: str, sentence: str, causes: tuple[Cause, ...] = ()) -> Diagnosis:
         spent = round(time.monotonic() - self.start, 3)
-        return Diagnosis(state, sentence, causes, self.tried, tuple(self.skipped), spent)
+        broken = tuple(f"the fault {name} could not be tried: {why}" for name, why in self.broken.items())
+        sentence = "; ".join((sentence, *broken))
+        return Diagnosis(state, sentence, causes, self.tried, tuple(self.skipped), spent, broken)
 
     def _late(self, what: str) -> bool:
         """Whether the time is up; `what` is then noted as not searched."""
@@ -91,29 +98,36 @@ class Search:
         found = []
         for fault in self.known:
             if not self._late("faults"):
-                found.append(self._try((fault,), (fault.usual(self.on.subject),)))
+                with self._telling(fault):
+                    found.append(self._try((fault,), (usual(fault, self.on.subject),)))
         self.kept = [h for h in found if h is not None and h.rows]
         return self.kept
 
     def _families(self) -> list[Hypothesis]:
         """Every parameter fitted, every choice tried."""
         found: list[Hypothesis | None] = []
-        for fault in (f for f in self.known if f.parameter is not None):
+        for fault in (f for f in self.known if f.parameter is not None and f.name not in self.broken):
             if self._late("parameters"):
                 break
             assert fault.parameter is not None
-            if fault.parameter.choices is not None:
-                usual = fault.usual(self.on.subject)
-                tried = [
-                    self._try((fault,), (v,)) for v in fault.parameter.choices(self.on.subject, self.evidence)
-                    if v != usual and not self._late("parameters")
-                ]  # fmt: skip
-                found += tried
-            elif any(h.faults == (fault,) for h in self.kept):
-                found.append(self._fit(fault))
+            with self._telling(fault):
+                if fault.parameter.choices is not None:
+                    for value in choices(fault, self.on.subject, self.evidence):
+                        if value != usual(fault, self.on.subject) and not self._late("parameters"):
+                            found.append(self._try((fault,), (value,)))
+                elif any(h.faults == (fault,) for h in self.kept):
+                    found.append(self._fit(fault))
         usable = [h for h in found if h is not None]
         self.kept += sorted(usable, key=lambda h: h.residual)[:20]
         return usable
+
+    @contextlib.contextmanager
+    def _telling(self, fault: Fault) -> Iterator[None]:
+        """A fault that fails itself is noted and left out."""
+        try:
+            yield
+        except Broken as error:
+            self.broken[fault.name] = str(error)
 
     def _fit(self, fault: Fault) -> Hypothesis | None:
         assert fault.parameter is not None
@@ -182,18 +196,28 @@ class Search:
         key = (names, hypothesis.values, exact, sampled)
         if len(names) > 1 or key not in self.on.memory:
             self.on.memory[key] = None
-            try:
-                subject = hypothesis.on(self.on.subject)
+            with contextlib.suppress(Inapplicable):
+                subject = self._subject(hypothesis)
                 if subject is not None:
                     whole = bool(subject.after)
                     exact = exact or (whole and len(names) == 1)
-                    rows = self.on.run(subject, exact, self.sample if sampled and not whole else None)
+                    rows = self._ran(hypothesis, subject, exact, self.sample if sampled and not whole else None)
                     right = self._part(self.clean) if sampled else self.clean
                     rows = self._part(rows) if sampled and whole else rows
                     self.on.memory[key] = rows if _alike(rows, right) else None
-            except Inapplicable:
-                pass
         return self.on.memory.pop(key) if len(names) > 1 else self.on.memory[key]
+
+    def _subject(self, hypothesis: Hypothesis) -> Subject | None:
+        subject: Subject | None = self.on.subject
+        for fault, value in zip(hypothesis.faults, hypothesis.values, strict=True):
+            subject = put(fault, subject, value) if subject is not None else None
+        return subject
+
+    def _ran(self, hypothesis: Hypothesis, subject: Subject, exact: bool, cases: list[int] | None) -> Rows:
+        """The subject's outputs, checked where one of the faults is a project's own."""
+        strange = next((f for f in hypothesis.faults if foreign(f.apply)), hypothesis.faults[0])
+        clean = self._part(self.clean) if cases is not None else self.clean
+        return ran(strange, lambda: self.on.run(subject, exact, cases), clean)
 
     def _part(self, rows: Rows) -> Rows:
         return [rows[i] for i in self.sample]
@@ -226,10 +250,17 @@ class Search:
         rest = [f for f in found if f not in tied]
         tied.sort(key=lambda f: f[0].complexity)
         rest.sort(key=lambda f: f[1].residual)
-        return [cause for _, cause in (*tied, *rest)]
+        return [replace(cause, same=self._same(h, found)) for h, cause in (*tied, *rest)]
+
+    def _same(self, hypothesis: Hypothesis, found: Sequence[tuple[Hypothesis, Cause]]) -> tuple[str, ...]:
+        """The other causes that are this one's function, by the reference's own outputs."""
+        rows = self._evaluated(hypothesis, exact=True, sampled=False)
+        others = [(h, self._evaluated(h, exact=True, sampled=False)) for h, _ in found if h.faults != hypothesis.faults]
+        equal = [h for h, other in others if rows and other and self.yardstick.pooled(rows, other) < EQUAL]
+        return tuple(dict.fromkeys(" + ".join(f.name for f in h.faults) for h in equal))
 
     def _decide(self, hypothesis: Hypothesis) -> Cause | None:
-        subject = hypothesis.on(self.on.subject)
+        subject = self._subject(hypothesis)
         rows = self._evaluated(hypothesis, exact=True, sampled=False)
         if subject is None or rows is None:
             return None

@@ -14,6 +14,22 @@ from parity.faults.base import Array, Rows
 from parity.reference.floor import Floor
 
 
+def distance(rows: Rows, clean: Rows) -> float:
+    """Relative rms of the difference on the output where it is largest; infinite where shape or finiteness differ."""
+    worst = 0.0
+    for name in clean[0]:
+        pairs = [(row[name], right[name]) for row, right in zip(rows, clean, strict=True)]
+        if any(a.shape != b.shape or (np.isfinite(a) != np.isfinite(b)).any() for a, b in pairs):
+            return float("inf")
+        error = [
+            np.where(np.isfinite(b), a - b, 0.0) if a.dtype.kind == "f" else (a != b).astype(float) for a, b in pairs
+        ]
+        size = sum(float(np.square(np.where(np.isfinite(b), b, 0.0), dtype=np.float64).sum()) for _, b in pairs)
+        moved = sum(float(np.square(e).sum()) for e in error)
+        worst = max(worst, (moved / size) ** 0.5 if size else float(moved > 0))
+    return worst
+
+
 class Yardstick:
     """The floors of all outputs of one model at one precision."""
 

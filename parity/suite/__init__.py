@@ -17,6 +17,7 @@ from parity.divergence.ask import first_divergence
 from parity.errors import ParityError
 from parity.explain import explain
 from parity.faults import ask
+from parity.faults.power import BROKEN
 from parity.limits import Limit, fallback
 from parity.plan import LOWERED, PROVED, Cell
 from parity.proof.ask import proof_of
@@ -144,13 +145,15 @@ def _locate(session: Session, cell: Cell, cases: list[Case], got: list[dict[str,
 
 def _measure_power(session: Session, cell: Cell, cases: list[Case], what: str, parity: Recorder) -> None:
     """Record how many named faults this cell's limits would notice; a `power` limit gates it."""
-    model = session.config.models[cell.model]
-    found = ask.power(session, model, model.cells, cases, what)[cell.id]
+    found = ask.power(session, cell, cases, what)
     parity.details["power"] = found
     share = found.killed / found.injected if found.injected else None
     detail = f"{found.killed} of {found.injected} faults would be noticed, {found.equivalent} change nothing"
     kinds = ", ".join(f"{count} by {kind}" for kind, count in found.kinds.items())
     parity.add(judge.measured_power(share, parity.limits(), f"{detail}; {kinds}" if kinds else detail))
+    for fate in found.fates:
+        if BROKEN in fate.words:
+            parity.find(f"power: {fate.fault}: {fate.words}", "warning")
     for alarm in found.false_alarms:
         parity.find(f"power: a benign change raises an alarm: {alarm}", "warning")
     if found.spare_cases:

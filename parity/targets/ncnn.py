@@ -136,16 +136,22 @@ def row(value: Array) -> Array:
     return np.ascontiguousarray(values)
 
 
+_FAST = ("use_winograd_convolution", "use_sgemm_convolution", "use_packing_layout")
+
+
 class NcnnSession:
-    """ncnn on the CPU with one thread. A fresh extractor for every inference: an old one gives old results."""
+    """ncnn on the CPU with one thread unless the notes say more. A fresh extractor for every inference: an old one
+    gives old results. `kernels` of the notes: "plain" does without Winograd, matrix products and packed layouts."""
 
     def __init__(self, folder: str, notes: Mapping[str, Any]) -> None:
         import ncnn
 
         self.ncnn, self.notes, self.param = ncnn, notes, Path(folder, notes["entry"])
         self.net = ncnn.Net()
-        self.net.opt.num_threads = 1
+        self.net.opt.num_threads = int(notes.get("threads", 1))
         self.net.opt.use_vulkan_compute = False
+        for name in _FAST if notes.get("kernels") == "plain" else ():
+            setattr(self.net.opt, name, False)
         half = bool(notes.get("half"))
         for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
             setattr(self.net.opt, name, half and name != "use_bf16_storage")

@@ -177,15 +177,20 @@ def _prepared(after: str, opset: int = 0) -> str:
 
 
 class OrtSession:
-    """ONNX Runtime on the CPU with one thread, so that workers do not fight for cores."""
+    """ONNX Runtime on the CPU with one thread, so that workers do not fight for cores, unless the notes say more.
+
+    `kernels` of the notes: "optimised", the default, or "as written", with no operators merged or laid out anew.
+    """
 
     def __init__(self, folder: str, notes: Mapping[str, Any]) -> None:
         import onnxruntime
 
         self.path = Path(folder, notes["entry"])
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = int(notes.get("threads", 1)), 1
         options.log_severity_level = 3
+        if notes.get("kernels") == "as written":
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
 
     def describe(self) -> dict[str, Any]:

@@ -215,12 +215,14 @@ def convert_directly(
 
 
 class LiteRtSession:
-    """LiteRT on the CPU with one thread; quantised inputs and outputs are converted by the file's own scales, as an
-    app would do it. Of an artefact with a file a size, the one whose sizes are the inputs' is run."""
+    """LiteRT on the CPU with one thread unless the notes say more; quantised inputs and outputs are converted by the
+    file's own scales, as an app would do it. Of an artefact with a file a size, the one whose sizes are the inputs' is
+    run."""
 
     def __init__(self, folder: str, notes: Mapping[str, Any]) -> None:
         self.kernels = str(notes.get("kernels") or "XNNPACK")
-        self.files = [_File(Path(folder, name), self.kernels) for name in notes.get("files") or [notes["entry"]]]
+        names, threads = notes.get("files") or [notes["entry"]], int(notes.get("threads", 1))
+        self.files = [_File(Path(folder, name), self.kernels, threads) for name in names]
 
     def describe(self) -> dict[str, Any]:
         first = self.files[0]
@@ -238,7 +240,7 @@ class LiteRtSession:
 class _File:
     """One opened .tflite file."""
 
-    def __init__(self, path: Path, kernels: str) -> None:
+    def __init__(self, path: Path, kernels: str, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         chosen = {
@@ -247,7 +249,7 @@ class _File:
             "reference": OpResolverType.BUILTIN_REF,
         }[kernels]
         self.path = path
-        self.interpreter = Interpreter(str(path), num_threads=1, experimental_op_resolver_type=chosen)
+        self.interpreter = Interpreter(str(path), num_threads=threads, experimental_op_resolver_type=chosen)
         self.interpreter.allocate_tensors()
         signatures = self.interpreter.get_signature_list()
         self.runner = self.interpreter.get_signature_runner() if len(signatures) == 1 else None

@@ -159,6 +159,11 @@ class Project:
     def add(self, name: str, text: str) -> Path:
         return self.write(name, (self.path / name).read_text(encoding="utf-8") + "\n" + text)
 
+    def set(self, key: str, value: str) -> None:
+        """A key of `[tool.parity]`, given as TOML."""
+        text = (self.path / "pyproject.toml").read_text(encoding="utf-8")
+        self.write("pyproject.toml", text.replace("[tool.parity]\n", f"[tool.parity]\n{key} = {value}\n", 1))
+
     def run(self, *args: str, env: Mapping[str, str] | None = None, parity: bool = True) -> Run:
         """`pytest -m parity` in a process of its own, with the shared cache."""
         given = ["-p", "no:cacheprovider", f"--parity-cache={self.cache}"]

@@ -1,0 +1,50 @@
+"""A faulty copy of an exported file, made in a child process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parity.child import stage
+from parity.faults.artefact import benign, structure, weights
+from parity.faults.artefact.draft import NotPossible, opened
+from parity.faults.base import on_files
+from parity.faults.extra import load, said
+
+FAMILIES = (weights, structure, benign)
+
+
+def offered(target: str, precision: str, plugins: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The faults of files that are tried on a cell: [{"name", "sentence", "benign"}], in order of registration."""
+    load(plugins)
+    return [{"name": f.name, "sentence": f.sentence, "benign": f.benign} for f in on_files(target, precision)]
+
+
+def make(
+    target: str, folder: str, notes: Mapping[str, Any], fault: str, into: str, plugins: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Write the artefact with a fault into the empty folder `into`: {"state", "reason", "notes"}.
+
+    `state`: made, or inapplicable where the file has no place for the fault or cannot be edited, or broken where the
+    fault itself fails. `notes` are those that the faulty file is opened with.
+    """
+    stage("faults")
+    load(plugins)
+    known = next(f for f in on_files() if f.name == fault)
+    try:
+        draft = opened(target, folder, notes)
+    except NotPossible as obstacle:
+        return {"state": "inapplicable", "reason": str(obstacle), "notes": {}}
+    try:
+        found = known.edit(draft)
+        if not found:
+            return {"state": "inapplicable", "reason": "nothing in the file for it to act on", "notes": {}}
+        draft.save(Path(into))
+    except Exception as error:  # a project's own operator may fail in any way
+        return {"state": "broken", "reason": said(error), "notes": {}}
+    if draft.cut:
+        largest = max((p for p in Path(into).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        os.truncate(largest, int(largest.stat().st_size * (1 - draft.cut)))
+    return {"state": "made", "reason": "", "notes": draft.notes}

@@ -1,0 +1,175 @@
+"""What faults of the file itself add to power: each is put into the cell's own file, which the real runtime runs.
+
+A few golden cases come first. What breaks a check on those is noticed; only what does not is run on all of them, and
+then proved. The same is done with the benign changes of files, in which every broken check is a false alarm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parity import judge
+from parity.cases import Case
+from parity.errors import ParityError
+from parity.exports import Artifact
+from parity.faults.base import FILES, FileFault, Rows
+from parity.faults.power import CellPower, Gate, Tally
+from parity.faults.yardstick import distance
+from parity.gate import passes
+from parity.isolate import ChildFailure
+from parity.limits import resolve
+from parity.plan import PROVED, Cell
+from parity.proof.ask import proof_of
+from parity.record import ArtifactRecord
+from parity.runtimes import Runtime
+
+if TYPE_CHECKING:
+    from parity.session import Session
+
+FIRST = 4  # golden cases, spread over all, that every faulty file is judged on
+PROOF = 12  # golden cases that a faulty file is proved on
+SAME = 1e-6  # relative rms: less is what float32 kernels differ by, and the file computes what it did
+Chosen = tuple[int, ...]
+
+
+class Files:
+    """The faulty files of one cell. `oracle` and `twin` are outputs on `cases`: golden ones of shapes that it takes."""
+
+    def __init__(self, session: Session, cell: Cell, cases: Sequence[Case], oracle: Rows, twin: Rows):
+        self.session, self.cell, self.cases, self.oracle, self.twin = session, cell, cases, oracle, twin
+        self.model, self.artifact = session.config.models[cell.model], session.artifact(cell)
+        self.every = tuple(range(len(cases)))
+        self.few = tuple(sorted({round(i * (len(cases) - 1) / max(FIRST - 1, 1)) for i in range(FIRST)}))
+        self.gates = {chosen: self._gate(chosen) for chosen in {self.few, self.every}}
+        self.tally = Tally(cell.id, cell.precision, self.gates[self.every], twin)
+        self._right: Rows | None = None
+        self._sound: bool | None = None
+
+    def measure(self) -> CellPower:
+        """The power of the cell's gate over the faults of its file."""
+        for one in self._child("offered", target=self.cell.target, precision=self.cell.precision):
+            fault = FileFault(one["name"], one["sentence"], lambda draft: False, benign=one["benign"])
+            with tempfile.TemporaryDirectory(prefix="parity-fault-") as folder:
+                self._one(fault, folder)
+        return self.tally.result()
+
+    def _one(self, fault: FileFault, folder: str) -> None:
+        self.session.progress(self.cell.id, fault.name)
+        file = {"folder": str(self.artifact.folder), "notes": self.artifact.notes}
+        try:
+            made = self._child("make", target=self.cell.target, **file, fault=fault.name, into=folder)
+        except ChildFailure as failure:
+            made = {"state": "broken", "reason": str(failure)}
+        if made["state"] == "inapplicable":
+            self.tally.without(fault, "inapplicable")
+        elif made["state"] == "broken":
+            self.tally.broke(fault, made["reason"])
+        else:
+            try:
+                self._judge(fault, folder, made["notes"])
+            except ChildFailure as failure:  # the runtime refuses the file, or dies of it
+                if fault.benign:
+                    self.tally.without(fault, "inapplicable")
+                else:
+                    self.tally.judge(fault, None, (), failure.stage or "run")
+
+    def _judge(self, fault: FileFault, folder: str, notes: Mapping[str, Any]) -> None:
+        for chosen in dict.fromkeys((self.few, self.every)):
+            rows = self._run(folder, notes, chosen)
+            checks = self.gates[chosen].checks(rows)
+            if not all(passes(c) for c in checks):
+                self.tally.judge(fault, None, checks)
+                return
+        if not fault.benign and not self._moved(rows):
+            self.tally.without(fault, "equivalent")
+            return
+        links = self._unproved(folder, notes)
+        self.tally.judge(fault, None, checks, "static" if links else "", f"the chain of proof refuses it: {links}")
+
+    # The parts of it.
+
+    def _gate(self, chosen: Chosen) -> Gate:
+        specs = self.model.contract.outputs
+        limits = {o.name: resolve(self.session.config.rules, self.cell, o.name) for o in specs}
+        oracle, twin = ([rows[i] for i in chosen] for rows in (self.oracle, self.twin))
+        ids, labels = [self.cases[i].id for i in chosen], [self.cases[i].label for i in chosen]
+        return Gate(self.model.contract, ids, oracle, twin, self.cell.precision, limits, labels)
+
+    def _child(self, function: str, **arguments: Any) -> Any:
+        plugins = list(self.session.config.plugins)
+        given = {**arguments, "plugins": plugins}
+        return self.session.children.call("proof", f"parity.faults.artefact.make:{function}", given, stage="faults")
+
+    def _run(self, folder: str, notes: Mapping[str, Any], chosen: Chosen) -> Rows:
+        runtime = Runtime(self.session, self.cell, Artifact(Path(folder), dict(notes), ArtifactRecord(), "fault"))
+        try:
+            return [dict(row) for row in runtime.run([self.cases[i].inputs for i in chosen])]
+        finally:
+            with contextlib.suppress(ParityError):
+                runtime.close()
+
+    def _moved(self, rows: Rows) -> bool:
+        """Whether the outputs are others than the right file's."""
+        if self._right is None:
+            self._right = self._run(str(self.artifact.folder), self.artifact.notes, self.every)
+        return distance(rows, self._right) > SAME
+
+    def _unproved(self, folder: str, notes: Mapping[str, Any]) -> str:
+        """The links of the chain of proof that fail for a file; none where they do not all hold for the right file."""
+        if self.cell.target not in PROVED or not self.model.proof:
+            return ""
+        limits = resolve(self.session.config.rules, self.cell, "")
+
+        def failed(found: Mapping[str, Any]) -> str:
+            return ", ".join(c.metric for c in judge.check_proof(found, limits) if not passes(c))
+
+        try:
+            if self._sound is None:
+                self._sound = not failed(proof_of(self.session, self.cell, self.cases))
+            return failed(self._proof(folder, notes)) if self._sound else ""
+        except ParityError as error:
+            return "" if self._sound is None else str(error)
+
+    def _proof(self, folder: str, notes: Mapping[str, Any]) -> Mapping[str, Any]:
+        arguments = {
+            "model": self.session.model_spec(self.model),
+            "target": self.cell.target,
+            "precision": self.cell.precision,
+            "folder": folder,
+            "notes": dict(notes),
+            "cases": [c.inputs for c in self.cases[:: max(1, len(self.cases) // PROOF)][:PROOF]],
+            "outputs": [o.name for o in self.model.contract.outputs],
+        }
+        found: Mapping[str, Any] = self.session.children.call("proof", "parity.proof:prove", arguments, stage="prove")
+        return found
+
+
+def with_files(
+    session: Session, cell: Cell, cases: Sequence[Case], oracle: Rows, twin: Rows, found: CellPower
+) -> CellPower:
+    """The cell's power with the faults of its file counted; as it was where there is no file to put them into."""
+    try:
+        artifact = session.artifact(cell)
+    except ParityError:  # the cell's own tests say why there is none
+        return found
+    fits = list(range(len(cases)))
+    if artifact.notes.get("files"):
+        fits = _fitting(session, cell, artifact, cases)
+    if not fits or cell.target not in FILES:
+        return found
+    oracle, twin = [oracle[i] for i in fits], [twin[i] for i in fits]
+    return found.joined(Files(session, cell, [cases[i] for i in fits], oracle, twin).measure())
+
+
+def _fitting(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[Case]) -> list[int]:
+    """The cases that the first file takes, of an artefact with a file a size: faults are put into that one."""
+    notes = {k: v for k, v in artifact.notes.items() if k != "files"}
+    runtime = Runtime(session, cell, Artifact(artifact.folder, notes, ArtifactRecord(), "fault")).open()
+    sizes = {spec["name"]: sorted(spec["shape"]) for spec in runtime.description["inputs"]}
+    runtime.close()
+    own = {name: entry["name"] for name, entry in notes["inputs"].items()}
+    return [i for i, c in enumerate(cases) if all(sorted(v.shape) == sizes[own[n]] for n, v in c.inputs.items())]

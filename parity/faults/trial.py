@@ -1,0 +1,89 @@
+"""One fault tried on a bench: a project's own operator may fail in any way, and that is told in one line.
+
+The built-in operators are this package's: where the model does not run with one, the model has no place for it. One of
+a project's own that raises, or gives what are no outputs, is broken. In a child process only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from parity.faults.base import Evidence, Fault, Rows, Subject, Value
+from parity.faults.bench import UNUSED, Inapplicable
+from parity.faults.extra import foreign, said
+
+
+class Broken(Exception):
+    """The fault itself fails; the text says how, in one line."""
+
+
+def put(fault: Fault, subject: Subject, value: Value | None) -> Subject | None:
+    """The subject with the fault, None where it has no place. Raises Broken."""
+    if not foreign(fault.apply):
+        return fault.on(subject, value)
+    try:
+        found: object = fault.on(subject, value)
+    except Exception as error:
+        raise Broken(said(error)) from error
+    if found is not None and not isinstance(found, Subject):
+        raise Broken(f"it gave a {type(found).__name__}, not a Subject or None")
+    return found
+
+
+def usual(fault: Fault, subject: Subject) -> Value | None:
+    """The value at which the fault is injected. Raises Broken."""
+    if not foreign(fault.apply):
+        return fault.usual(subject)
+    try:
+        return fault.usual(subject)
+    except Exception as error:
+        raise Broken(said(error)) from error
+
+
+def choices(fault: Fault, subject: Subject, evidence: Evidence) -> Sequence[Value]:
+    """The values of a parameter that are tried one by one; none where it is a number to fit. Raises Broken."""
+    if fault.parameter is None or fault.parameter.choices is None:
+        return ()
+    if not foreign(fault.apply):
+        return fault.parameter.choices(subject, evidence)
+    try:
+        return list(fault.parameter.choices(subject, evidence))
+    except Exception as error:
+        raise Broken(said(error)) from error
+
+
+def ran(fault: Fault, run: Callable[[], Rows], clean: Rows) -> Rows:
+    """The rows that `run` gives, each with the outputs of `clean`. Raises Inapplicable or Broken."""
+    if not foreign(fault.apply):
+        return run()
+    try:
+        rows = run()
+    except Inapplicable as error:
+        if str(error) == UNUSED:
+            raise
+        raise Broken(str(error)) from error
+    except Exception as error:
+        raise Broken(said(error)) from error
+    wrong = _wrong(rows, clean)
+    if wrong:
+        raise Broken(wrong)
+    return rows
+
+
+def _wrong(rows: object, clean: Rows) -> str:
+    """Why these are no outputs; empty where they are. Another shape or dtype is a fault like any other."""
+    if not isinstance(rows, (list, tuple)) or len(rows) != len(clean):
+        return f"it gave no list of {len(clean)} cases"
+    for row, right in zip(rows, clean, strict=True):
+        if not isinstance(row, Mapping):
+            return f"it gave a case as {type(row).__name__}, not as outputs by name"
+        other = sorted(set(row) ^ set(right))
+        if other:
+            return f"it {'dropped' if other[0] in right else 'invented'} the output {other[0]!r}"
+        for name, value in row.items():
+            if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+                kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+                return f"{name}: it gave {kind}, not an array of real numbers"
+    return ""
