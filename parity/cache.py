@@ -264,7 +264,8 @@ class Store:
         """Forget what the run `run` told its workers."""
         shutil.rmtree(self.root / "runs" / run, ignore_errors=True)
         for lock in (self.root / "locks").glob(f"run-{run[:40]}-*.lock"):
-            lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                lock.unlink(missing_ok=True)
 
     # Explaining and bounding.
 
@@ -296,8 +297,14 @@ class Store:
         """Delete the entries that were not used for longest until at most `keep_bytes` are left, and what dead
         builders and old runs left behind. Entries that somebody is building or replacing are left alone.
 
-        Returns the number of entries deleted and the bytes that they held.
+        Returns the number of entries deleted and the bytes that they held. Raises ParityError when it cannot delete.
         """
+        try:
+            return self._sweep(keep_bytes)
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    def _sweep(self, keep_bytes: int) -> tuple[int, int]:
         entries = sorted(self.entries(), key=lambda e: e[2])
         total, deleted, freed = sum(size for _, size, _ in entries), 0, 0
         for key, size, _ in entries:

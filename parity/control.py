@@ -61,6 +61,7 @@ class Control:
         self._heard: dict[str, Heard] = {}
         self._failures = 0
         self._begun = False
+        self._since = time.monotonic()  # the clock of the day may jump
         self._session: Session | None = None
         self._store = Store.at(options.get("cache") or config.cache, config.root)
 
@@ -188,7 +189,7 @@ class Control:
             cells=cells,
             environment=environment(),
             started=started.isoformat(timespec="seconds"),
-            seconds=round(time.time() - self.shared["started"], 3),
+            seconds=round(time.monotonic() - self._since, 3),
             partial=partial,
             command=command,
             config=self.config.file.name,
@@ -201,11 +202,13 @@ class Control:
         if exitstatus == 2:
             record = replace(record, partial=None)  # interrupted: whatever was narrowed, it is not complete
         self.record = redacted(self.ledger.judge(record), Path.home(), os.environ)
-        if not self.options.get("no_report") and record.cells:  # an empty selection leaves the last report alone
-            self._write(self.record, whole=not partial and exitstatus != 2)
-        if self.options.get("capsule"):
-            self.capsule = self._pack(self.record)
-        self._store.end(self.shared["run"])
+        try:
+            if not self.options.get("no_report") and record.cells:  # an empty selection leaves the last report alone
+                self._write(self.record, whole=not partial and exitstatus != 2)
+            if self.options.get("capsule"):
+                self.capsule = self._pack(self.record)
+        finally:
+            self._store.end(self.shared["run"])
         return self.record
 
     def _in_force(self) -> tuple[list[PlannedCell], str | None]:

@@ -10,3 +10,8 @@ class ParityError(Exception):
 
 class ConfigError(ParityError):
     """A mistake in `[tool.parity]`, an option or an environment override."""
+
+
+class NoTwin(ParityError):
+    """The module has no twin at a precision. One that died, or that could not be stored, is another error: whoever is
+    content without a noise floor must not be content with those."""

@@ -397,7 +397,7 @@ def build(cls: type[T], data: Any, where: str = "") -> T:
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(known))
     if unknown:
-        raise ParityError(f"{where or 'record'}: unknown field {unknown[0]!r} in {cls.__name__}")
+        raise ParityError(f"{where or 'record'}: unknown field {unknown[0]!r:.60} in {cls.__name__}")
     values = {}
     for name, f in known.items():
         if name in data:

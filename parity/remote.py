@@ -95,12 +95,15 @@ class Remote:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Plain files of `archive` into `folder`, nowhere else. Raises ValueError for any other member."""
+    """Plain files of `archive` into `folder`, nowhere else, and no more bytes than it has. Raises ValueError for any
+    other member: a link, a device, a sparse file that claims a terabyte. Compressed archives are none of ours."""
     folder.mkdir()
-    with tarfile.open(archive) as tar:
+    left = archive.stat().st_size
+    with tarfile.open(archive, "r:") as tar:
         for count, member in enumerate(tar):
-            path = PurePosixPath(member.name)
-            if not member.isreg() or path.is_absolute() or ".." in path.parts or count >= _MOST_FILES:
+            path, left = PurePosixPath(member.name), left - member.size
+            plain = member.isreg() and not member.issparse() and not path.is_absolute() and ".." not in path.parts
+            if not plain or left < 0 or count >= _MOST_FILES:
                 raise ValueError(f"the archive holds {member.name[:60]!r}, which is no plain file of an entry")
             target = folder.joinpath(*path.parts)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from parity.cases import sequence as carried
 from parity.cases.files import clips, golden_files
 from parity.cases.fit import fitted
 from parity.config import Config, ModelConfig
-from parity.errors import ParityError
+from parity.errors import NoTwin, ParityError
 from parity.exports import Artifact, export
 from parity.isolate import Budget, ChildFailure, Children
 from parity.plan import Cell
@@ -220,7 +221,7 @@ class Session:
         """The noise floor of each output of real numbers: what the cell's precision alone costs on `cases`.
 
         `oracle`: its outputs as they are compared.
-        Raises ParityError where the module has no twin at that precision.
+        Raises NoTwin where the module has none at that precision, ParityError for what went wrong on the way.
         """
         model = self.config.models[cell.model]
         measured = natural(cell.target, cell.precision)
@@ -233,16 +234,14 @@ class Session:
     def twin(
         self, model: ModelConfig, cases: Sequence[Case], what: str, precision: str, flavour: str | None
     ) -> tuple[Mapping[str, Array], ...]:
-        """Outputs of the twin that rounds as `flavour` of `precision` does, one row a case."""
+        """Outputs of the twin that rounds as `flavour` of `precision` does, one row a case. Raises NoTwin."""
         calibration = self.calibration(model) if precision == "int8" and model.calibration is not None else None
         arguments = {"precision": precision, "flavour": flavour}
         spec = {"recipe": arguments, "calibration": digest(calibration) if calibration else None}
         extra = {**arguments, "calibration": [c.inputs for c in calibration] if calibration else None}
         name = f"{what}-{precision}-{flavour}"
-        evaluated = self.once(
-            f"twin {name}", model.name, lambda: self._evaluate(model, cases, "twin", name, spec, extra)
-        )
-        return evaluated.outputs  # type: ignore[no-any-return]
+        make = partial(self._evaluate, model, cases, "twin", name, spec, extra)
+        return self.once(f"twin {name}", model.name, partial(_twin_or_none, make)).outputs  # type: ignore[no-any-return]
 
     def evaluated(
         self,
@@ -267,8 +266,8 @@ class Session:
             quantised = precision == "int8" and model.calibration is not None
             calibration = [c.inputs for c in self.calibration(model)] if quantised else None
             arguments |= {"precision": precision, "flavour": flavour, "calibration": calibration}
-        result = self.children.call("torch", f"parity.reference.{kind}:evaluate", arguments, stage=kind)
-        return list(result["outputs"])
+        call = partial(self.children.call, "torch", f"parity.reference.{kind}:evaluate", arguments, stage=kind)
+        return list((_twin_or_none(call) if kind == "twin" else call())["outputs"])
 
     def sequence(
         self,
@@ -294,10 +293,9 @@ class Session:
         extra = {**own, "calibration": [c.inputs for c in calibration] if calibration else None}
         cases = [Case(f"step {n}", step) for n, step in enumerate(steps)]
         what = f"steps {key_of(spec)[:12]} {digest(cases)[:12]}"
-        evaluated = self.once(
-            f"sequence {what}", model.name, lambda: self._evaluate(model, cases, "chain", what, spec, extra, keep)
-        )
-        return evaluated.outputs  # type: ignore[no-any-return]
+        evaluate = partial(self._evaluate, model, cases, "chain", what, spec, extra, keep)
+        make = partial(_twin_or_none, evaluate) if precision else evaluate
+        return self.once(f"sequence {what}", model.name, make).outputs  # type: ignore[no-any-return]
 
     def flavour(self, cell: Cell) -> str | None:
         """Which twin stands for a cell: the one nearest to correct exports, where any were measured."""
@@ -343,6 +341,16 @@ class Session:
         if isinstance(runtime, Runtime):
             found["runtime"] = runtime.record()
         return found
+
+
+def _twin_or_none(make: Callable[[], Any]) -> Any:
+    """What a twin computes. Its own refusal becomes NoTwin; crash, time-out, lack of memory stay what they are."""
+    try:
+        return make()
+    except ChildFailure as failure:
+        if failure.state != "error" or failure.reason.startswith("MemoryError"):
+            raise
+        raise NoTwin(str(failure)) from None
 
 
 def _failure(failure: ChildFailure) -> dict[str, str]:

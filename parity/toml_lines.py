@@ -7,7 +7,14 @@ accepted the text, so it may trust that the syntax is right. Keys inside inline 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
 
 # From inside a multi-line string to its end; up to two more quotes belong to the string.
 _ENDS = {
@@ -15,6 +22,17 @@ _ENDS = {
     "'''": re.compile(r"(?:[^']|'(?!''))*'{3,5}"),
 }
 _PART = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*""")
+
+
+def loads(text: str) -> dict[str, Any]:
+    """The tables of a TOML text. Raises ValueError, one line, also for what the parser itself did not foresee: brackets
+    nested too deep, a number of thousands of digits."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    except ValueError as error:
+        raise ValueError(str(error).partition("; use sys.")[0]) from None
 
 
 def key_lines(text: str) -> dict[tuple[str, ...], int]:

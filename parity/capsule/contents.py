@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from parity import strict_json
+from parity import npz, strict_json
 from parity.capsule.archive import Archive
 from parity.cases import Array
 from parity.contract import OutputKind, OutputSpec
@@ -263,23 +262,10 @@ def save_array(folder: Path, name: str, value: Array) -> None:
 
 def load_array(archive: Archive, name: str) -> Array:
     """The array of numbers in a member; its size is checked before anything is made of it. Raises ParityError."""
-    data = archive.read(name)
-    stream = io.BytesIO(data)
     try:
-        if np.lib.format.read_magic(stream) != (1, 0):  # type: ignore[no-untyped-call]
-            raise ValueError("unknown version")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
-        rest = len(data) - stream.tell()
-        if (
-            dtype.kind not in "biuf"
-            or fortran
-            or math.prod(shape) * dtype.itemsize != rest
-            or min(shape, default=1) < 0
-        ):
-            raise ValueError("its header does not fit")
-    except Exception as error:  # the header is Python text, and its parser raises whatever it likes
+        return npz.array(archive.read(name))
+    except ValueError as error:
         raise ParityError(f"{archive.path}: {name!r} is not an array of numbers ({error})") from None
-    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
 
 
 def changed(cell: CellPlan, data: DataPlan, record: CellRecord) -> str:

@@ -36,7 +36,7 @@ from parity.capsule.contents import (
 from parity.cases import Case
 from parity.config import ModelConfig
 from parity.control import Control
-from parity.errors import ParityError
+from parity.errors import NoTwin, ParityError
 from parity.limits import fallback, resolve
 from parity.plan import Cell, choose
 from parity.record import CellRecord, RunRecord, dumps
@@ -217,8 +217,8 @@ class _Packer:
         cases, oracle = self._cases(model, kind)
         try:
             floors = self.session.floors(cell, cases, oracle, f"{kind} {len(cases)}")
-        except ParityError:
-            return set()  # the model has no twin at this precision: judged by relative error, as in the run
+        except NoTwin:
+            return set()  # judged by relative error, as in the run
         for n, spec in enumerate(model.contract.outputs):
             floor = floors.get(spec.name)
             if floor is None:

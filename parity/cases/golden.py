@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from parity import npz
 from parity.cases import Array, Case
 from parity.cases.files import golden_files
 from parity.contract import Contract, Preprocess
@@ -106,9 +105,8 @@ def oriented(image: Image.Image, how: Preprocess) -> Image.Image:
 def _tensors(path: Path, id: str, contract: Contract) -> Case:
     """The case of an .npz file."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = npz.load(path)
+    except (OSError, ValueError) as error:
         raise ParityError(f"golden file {path.name}: not a readable .npz without pickles ({error})") from None
     return tensors(f"golden file {path.name}", id, arrays, contract)
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from parity import strict_json
 from parity.cases import Array, Case
 from parity.contract import Contract, InputSpec
 from parity.errors import ParityError
@@ -56,6 +57,8 @@ EXPRESSIONS: Mapping[Family, Mapping[str, str]] = {
 }
 MAGNITUDES: Mapping[float, str] = {1.0: "", 0.1: "small", 1e-4: "tiny", 4.0: "amplified"}
 """The range is shrunk towards, or stretched away from, its value nearest to 0 by this factor. Floats only."""
+
+ELEMENTS = 1 << 22  # of one input; larger sizes are not drawn
 
 _registered: dict[Family, dict[str, tuple[Make, str]]] = {"float": {}, "integer": {}, "mask": {}}
 
@@ -217,18 +220,27 @@ class Recipe:
     def parse(cls, text: str, contract: Contract) -> Recipe:
         """The recipe in a JSON text. Raises ParityError where it does not fit the contract."""
         try:
-            data = json.loads(text)
+            data = strict_json.loads(text)
             inputs = {str(n): Fill(**f) for n, f in data["inputs"].items()}
-            dims = {str(n): int(s) for n, s in data["dims"].items()}
+            dims = dict(data["dims"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ParityError(f"not a recipe ({error})") from None
-        recipe = cls(inputs, dims)
-        if set(inputs) != {s.name for s in contract.inputs} or set(dims) != set(contract.sizes()):
+        sizes = contract.sizes()
+        if set(inputs) != {s.name for s in contract.inputs} or set(dims) != set(sizes):
             raise ParityError("the recipe is for other inputs or axes than the model's")
+        if any(type(n) is not int or n < 1 for n in dims.values()):
+            raise ParityError("the recipe's sizes are not whole numbers of at least 1")
         for spec in contract.inputs:
             fill = inputs[spec.name]
             if fill.kind not in kinds(spec) or fill.layout not in layouts(spec):
                 raise ParityError(f"the recipe fills {spec.name} with {fill.kind!r} {fill.layout!r}, which is unknown")
-            if type(fill.seed) is not int or fill.seed < 0 or not math.isfinite(float(fill.magnitude)):
+            if type(fill.seed) is not int or fill.seed < 0 or not _is_magnitude(fill.magnitude):
                 raise ParityError(f"the recipe's seed or magnitude of {spec.name} is no sensible number")
-        return recipe
+            declared = math.prod(spec.sized({name: max(known) for name, known in sizes.items()}))
+            if math.prod(spec.sized(dims)) > max(ELEMENTS, declared):
+                raise ParityError(f"the recipe makes {spec.name} larger than any declared size")
+        return cls(inputs, dims)
+
+
+def _is_magnitude(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e30

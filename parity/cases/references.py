@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity import atomic, strict_json
+from parity import atomic, npz, strict_json
 from parity.cases import Array, Case, digest
 from parity.contract import Contract
 from parity.errors import ConfigError, ParityError
@@ -79,8 +79,7 @@ def read(folder: Path) -> Stored | None:
         raw = (folder / ARRAYS).read_bytes()
         if hashlib.sha256(raw).hexdigest() != index["arrays"]:
             raise ValueError(f"{ARRAYS} is not the file that {INDEX} was written with")
-        with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = npz.load(io.BytesIO(raw))
         outputs: dict[str, dict[str, Array]] = {case: {} for case in index["cases"]}
         for number, case in enumerate(index["cases"]):
             for name, value in arrays.items():
@@ -88,7 +87,7 @@ def read(folder: Path) -> Stored | None:
                 if place == str(number):
                     outputs[case][output] = value
         return Stored(dict(index["made_from"]), dict(index["cases"]), outputs)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ParityError(f"references {folder.name}: damaged: {error}; {RENEW}") from None
 
 

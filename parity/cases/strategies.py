@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
 
 from parity.cases.own import function as own_function
-from parity.cases.recipes import MAGNITUDES, Fill, Recipe, family, kinds, layouts
+from parity.cases.recipes import ELEMENTS, MAGNITUDES, Fill, Recipe, family, kinds, layouts
 from parity.contract import Contract, InputSpec
 from parity.errors import ParityError
 
 Strategy = Any  # a hypothesis SearchStrategy of Recipe
 SEEDS = 1 << 16
-ELEMENTS = 1 << 22  # of one input; larger sizes are not drawn
 
 
 def fills(spec: InputSpec) -> Strategy:

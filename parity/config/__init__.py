@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from parity import toml_lines
 from parity.config.model import DEPLOYMENT_TARGETS, KERNELS, ModelConfig, Prebuilt, TensorName, read_model
 from parity.config.rules import Waiver, read_limits, read_waiver
 from parity.config.table import Reader, Table, parse_size
 from parity.errors import ConfigError
 from parity.limits import Rule
 from parity.plan import PRECISIONS, TARGETS, Cell, did_you_mean
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover
-    import tomli as tomllib
 
 __all__ = ["DEPLOYMENT_TARGETS", "KERNELS", "Config", "ModelConfig", "Prebuilt", "TensorName", "Waiver", "find", "load",
            "parse", "parse_size"]  # fmt: skip
@@ -133,8 +128,8 @@ def parse(
     an export of one model does not need the weights of another.
     """
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        data = toml_lines.loads(text)
+    except ValueError as error:
         raise ConfigError(f"{file.name}: not valid TOML: {error}") from None
     tool = data.get("tool", {})
     if not isinstance(tool, dict) or "parity" not in tool:
@@ -160,8 +155,8 @@ def _has_table(text: str) -> bool:
     if "parity" not in text:
         return False
     try:
-        tool = tomllib.loads(text).get("tool")
-    except tomllib.TOMLDecodeError:  # broken: whoever reads it should say so, if it is about parity
+        tool = toml_lines.loads(text).get("tool")
+    except ValueError:  # broken: whoever reads it should say so, if it is about parity
         return re.search(r"^\s*\[+\s*tool\s*\.\s*parity\s*[.\]]", text, re.M) is not None
     return isinstance(tool, dict) and "parity" in tool
 

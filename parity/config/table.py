@@ -5,18 +5,13 @@ from __future__ import annotations
 import datetime
 import math
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
+from parity import toml_lines
 from parity.errors import ConfigError, ParityError
 from parity.plan import did_you_mean
 from parity.toml_lines import key_lines
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover
-    import tomli as tomllib
 
 _KINDS = {str: "text", int: "a number", float: "a number", dict: "a table", list: "a list", bool: "true or false",
           datetime.date: "a date"}  # fmt: skip
@@ -118,8 +113,8 @@ class Reader:
     def set(self, data: dict[str, Any], setting: str) -> dict[str, Any]:
         """`data` with the keys of a TOML text such as 'models.skin.opset = 18' in their place."""
         try:
-            changes = tomllib.loads(setting)
-        except tomllib.TOMLDecodeError as error:
+            changes = toml_lines.loads(setting)
+        except ValueError as error:
             raise ConfigError(f"--parity-set {setting!r:.80}: not TOML such as 'limits.fp32 = {{ cosine = 0.999 }}': "
                               f"{error}") from None  # fmt: skip
         if not changes:

@@ -67,19 +67,19 @@ def read(path: Path, file: Path) -> tuple[Contract, tuple[str, ...], dict[str, A
     """
     try:
         data = strict_json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         told = error.strerror if isinstance(error, OSError) else f"not JSON ({str(error).splitlines()[0]})"
         raise ParityError(f"contract {path}: {told}") from None
     if not isinstance(data, dict) or not all(isinstance(entry, dict) for entry in data.values()):
         raise ParityError(f"contract {path}: not a table of models, as parity export writes it")
-    listed = [n for n, entry in data.items() if file.name in entry.get("files", [])]
+    listed = [n for n, entry in data.items() if isinstance(f := entry.get("files"), list) and file.name in f]
     named = [n for n in sorted(data, key=len, reverse=True) if file.name.startswith(f"{n}.")]
     name = next(iter((*listed, *named, *(data if len(data) == 1 else ()))), None)
     if name is None:
         raise ParityError(f"contract {path}: describes {', '.join(data)}, none of which is {file.name}")
     try:
         return (*_contract(data[name]), dict(data[name]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         told = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ParityError(f"contract {path}: {name}: {told}") from None
 

@@ -1,7 +1,7 @@
 """The files of an export under their published names, with manifest.json, export_results.json and contract.json.
 
-Everything is made in a folder beside the target and moved into place, the manifest last: a reader of the manifest finds
-every file that it lists, and a failed export leaves nothing.
+Everything is made in a folder beside the target and moved into place. The old manifest goes first and the new one comes
+last: a reader of a manifest finds every file that it lists, and a failed export leaves nothing.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def publish(
         MANIFEST: {"artifacts": files},
     }
     output.mkdir(parents=True, exist_ok=True)
+    (output / MANIFEST).unlink(missing_ok=True)
     for made in sorted(staging.iterdir()):
         if made.is_dir() and made.suffix == "":
             (output / made.name).mkdir(exist_ok=True)

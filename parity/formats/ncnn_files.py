@@ -68,13 +68,20 @@ def layers(param: str) -> list[Layer]:
         raise ParityError("not an ncnn .param file: it does not begin with 7767517")
     found = []
     for line in lines[2:]:
-        words = line.split()
-        bottoms, tops = int(words[2]), int(words[3])
-        rest = words[4 + bottoms + tops :]
-        parameters = {int(k): v for k, _, v in (word.partition("=") for word in rest)}
-        names = words[4 : 4 + bottoms + tops]
-        found.append(Layer(words[0], words[1], tuple(names[:bottoms]), tuple(names[bottoms:]), parameters))
+        try:
+            found.append(_layer(line.split()))
+        except (ValueError, IndexError):
+            raise ParityError(f"not an ncnn .param file: {line!r:.80} is no layer") from None
     return found
+
+
+def _layer(words: Sequence[str]) -> Layer:
+    bottoms, tops = int(words[2]), int(words[3])
+    names, rest = words[4 : 4 + bottoms + tops], words[4 + bottoms + tops :]
+    if min(bottoms, tops) < 0 or len(names) != bottoms + tops:
+        raise ValueError("fewer names than it announces")
+    parameters = {int(k): v for k, _, v in (word.partition("=") for word in rest)}
+    return Layer(words[0], words[1], tuple(names[:bottoms]), tuple(names[bottoms:]), parameters)
 
 
 def text(kept: Sequence[Layer]) -> str:

@@ -14,7 +14,7 @@ from parity.cases import Case
 from parity.cases.drawing import Drawing
 from parity.contract import OutputSpec
 from parity.divergence.ask import first_divergence
-from parity.errors import ParityError
+from parity.errors import NoTwin, ParityError
 from parity.explain import explain
 from parity.faults import ask
 from parity.faults.power import BROKEN
@@ -234,7 +234,7 @@ def compare_cases(
     got = [posts.seen(model.contract.outputs, row, want) for row, want in zip(raw, wants, strict=True)]
     try:
         floors = session.floors(cell, cases, oracle, f"{kind} {len(cases)}")
-    except ParityError as error:
+    except NoTwin as error:
         floors = {}
         parity.find(f"no noise floor, judged by relative error instead: {error}", "warning")
     for spec in model.contract.outputs:

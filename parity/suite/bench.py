@@ -15,7 +15,7 @@ from parity import judge, posts
 from parity.cases import Array, Case, kept
 from parity.cases.recipes import Recipe
 from parity.contract import OutputSpec
-from parity.errors import ParityError
+from parity.errors import NoTwin, ParityError
 from parity.isolate import ChildFailure
 from parity.limits import DRAWN, Limit
 from parity.record import Check, Kind
@@ -69,7 +69,7 @@ class Bench:
                 what = f"golden {len(cases)}"
                 oracle = self.session.reference(self.model, cases, "golden").seen(self.model)
                 floors = self.session.floors(self.cell, cases, oracle, what)
-            except ParityError:
+            except NoTwin:
                 floors = {}
         precision = self.cell.precision
         return {o.name: single.Usual.of(floors.get(o.name), precision) for o in self.model.contract.outputs}
@@ -152,7 +152,7 @@ class Bench:
                 rows = self.session.evaluated(
                     self.model, [r.case for r in open_], "twin", stored, precision=self.cell.precision, flavour=flavour
                 )
-            except ParityError:  # the model has no such twin: nothing is excused by it
+            except NoTwin:  # nothing is excused by it
                 continue
             for result, raw in zip(open_, rows, strict=True):
                 assert result.got is not None and result.want is not None

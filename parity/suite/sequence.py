@@ -17,7 +17,7 @@ from parity.cases import Array, Case, draw
 from parity.cases import sequence as steps_of
 from parity.config import ModelConfig
 from parity.contract import OutputSpec
-from parity.errors import ParityError
+from parity.errors import NoTwin, ParityError
 from parity.record import Check
 from parity.recorder import Recorder
 from parity.reference import single
@@ -155,7 +155,7 @@ def _judge(
             twin = runtime.session.sequence(
                 bench.model, steps, [spec.name], precision=runtime.cell.precision, flavour=flavour
             )
-        except ParityError:  # the model has no such twin
+        except NoTwin:
             continue
         judged = [single.settle(j, g, w, t[spec.name]) for j, g, w, t in zip(judged, got, want, twin, strict=True)]
     wrong = [n for n, j in enumerate(judged) if not bench.within(spec.name, j)]

@@ -5,6 +5,7 @@ Its exporter and its runtime misbehave on demand, so that the plugin and the gat
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -170,7 +171,8 @@ class Project:
         if parity:
             given += ["-m", "parity"]
         report = self.path / "reports" / "parity.json"
-        report.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):
+            report.unlink(missing_ok=True)
         with pytest.MonkeyPatch.context() as patch:
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
