@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from parity.child import stage
-from parity.errors import ParityError
 from parity.targets import coreml
 from parity.targets.base import Array
 
@@ -15,17 +14,11 @@ SCRIPT, PROGRAM = ".pt", ".pt2"
 
 
 def load(path: Path) -> Any:
-    """The traced module or exported program in a file. Raises ParityError with one line for anything else."""
-    import torch
+    """The traced module or exported program in a file. Raises ParityError with one line for anything else, and for a
+    file that would run code."""
+    from parity.formats import torch_archives
 
-    kind = "a TorchScript file" if path.suffix == SCRIPT else "an ExportedProgram file"
-    try:
-        return torch.jit.load(str(path), map_location="cpu") if path.suffix == SCRIPT else torch.export.load(str(path))
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise ParityError(
-            f"{path.name}: not {kind} ({first}); weights go with --checkpoint and a model's name"
-        ) from None
+    return (torch_archives.open_script if path.suffix == SCRIPT else torch_archives.open_program)(path)
 
 
 def convert(

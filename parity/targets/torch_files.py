@@ -35,6 +35,7 @@ class TorchScript(Target):
 
 class Exported(Target):
     name: ClassVar[str] = "exported"
+    starts_from: ClassVar[tuple[str, ...]] = ("ExportedProgram",)
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16")
     requires: ClassVar[tuple[str, ...]] = ("torch",)
     extra: ClassVar[str] = "torch"
@@ -206,9 +207,9 @@ class _TorchSession:
 
 class ScriptSession(_TorchSession):
     def load(self, path: Path) -> Any:
-        import torch
+        from parity.formats.torch_archives import open_script
 
-        return torch.jit.load(str(path), map_location="cpu").eval()
+        return open_script(path)
 
     def inputs(self) -> list[dict[str, Any]]:
         given = list(self.module.graph.inputs())[1:]  # the first is the module itself
@@ -225,10 +226,10 @@ class ScriptSession(_TorchSession):
 
 class ProgramSession(_TorchSession):
     def load(self, path: Path) -> Any:
-        import torch
+        from parity.formats.torch_archives import open_program
 
-        self.program = torch.export.load(str(path))
-        return self.program.module()
+        self.program = open_program(path)
+        return self.program.module(check_guards=False)  # guards are source: never compiled from a file
 
     def inputs(self) -> list[dict[str, Any]]:
         user = set(self.program.graph_signature.user_inputs)

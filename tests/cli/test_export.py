@@ -392,7 +392,7 @@ def test_a_file_or_contract_that_cannot_be_converted_is_one_line(texts, run):
     Path("good.json").write_text(json.dumps({"words": entry}))
     code, _, err = run("export", "words.pt", "--contract", "good.json")
     assert code == 1
-    one_line(err, "words.pt", "not a TorchScript file", "--checkpoint")
+    one_line(err, "words.pt", "not a TorchScript module", "--checkpoint")
     strange = {**entry, "inputs": [{**entry["inputs"][0], "dtype": "float33"}]}
     for text, words in (("{", "not JSON"), ("[]", "not a table of models"), ('{"words": {"inputs": []}}', "lacks"),
                         (json.dumps({"a": entry, "b": entry}), "describes a, b, none of which is words.pt"),
