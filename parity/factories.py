@@ -12,12 +12,19 @@ from pathlib import Path
 from parity.plan import did_you_mean
 
 
-def fault(factory: str, root: Path) -> str:
-    """Why `package.module:function` certainly does not exist for a project at `root`; empty where it may."""
+def roots(project: Path) -> list[Path]:
+    """Where a project's own modules are: its folder, and `src` in it."""
+    return [project, *(p for p in (project / "src",) if p.is_dir())]
+
+
+def fault(factory: str, project: Path) -> str:
+    """Why `package.module:function` certainly does not exist for a project at `project`; empty where it may."""
     module, _, name = factory.partition(":")
     parts = module.split(".")
+    places = [r for r in roots(project) if (r / parts[0]).is_dir() or (r / parts[0]).with_suffix(".py").is_file()]
+    root = places[0] if places else project
     base = root / parts[0]
-    if not (base.is_dir() or base.with_suffix(".py").is_file()):
+    if not places:
         if _installed(parts[0]):
             return ""
         hint = f": pip install {parts[0]}" if parts[0] in ("timm", "torchvision", "transformers") else ""

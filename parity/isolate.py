@@ -26,6 +26,7 @@ import psutil
 
 from parity import wire
 from parity.errors import ParityError
+from parity.factories import roots
 
 LOG_TAIL = 4000  # characters of a child's log that a failure carries
 _SIGNALS = {
@@ -78,7 +79,7 @@ def child_environment(root: Path | None, threads: int = 1, python: str = sys.exe
     env["PATH"] = os.pathsep.join([str(Path(python).parent), *filter(None, [env.get("PATH")])])
     own = python == sys.executable
     here = str(Path(__file__).resolve().parent.parent) if own else _package_alone().name
-    paths = [str(root)] if root else []
+    paths = [str(path) for path in roots(root)] if root else []
     env["PYTHONPATH"] = os.pathsep.join([*paths, here, *filter(None, [env.get("PYTHONPATH")])])
     return env
 

@@ -1,0 +1,145 @@
+"""What can be found out about a model by making it and running it once, so that nobody has to be asked. In a child.
+
+Sources, in order: what the command line says; what the module says of itself (`example_input_array` of Lightning,
+`dummy_inputs` of Hugging Face, `pretrained_cfg` of timm); its first layer, where that takes vectors.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from parity import modelling
+from parity.child import stage
+from parity.contract import Contract, InputSpec
+from parity.errors import ParityError
+
+BATCH = "batch"
+
+
+def discover(model: Mapping[str, Any], given: Sequence[Mapping[str, Any]], outputs: Sequence[str]) -> dict[str, Any]:
+    """{"inputs": [{"name", "shape", "dtype", "range"?}], "outputs": [name], "preprocess": {...} or None}.
+
+    `model` is what `parity.modelling.load` takes; `given` are inputs from the command line, whose name may be empty;
+    `outputs` the names asked for, which must be as many as the model returns. Raises ParityError with one line that
+    says what to add where something cannot be found out, or does not run.
+    """
+    module = modelling.load(model)
+    stage("run")
+    names = _arguments(module)
+    own = _stated(module, names)
+    inputs = [dict(i) for i in given] or own
+    for i, entry in enumerate(inputs):
+        if not entry["name"]:
+            entry["name"] = names[i] if i < len(names) else f"input_{i}"
+        known = next((o for o in own if o["name"] == entry["name"]), {})
+        entry.setdefault("dtype", known.get("dtype", "float32"))
+        if "range" in known:
+            entry.setdefault("range", known["range"])
+    if not inputs:
+        first = names[0] if names else "image"
+        raise ParityError(f"the shape of the input {first!r} cannot be found out: add --input {first}=batch,3,224,224")
+    lacking = [n for n in _required(module) if n not in {i["name"] for i in inputs}]
+    if lacking and len(inputs) < len(_required(module)):
+        raise ParityError(f"forward() also needs {', '.join(lacking)}: add --input {lacking[0]}=DIMS")
+    found = _run(module, inputs)
+    if outputs and len(outputs) != len(found):
+        raise ParityError(
+            f"the model returns {len(found)} outputs, --output names {len(outputs)}: {', '.join(outputs)}"
+        )
+    return {"inputs": inputs, "outputs": list(outputs) or found, "preprocess": _preprocess(module)}
+
+
+def _arguments(module: nn.Module) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind in kinds]
+
+
+def _required(module: nn.Module) -> list[str]:
+    parameters = inspect.signature(module.forward).parameters
+    return [n for n in _arguments(module) if parameters[n].default is inspect.Parameter.empty]
+
+
+def _stated(module: nn.Module, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The inputs that the module itself gives an example of."""
+    example = getattr(module, "example_input_array", None)
+    if example is None:
+        example = getattr(module, "dummy_inputs", None)
+    if isinstance(example, torch.Tensor):
+        example = (example,)
+    if isinstance(example, (tuple, list)):
+        example = dict(zip(names, example, strict=False))
+    if (
+        isinstance(example, Mapping)
+        and all(isinstance(v, torch.Tensor) and v.ndim for v in example.values())
+        and example
+    ):
+        words = getattr(getattr(module, "config", None), "vocab_size", None)
+        return [_entry(str(name), value, words) for name, value in example.items() if not names or name in names]
+    size = _settings(module).get("input_size")
+    if size and len(size) == 3 and names:
+        return [{"name": names[0], "shape": [BATCH, *map(int, size)], "dtype": "float32"}]
+    first = next((m for m in module.modules() if not list(m.children())), None)
+    if isinstance(first, nn.Linear) and len(_required(module)) == 1:
+        return [{"name": names[0], "shape": [BATCH, first.in_features], "dtype": "float32"}]
+    return []
+
+
+def _entry(name: str, value: torch.Tensor, words: int | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": name, "shape": [BATCH, *value.shape[1:]]}
+    entry["dtype"] = str(value.dtype).removeprefix("torch.")
+    if not value.is_floating_point() and value.dtype != torch.bool:
+        high = int(words) - 1 if words and "ids" in name else int(value.max())
+        entry["range"] = [0, max(high, 1)]
+    return entry
+
+
+def _settings(module: nn.Module) -> Mapping[str, Any]:
+    """timm's description of how a model was trained."""
+    found = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _preprocess(module: nn.Module) -> dict[str, Any] | None:
+    settings = _settings(module)
+    if not settings.get("mean") or not settings.get("std"):
+        return None
+    found: dict[str, Any] = {"mean": [float(v) for v in settings["mean"]], "std": [float(v) for v in settings["std"]]}
+    if settings.get("interpolation") in ("bilinear", "bicubic"):
+        found["resize"] = settings["interpolation"]
+    return found
+
+
+def _run(module: nn.Module, inputs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Run once on drawn inputs; the names of the outputs."""
+    from parity.cases import draw
+
+    specs = tuple(
+        InputSpec(i["name"], tuple(i["shape"]), i["dtype"], tuple(i["range"]) if i.get("range") else None)
+        for i in inputs
+    )
+    contract = Contract(specs, ())
+    drawn = draw.inputs(contract, contract.example(), 0)
+    try:
+        with torch.no_grad():
+            result = module(*(torch.from_numpy(np.array(v)) for v in drawn.values()))
+    except Exception as error:
+        shapes = ", ".join(f"{n} {list(v.shape)} {v.dtype}" for n, v in drawn.items())
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ParityError(f"the model does not run on {shapes}: {lines[0][:200]}") from error
+    if isinstance(result, Mapping):
+        bad = [k for k, v in result.items() if not isinstance(v, torch.Tensor)]
+        names = [str(k) for k in result]
+    else:
+        values = result if isinstance(result, (tuple, list)) else (result,)
+        bad = [str(i) for i, v in enumerate(values) if not isinstance(v, torch.Tensor)]
+        names = ["output"] if len(values) == 1 else [f"output_{i}" for i in range(len(values))]
+    if bad:
+        raise ParityError(f"the model's output {bad[0]} is not a tensor: let the factory wrap the model so that "
+                          "forward() returns tensors only (docs/models.md)")  # fmt: skip
+    return names
