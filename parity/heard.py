@@ -56,6 +56,7 @@ class Heard:
             planned_outputs=planned.outputs,
             planned_clips=planned.clips,
             required=planned.required,
+            reference=planned.reference,
             checks=tuple(
                 sorted(self.checks, key=lambda c: planned.kinds.index(c.kind) if c.kind in planned.kinds else 9)
             ),

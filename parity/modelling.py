@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import json
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 
 from parity.errors import ParityError
+from parity.reference import files
 
 _loaded: dict[str, nn.Module] = {}
 
@@ -27,8 +29,9 @@ _loaded: dict[str, nn.Module] = {}
 def load(spec: Mapping[str, Any]) -> nn.Module:
     """The module of `spec` in eval mode, on the CPU, as float32.
 
-    `spec` has "root", "factory", "options", "checkpoint", and "whole_module" where that is allowed. Kept for the life
-    of the child. Raises ParityError with one line when the factory or the checkpoint is no good.
+    `spec` has "root", "factory", "options", "checkpoint", and "whole_module" where that is allowed; or "reference", a
+    file in place of the factory. Kept for the life of the child. Raises ParityError with one line when the factory,
+    the file or the checkpoint is no good.
     """
     key = repr(sorted(spec.items()))
     if key not in _loaded:
@@ -42,6 +45,8 @@ def load(spec: Mapping[str, Any]) -> nn.Module:
 
 
 def _make(spec: Mapping[str, Any]) -> nn.Module:
+    if spec.get("reference"):
+        return files.module(Path(spec["reference"]), spec["options"]["inputs"], spec["options"]["outputs"])
     name, _, attribute = spec["factory"].partition(":")
     try:
         factory = getattr(importlib.import_module(name), attribute)
@@ -54,7 +59,14 @@ def _make(spec: Mapping[str, Any]) -> nn.Module:
         inspect.signature(factory).bind(**options)
     except TypeError as error:
         raise ParityError(f"factory {spec['factory']}: options {options}: {error}") from None
-    module = factory(**options)
+    try:
+        module = factory(**options)
+    except ParityError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        lines = str(error).strip().splitlines() or ["no message"]
+        raise ParityError(f"factory {spec['factory']} raised {type(error).__name__}: {lines[0]:.200}") from None
     if not isinstance(module, nn.Module):
         raise ParityError(f"factory {spec['factory']} returned {type(module).__name__}, not a torch.nn.Module")
     return module

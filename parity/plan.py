@@ -61,6 +61,16 @@ def check_model_name(name: str, targets: Iterable[str] = TARGETS) -> None:
             )
 
 
+def model_name(text: str, targets: Iterable[str] = TARGETS) -> str:
+    """A model name made of a file's or function's; `model` where that would not do."""
+    name = re.sub(r"[^a-z0-9_]", "_", text.lower()).lstrip("_0123456789").rstrip("_") or "model"
+    try:
+        check_model_name(name, targets)
+    except ConfigError:
+        return "model"
+    return name
+
+
 def choose(what: str, value: str, known: Iterable[str]) -> str:
     """`value` when it is one of `known`; otherwise a ConfigError with a did-you-mean."""
     known = tuple(known)
@@ -87,6 +97,7 @@ class PlannedCell:
     cases: int = 0  # golden cases that must be measured
     outputs: tuple[str, ...] = ()  # outputs that must be measured on each of them
     clips: int = 0  # video clips of which frames must be measured
+    reference: str = ""  # the file that takes the PyTorch module's place, where one does
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from parity.config import Config
 from parity.errors import ConfigError
 from parity.limits import LOWERING, PROOF, resolve
 from parity.plan import LOWERED, PROVED, Cell, Plan, PlannedCell
+from parity.reference import files
 
 QUICK_CASES = 8
 
@@ -63,6 +64,8 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
     prebuilt = f"{cell.target}-{cell.precision}" in model.artifacts
     if prebuilt and reason and "calibration" in reason:
         reason = None
+    if reason is None and not prebuilt:
+        reason = target.cannot_start_from(model)
     return PlannedCell(
         cell,
         tuple(kinds),
@@ -71,6 +74,7 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
         min(cases, QUICK_CASES) if quick else cases,
         tuple(o.name for o in model.contract.outputs),
         videos,
+        files.named(model.reference) if model.reference else "",
     )
 
 

@@ -255,6 +255,7 @@ class CellRecord:
     planned_outputs: tuple[str, ...] = ()  # outputs that had to be measured on each of them
     planned_clips: int = 0  # video clips of which frames had to be measured
     required: bool = False  # must be measured on this machine for the verdict to be pass
+    reference: str = ""  # the file that stands for the PyTorch module, where there is no factory: "ONNX file net.onnx"
     route: str = ""
     routes_failed: tuple[str, ...] = ()  # "route: why", for the routes tried before
     artifact: ArtifactRecord | None = None

@@ -91,7 +91,15 @@ class Session:
             "options": dict(model.options),
             "checkpoint": str(model.checkpoint) if model.checkpoint else None,
         }
+        if model.reference is not None:
+            names = {side: [s.name for s in getattr(model.contract, side)] for side in ("inputs", "outputs")}
+            spec |= {"reference": str(model.reference), "options": {"content": self._content(model.reference), **names}}
         return spec | ({"whole_module": True} if model.whole_module else {})
+
+    def _content(self, file: Path) -> list[str]:
+        """Hashes of a reference file and of the weights that an ONNX file may have beside it."""
+        parts = [file, file.with_name(file.name + ".data")]
+        return list(self.once("content", str(file), lambda: [sha256_file(p) for p in parts if p.is_file()]))
 
     def fingerprint(self, model: ModelConfig) -> dict[str, str]:
         """Hashes of the model's tensors, structure and source; computed by one worker of the run."""

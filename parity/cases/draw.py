@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -28,3 +29,10 @@ def inputs(contract: Contract, dims: Mapping[str, int], seed: int) -> dict[str, 
     """One set of inputs with the symbolic dimensions at `dims`; the same seed gives the same values everywhere."""
     rng = np.random.default_rng(seed)
     return {spec.name: tensor(spec, dims, rng) for spec in contract.inputs}
+
+
+def golden(contract: Contract, folder: Path, seed: int, count: int = 8) -> None:
+    """Write `count` sets of inputs as .npz cases: a start, until there are real ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        np.savez(folder / f"drawn_{i}.npz", **inputs(contract, contract.example(), seed + i))

@@ -26,6 +26,11 @@ def golden_files(folder: Path) -> list[Path]:
     )
 
 
+def has_pictures(folder: Path) -> bool:
+    """Whether any golden file is an encoded picture, which preprocessing makes an input of."""
+    return any(path.suffix.lower() in PICTURES for path in golden_files(folder))
+
+
 def clips(model: ModelConfig) -> list[Path]:
     """The model's video clips: the files of its `video` entry, and those that stand among its golden files."""
     found: list[Path] = []

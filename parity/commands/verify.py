@@ -1,6 +1,8 @@
 """`parity verify FILE --model NAME`: does this file compute what the model computes? Nothing is exported.
 
 Measures everything that `pytest -m parity` measures for such a cell, on the file as it is, and writes the same report.
+`--reference OTHER` compares with a .pt2, TorchScript or ONNX file instead, and needs no project: names, shapes and
+types are read from that file, and without --golden eight inputs are drawn.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from parity import config as configuration
 from parity import targets
+from parity.cases import draw
 from parity.commands import project
-from parity.config import ModelConfig
+from parity.config import Config, ModelConfig
 from parity.errors import ConfigError, ParityError
-from parity.plan import PRECISIONS, Cell, choose
+from parity.plan import PRECISIONS, Cell, choose, model_name
 from parity.record import read
 
 SUFFIXES = {
@@ -32,6 +36,9 @@ def add(commands: Any) -> None:
                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     command.add_argument("file", type=Path, metavar="FILE", help="the exported file or folder")
     command.add_argument("--model", metavar="NAME", help="the model that it should be (default: the only one)")
+    command.add_argument("--reference", type=Path, metavar="OTHER", help="compare with this .pt2, TorchScript or ONNX "
+                         "file instead of a project's model")  # fmt: skip
+    command.add_argument("--golden", type=Path, metavar="FOLDER", help="with --reference: .npz cases to compare on")
     command.add_argument("--target", metavar="TARGET", help="its format (default: by its suffix)")
     command.add_argument("--precision", metavar="PRECISION", help=f"{', '.join(PRECISIONS)} (default: as the file's "
                          "name says, else fp32)")  # fmt: skip
@@ -49,9 +56,15 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0 when everything that was planned for the file is measured and inside its limits, 1 otherwise."""
-    config = project.load()
     if not options.file.exists():
         raise ParityError(f"{options.file}: no such file")
+    if options.golden and not options.reference:
+        raise ConfigError("--golden goes with --reference; a project's model has golden data in its table")
+    with tempfile.TemporaryDirectory(prefix="parity-") as scratch:
+        return _verify(alone(options, Path(scratch, "project")) if options.reference else project.load(), options)
+
+
+def _verify(config: Config, options: argparse.Namespace) -> int:
     name = options.model or (next(iter(config.models)) if len(config.models) == 1 else None)
     if name is None:
         raise ConfigError(f"--model: which model should {options.file.name} be? One of: {', '.join(config.models)}")
@@ -82,6 +95,32 @@ def run(options: argparse.Namespace) -> int:
     measured = f"{len(record.checks)} checks" if record.checks else "nothing was measured"
     print(f"{options.file.name} as {cell.id}: {record.state}: {record.reason or measured}")
     return 0 if record.state == "pass" and code == 0 else 1
+
+
+def alone(options: argparse.Namespace, root: Path) -> Config:
+    """A project of its own, in the folder `root`, whose only model is the reference file."""
+    for path in (options.reference, options.golden):
+        if path is not None and not path.exists():
+            raise ParityError(f"{path}: no such file or folder")
+    golden = options.golden.resolve() if options.golden else root / "golden"
+    golden.mkdir(parents=True, exist_ok=True)
+    root.mkdir(exist_ok=True)
+    name = model_name(options.reference.name.partition(".")[0])
+    target = options.target or SUFFIXES.get(options.file.suffix) or "onnx"
+    text = f"""[tool.parity]
+targets = [{json.dumps(target)}]
+
+[tool.parity.models.{name}]
+reference = {json.dumps(str(options.reference.resolve()))}
+golden = {json.dumps(str(golden))}
+"""
+    file = root / "pyproject.toml"
+    file.write_text(text, encoding="utf-8")
+    config = configuration.load(file, targets.names())
+    if not options.golden:
+        draw.golden(config.models[name].contract, golden, config.seed)
+        print("no golden data given: measured on 8 drawn inputs; real ones find more")
+    return config
 
 
 def _cell(model: ModelConfig, options: argparse.Namespace) -> Cell:

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from parity import signature
 from parity.config import inputs as inputs_of
 from parity.config.contract import read_dims, read_input, read_name, read_output, read_preprocess
 from parity.config.inputs import Decode, Playing, Properties
 from parity.config.table import Reader, Table
 from parity.contract import Contract
-from parity.errors import ConfigError
+from parity.errors import ConfigError, ParityError
 from parity.factories import fault
 from parity.plan import PRECISIONS, Cell, check_model_name, did_you_mean
+from parity.reference import files
 
 # Systems that coremltools can be asked to convert for; neural network specs need iOS14 or macOS11 at least.
 DEPLOYMENT_TARGETS = tuple(f"iOS{n}" for n in (14, 15, 16, 17, 18)) + tuple(f"macOS{n}" for n in (11, 12, 13, 14, 15))
@@ -45,7 +47,7 @@ class ModelConfig:
     """One model: how to make it, what it promises, and the data that it is checked on. Paths are absolute."""
 
     name: str
-    factory: str
+    factory: str  # "package.module:function"; of a model with a `reference`, what opens that
     contract: Contract
     cells: tuple[Cell, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class ModelConfig:
     playing: Playing = field(default_factory=Playing)
     references: Path | None = None  # the folder of stored references, which need not exist yet
     stateful: bool = False  # Core ML files keep `states` between calls, instead of taking and giving them
+    reference: Path | None = None  # the file that takes the module's place: .pt2, TorchScript, ONNX
     whole_module: bool = False  # the user vouched for a checkpoint that is a pickled module; no key sets this
 
 
@@ -74,15 +77,10 @@ def read_model(t: Table, name: str, targets: tuple[str, ...], precisions: tuple[
         check_model_name(name, t.reader.targets)
     except ConfigError as error:
         raise t.error(None, str(error)) from None
-    factory = t.take("factory", str)
-    if factory is None:
-        raise t.error(None, f'model {name!r} needs factory = "package.module:function"')
-    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", factory):
-        raise t.error("factory", f"{factory!r} is not of the form 'package.module:function'")
-    if t.reader.factories and (wrong := fault(factory, t.reader.root)):
-        raise t.error("factory", wrong)
-    inputs = tuple(read_input(t, i, v) for i, v in enumerate(t.take("inputs", list, [])))
-    outputs = tuple(read_output(t, i, v) for i, v in enumerate(t.take("outputs", list, [])))
+    factory, file = read_origin(t, name)
+    stated = read_stated(t, file)
+    inputs = tuple(read_input(t, i, v) for i, v in enumerate(t.take("inputs", list, stated["inputs"])))
+    outputs = tuple(read_output(t, i, v) for i, v in enumerate(t.take("outputs", list, stated["outputs"])))
     for key, specs in (("inputs", inputs), ("outputs", outputs)):
         names = [s.name for s in specs]
         if not names:
@@ -101,7 +99,7 @@ def read_model(t: Table, name: str, targets: tuple[str, ...], precisions: tuple[
         where = (*t.path, "artifacts")
         if f"{name}-{key}" not in {c.id for c in cells}:
             raise t.reader.error((*where, key), f"{key!r} is not among this model's cells")
-        artifacts[key] = read_prebuilt(t.reader, value, (*where, key), contract)
+        artifacts[key] = read_prebuilt(t.reader, value, (*where, key), contract, stated["layouts"].get(key, {}))
     states, stored = read_states(t, contract), t.take("references", str)
     clips, playing = inputs_of.playing(t)
     result = ModelConfig(
@@ -111,10 +109,56 @@ def read_model(t: Table, name: str, targets: tuple[str, ...], precisions: tuple[
         t.words("enumerated", tuple(dims)) or (), read_deployment_target(t),
         read_kernels(t, cells), read_nightly(t, cells), states, inputs_of.properties(t),
         inputs_of.decode(t, contract, states), playing, t.reader.root / stored if stored else None,
-        stateful=read_stateful(t),
+        stateful=read_stateful(t), reference=file,
     )  # fmt: skip
     t.done()
     return result
+
+
+def read_origin(t: Table, name: str) -> tuple[str, Path | None]:
+    """What makes the module: a factory, or a file in its place."""
+    factory, text = t.take("factory", str), t.take("reference", str)
+    if (factory is None) == (text is None):
+        needs = 'needs factory = "package.module:function", or reference = "file.pt2", .pt or .onnx'
+        raise t.error(None, f"model {name!r} {'has a factory and a reference: leave one out' if factory else needs}")
+    if factory is not None:
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", factory):
+            raise t.error("factory", f"{factory!r} is not of the form 'package.module:function'")
+        if t.reader.factories and (wrong := fault(factory, t.reader.root)):
+            raise t.error("factory", wrong)
+        return factory, None
+    for key in ("checkpoint", "options"):
+        if key in t.data:
+            raise t.error(key, "a reference file has its weights and options in it: leave this out")
+    file = t.existing("reference", "file") if t.reader.checkpoints else (t.reader.root / text).resolve()
+    if file is None or file.suffix not in files.KINDS:
+        raise t.error("reference", f"{text!r:.80}: unknown kind of file; known: {', '.join(files.KINDS)}")
+    return files.FACTORY, file
+
+
+def read_stated(t: Table, file: Path | None) -> dict[str, Any]:
+    """Inputs and outputs that the model's own file states, where the table does not: the reference's, else those of the
+    first file to verify; and the layouts of the latter's inputs, by its cell."""
+    stated: dict[str, Any] = {"inputs": [], "outputs": [], "layouts": {}}
+    given = t.data.get("artifacts")
+    if ("inputs" in t.data and "outputs" in t.data) or not (file or (isinstance(given, dict) and given)):
+        return stated
+    kind, where, key = "reference", file, ""
+    if where is None:
+        key, value = next(iter(t.data["artifacts"].items()))
+        text = value.get("path") if isinstance(value, dict) else value
+        kind, where = str(key).partition("-")[0], t.reader.root / str(text)
+        if kind not in t.reader.targets or not where.exists():
+            return stated  # what is wrong with it is said where it is read
+    try:
+        found = signature.read(where, kind, t.reader.root)
+    except ParityError as error:
+        raise t.error("reference" if file else "artifacts", str(error)) from None
+    stated["outputs"] = found["outputs"]
+    stated["inputs"] = [{k: v for k, v in entry.items() if k != "layout"} for entry in found["inputs"]]
+    if file is None and "inputs" not in t.data:
+        stated["layouts"][key] = {i["name"]: i["layout"] for i in found["inputs"] if "layout" in i}
+    return stated
 
 
 def read_checkpoint(t: Table) -> Path | None:
@@ -189,12 +233,15 @@ def read_cells(t: Table, name: str, targets: tuple[str, ...], precisions: tuple[
     return tuple(cells)
 
 
-def read_prebuilt(reader: Reader, value: Any, path: tuple[str, ...], contract: Contract) -> Prebuilt:
+def read_prebuilt(reader: Reader, value: Any, path: tuple[str, ...], contract: Contract,
+                  layouts: Mapping[str, str]) -> Prebuilt:  # fmt: skip
+    """`layouts`: those of inputs whose contract was read from this very file."""
     e = Table({"path": value} if isinstance(value, str) else value, path, reader)
     file = e.existing("path")
     if file is None:
         raise e.error(None, "needs path = ...")
     names: dict[str, dict[str, TensorName]] = {}
+    own = {name: TensorName(name, layout) for name, layout in layouts.items()}
     for side in ("inputs", "outputs"):
         names[side] = {}
         known = [spec.name for spec in getattr(contract, side)]
@@ -207,4 +254,4 @@ def read_prebuilt(reader: Reader, value: Any, path: tuple[str, ...], contract: C
             n.done()
     fixed = e.take("fixed", bool, False)
     e.done()
-    return Prebuilt(file, names["inputs"], names["outputs"], fixed)
+    return Prebuilt(file, own | names["inputs"], names["outputs"], fixed)

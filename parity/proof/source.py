@@ -59,8 +59,7 @@ class Source:
         double = copy.deepcopy(module).double()
         inputs = tuple(v.double() if v.is_floating_point() else v for v in example)
         try:
-            with modelling.plain_attention():
-                exported = torch.export.export(double, inputs).module()
+            exported = _exported(double, inputs)
         except Exception as error:
             raise NotPossible(f"torch.export cannot follow the module: {str(error).splitlines()[0][:160]}") from error
         assert isinstance(exported, fx.GraphModule)
@@ -231,6 +230,21 @@ class Source:
         with torch.no_grad():
             recorder.run(*(v.double() if v.is_floating_point() else v for v in inputs))
         return recorder.seen
+
+
+def _exported(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.nn.Module:
+    """The graph of a module at the sizes of `inputs`; by way of a trace where the module came as TorchScript or ONNX,
+    whose sizes are computed in tensors."""
+    with modelling.plain_attention(), torch.no_grad():
+        try:
+            return torch.export.export(module, inputs).module()
+        except Exception:
+            if not getattr(module, "by_trace", False):
+                raise
+            from torch._export.converter import TS2EPConverter
+
+            traced = torch.jit.trace(module, inputs, check_trace=False, strict=False)
+            return TS2EPConverter(traced, inputs).convert().module()
 
 
 class _Recorder(fx.Interpreter):

@@ -53,6 +53,8 @@ FIXED_RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0
 def name_of(func: Any) -> str:
     """`add` for aten.add_.Tensor."""
     name = str(func.overloadpacket.__name__)
+    if name == "_convolution":  # as tracing writes it, with flags of backends behind the same arguments
+        return "convolution"
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
@@ -133,7 +135,8 @@ class Contraction:
 def contraction(func: Any, name: str, args: Sequence[Any]) -> Contraction | None:
     """The sum of products that this call is, or None."""
     if name == "convolution":
-        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args
+        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args[:9]
+        func = torch.ops.aten.convolution.default
         rest = (stride, padding, dilation, transposed, output_padding, groups)
         taps = tuple(range(2, weight.dim()))
         spread = (1, -1, *(1 for _ in taps))

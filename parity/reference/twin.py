@@ -57,6 +57,8 @@ def run(
     """The twin's outputs by case, and what a reader should know of how they were made. `module` is left as it was."""
     if not cases:
         raise ParityError("a twin needs at least one case")
+    if reason := getattr(module, "no_twin", ""):
+        raise ParityError(f"no twin: {reason}")
     notes: list[str] = []
     if chosen.activations == "int8" and not calibration:
         notes.append("no calibration data: the ranges are those of the cases themselves")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from parity import evidence, judge, lowering, posts
 from parity.cases import Case
 from parity.cases.drawing import Drawing
+from parity.cases.files import has_pictures
 from parity.contract import OutputSpec
 from parity.divergence.ask import first_divergence
 from parity.errors import NoTwin, ParityError
@@ -260,6 +261,12 @@ def compare_cases(
             parity.add(*judge.check_noise(kind, spec, [c.id for c in cases], rows, floors[spec.name], limits))
         _describe(kind, cell, spec, cases, rows, [w[spec.name] for w in wants], floors.get(spec.name), limits, parity)
     parity.details |= evidence.gather(kind, cell, model.contract, cases, got, wants, floors, parity.checks)
+    if model.contract.preprocess is None and (kind == "video" or (model.golden and has_pictures(model.golden))):
+        parity.find(
+            "no preprocess is declared: pictures are read as RGB, resized bilinearly and divided by 255, which is a "
+            "guess; say what the app does: preprocess = { mean = [...], std = [...] }, or preprocess = {} for just that",
+            "warning",
+        )
     if oracle.note:
         parity.find(f"reference is {oracle.dtype}: {oracle.note}", "warning")
     return raw

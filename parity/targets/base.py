@@ -19,6 +19,7 @@ import numpy as np
 from parity.config import Config, ModelConfig
 from parity.errors import ParityError
 from parity.plan import Cell
+from parity.reference import files
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -64,6 +65,7 @@ class Target:
     runtime_package: ClassVar[str]
     fixed_dims: ClassVar[bool] = False  # the route exports every dynamic axis at the example's size
     enumerates: ClassVar[bool] = False  # but one file can hold several sizes of an axis that the model enumerates
+    starts_from: ClassVar[tuple[str, ...]] = ("ExportedProgram", "TorchScript", "ONNX")  # besides a module
     environment: ClassVar[str] = ""  # the route whose Python exports and runs, where that is not the session's own
 
     def python(self, config: Config) -> str:
@@ -94,6 +96,13 @@ class Target:
         if cell.precision == "int8" and model.calibration is None:
             return 'int8 needs calibration data: set calibration = "folder" for this model'
         return None
+
+    def cannot_start_from(self, model: ModelConfig) -> str | None:
+        """Why this target's files cannot be made from the model's reference file; None where they can."""
+        kind = files.KINDS.get(model.reference.suffix) if model.reference else None
+        if kind is None or kind in self.starts_from:
+            return None
+        return f"{self.name} files are not made from {kind} files: give the factory, or the finished file in artifacts"
 
 
 class Session(Protocol):

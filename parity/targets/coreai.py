@@ -28,6 +28,7 @@ PACKAGES = ("coreai-torch", "coreai-core", "torch")
 
 class CoreAI(Target):
     name: ClassVar[str] = "coreai"
+    starts_from: ClassVar[tuple[str, ...]] = ("ExportedProgram",)
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16")
     requires: ClassVar[tuple[str, ...]] = ("torch", "coreai_torch", "coreai")
     extra: ClassVar[str] = "coreai"

@@ -36,7 +36,12 @@ class Onnx(Target):
             "int8": Step("int8", self.family, "parity.targets.onnx:to_int8", ("onnx", "onnxruntime"), calibration=True),
         }
         steps = (first, convert[cell.precision]) if cell.precision in convert else (first,)
-        return [Route("torch.onnx" + ("+onnxruntime" if len(steps) > 1 else ""), steps)]
+        return [Route(origin(model) + ("+onnxruntime" if len(steps) > 1 else ""), steps)]
+
+
+def origin(model: ModelConfig) -> str:
+    """What the first step of a route through ONNX is: a converter, or the ONNX file that is the reference itself."""
+    return "the reference file" if model.reference and model.reference.suffix == ".onnx" else "torch.onnx"
 
 
 def export_step(model: ModelConfig, *, dynamic: bool) -> Step:
@@ -69,7 +74,9 @@ def export(
 
     from parity import modelling
 
-    module = modelling.load(model)
+    if str(model.get("reference")).endswith(".onnx"):
+        return _given(Path(model["reference"]), Path(work), options["dynamic"], contract, example)
+    module: Any = modelling.load(model)
     stage("export")
     names = {side: [spec["name"] for spec in contract[side]] for side in ("inputs", "outputs")}
     axes: dict[str, dict[int, str]] = {}
@@ -84,14 +91,32 @@ def export(
     for suffix, inputs in ({"": example} if options["dynamic"] else variants(contract, example)).items():
         file = str(Path(work, named(FILE, suffix)))
         arguments = tuple(torch.from_numpy(np.array(inputs[name])) for name in names["inputs"])
-        with modelling.plain_attention(), warnings.catch_warnings():
+        with modelling.plain_attention(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
+            traced = torch.jit.trace(module, arguments, check_trace=False) if hasattr(module, "by_trace") else module
             torch.onnx.export(
-                module, arguments, file, dynamo=False, opset_version=options["opset"],
+                traced, arguments, file, dynamo=False, opset_version=options["opset"],
                 input_names=names["inputs"], output_names=names["outputs"], dynamic_axes=axes, do_constant_folding=True,
             )  # fmt: skip
         onnx.checker.check_model(file, full_check=True)
     return _notes(names["inputs"], names["outputs"], options["opset"])
+
+
+def _given(
+    file: Path, work: Path, dynamic: bool, contract: Mapping[str, Any], example: Mapping[str, Array]
+) -> dict[str, Any]:
+    """The reference file itself; with every axis fixed, where that is wanted, for each enumerated size."""
+    import onnx
+
+    stage("export")
+    model = onnx.load(str(file))
+    for suffix, inputs in ({"": example} if dynamic else variants(contract, example)).items():
+        if not dynamic:
+            from onnxsim import simplify
+
+            fixed, _ = simplify(model, overwrite_input_shapes={n: list(v.shape) for n, v in inputs.items()})
+        onnx.save(model if dynamic else fixed, str(work / named(FILE, suffix)))
+    return _notes(*_names(contract), _opset(file))
 
 
 def _notes(inputs: list[str], outputs: list[str], opset: int) -> dict[str, Any]:

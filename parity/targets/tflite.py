@@ -21,7 +21,7 @@ from parity.plan import Cell
 from parity.targets.base import Array, Route, Step, Target
 from parity.targets.lengths import enumerated, named, variants
 from parity.targets.onnx import FILE as ONNX_FILE
-from parity.targets.onnx import export_step
+from parity.targets.onnx import export_step, origin
 
 FILE = "model.tflite"
 _CALIBRATION_FILE = "calibration_image_sample_data_20x128x128x3_float32.npy"  # onnx2tf downloads it when absent
@@ -50,8 +50,9 @@ class TFLite(Target):
             return Route(name, (export_step(model, dynamic=False), saved, convert))
 
         # TensorFlow 2.19 segfaults when it quantises the loop of a recurrent layer; without the loop it does not.
-        routes = [by_onnx("torch.onnx+onnx2tf", False), by_onnx("torch.onnx+onnx2tf, loops unrolled", True)]
-        python = config.routes.get("litert")
+        first = origin(model)
+        routes = [by_onnx(f"{first}+onnx2tf", False), by_onnx(f"{first}+onnx2tf, loops unrolled", True)]
+        python = config.routes.get("litert") if model.reference is None else None
         if cell.precision == "fp32" and python is not None and python.exists():
             step = Step("litert", "litert-torch", "parity.targets.tflite:convert_directly", ("litert-torch", "torch"),
                         stage="export", python=str(python))  # fmt: skip

@@ -275,6 +275,13 @@ def test_only_regressions_of_the_baseline_block(state: Any) -> None:
     assert run(cell(state="pass"), baseline=other).verdict == "pass"
 
 
+def test_a_verdict_against_a_file_says_so() -> None:
+    plain, against = settle(cell()), settle(cell(id="net-onnx-fp32", reference="ONNX file net.onnx"))
+    record = RunRecord("incomplete", (plain, against), Environment("3", {}, "m"))
+    assert judge(record).reason.endswith("; measured against ONNX file net.onnx, no PyTorch module")
+    assert "PyTorch module" not in judge(replace(record, cells=(plain,))).reason
+
+
 def test_what_blocks_stands_first() -> None:
     cells = [cell(id=s, state=s) for s in reversed(STATES)]
     order = [c.state for c in by_urgency(cells)]
