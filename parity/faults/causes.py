@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from parity.faults.base import Fault, Rows, Value
+from parity.faults.base import Fault, Rows, Subject, Value
 from parity.record import Explanation
 
 
@@ -62,6 +62,11 @@ class Hypothesis:
     values: tuple[Value | None, ...]
     rows: Rows
     residual: float = math.inf
+
+    def fitted(self, subject: Subject) -> int:
+        """How many of the values are numbers that were fitted to what is to be explained."""
+        pairs = zip(self.faults, self.values, strict=True)
+        return sum(isinstance(v, float) and v != f.usual(subject) for f, v in pairs)
 
     @property
     def complexity(self) -> int:

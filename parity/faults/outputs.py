@@ -63,7 +63,8 @@ def nearest_columns(spec: OutputSpec, evidence: Evidence) -> list[int]:
     seen = np.concatenate([row[spec.name].reshape(-1, row[spec.name].shape[-1]) for row in evidence.observed])
     if clean.shape != seen.shape or clean.shape[-1] > 4096:
         return []
-    distance = np.square(clean).sum(0)[None] + np.square(seen).sum(0)[:, None] - 2 * seen.T @ clean
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = np.square(clean).sum(0)[None] + np.square(seen).sum(0)[:, None] - 2 * seen.T @ clean
     return [int(i) for i in np.argmin(np.nan_to_num(distance, nan=np.inf), 1)]
 
 

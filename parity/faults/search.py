@@ -26,6 +26,7 @@ from parity.reference.floor import floors
 
 SAMPLE = 8  # cases on which candidates are chosen
 FINALISTS = 10  # candidates that all cases in float64 decide between
+SPARE = 2  # numbers to explain beyond those that were fitted: one that is fitted meets one exactly, whatever it is
 SHARE = 0.5  # of the squared error: what explains less is not worth a name, however small the rest
 PAIR_SIGNAL = 5.0  # times the limit: pairs are many, and one always fits an error that is mostly noise
 CASE_SLACK = 4.0  # times the limit on the worst case: its floor is that of the right model on that case
@@ -266,7 +267,7 @@ class Search:
             return None
         residual, own = self.yardstick.pooled(rows, self.artefact), 1.0
         share = _share(residual, self.without)
-        if not share >= SHARE:
+        if not share >= SHARE or self._numbers() < hypothesis.fitted(self.on.subject) + SPARE:
             return None
         if self.yardstick.over(rows, self.artefact, self.limits):
             own = self._own_floor(subject, rows)
@@ -276,6 +277,10 @@ class Search:
         sentence = " and ".join(f.say(v) for f, v in zip(hypothesis.faults, hypothesis.values, strict=True))
         names = tuple(f.name for f in hypothesis.faults)
         return Cause(names, hypothesis.values, sentence, share, residual / own, self.without)
+
+    def _numbers(self) -> int:
+        """How many numbers there are to explain."""
+        return sum(row[name].size for row in self.artefact for name in self.yardstick.units)
 
     def _own_floor(self, subject: Subject, rows: Rows) -> float:
         """How many times the floor its precision costs the faulty model: larger values make larger noise."""

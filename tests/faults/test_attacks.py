@@ -1,0 +1,163 @@
+"""Diagnosis where there is little to go by: broken references, outputs that are no numbers, one case, one value."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from parity.contract import Contract, InputSpec, OutputSpec
+from parity.faults import Fault, register_fault
+from parity.faults import base as registry
+from parity.faults.base import Parameter, Rows, registered
+from parity.faults.bench import Bench
+from parity.faults.causes import Diagnosis
+from parity.faults.diagnose import LIMITS, Search, explain
+from parity.record import plain
+from tests.faults.small import BENCHES, drawn
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Scores(nn.Module):
+    """[batch, 5] -> `size` scores; and the class that they decide for."""
+
+    def __init__(self, size: int = 4, decides: bool = False) -> None:
+        super().__init__()
+        self.one, self.two, self.decides = nn.Linear(5, 16), nn.Linear(16, size), decides
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.two(torch.relu(self.one(x)))
+        return y.argmax(-1) if self.decides else y
+
+
+def bench(module: nn.Module, cases: int, kind: Any = "logits") -> Bench:
+    torch.set_num_threads(1)
+    contract = Contract((InputSpec("x", ("batch", 5)),), (OutputSpec("y", kind),))
+    rng = np.random.default_rng(1)
+    inputs = [{"x": rng.standard_normal((1, 5)).astype(np.float32)} for _ in range(cases)]
+    return Bench(drawn(module), contract, inputs, "fp32")
+
+
+def noisy(rows: Rows, seed: int = 0, size: float = 1e-7) -> Rows:
+    rng = np.random.default_rng(seed)
+    return [{k: v + size * rng.standard_normal(v.shape) for k, v in row.items()} for row in rows]
+
+
+def diagnosis(on: Bench, artefact: Rows, names: Sequence[str] | None = None) -> Diagnosis:
+    known = [f for f in registered("fp32", names) if not f.benign]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return Search(on, artefact, noisy(on.clean(), 9), known, LIMITS["fp32"], seconds=60).diagnose()
+
+
+@pytest.fixture
+def own() -> Iterator[None]:
+    before = dict(registry._registry)
+    yield
+    registry._registry.clear()
+    registry._registry.update(before)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_all_no_numbers_are_not_explained(value: float) -> None:
+    on = bench(Scores(), 6)
+    found = diagnosis(on, [{"y": np.full((1, 4), value)} for _ in range(6)])
+    assert (found.state, found.causes) == ("unexplained", ()), found.sentence
+    assert found.sentence.startswith("no known fault explains this") and "\n" not in found.sentence
+
+
+def test_one_nan_is_named() -> None:
+    on = bench(Scores(), 6)
+    rows = noisy(on.clean())
+    rows[2]["y"][0, 3] = np.nan
+    found = diagnosis(on, rows)
+    assert found.causes[0].faults == ("one_not_finite",) and found.causes[0].values == ((2, 3),)
+
+
+def test_one_case_is_enough_for_a_fault_without_a_parameter() -> None:
+    on = bench(Scores(12), 1)
+    assert diagnosis(on, noisy([{"y": r["y"][:, ::-1]} for r in on.clean()])).causes[0].faults == ("labels_reversed",)
+    assert diagnosis(on, noisy(on.clean())).state == "sound"
+
+
+@pytest.mark.parametrize(("size", "seed"), [(1, 0), (1, 1), (2, 0), (3, 0)])
+def test_what_any_number_would_explain_is_no_diagnosis(size: int, seed: int) -> None:
+    """A fitted gain or offset meets one value exactly, and a wrong class one of two: that says nothing."""
+    on = bench(Scores(size), 1, "dense")
+    rng = np.random.default_rng(seed)
+    wrong = [{"y": r["y"] * (1 + 0.3 * rng.random(r["y"].shape))} for r in on.clean()]
+    fitted = [f.name for f in registered("fp32") if f.parameter and not f.parameter.choices]
+    found = diagnosis(on, wrong, fitted)
+    assert found.state == "unexplained", found.sentence
+
+
+def test_outputs_that_are_decisions_are_said_not_to_be_comparable() -> None:
+    on = bench(Scores(decides=True), 5, "classes")
+    assert on.clean()[0]["y"].dtype.kind == "i"
+    found = Search(on, [{"y": 1 - r["y"]} for r in on.clean()], on.clean(), registered("fp32"), LIMITS["fp32"])
+    assert found.diagnose().sentence == "no output holds real numbers"
+
+
+def test_a_contract_without_preprocessing_is_diagnosed_all_the_same() -> None:
+    on = BENCHES["recurrent"]("fp32")
+    assert on.subject.contract.preprocess is None
+    rows = on.run(registered(names=["gru_gate_order"])[0].on(on.subject))  # type: ignore[arg-type]
+    assert diagnosis(on, noisy(rows)).causes[0].faults == ("gru_gate_order",)
+
+
+class Raises(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("a custom kernel is missing\nand more lines")
+
+
+def test_a_reference_that_cannot_run_is_an_error_with_its_reason() -> None:
+    spec = {"root": str(ROOT), "factory": "tests.faults.test_attacks:Raises", "options": {}, "checkpoint": None}
+    contract = plain(Contract((InputSpec("x", ("batch", 5)),), (OutputSpec("y"),)))
+    case, row = {"x": np.ones((1, 5), np.float32)}, {"y": np.ones((1, 4))}
+    with pytest.raises(Exception, match="a custom kernel is missing"):
+        explain(spec, contract, [case], [row], [row], "fp32")
+
+
+def test_a_reference_of_nan_has_nothing_to_be_compared_with() -> None:
+    on = bench(Scores(), 4)
+    on.module.two.bias.data.fill_(np.nan)  # type: ignore[union-attr]
+    on = Bench(on.module, on.subject.contract, on.subject.inputs, "fp32")
+    found = diagnosis(on, [{"y": np.ones((1, 4))}] * 4)
+    assert (found.state, found.sentence) == ("incomparable", "the oracle itself gives NaN")
+
+
+def test_faults_of_others_that_fail_are_left_out_and_told(own: None) -> None:
+    def add(name: str, apply: Any, **more: Any) -> None:
+        register_fault(Fault(name, "it is there", "output", "output", apply, **more))
+
+    add("own_raises", lambda s: 1 / 0)
+    add("own_text", lambda s: s.then(lambda rows: "rows"))
+    add("own_wide", lambda s: s.then(lambda rows: [{"y": np.tile(r["y"], 2)} for r in rows]))
+    add("own_fit", lambda s, v: s.then(lambda rows: [{"y": r["y"] / (v > 2)} for r in rows]),
+        parameter=Parameter("v", usual=3.0, low=1.0, high=4.0))  # fmt: skip
+    on = bench(Scores(), 6)
+    names = ["own_raises", "own_text", "own_wide", "own_fit", "labels_rotated", "output_gain"]
+    with np.errstate(all="ignore"):
+        found = diagnosis(on, noisy([{"y": np.roll(r["y"], 1, -1)} for r in on.clean()]), names)
+    assert found.causes[0].faults == ("labels_rotated",)
+    assert found.broken == (
+        "the fault own_raises could not be tried: ZeroDivisionError: division by zero",
+        "the fault own_text could not be tried: it gave no list of 6 cases",
+    )
+    assert all(line in found.sentence for line in found.broken)
+
+
+def test_two_names_of_one_function_are_told_together(own: None) -> None:
+    register_fault(Fault("own_turned", "it is turned round", "output", "output",
+                         lambda s: s.then(lambda rows: [{"y": r["y"][..., ::-1]} for r in rows])))  # fmt: skip
+    on = bench(Scores(), 6)
+    found = diagnosis(on, noisy([{"y": r["y"][:, ::-1]} for r in on.clean()]))
+    assert {c.faults for c in found.causes[:2]} == {("labels_reversed",), ("own_turned",)}
+    assert found.causes[0].same == found.causes[1].faults and "the same function of this model: " in found.sentence
