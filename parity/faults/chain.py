@@ -62,6 +62,7 @@ def _proved_wrong(session: Session, cell: Cell, cases: Sequence[Case], fault: st
         "notes": artifact.notes,
         "cases": [c.inputs for c in chosen],
         "outputs": [o.name for o in model.contract.outputs],
+        "whole": False,
     }
     session.progress(cell.id, f"prove against {fault}")
     try:

@@ -134,6 +134,10 @@ class Files:
         except ParityError as error:
             return "" if self._sound is None else str(error)
 
+    def _calibration(self) -> Sequence[Case]:
+        quantised = self.cell.precision == "int8" and self.model.calibration is not None
+        return self.session.calibration(self.model) if quantised else ()
+
     def _proof(self, folder: str, notes: Mapping[str, Any]) -> Mapping[str, Any]:
         arguments = {
             "model": self.session.model_spec(self.model),
@@ -143,6 +147,8 @@ class Files:
             "notes": dict(notes),
             "cases": [c.inputs for c in self.cases[:: max(1, len(self.cases) // PROOF)][:PROOF]],
             "outputs": [o.name for o in self.model.contract.outputs],
+            "calibration": [c.inputs for c in self._calibration()],
+            "whole": False,
         }
         found: Mapping[str, Any] = self.session.children.call("proof", "parity.proof:prove", arguments, stage="prove")
         return found

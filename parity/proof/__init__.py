@@ -28,12 +28,14 @@ def prove(
     cases: Sequence[Mapping[str, np.ndarray[Any, Any]]],
     outputs: list[str],
     calibration: Sequence[Mapping[str, np.ndarray[Any, Any]]] = (),
+    whole: bool = True,
 ) -> dict[str, Any]:
     """The proof of one artefact as builtins: state, summary, seconds, and each link by name.
 
     `model` is what `parity.modelling.load` takes, `notes` the artefact's, `cases` golden inputs by the model's names,
-    `calibration` what an int8 file was calibrated on.
-    Links that cannot be made say so, with the reason. Raises ParityError only when the model itself is no good.
+    `calibration` what an int8 file was calibrated on. Not `whole`: one link that fails is answer enough, and no other
+    is made after it. Links that cannot be made say so, with the reason. Raises ParityError only when the model itself
+    is no good.
     """
     from parity.child import stage
     from parity.proof.result import builtins
@@ -41,7 +43,7 @@ def prove(
     start = time.perf_counter()
     stage("prove")
     result = _chain(
-        model, target, precision, folder, notes, cases, outputs, calibration, lambda: time.perf_counter() - start
+        model, target, precision, folder, notes, cases, outputs, calibration, whole, lambda: time.perf_counter() - start
     )
     return dict(builtins(result))
 
@@ -55,6 +57,7 @@ def _chain(
     cases: Sequence[Mapping[str, np.ndarray[Any, Any]]],
     outputs: list[str],
     calibration: Sequence[Mapping[str, np.ndarray[Any, Any]]],
+    whole: bool,
     clock: Callable[[], float],
 ) -> Any:
     from parity.proof import audit, lift, local, match, range, result, source
@@ -67,25 +70,29 @@ def _chain(
     except NotPossible as obstacle:
         links = tuple(result.Link(name, "not possible", reason=str(obstacle)) for name in result.LINKS)
         return result.Proof(precision, links, seconds=clock())
+    matches, matched = match.match(artefact.graph, torch_side)
+    audited, sound = audit.audit(artefact.graph, matches, precision)
+    if not whole and "failed" in (matched.state, sound.state):
+        return result.Proof(precision, (matched, sound), seconds=clock())
     wants = oracle.evaluate(model, cases, outputs)["outputs"]
     chosen = spread(len(cases), LIFTED)
     some, their = [cases[i] for i in chosen], [wants[i] for i in chosen]
     few, many = ([cases[i] for i in spread(len(cases), n)] for n in (ALONE, RANGED))
     eager = source.eager_error(model, some[:3], their[:3], outputs)
-    matches, matched = match.match(artefact.graph, torch_side)
-    audited, sound = audit.audit(artefact.graph, matches, precision)
     weights = lift.replacements(artefact.graph, audited)
-    links = (
-        matched,
-        sound,
-        _made("lift", lambda: lift.lift(artefact, torch_side, audited, some, their, eager)),
-        _made("local", lambda: local.local(artefact, few)),
-        _made("range", lambda: range.range_(artefact, weights, many, precision, calibration)),
-    )
+    made = [matched, sound]
+    for name, make in (
+        ("lift", lambda: lift.lift(artefact, torch_side, audited, some, their, eager)),
+        ("local", lambda: local.local(artefact, few)),
+        ("range", lambda: range.range_(artefact, weights, many, precision, calibration)),
+    ):
+        made.append(_made(name, make))
+        if not whole and made[-1].state == "failed":
+            return result.Proof(precision, tuple(made), seconds=clock())
     remains = None
     with contextlib.suppress(Exception):  # a file that the runtime refuses: the links say so
         remains = lift.whole_error(artefact, some, their)
-    return result.Proof(precision, links, remains, clock())
+    return result.Proof(precision, tuple(made), remains, clock())
 
 
 def _made(name: str, make: Callable[[], Any]) -> Any:

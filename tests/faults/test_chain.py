@@ -12,6 +12,7 @@ import pytest
 from parity import config
 from parity.cases import Case
 from parity.errors import ParityError
+from parity.faults import faulty
 from parity.faults.chain import with_chain
 from parity.faults.power import CellPower, Survivor
 from parity.plan import Cell
@@ -109,3 +110,13 @@ def test_a_child_that_fails_costs_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(told, "call", fails)
     before = power("bit_flipped")
     assert with_chain(told, CELL, CASES, before) is before
+
+
+def test_one_link_that_fails_is_answer_enough_for_power(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    spec = faulty.spec_of(SPEC, CONTRACT, "bias_dropped", "mix.bias")
+    given: Any = ("onnx", "fp32", str(tmp_path), told.notes, [EXAMPLE] * 2, ["y"])
+    whole, short = prove(spec, *given), prove(spec, *given, whole=False)
+    assert whole["state"] == short["state"] == "failed"
+    assert list(whole["links"]) == ["match", "audit", "lift", "local", "range"] and len(short["links"]) == 2
+    assert list(prove(SPEC, *given, whole=False)["links"]) == list(whole["links"])
