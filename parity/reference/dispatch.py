@@ -43,7 +43,7 @@ class Twin(TorchDispatchMode):
         self._norms: dict[Place, tuple[Tensor, Tensor]] = {}  # scale and shift of each batch normalisation
         self._folded: dict[Place, Place] = {}  # convolution -> batch normalisation that goes into its weights
         self._ranges: dict[Place, tuple[float, float]] = {}
-        self._stored: dict[tuple[Place, int], Tensor] = {}
+        self._stored: dict[tuple[Place, int], tuple[Tensor, Tensor]] = {}  # a constant, and it as the recipe stores it
         self._moved: set[str] = set()
         self._opaque: set[str] = set()
         self._tape = _Tape()
@@ -151,7 +151,7 @@ class Twin(TorchDispatchMode):
         weight = right if kept_right else left
         if bias is not None and not self._is_data(bias):
             step = self._step_of(left if kept_right else right)
-            bias = self._once(place, 2, lambda: self._bias(product, bias, step, kept_right))
+            bias = self._once(place, 2, bias, lambda: self._bias(product, bias, step, kept_right))
         if kept_left or kept_right:
             small = weight.numel() < self.recipe.small
             left = self._operand(place, 0, product, kept_left, small)
@@ -166,16 +166,19 @@ class Twin(TorchDispatchMode):
 
     # Constants.
 
-    def _once(self, place: Place, slot: int, make: Any) -> Tensor:
-        if (place, slot) not in self._stored:
-            self._stored[place, slot] = make()
-        return self._stored[place, slot]
+    def _once(self, place: Place, slot: int, constant: Tensor, make: Any) -> Tensor:
+        """`make()`, kept for the next case; made anew where the constant is another there, as a slice of a table is
+        that follows the input's length."""
+        held = self._stored.get((place, slot))
+        if held is None or not torch.equal(held[0], constant):
+            held = self._stored[place, slot] = (constant, make())
+        return held[1]
 
     def _operand(self, place: Place, side: int, product: Contraction, constant: bool, small: bool) -> Tensor:
         """One side of a contraction by a constant, as the recipe has it: stored, or rounded on its way in."""
         value = product.right if side else product.left
         if constant:
-            return self._once(place, side, lambda: self._weight(value, side, product, small))
+            return self._once(place, side, value, lambda: self._weight(value, side, product, small))
         if self.recipe.activations == "input8" and not small:
             return grid.asymmetric8(value, *grid.bounds(value))
         return value
@@ -210,10 +213,10 @@ class Twin(TorchDispatchMode):
         if not isinstance(value, Tensor) or not value.is_floating_point() or self._is_data(value):
             return value
         if recipe.weights == "fp16":
-            return self._once(place, slot, lambda: grid.fp16(value))
+            return self._once(place, slot, value, lambda: grid.fp16(value))
         table = name == "embedding" and recipe.weights in ("tensor", "mixed")
         if (recipe.activations == "int8" and self._rounded(place) and value.numel() > 1) or table:
-            return self._once(place, slot, lambda: grid.asymmetric8(value, *grid.bounds(value)))
+            return self._once(place, slot, value, lambda: grid.asymmetric8(value, *grid.bounds(value)))
         return value
 
     # Results.

@@ -161,3 +161,4 @@ def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
                 text = result.broke or f"expected {expected}, got {shape}"
                 parity.add(judge.fact(result.case.id, spec.name, "shape", shape == expected, text, "batch"))
             parity.add(bench.check("batch", result, spec))
+    bench.tell_twins(parity)

@@ -59,6 +59,7 @@ class Bench:
         )
         self.limits = {o.name: limits(o.name) for o in self.model.contract.outputs}
         self.usual = self._usual()
+        self.without: dict[str, str] = {}  # flavours of twin that could not be asked, and why
 
     def _usual(self) -> dict[str, single.Usual]:
         """The golden floor, where there is golden data and the model has a twin."""
@@ -152,7 +153,8 @@ class Bench:
                 rows = self.session.evaluated(
                     self.model, [r.case for r in open_], "twin", stored, precision=self.cell.precision, flavour=flavour
                 )
-            except NoTwin:  # nothing is excused by it
+            except NoTwin as error:  # nothing is excused by it
+                self.without[flavour] = str(error)
                 continue
             for result, raw in zip(open_, rows, strict=True):
                 assert result.got is not None and result.want is not None
@@ -224,6 +226,12 @@ class Bench:
         text = f"{result.recipe.id} {self._keep(result.recipe)}\n" + "\n".join(self.script(result))
         parity.notes.append(text)
         parity.find(f"simplest failing input: {text}", "note")
+
+    def tell_twins(self, parity: Recorder) -> None:
+        """Warn of the twins that could not be asked: an input may fail for the want of them."""
+        for flavour, why in self.without.items():
+            text = f"no twin {self.cell.precision} {flavour}, which excuses nothing then: {why.splitlines()[0]}"
+            parity.find(text, "warning")
 
     def check(self, kind: Kind, result: Result, spec: OutputSpec) -> Check:
         """The check of one output of one input."""

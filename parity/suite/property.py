@@ -31,6 +31,7 @@ def check_property(runtime: Runtime, parity: Recorder, drawing: Drawing) -> None
     known = {r.digest for r in drawn}
     results = bench.judge([*(r for r in replayed if r.digest not in known), *drawn])
     record(bench, results, parity)
+    bench.tell_twins(parity)
     for text in odd:
         parity.find(text, "warning")
     failing = [r for r in results if bench.fails(r)]

@@ -335,3 +335,28 @@ def test_evaluate_has_the_shape_of_the_oracle() -> None:
     assert set(found) == {"outputs", "dtype", "note"} and len(found["outputs"]) == 3
     assert found["outputs"][0]["y"].shape == (2, 3) and found["outputs"][0]["y"].dtype == np.float64
     assert next(iter(recipes.RECIPES["fp16"])) == "storage"
+
+
+class Placed(nn.Module):
+    """A table that is sliced to the input's length, and a first state of the input's batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(9, 6), requires_grad=False)
+        self.gru = nn.GRU(6, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(x + self.table[: x.shape[1]])[0]
+
+
+@pytest.mark.parametrize(("precision", "flavour"), FLAVOURS)
+def test_cases_of_other_sizes_in_one_call_are_those_of_calls_of_their_own(precision: str, flavour: str) -> None:
+    torch.manual_seed(0)
+    module, chosen = Placed().eval(), recipe(precision, flavour)
+    cases = [{"x": np.random.default_rng(n).standard_normal((rows, n, 6)).astype(np.float32)}
+             for rows, n in ((2, 9), (1, 1), (3, 7), (2, 9))]  # fmt: skip
+    together, _ = twin.run(module, cases, ["y"], chosen, calibration=cases)
+    for case, row in zip(cases, together, strict=True):
+        (alone,), _ = twin.run(module, [case], ["y"], chosen, calibration=cases)
+        limit = COST[precision] if chosen.jitter else 1e-12
+        np.testing.assert_allclose(row["y"], alone["y"], atol=limit)
