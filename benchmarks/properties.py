@@ -39,7 +39,7 @@ from parity.reference import single  # noqa: E402
 from parity.session import Session  # noqa: E402
 from parity.suite.bench import Bench, Result  # noqa: E402
 
-ASK = {"fp32": 3.0, "fp16": 1.2, "dynamic": 1.2, "int8": 1.2}  # below it, no limit could be lower
+ASK = {"fp32": 5.0, "fp16": 2.0, "dynamic": 1.2, "int8": 1.2}  # the worst inputs of correct cells lie above
 TOGETHER = 25  # inputs that oracle and twins keep at once
 
 

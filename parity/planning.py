@@ -45,6 +45,10 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
     model = config.models[cell.model]
     target = targets.get(cell.target)
     cases = len(golden_files(model.golden)) if model.golden else 0
+    if model.cases:
+        from parity.cases import own
+
+        cases += len(own.cases(model.cases, model.contract, config.root))
     videos = len(clips(model))
     kinds = ["contract"]
     if cases and (cell.target in LOWERED or (cell.target in PROVED and model.proof)):

@@ -16,7 +16,7 @@ import numpy as np
 
 from parity import posts, reference
 from parity.cache import Store, key_of, sha256_file
-from parity.cases import Array, Case, digest, draw, golden, video
+from parity.cases import Array, Case, digest, draw, golden, own, video
 from parity.cases import sequence as carried
 from parity.cases.files import clips, golden_files
 from parity.cases.fit import fitted
@@ -121,23 +121,29 @@ class Session:
     # Cases.
 
     def golden(self, model: ModelConfig) -> list[Case]:
-        """The golden cases. Raises ParityError when there are none: nothing measured is not a pass."""
+        """The golden cases: files, then what the project's own function makes. Raises ParityError when there are none:
+        nothing measured is not a pass."""
 
         def make() -> list[Case]:
-            if model.golden is None:
+            if model.golden is None and model.cases is None:
                 raise ParityError(f'model {model.name}: no golden data; set golden = "folder" in its table')
-            cases = golden.load(model.golden, model.contract, classes=True)
-            if not cases:
+            files = golden.load(model.golden, model.contract, classes=True) if model.golden else []
+            made = own.cases(model.cases, model.contract, self.config.root) if model.cases else []
+            if model.golden and not files and not made:
                 raise ParityError(
                     f"model {model.name}: golden folder {model.golden.name!r} holds no picture and no .npz"
                 )
-            return cases
+            if twice := {c.id for c in files} & {c.id for c in made}:
+                raise ParityError(
+                    f"model {model.name}: cases {model.cases!r} names {min(twice)!r}, a golden file does too"
+                )
+            return files + made
 
         return list(self.once("golden", model.name, make))
 
     def golden_if_any(self, model: ModelConfig) -> list[Case]:
-        """The golden cases; none where the model has no golden files (a clip among them is no case)."""
-        return self.golden(model) if model.golden is not None and golden_files(model.golden) else []
+        """The golden cases; none where the model has neither golden files (a clip is none) nor a function for cases."""
+        return self.golden(model) if model.cases or (model.golden and golden_files(model.golden)) else []
 
     def video(self, model: ModelConfig, maximum: int | None) -> list[tuple[str, list[Case]]]:
         """(clip name, its frames as cases) of every clip, decoded in a child; at most `maximum` frames a clip."""

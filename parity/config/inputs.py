@@ -1,4 +1,4 @@
-"""How a model's inputs are drawn, and carried from step to step: the tables `properties` and `decode`.
+"""How a model's inputs are made, drawn, played and carried on: `cases`, `properties`, `video` and `decode`.
 
 Imports nothing of the configuration's reader: `config` hands its tables over.
 """
@@ -74,6 +74,14 @@ def playing(t: Any) -> tuple[Any, Playing]:
     e.take("path", str)
     e.done()
     return e, Playing(stride, maximum, rotate, crop)
+
+
+def cases(t: Any) -> str | None:
+    """The project's own function that makes cases of the contract; imported when the plan is made."""
+    name: str | None = t.take("cases", str)
+    if name is not None and not re.fullmatch(FUNCTION, name):
+        raise t.error("cases", f"{name!r} is not of the form 'package.module:function'")
+    return name
 
 
 def properties(t: Any) -> Properties:

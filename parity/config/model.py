@@ -69,6 +69,7 @@ class ModelConfig:
     references: Path | None = None  # the folder of stored references, which need not exist yet
     stateful: bool = False  # Core ML files keep `states` between calls, instead of taking and giving them
     reference: Path | None = None  # the file that takes the module's place: .pt2, TorchScript, ONNX
+    cases: str | None = None  # "module:function" that makes cases beside the golden files
     whole_module: bool = False  # the user vouched for a checkpoint that is a pickled module; no key sets this
 
 
@@ -109,7 +110,7 @@ def read_model(t: Table, name: str, targets: tuple[str, ...], precisions: tuple[
         t.words("enumerated", tuple(dims)) or (), read_deployment_target(t),
         read_kernels(t, cells), read_nightly(t, cells), states, inputs_of.properties(t),
         inputs_of.decode(t, contract, states), playing, t.reader.root / stored if stored else None,
-        stateful=read_stateful(t), reference=file,
+        stateful=read_stateful(t), reference=file, cases=inputs_of.cases(t),
     )  # fmt: skip
     t.done()
     return result

@@ -43,7 +43,7 @@ def verify(session: Session, cell: Cell) -> CellRecord:
 def golden(session: Session, model: ModelConfig) -> list[Case]:
     """The golden cases at the sizes of the export example; drawn ones where the model has none."""
     contract = model.contract
-    if model.golden is None:
+    if model.golden is None and model.cases is None:
         example = contract.example()
         return [Case(f"drawn_{i}", draw.inputs(contract, example, session.config.seed + i)) for i in range(DRAWN)]
     return fitted(session.golden(model), contract)

@@ -6,10 +6,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.plugin.tiny_project import Project
+from parity.cases import own
+from parity.config import parse
+from parity.errors import ConfigError
+from tests.plugin.tiny_project import PYPROJECT, Project
 
 pytest_plugins = "pytester"
 
@@ -263,3 +267,62 @@ def test_decoding_is_followed_token_by_token_and_the_first_wrong_step_is_named(p
     assert broken_cases <= bad and bool(bad) == bool(broken_cases) and run.code == bool(broken_cases), run.text
     if step is not None:
         assert f"step {step} is the first that differs" in run.text
+
+
+OWN = """
+import numpy as np
+def made(contract):
+    (spec,) = contract.inputs
+    rows = {"low": -0.5, "high": 0.8}
+    cases = {name: {spec.name: np.full((1, 3), value, np.float32)} for name, value in rows.items()}
+    cases["high"]["label"] = 1
+    return cases
+def wrong(contract):
+    return {"flat": {"x": np.zeros(3, np.float32)}}
+def many(contract):
+    return [1]
+def none(contract):
+    return {}
+def pickled(contract):
+    return {"odd": {"x": np.array([[{}, {}, {}]])}}
+def raises(contract):
+    raise RuntimeError("no disk\\nwith these cases")
+"""
+
+
+def with_cases(project: Project, name: str) -> None:
+    text = (project.path / "pyproject.toml").read_text()
+    project.write("pyproject.toml", re.sub(r"cases = .*\n", "", text) + f'cases = "{name}"\n')
+
+
+def test_a_projects_own_cases_are_golden_cases(project: Project) -> None:
+    project.write("own_cases.py", OWN)
+    with_cases(project, "own_cases:made")
+    good = project.run("-k", "fp32 and (golden or accuracy)")
+    (cell,) = good.record.cells
+    assert good.code == 0 and cell.planned_cases == 5, good.text
+    assert {"low", "high", "a/case0"} <= {c.case for c in cell.checks if c.kind == "golden"}
+    assert "of 4 labelled cases" in next(c.detail for c in cell.checks if c.metric == "top1_drop")
+    broken(project, "y = y + (1 if inputs['x'][0, 0] == np.float32(0.8) else 0)")
+    bad = project.run("-k", "fp32 and golden")
+    assert bad.code == 1 and "(case high)" in bad.text, bad.text
+    text = (project.path / "pyproject.toml").read_text()
+    project.write("pyproject.toml", text.replace('golden = "golden"\n', ""))  # they are enough by themselves
+    alone = project.run("-k", "fp32 and golden")
+    assert alone.record.cells[0].planned_cases == 2 and alone.code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("absent_here:made", "No module named 'absent_here'"), ("own_cases:absent", "has no attribute 'absent'"),
+     ("own_cases:np", "is module, not a function"), ("own_cases:wrong", "case flat: x is [3], declared ['batch', 3]"),
+     ("own_cases:many", "gave list, not {case name: {input name: array}}"), ("own_cases:none", "gave no case"),
+     ("own_cases:pickled", "x is object, declared float32"), ("own_cases:raises", "raised RuntimeError: no disk")],
+)  # fmt: skip
+def test_own_cases_that_are_no_good_are_one_line(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "own_cases.py").write_text(OWN)
+    text = PYPROJECT.replace('golden = "golden"', f'cases = "{name}"')
+    contract = parse(text, tmp_path / "pyproject.toml", ("plain",)).models["tiny"].contract
+    with pytest.raises(ConfigError) as raised:
+        own.cases(name, contract, tmp_path)
+    assert words in str(raised.value) and "\n" not in str(raised.value)

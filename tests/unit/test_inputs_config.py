@@ -32,12 +32,13 @@ states = { h = "h_next" }
 decode = { token = "token", scores = "scores", steps = 40, prompt = 4 }
 video = { path = "clips", stride = 3, maximum = 9, rotate = -90, crop = "top" }
 references = "refs/m"
+cases = "pkg.own:cases"
 """,
     ).models["m"]
     assert model.properties == Properties(7, "pkg.own:drawn")
     assert model.decode == Decode("token", "scores", None, 40, 4)
     assert model.playing == Playing(3, 9, -90, "top") and model.video == (tmp_path / "clips").resolve()
-    assert model.references == tmp_path / "refs/m"
+    assert model.references == tmp_path / "refs/m" and model.cases == "pkg.own:cases"
     plain = read(tmp_path, 'video = "clips"').models["m"]
     assert (plain.properties, plain.decode, plain.playing, plain.references) == (Properties(), None, Playing(), None)
 
@@ -47,6 +48,7 @@ references = "refs/m"
     [
         ("properties = { examples = -1 }", "from 0 (none) to 100000"),
         ('properties = { strategy = "no function" }', "not of the form"),
+        ('cases = "no function"', "not of the form"),
         ("properties = { exampels = 3 }", "did you mean 'examples'"),
         ('decode = { token = "token", scores = "scores" }', "needs states"),
         ('states = { h = "h_next" }\ndecode = { token = "tokn", scores = "scores" }', "did you mean 'token'"),
