@@ -1,6 +1,6 @@
 """Drawn inputs, measured: does a correct model ever fail, and does drawing slow the runtimes down?
 
-    python benchmarks/properties.py measure --work DIR [--models skin ...] [--fp32 1000] [--others 200]
+    python benchmarks/properties.py measure --work DIR [--cells skin ...] [--fp32 1000] [--others 200] [--zoo DIR]
     python benchmarks/properties.py table --work DIR [--write]
     python benchmarks/properties.py speed --cells skin-onnx-fp32
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import natural  # noqa: E402
+from benchmarks.natural import NOT_CORRECT  # noqa: E402
 from parity import targets  # noqa: E402
 from parity.cases import Case, digest, strategies  # noqa: E402
 from parity.cases.drawing import Drawing  # noqa: E402
@@ -36,8 +39,20 @@ from parity.commands import project  # noqa: E402
 from parity.limits import DRAWN, Limit, resolve  # noqa: E402
 from parity.plan import Cell  # noqa: E402
 from parity.reference import single  # noqa: E402
+from parity.reference.floor import UNITS  # noqa: E402
 from parity.session import Session  # noqa: E402
 from parity.suite.bench import Bench, Result  # noqa: E402
+from parity.targets.base import version  # noqa: E402
+
+TABLE = ROOT / "parity" / "reference" / "drawn.json"
+MARGIN = 1.25
+RULE = (
+    f"limit = {MARGIN} x the largest ratio of any input of any correct cell at the precision, over all targets "
+    "together, since each has few models and what is left once the twins have been asked differs more between models "
+    "than between targets; rounded up to one decimal; at least 4 at fp32, 2 at fp16 and 1.5 otherwise, as for golden cases. worst: the largest ratio of each model. asked: the share of "
+    "inputs that need a twin under that limit. lost: the largest error within the declared range, as a share of a "
+    "typical output. left_out: models that would fail by the limits that all others give"
+)
 
 ASK = {"fp32": 5.0, "fp16": 2.0, "dynamic": 1.2, "int8": 1.2}  # the worst inputs of correct cells lie above
 TOGETHER = 25  # inputs that oracle and twins keep at once
@@ -121,6 +136,99 @@ def measure(session: Session, cells: Sequence[Cell], work: Path, fp32: int, othe
             print(f"{cell}: {seconds[cell]:.1f} s", flush=True)
 
 
+def read(work: Path) -> dict[Cell, list[dict[str, Any]]]:
+    """What was measured, by cell; cells that are known to be wrong are left out, with their reason printed."""
+    found = {}
+    for file in sorted(work.glob("*.jsonl")):
+        if file.stem in NOT_CORRECT:
+            print(f"left out: {file.stem}: {NOT_CORRECT[file.stem]}")
+            continue
+        rows = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines()]
+        found[Cell(*file.stem.split("-"))] = rows
+    return found
+
+
+def ratios(row: dict[str, Any]) -> list[float]:
+    """The ratios of one input; none where the model is undefined on it. What broke is infinitely far off."""
+    if row["broke"]:
+        return [math.inf]
+    if row["refused"] or any(o["undefined"] for o in row["outputs"].values()):
+        return []
+    return [o["ratio"] for o in row["outputs"].values() if not o["exact"]]
+
+
+def limits(worst: dict[Cell, float]) -> dict[str, float]:
+    """The limit by precision that the worst inputs of correct cells give: the rule of RULE."""
+    most: dict[str, float] = {}
+    for cell, ratio in worst.items():
+        most[cell.precision] = max(most.get(cell.precision, 0.0), ratio)
+    return {p: max(natural.LEAST[p], math.ceil(10 * MARGIN * ratio) / 10) for p, ratio in most.items()}
+
+
+def table(work: Path) -> dict[str, Any]:
+    """The table of limits, and the spread that they come from."""
+    measured = read(work)
+    worst = {cell: max((r for row in rows for r in ratios(row)), default=0.0) for cell, rows in measured.items()}
+    found = limits(worst)
+    cells: dict[str, Any] = {}
+    for key in sorted({(c.target, c.precision) for c in worst}):
+        own = {c: w for c, w in worst.items() if (c.target, c.precision) == key}
+        rows = [row for cell in own for row in measured[cell]]
+        limit = found[key[1]]
+        cells["-".join(key)] = {
+            "limit": limit,
+            "models": len(own),
+            "inputs": len(rows),
+            "worst": natural.spread(list(own.values())),
+            "asked": round(sum(_raw(row) > limit for row in rows) / len(rows), 4),
+            "undefined": sum(not ratios(row) for row in rows),
+            "lost": max((_lost(row, key[1]) for row in rows), default=0.0),
+            "left_out": sorted(
+                c.model for c, w in own.items()
+                if w > limits({o: v for o, v in worst.items() if o.model != c.model}).get(key[1], math.inf)
+            ),
+        }  # fmt: skip
+    packages = ("torch", "onnxruntime", "onnx2tf", "tensorflow", "ai-edge-litert", "coremltools", "ncnn", "pnnx")
+    table = {"rule": RULE, "packages": {p: version(p) for p in packages}, "cells": cells}
+    show(table, measured, worst)
+    return table
+
+
+def _raw(row: dict[str, Any]) -> float:
+    """The largest ratio before any twin was asked."""
+    parts = [o for o in row["outputs"].values() if not o["exact"] and not o["undefined"]]
+    return max((o["error"] / max(o["usual"] * (o["rms"] or 0), o["least"]) for o in parts), default=0.0)
+
+
+def _lost(row: dict[str, Any], precision: str) -> float:
+    """The largest error as a share of a typical output, on an input within the declared range."""
+    if not row["inside"] or not ratios(row):
+        return 0.0
+    parts = [o for o in row["outputs"].values() if not o["exact"] and o["least"] > UNITS[precision] * 1e-3]
+    typical = [max(o["least"] / UNITS[precision], o["rms"] or 0.0) for o in parts]
+    return float(f"{max((o['error'] / t for o, t in zip(parts, typical, strict=True)), default=0.0):.2g}")
+
+
+def show(table: dict[str, Any], measured: dict[Cell, list[dict[str, Any]]], worst: dict[Cell, float]) -> None:
+    print("| cell | inputs | worst | of | fail | undefined |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    failures = 0
+    for cell, rows in measured.items():
+        limit = table["cells"][f"{cell.target}-{cell.precision}"]["limit"]
+        over = sum(any(r > limit for r in ratios(row)) for row in rows)
+        failures += over
+        print(f"| {cell} | {len(rows)} | {worst[cell]:.2f} | {limit} | {over} | {sum(not ratios(r) for r in rows)} |")
+    print("\n| cells | models | inputs | worst: median / p95 / max | limit | need a twin | lost | left out |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
+    for name, c in table["cells"].items():
+        w = c["worst"]
+        print(f"| {name} | {c['models']} | {c['inputs']} | {w['median']:.2f} / {w['p95']:.2f} / {w['max']:.2f} | "
+              f"{c['limit']} | {c['asked']:.1%} | {c['lost']:.2g} | {', '.join(c['left_out']) or '-'} |")  # fmt: skip
+    inputs = sum(map(len, measured.values()))
+    out = sum(len(c["left_out"]) for c in table["cells"].values())
+    print(f"\n{failures} of {inputs} inputs of {len(measured)} correct cells fail; by the limits of all other models, "
+          f"{out} of {len(measured)} cells would")  # fmt: skip
+
+
 def speed(session: Session, cells: Iterable[Cell], examples: int) -> None:
     import torch
 
@@ -161,16 +269,26 @@ def speed(session: Session, cells: Iterable[Cell], examples: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("measure", "speed"))
+    parser.add_argument("what", choices=("measure", "table", "speed"))
     parser.add_argument("--work", type=Path, help="folder of what was measured")
     parser.add_argument("--fp32", type=int, default=1000, help="inputs of each fp32 cell")
     parser.add_argument("--others", type=int, default=200, help="inputs of each other cell")
+    parser.add_argument("--write", action="store_true", help=f"with table: write {TABLE.name}")
+    parser.add_argument("--zoo", type=Path, help="measure the models of natural.py instead, from its --work folder")
     parser.add_argument("--cells", nargs="*", default=[], help="only cells whose id holds one of these")
     options = parser.parse_args()
-    config = project.load()
+    if options.what == "table":
+        text = json.dumps(table(options.work), indent=1) + "\n"
+        if options.write:
+            TABLE.write_text(text, encoding="utf-8")
+        return 0
+    config, store = project.load(), None
+    if options.zoo:
+        trained = sorted(folder.name for folder in (options.zoo / "models").iterdir())
+        config, store = natural.prepare(options.zoo.resolve(), trained, ["onnx", "tflite"]), str(options.zoo / "store")
     cells = [c for c in config.cells if not targets.get(c.target).unavailable(c, config.models[c.model])]
     cells = [c for c in cells if not options.cells or any(word in c.id for word in options.cells)]
-    with project.session(config) as session:
+    with project.session(config, store) as session:
         session.progress = lambda what, stage: None
         if options.what == "speed":
             speed(session, cells, options.others)

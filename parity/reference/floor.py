@@ -32,6 +32,8 @@ fp32 and fp16: half a unit in the last place. int8: one of the 256 levels of an 
 ranges are wider. dynamic: outputs are float, and layers with small weights stay float too, so it is that of fp16.
 Without it, a twin that happens to be exact (a model that only moves data) would make every ratio infinite.
 """
+PLAUSIBLE: Mapping[str, float] = {"fp32": 1e-3, "fp16": 0.1, "dynamic": 0.5, "int8": 0.5}
+"""A precision that costs more of an output's rms than this leaves little to tell a faulty file from a correct one."""
 STATISTICS = ("pooled", "worst", "channel", "peak")
 
 

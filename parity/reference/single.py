@@ -3,7 +3,8 @@
 A property test draws inputs that no table was measured on, so the floor of a single input has three parts and the
 largest counts: what the precision costs on golden data, as a share of the output; what storing a typical output costs;
 and the error of the model's twins on this very input. The twins cost most, so they are asked only for the inputs that
-the first two leave undecided: they can only lower the ratio. Pure NumPy.
+the first two leave undecided: they can only lower the ratio. What they excuse within the declared range has an end: a
+precision that costs a model its output on inputs that it promises to take does not fit the model. Pure NumPy.
 """
 
 from __future__ import annotations
@@ -14,24 +15,32 @@ from typing import Any
 
 import numpy as np
 
-from parity.reference.floor import UNITS, Floor
+from parity.reference.floor import PLAUSIBLE, UNITS, Floor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
 class Usual:
-    """What a precision costs on golden data: as a share of an output's rms, and the least for any output."""
+    """What a precision costs on golden data: as a share of an output's rms, and the least for any output; and the
+    output's rms there (None: no golden data tells)."""
 
     relative: float
     least: float
+    typical: float | None = None
 
     @classmethod
     def of(cls, floor: Floor | None, precision: str) -> Usual:
         """From the golden floor; without one, storing an output of rms 1 once."""
         if floor is None or floor.reason or not math.isfinite(floor.pooled):
             return cls(UNITS[precision], UNITS[precision] * 1e-3)
-        return cls(max(floor.relative, UNITS[precision]), floor.least)
+        return cls(max(floor.relative, UNITS[precision]), floor.least, floor.magnitude)
+
+    def most(self, want: Array, precision: str) -> float:
+        """The most that a twin may excuse of an output on an input within the declared range."""
+        if self.typical is None or want.dtype.kind != "f":
+            return math.inf
+        return PLAUSIBLE[precision] * max(self.typical, rms(want))
 
 
 @dataclass(frozen=True)
@@ -72,12 +81,12 @@ def judge(got: Array | None, want: Array, usual: Usual) -> Judged:
     return Judged(error / floor if error else 0.0, floor, error)
 
 
-def settle(judged: Judged, got: Array | None, want: Array, twin: Array) -> Judged:
-    """The ratio with one more twin taken into the floor."""
+def settle(judged: Judged, got: Array | None, want: Array, twin: Array, most: float = math.inf) -> Judged:
+    """The ratio with one more twin taken into the floor, which counts for no more than `most`."""
     asked = judged.asked + 1
     if judged.undefined or twin.shape != want.shape:
         return replace(judged, asked=asked)
-    if not _finite(twin):
+    if not _finite(twin) and math.isinf(most):
         return replace(judged, asked=asked, undefined="the model itself overflows at this precision: its twin does")
     if got is None or not math.isfinite(judged.error):
         return replace(judged, asked=asked)
@@ -85,7 +94,8 @@ def settle(judged: Judged, got: Array | None, want: Array, twin: Array) -> Judge
         excused = (got != want) & (twin == want) if got.shape == want.shape else np.ones(1, bool)
         share = min(judged.ratio, float(excused.mean()) if excused.size else 0.0)
         return replace(judged, ratio=share, asked=asked)
-    floor = max(judged.floor, rms(np.asarray(twin, np.float64) - want))
+    cost = rms(np.asarray(twin, np.float64) - want) if _finite(twin) else math.inf
+    floor = max(judged.floor, min(cost, most))
     return replace(judged, ratio=judged.error / floor if judged.error else 0.0, floor=floor, asked=asked)
 
 

@@ -24,7 +24,7 @@ from parity.plan import LOWERED, PROVED, Cell
 from parity.proof.ask import proof_of
 from parity.record import Kind
 from parity.recorder import Recorder
-from parity.reference.floor import Floor, channel_axis
+from parity.reference.floor import PLAUSIBLE, Floor, channel_axis
 from parity.reference.statistics import sensitivity
 from parity.runtimes import Runtime
 from parity.samples import words
@@ -46,9 +46,6 @@ __all__ = [
     "test_sequence",
     "test_video",
 ]
-
-# A precision that costs more of an output than this leaves little to tell a faulty file from a correct one.
-PLAUSIBLE = {"fp32": 1e-3, "fp16": 0.1, "dynamic": 0.5, "int8": 0.5}
 
 F = TypeVar("F", bound=Callable[..., None])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from parity import judge, posts
 from parity.cases import Array, Case, kept
-from parity.cases.recipes import Recipe
+from parity.cases.recipes import Recipe, family
 from parity.contract import OutputSpec
 from parity.errors import NoTwin, ParityError
 from parity.isolate import ChildFailure
@@ -160,7 +160,17 @@ class Bench:
                 assert result.got is not None and result.want is not None
                 twin = posts.seen(self.model.contract.outputs, raw, result.want)
                 for name, judged in result.judged.items():
-                    result.judged[name] = single.settle(judged, result.got.get(name), result.want[name], twin[name])
+                    want = result.want[name]
+                    most = self.usual[name].most(want, self.cell.precision) if self.promised(result) else math.inf
+                    result.judged[name] = single.settle(judged, result.got.get(name), want, twin[name], most)
+
+    def promised(self, result: Result) -> bool:
+        """Whether every input holds what the contract says that the model takes: a range is declared, and kept."""
+        inputs = result.recipe.inputs if result.recipe else {}
+        return all(
+            family(s) != "float" or (s.range is not None and (s.name not in inputs or inputs[s.name].magnitude <= 1))
+            for s in self.model.contract.inputs
+        )
 
     def flavours(self) -> tuple[str, ...]:
         """The twins of the cell's precision, the one nearest to correct exports first."""
