@@ -68,6 +68,8 @@ def promote(root: Path, model: ModelConfig, chosen: list[str]) -> list[Path]:
     written = []
     for recipe in wanted:
         path = model.golden / f"property_{recipe.digest}.npz"
+        if path.exists():
+            raise ParityError(f"{path}: is there already; delete it, or the kept recipe {recipe.digest}.json")
         try:
             with atomic.replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, **recipe.arrays(model.contract))

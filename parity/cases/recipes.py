@@ -66,12 +66,15 @@ _registered: dict[Family, dict[str, tuple[Make, str]]] = {"float": {}, "integer"
 def register_recipe(name: str, make: Make, family: Family = "float") -> None:
     """Add a kind of input that every property test draws: `make(rng, shape, low, high)` gives the array.
 
-    `family`: "float", "integer" (ids, `high` included) or "mask". It must depend on its arguments alone.
+    `family`: "float", "integer" (ids, `high` included) or "mask". It must depend on its arguments alone, and be a
+    function of a module, for the script of a failing input imports it. Raises ParityError.
     """
     if family not in EXPRESSIONS:
         raise ParityError(f"register_recipe: family {family!r} is none of {', '.join(EXPRESSIONS)}")
     if not name.isidentifier() or name in EXPRESSIONS[family] or name in _registered[family]:
         raise ParityError(f"register_recipe: {name!r} is taken or is no identifier: choose another name")
+    if "<" in getattr(make, "__qualname__", "<"):
+        raise ParityError(f"register_recipe: {name!r} is a lambda or a local function: give one that can be imported")
     _registered[family][name] = (make, f"{make.__module__}:{make.__qualname__}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 from parity.config.table import Table
@@ -23,8 +24,28 @@ def read_input(t: Table, index: int, value: Any) -> InputSpec:
     limits = e.numbers("range", 2)
     if limits and not limits[0] < limits[1]:
         raise e.error(None, f"input {name!r}: range {list(limits)} is empty")
+    if limits and (wrong := _unfit(dtype, limits)):
+        raise e.error(None, f"input {name!r}: range {list(limits)} {wrong}")
     e.done()
     return InputSpec(name, tuple(shape), dtype, (limits[0], limits[1]) if limits else None)
+
+
+_LARGEST = {"float16": 65504.0, "float32": 3.4028234e38, "float64": 1.7976931348623157e308}
+_ROOM = 8  # inputs are also drawn at four times their range, whose width is twice an end
+
+
+def _unfit(dtype: str, limits: Sequence[float]) -> str:
+    """What is wrong with a range for elements of a dtype; empty when nothing is."""
+    low, high = limits
+    if dtype in _LARGEST:
+        most = _LARGEST[dtype] / _ROOM
+        return "" if -most <= low and high <= most else f"is too wide: a {dtype} is drawn within {most:.2g} of 0"
+    if not (low.is_integer() and high.is_integer()):
+        return f"is of {dtype} and needs whole numbers"
+    bits = 1 if dtype == "bool" else int(dtype.removeprefix("u").removeprefix("int"))
+    signed = dtype.startswith("int")
+    least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    return "" if least <= low and high <= most else f"does not fit {dtype}, which holds {least} to {most}"
 
 
 def read_output(t: Table, index: int, value: Any) -> OutputSpec:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parity.cases import own
@@ -132,8 +133,6 @@ properties = { examples = 0 }
 golden = "golden"
 cells = ["plain-fp32"]
 """)  # fmt: skip
-    import numpy as np
-
     for folder in "abc":
         for path in (project.path / "golden" / folder).glob("*.npz"):
             path.unlink()
@@ -173,6 +172,13 @@ def test_stored_references_are_written_on_purpose_and_stale_ones_stop_the_cell(f
     (fresh.path / "golden" / "c" / "case2.npz").unlink()
     unused = fresh.run(*golden)
     assert unused.code == 0 and "unused references of tiny, of no golden case: c/case2" in unused.text
+    for name, value in (("a/case0", 0.4), ("c/more", 0.3)):
+        np.savez(fresh.path / "golden" / f"{name}.npz", x=np.full((1, 3), value, np.float32))
+    other = fresh.run(*golden)
+    assert other.code == 1 and "1 new (c/more); 1 changed (a/case0)" in other.text, other.text
+    renewed = fresh.run(*golden, "--parity-update", env={"CI": "0"})
+    (said,) = [f.text for f in renewed.record.cells[0].findings if "references of tiny written" in f.text]
+    assert "1 new, 1 changed, 1 removed, 1 unchanged" in said and renewed.code == 0, renewed.text
     fresh.write("tinynet.py", (fresh.path / "tinynet.py").read_text().replace(".4]", ".5]"))
     stale = fresh.run(*golden)
     assert stale.code == 1 and "stored references are stale: its weights changed" in stale.text

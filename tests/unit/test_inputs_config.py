@@ -66,3 +66,27 @@ def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, lines: str, why: s
     with pytest.raises(ConfigError) as raised:
         read(tmp_path, lines)
     assert why in str(raised.value) and "pyproject.toml:" in str(raised.value) and "\n" not in str(raised.value)
+
+
+RANGES = {
+    "float64, range = [-1.7e308, 1.7e308]": "is too wide: a float64 is drawn within 2.2e+307 of 0",
+    "float16, range = [0, 60000]": "is too wide: a float16",
+    "int8, range = [0, 300]": "does not fit int8, which holds -128 to 127",
+    "uint8, range = [-1, 255]": "does not fit uint8, which holds 0 to 255",
+    "int64, range = [0, 9223372036854775807]": "does not fit int64",
+    "int32, range = [0.5, 2]": "is of int32 and needs whole numbers",
+    "bool, range = [0, 2]": "does not fit bool",
+}
+FIT = ("float16, range = [-8000, 8000]", "uint8, range = [0, 255]", "int8, range = [-128, 127]", "bool, range = [0, 1]")
+
+
+@pytest.mark.parametrize("given", [*RANGES, *FIT])
+def test_a_range_fits_the_elements_that_are_drawn_from_it(tmp_path: Path, given: str) -> None:
+    dtype, _, limits = given.partition(", ")
+    text = BASE.replace('{ name = "h", shape = [1, 4] }', f'{{ name = "h", shape = [1], dtype = "{dtype}", {limits} }}')
+    if given in FIT:
+        assert parse(text, tmp_path / "pyproject.toml").models["m"].contract.inputs[1].range is not None
+        return
+    with pytest.raises(ConfigError) as raised:
+        parse(text, tmp_path / "pyproject.toml")
+    assert RANGES[given] in str(raised.value) and "\n" not in str(raised.value)

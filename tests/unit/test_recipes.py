@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +105,23 @@ def test_a_recipe_survives_json_and_refuses_what_does_not_fit() -> None:
             Recipe.parse(text, ONE)
 
 
+def stripes(rng: Any, shape: tuple[int, ...], low: float, high: float) -> Any:
+    return np.broadcast_to(np.linspace(low, high, shape[-1]), shape)
+
+
 def test_projects_add_kinds_of_their_own() -> None:
     name = "stripes_for_this_test"
-    register_recipe(name, lambda rng, shape, low, high: np.broadcast_to(np.linspace(low, high, shape[-1]), shape))
+    register_recipe(name, stripes)
+    names: dict[str, Any] = {"np": np}
+    exec(Fill(name).line(IMAGE, (1, 3, 8, 10)), names)
+    np.testing.assert_array_equal(names["image"], Fill(name).array(IMAGE, (1, 3, 8, 10)))
     assert kinds(IMAGE)[-1] == name and name not in kinds(IDS)
     np.testing.assert_allclose(Fill(name).array(IMAGE, (1, 3, 8, 10))[0, 0, 0, [0, -1]], IMAGE.range)
     for taken, why in ((name, "taken"), ("uniform", "taken"), ("not a name", "identifier")):
         with pytest.raises(ParityError, match=why):
-            register_recipe(taken, lambda rng, shape, low, high: np.zeros(shape))
+            register_recipe(taken, stripes)
+    with pytest.raises(ParityError, match="give one that can be imported"):
+        register_recipe("nameless", lambda rng, shape, low, high: np.zeros(shape))
 
 
 def test_nightly_explores_and_every_other_profile_repeats_itself() -> None:
@@ -181,3 +192,82 @@ def test_an_own_strategy_narrows_what_is_drawn(tmp_path: Path, monkeypatch: pyte
         strategies.strategy(ONE, "own_inputs_here:nothing", tmp_path)
     with pytest.raises(ParityError, match="absent"):
         strategies.strategy(ONE, "own_inputs_here:absent", tmp_path)
+
+
+HOSTILE = {
+    "a size beyond all bounds": ('"batch": 2', '"batch": 1000000000', "larger than any declared size"),
+    "a magnitude that is text": ('"magnitude": 1.0', '"magnitude": "1e9"', "no sensible number"),
+    "a magnitude that is true": ('"magnitude": 1.0', '"magnitude": true', "no sensible number"),
+    "a magnitude that is not finite": ('"magnitude": 1.0', '"magnitude": Infinity', "no sensible number"),
+    "a seed below 0": ('"seed": 0', '"seed": -1', "no sensible number"),
+    "code for a kind": ('"kind": "ramp"', '"kind": "__import__(1)"', "is unknown"),
+    "a list for a kind": ('"kind": "ramp"', '"kind": []', "is unknown"),
+    "a layout of its own": ('"layout": "plain"', '"layout": "exec"', "is unknown"),
+    "nothing": ("{", "", "not a recipe"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_kept_file_that_somebody_wrote_is_refused_in_one_line(tmp_path: Path, what: str) -> None:
+    before, after, words = HOSTILE[what]
+    path = kept.save(tmp_path, "tiny", Recipe({"x": Fill("ramp")}, {"batch": 2}))
+    text = path.read_text().replace(":", ": ")
+    assert kept.load(tmp_path, _model(tmp_path))[1] == []
+    path.write_text(text.replace(before, after, 1))
+    found, (odd,) = kept.load(tmp_path, _model(tmp_path))
+    assert found == [] and words in odd and "\n" not in odd
+
+
+def test_promoting_never_overwrites_a_golden_file(tmp_path: Path) -> None:
+    model, recipe = _model(tmp_path / "golden"), Recipe({"x": Fill("ramp")}, {"batch": 2})
+    (tmp_path / "golden").mkdir()
+    path = kept.save(tmp_path, "tiny", recipe)
+    mine = tmp_path / "golden" / f"property_{recipe.digest}.npz"
+    mine.write_bytes(b"mine")
+    with pytest.raises(ParityError, match=rf"is there already; delete it, or the kept recipe {recipe.digest}"):
+        kept.promote(tmp_path, model, [])
+    assert mine.read_bytes() == b"mine" and path.exists()
+
+
+SAVE = """
+import os, sys
+from pathlib import Path
+from parity import atomic
+from parity.cases import kept
+from parity.cases.recipes import Fill, Recipe
+if sys.argv[2] == "die":
+    atomic.Path.replace = lambda self, other: os._exit(9)  # written beside its place, not renamed yet
+for seed in range(40):
+    kept.save(Path(sys.argv[1]), "tiny", Recipe({"x": Fill("ramp", seed)}, {"batch": 2}))
+"""
+
+
+def test_two_runs_that_save_at_once_and_one_that_is_killed_leave_whole_recipes(tmp_path: Path) -> None:
+    def start(how: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", SAVE, str(tmp_path), how])
+
+    assert start("die").wait() == 9
+    model = _model(tmp_path)
+    assert kept.load(tmp_path, model) == ([], [])  # nothing half-written is taken for a recipe, or complained of
+    assert [p.wait() for p in [start("live"), start("live")]] == [0, 0]
+    assert len(list(kept.folder(tmp_path, "tiny").glob("*.json"))) == 40
+    found, odd = kept.load(tmp_path, model)
+    assert len(found) == kept.MOST and odd == []
+
+
+def test_ten_inputs_of_every_kind_are_drawn_and_printed_in_ten_lines() -> None:
+    dtypes = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "float32")
+    shapes: list[tuple[int | str, ...]] = [("batch",), ("batch", 3), (1,), ("batch", 2, 3, 4, 5)]
+    many = Contract(
+        tuple(InputSpec(f"in put {n}", shapes[n % 4], dtype) for n, dtype in enumerate(dtypes)), (OutputSpec("y"),)
+    )
+    notes = {"entry": "m", "inputs": {}, "outputs": {}}
+    for recipe in strategies.draw(strategies.recipes(many), 20, 5):
+        arrays = recipe.arrays(many)
+        assert [a.dtype.name for a in arrays.values()] == list(dtypes)
+        script = snippet.lines("own", "pkg.mod:Session", Path("/f"), notes, many, recipe, {}, "y", (), None)
+        assert len(script) <= snippet.MOST
+        names: dict[str, Any] = {}
+        exec("\n".join(script[: script.index("from pkg.mod import Session")]), names)
+        for spec in many.inputs:
+            np.testing.assert_array_equal(names[variable(spec.name)], arrays[spec.name])
