@@ -73,10 +73,24 @@ def _model_keys(parity: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda b: b.id)
-def test_python_runs_or_is_a_fragment_that_compiles(block: Block, tmp_path: Path) -> None:
+def test_python_compiles(block: Block) -> None:
     compile(block.text, block.id, "exec")
-    if re.search(r"\.mlpackage|picture|\.\.\.", block.text, re.MULTILINE):
-        return  # works on the reader's own file
+
+
+def _long(block: Block) -> bool:
+    """Whether a block starts a converter that takes half a minute: every night, and here those that take seconds."""
+    return bool(re.search(r"^import .*(tensorflow|onnx2tf|coremltools)", block.text, re.MULTILINE))
+
+
+RUNS = [
+    pytest.param(b, id=b.id, marks=[pytest.mark.nightly] if _long(b) else [])
+    for b in blocks("python")
+    if not re.search(r"\.mlpackage|picture|\.\.\.", b.text)  # works on the reader's own file
+]
+
+
+@pytest.mark.parametrize("block", RUNS)
+def test_python_runs(block: Block, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", block.text], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

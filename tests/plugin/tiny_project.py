@@ -170,6 +170,8 @@ class Project:
         given = ["-p", "no:cacheprovider", f"--parity-cache={self.cache}"]
         if parity:
             given += ["-m", "parity"]
+        if "examples = 0" in (self.path / "pyproject.toml").read_text(encoding="utf-8"):
+            given += ["-p", "no:hypothesispytest"]  # which imports all of hypothesis at the end of every run
         report = self.path / "reports" / "parity.json"
         with contextlib.suppress(NotADirectoryError):
             report.unlink(missing_ok=True)
