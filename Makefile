@@ -13,7 +13,7 @@ READY := .venv/.ready
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: parity test lint clean nightly setup routes coreai conformance
+.PHONY: parity test lint clean nightly setup routes coreai conformance pictures pythons
 .DEFAULT_GOAL := parity
 
 parity: $(READY)
@@ -37,6 +37,10 @@ lint: $(READY)
 # The core without torch or converters, on every Python from 3.10 to 3.13 that is here.
 pythons: $(READY)
 	$(PY) -m tests.pythons $(ARGS)
+
+# The README's two pictures: of the last whole run that passed, and of parity demo.
+pictures: $(READY)
+	$(PY) docs/pictures.py
 
 conformance: $(READY)
 	$(PY) -m tests.conformance $(ARGS)

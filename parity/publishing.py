@@ -61,6 +61,8 @@ def publish(html: Path, record: RunRecord, *, whole: bool) -> tuple[list[Path], 
     `whole`: the run measured all that is planned, as far as it could. Raises ParityError when they cannot be written.
     """
     text = dumps(record)
+    if not whole:
+        clear(html)  # another run may have ended meanwhile, and have been whole
     written = atomic.publish({**made(html, record, text), html.with_suffix(".json"): text})
     kept = _files(html, KEPT)
     if whole:

@@ -81,7 +81,7 @@ def test_opens_without_an_error_or_a_request(page: Page, pages: Pages, name: str
     clean(page)
 
 
-@pytest.mark.parametrize("name", ["failing", "hostile", "large"])
+@pytest.mark.parametrize("name", ["failing", "hostile", pytest.param("large", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("width", [400, 1280])
 def test_the_page_never_scrolls_sideways(page: Page, pages: Pages, name: str, width: int) -> None:
     page.view(width).open(pages(name))

@@ -44,6 +44,15 @@ def test_a_narrowed_run_keeps_the_report_of_the_last_whole_run_until_the_next(tm
     assert names(tmp_path / "reports") == ["parity.html", "parity.json", "parity.md"]
 
 
+def test_a_whole_run_that_ended_during_a_narrowed_one_is_kept_too(tmp_path: Path) -> None:
+    html = tmp_path / "parity.html"
+    publishing.clear(html)
+    publishing.publish(html, WHOLE, whole=True)  # by another process
+    publishing.publish(html, NARROWED, whole=False)
+    assert read(tmp_path / "parity.json") == NARROWED
+    assert read(tmp_path / "parity.whole.json") == WHOLE
+
+
 def test_an_interrupted_run_after_a_whole_one_keeps_it_and_a_narrowed_one_after_that_too(tmp_path: Path) -> None:
     html = tmp_path / "parity.html"
     publishing.publish(html, WHOLE, whole=True)
