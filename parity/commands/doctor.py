@@ -5,12 +5,19 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from parity import targets
+from parity import extensions, targets
+from parity.config import Config
 from parity.errors import ParityError
 from parity.plan import PRECISIONS, Cell
-from parity.targets.base import installed, lacking, version
+from parity.targets.base import Target, installed, lacking, version
+
+WIDTH = 12
+HEAVY = ("torch", "onnx", "onnxruntime", "onnx2tf", "tensorflow", "coremltools", "ncnn", "pnnx")
+"""Converters and runtimes; the rest of the package is plain Python and supports what its own metadata says."""
 
 
 def add(commands: Any) -> None:
@@ -20,40 +27,92 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0 when every target can export and run here, 1 otherwise."""
-    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
-    if sys.version_info[:2] != (3, 11):
-        print("  the converters are tested together on Python 3.11 only")
+    from parity.commands import project
+
+    config: Config | None = None
+    try:
+        config = project.load(factories=True)
+        found = f"{config.file}: {len(config.models)} models, {len(config.cells)} cells"
+    except ParityError as error:
+        found = str(error)
+    _python()
     lack = False
     for name in targets.names():
-        target = targets.get(name)
-        missing = [m for m in target.requires if not installed(m)]
-        lack = lack or bool(missing)
-        found = f"{target.runtime_package} {version(target.runtime_package)}"
-        if missing:
-            print(f"{name:<12} no: {', '.join(missing)} missing: pip install 'pytest-parity[{target.extra}]'")
-            continue
-        print(f"{name:<12} yes: {', '.join(target.precisions)}; {found}")
-        for precision in PRECISIONS:
-            if precision not in target.precisions:
-                print(f"{'':<12}   {precision}: {target.unavailable(Cell('model', name, precision), _ANY)}")
+        lack = _target(targets.get(name), config) or lack
     reason = lacking("coreml-runtime")
     print(f"Core ML's own prediction: {'yes' if reason is None else 'no: ' + reason}")
     if reason:
-        print("             programs are executed by this project's evaluator instead; the report says which ran")
-    from parity.commands import project
+        print(f"{'':<{WIDTH}} programs are executed by this project's evaluator instead; the report says which ran")
+    _extensions()
+    print(f"project: {found}")
+    return int(lack)
+
+
+def _python() -> None:
+    """This interpreter, and whether the converters that are installed, or could be, support it."""
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}: {sys.executable}")
+    print(f"{'':<{WIDTH}} the suite itself runs on 3.10 to 3.13; its converters are tested together on 3.11")
+    refused = [f"{name} ({wanted})" for name in HEAVY if (wanted := _refuses(name))]
+    if refused:
+        print(f"{'':<{WIDTH}} not made for Python {own}: {', '.join(refused)}: use a Python 3.11 environment")
+
+
+def _refuses(package: str) -> str:
+    """What an installed package demands of Python, where this interpreter is not that."""
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     try:
-        config = project.load(factories=True)
-        print(f"project: {config.file}: {len(config.models)} models, {len(config.cells)} cells")
-    except ParityError as error:
-        print(f"project: {error}")
-    return int(lack)
+        wanted = metadata.metadata(package).get("Requires-Python") or ""
+        return "" if platform.python_version() in SpecifierSet(wanted) else wanted
+    except (metadata.PackageNotFoundError, InvalidSpecifier):
+        return ""
+
+
+def _target(target: Target, config: Config | None) -> bool:
+    """Say what a target can do; True where something is missing that a command would add."""
+    python = target.python(config) if config is not None else sys.executable
+    if python != sys.executable:
+        print(f"{target.name:<{WIDTH}} by {python}: {', '.join(target.precisions)}")
+        return False
+    missing = [m for m in target.requires if not installed(m)]
+    if missing:
+        print(f"{target.name:<{WIDTH}} no: {', '.join(missing)} missing: {_command(target)}")
+        return True
+    print(f"{target.name:<{WIDTH}} yes: {', '.join(target.precisions)}; {target.runtime_package} "
+          f"{version(target.runtime_package)}")  # fmt: skip
+    for precision in PRECISIONS:
+        if precision not in target.precisions:
+            print(f"{'':<{WIDTH}}   {precision}: {target.unavailable(Cell('model', target.name, precision), _ANY)}")
+    return False
+
+
+def _command(target: Target) -> str:
+    """The command that adds a target, for this very interpreter; in an environment of its own where it needs one."""
+    add = f"-m pip install 'pytest-parity[{target.extra}]'"
+    if target.environment:
+        home = Path(".parity", target.environment)
+        return (f"{sys.executable} -m venv {home} && {home / 'bin' / 'python'} {add}, and name it: "
+                f"[tool.parity.routes.{target.environment}] python = \"{home / 'bin' / 'python'}\"")  # fmt: skip
+    return f"{sys.executable} {add}"
+
+
+def _extensions() -> None:
+    """The packages that bring targets, metrics or faults, and what each module names itself."""
+    points = sorted(metadata.entry_points(group=extensions.GROUP), key=lambda p: p.name)
+    if not points:
+        print("extensions: none installed (docs/targets.md says how to write one)")
+    for point in points:
+        package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
+        print(f"extension {point.name}: {point.value}, from {package}")
 
 
 class _Any:
     """Stands for a model where only the target's own reasons matter."""
 
     calibration = ()
+    stateful = False
+    reference = None
 
 
 _ANY: Any = _Any()
