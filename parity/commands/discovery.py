@@ -7,6 +7,7 @@ Sources, in order: what the command line says; what the module says of itself (`
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from parity.contract import Contract, InputSpec
 from parity.errors import ParityError
 
 BATCH = "batch"
+INDICES = re.compile(r"ids?$|ids?_|token|mask|index|indices|position|length")
 
 
 def discover(model: Mapping[str, Any], given: Sequence[Mapping[str, Any]], outputs: Sequence[str]) -> dict[str, Any]:
@@ -38,16 +40,16 @@ def discover(model: Mapping[str, Any], given: Sequence[Mapping[str, Any]], outpu
         if not entry["name"]:
             entry["name"] = names[i] if i < len(names) else f"input_{i}"
         known = next((o for o in own if o["name"] == entry["name"]), {})
-        entry.setdefault("dtype", known.get("dtype", "float32"))
-        if "range" in known:
-            entry.setdefault("range", known["range"])
+        for key in ("dtype", "range"):
+            if key in known:
+                entry.setdefault(key, known[key])
     if not inputs:
         first = names[0] if names else "image"
         raise ParityError(f"the shape of the input {first!r} cannot be found out: add --input {first}=batch,3,224,224")
     lacking = [n for n in _required(module) if n not in {i["name"] for i in inputs}]
     if lacking and len(inputs) < len(_required(module)):
         raise ParityError(f"forward() also needs {', '.join(lacking)}: add --input {lacking[0]}=DIMS")
-    found = _run(module, inputs)
+    inputs, found = _runnable(module, inputs)
     if outputs and len(outputs) != len(found):
         raise ParityError(
             f"the model returns {len(found)} outputs, --output names {len(outputs)}: {', '.join(outputs)}"
@@ -113,6 +115,29 @@ def _preprocess(module: nn.Module) -> dict[str, Any] | None:
     if settings.get("interpolation") in ("bilinear", "bicubic"):
         found["resize"] = settings["interpolation"]
     return found
+
+
+def _runnable(module: nn.Module, inputs: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Inputs of stated types, and the outputs that they give: floats where the model takes them, else integers for what
+    is called an index, up to the size of its first table."""
+    floats = [{"dtype": "float32", **entry} for entry in inputs]
+    try:
+        return floats, _run(module, floats)
+    except ParityError:
+        rows = next((m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)), 2)
+        whole = [_integers(e, rows) if INDICES.search(e["name"]) else {"dtype": "float32", **e} for e in inputs]
+        if whole == floats:
+            raise
+        try:
+            return whole, _run(module, whole)
+        except ParityError:  # the first attempt is what was asked for
+            pass
+        raise
+
+
+def _integers(entry: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    most = 1 if "mask" in entry["name"] or "type" in entry["name"] else rows - 1
+    return {"dtype": "int64", **entry, **({} if "range" in entry else {"range": [0, most]})}
 
 
 def _run(module: nn.Module, inputs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -63,7 +63,8 @@ def _refuses(package: str) -> str:
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     try:
-        wanted = metadata.metadata(package).get("Requires-Python") or ""
+        stated = metadata.metadata(package)
+        wanted = stated["Requires-Python"] if "Requires-Python" in stated else ""  # noqa: SIM401 - no mapping
         return "" if platform.python_version() in SpecifierSet(wanted) else wanted
     except (metadata.PackageNotFoundError, InvalidSpecifier):
         return ""

@@ -21,9 +21,10 @@ from parity import atomic, signature, targets
 from parity import config as configuration
 from parity.cases import draw
 from parity.cases.files import golden_files
+from parity.contract import DTYPES
 from parity.errors import ConfigError, ParityError
 from parity.isolate import Budget, ChildFailure, Children
-from parity.plan import model_name
+from parity.plan import did_you_mean, model_name
 from parity.reference import files
 from parity.targets.base import installed
 
@@ -46,7 +47,7 @@ def add(commands: Any) -> None:
                          f"or a file in its place: {', '.join(files.KINDS)}")  # fmt: skip
     command.add_argument("--name", help="the model's name (default: the function's or file's)")
     command.add_argument(
-        "--input", action="append", default=[], metavar="NAME=DIMS",
+        "--input", action="append", default=[], metavar="NAME=DIMS[:TYPE]",
         help="an input and its shape, dynamic axes by name, as in image=batch,3,224,224; repeat for more (default: "
              "what the model says of itself)",
     )  # fmt: skip
@@ -145,11 +146,15 @@ def _inputs(options: argparse.Namespace) -> list[dict[str, Any]]:
     """The inputs of the command line; a shape alone is the shape of the argument in that place."""
     inputs = []
     for entry in options.input:
-        key, _, dims = entry.rpartition("=")
+        key, _, rest = entry.rpartition("=")
+        dims, _, dtype = rest.partition(":")
         shape = [d.strip() for d in dims.split(",")]
         if not all(re.fullmatch(r"[1-9]\d*|[A-Za-z_]\w*", d) for d in shape):
             raise ConfigError(f"--input {entry!r}: write name=dims, as in image=batch,3,224,224")
-        inputs.append({"name": key, "shape": [int(d) if d.isdigit() else d for d in shape]})
+        if dtype and dtype not in DTYPES:
+            raise ConfigError(f"--input {entry!r}: unknown type {dtype!r}{did_you_mean(dtype, DTYPES)}")
+        typed = {"dtype": dtype} if dtype else {}
+        inputs.append({"name": key, "shape": [int(d) if d.isdigit() else d for d in shape], **typed})
     return inputs
 
 
@@ -163,7 +168,8 @@ def _discover(options: argparse.Namespace, root: Path, name: str) -> dict[str, A
         if not given or not all(i["name"] for i in given) or not options.output:
             found = signature.read(path, "reference", root)
             return {**found, "preprocess": None}
-        return {"inputs": given, "outputs": [{"name": o} for o in options.output], "preprocess": None}
+        stated = [{"dtype": "float32", **entry} for entry in given]
+        return {"inputs": stated, "outputs": [{"name": o} for o in options.output], "preprocess": None}
     text = _head() + f"\n[tool.parity.models.{name}]\n" + _origin(options)
     text += 'inputs = [{ name = "x", shape = [1] }]\noutputs = [{ name = "y" }]\n'  # as yet unknown
     model = configuration.parse(text, root / "pyproject.toml", targets.names(), factories=True).models[name]

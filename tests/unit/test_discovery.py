@@ -102,6 +102,16 @@ def test_what_is_said_counts_and_is_completed(monkeypatch: pytest.MonkeyPatch) -
     assert found(pair(), monkeypatch, ("", [2]), ("", [2]))["outputs"] == ["output_0", "output_1"]
 
 
+def test_indices_are_tried_as_integers_where_floats_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Words()
+    module.dummy_inputs = None
+    module.forward = lambda input_ids, input_mask: module.embed(input_ids).mean(2) * input_mask  # type: ignore
+    both = found(module, monkeypatch, ("", ["batch", 4]), ("", ["batch", 4]))["inputs"]
+    assert [(i["name"], i["dtype"], i["range"]) for i in both] == [
+        ("input_ids", "int64", [0, 49]), ("input_mask", "int64", [0, 1]),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("make", "given", "outputs", "words"),
     [
