@@ -51,7 +51,7 @@ class Depth(nn.Module):
 
     def forward(self, picture, camera):
         features = self.down(picture) + self.camera(camera)[:, :, None, None]
-        return {"depth": nn.functional.softplus(self.up(features)), "scale": features.mean((1, 2, 3))}
+        return {"depth": nn.functional.softplus(self.up(features))}
 
 
 def depth(width=16):
@@ -90,7 +90,7 @@ def environment(folder: Path, whole: bool) -> dict[str, str]:
         own = folder / "lib" / python / "site-packages"
         (own / "zz_converters.pth").write_text("\n".join(site.getsitepackages()) + "\n", encoding="utf-8")
         command = folder / "bin" / "pytest"  # which installing pytest itself would have brought
-        command.write_text(f"#!{folder / 'bin' / 'python'}\nimport pytest\nraise SystemExit(pytest.console_main())\n")
+        command.write_text(f"#!{folder / 'bin' / 'python'}\nimport pytest\nraise SystemExit(pytest.main())\n")
         command.chmod(0o755)
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "PYTHON"))}
     return environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "VIRTUAL_ENV": str(folder)}

@@ -304,3 +304,52 @@ def test_what_cannot_be_verified_is_told_in_one_line(project, run, arguments, co
     found, _, err = run("verify", *arguments)
     assert found == code
     one_line(err, *parts)
+
+
+@pytest.mark.nightly
+def test_verify_compares_two_files_without_a_project(tmp_path, monkeypatch, run):
+    from tests.cli.conftest import MODEL
+
+    torch = pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    space: dict = {}
+    exec(MODEL, space)
+    module = space["tiny"]().eval()
+    picture = torch.rand(2, 3, 17, 19)
+    torch.export.save(
+        torch.export.export(module, (picture,), dynamic_shapes=({0: torch.export.Dim("batch")},)), "a.pt2"
+    )
+    for name, scale in (("right", 1.0), ("wrong", 1.001)):
+        with torch.no_grad():
+            module[4].weight.mul_(scale)
+        torch.onnx.export(module, (picture,), f"{name}.onnx", dynamo=False, opset_version=17, input_names=["input"],
+                          output_names=["output"], dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}})  # fmt: skip
+    code, out, err = run("verify", "right.onnx", "--reference", "a.pt2")
+    assert code == 0, out + err
+    assert "right.onnx as a-onnx-fp32: pass" in out and "8 drawn inputs" in out
+    assert (
+        "measured against ExportedProgram file a.pt2, no PyTorch module"
+        in (tmp_path / "reports" / "verify.json").read_text()
+    )
+    code, out, _ = run("verify", "wrong.onnx", "--reference", "right.onnx")
+    assert code == 1 and "wrong.onnx as right-onnx-fp32: fail" in out
+    assert "ONNX file right.onnx" in (tmp_path / "reports" / "verify.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["a.onnx", "--reference", "gone.pt2"], ["gone.pt2", "no such file"]),
+        (["a.onnx", "--golden", "."], ["--golden goes with --reference"]),
+        (["a.onnx", "--reference", "a.txt"], ["unknown kind of file"]),
+        (["a.onnx", "--reference", "a.pt"], ["a TorchScript file does not say the shapes"]),
+    ],
+)
+def test_a_reference_that_will_not_do_is_one_line(tmp_path, monkeypatch, run, arguments, parts):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.onnx", "a.txt", "a.pt"):
+        (tmp_path / name).write_bytes(b"x")
+    code, _, err = run("verify", *arguments)
+    assert code in (1, 2)
+    one_line(err, *parts)

@@ -53,7 +53,7 @@ def test_configuration_is_read(block: Block, tmp_path: Path) -> None:
     named = set(re.findall(r"(\w+)-(?:onnx|tflite|coreml|ncnn)-\w+", block.text)) | set(_model_keys(parity or {}))
     text += "".join(MODEL.format(name=n) for n in sorted((named or {"classifier"}) - known))
     fragments = [f'models.{n} = {{ {REST} }}' for n, table in (parity or {}).get("models", {}).items() if
-                 "factory" not in table]  # fmt: skip
+                 not {"factory", "reference"} & set(table)]  # fmt: skip
     configuration.parse(text, tmp_path / "pyproject.toml", targets.names(), fragments)
 
 
@@ -62,7 +62,7 @@ def _paths(value: Any, key: str = "") -> list[str]:
         return [p for k, v in value.items() for p in _paths(v, k)]
     if isinstance(value, list):
         return [p for v in value for p in _paths(v, key)]
-    wanted = key in ("golden", "calibration", "video", "checkpoint", "labels", "path") or "-" in key
+    wanted = key in ("golden", "calibration", "video", "checkpoint", "reference", "labels", "path") or "-" in key
     return [value] if wanted and isinstance(value, str) and "/" in value + "/" else []
 
 
