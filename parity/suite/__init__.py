@@ -260,8 +260,8 @@ def compare_cases(
     parity.details |= evidence.gather(kind, cell, model.contract, cases, got, wants, floors, parity.checks)
     if model.contract.preprocess is None and (kind == "video" or (model.golden and has_pictures(model.golden))):
         parity.find(
-            "no preprocess is declared: pictures are read as RGB, resized bilinearly and divided by 255, which is a guess; "
-            "say what the app does: preprocess = { mean = [...], std = [...] }, or preprocess = {} for just that",
+            "no preprocess is declared: pictures are read as RGB, resized bilinearly and divided by 255, which is a "
+            "guess; say what the app does: preprocess = { mean = [...], std = [...] }, or {} for just that",
             "warning",
         )
     if oracle.note:

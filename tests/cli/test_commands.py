@@ -323,8 +323,10 @@ def test_verify_compares_two_files_without_a_project(tmp_path, monkeypatch, run)
     for name, scale in (("right", 1.0), ("wrong", 1.001)):
         with torch.no_grad():
             module[4].weight.mul_(scale)
-        torch.onnx.export(module, (picture,), f"{name}.onnx", dynamo=False, opset_version=17, input_names=["input"],
-                          output_names=["output"], dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}})  # fmt: skip
+        torch.onnx.export(
+            module, (picture,), f"{name}.onnx", dynamo=False, opset_version=17, input_names=["input"],
+            output_names=["output"], dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}},
+        )  # fmt: skip
     code, out, err = run("verify", "right.onnx", "--reference", "a.pt2")
     assert code == 0, out + err
     assert "right.onnx as a-onnx-fp32: pass" in out and "8 drawn inputs" in out
