@@ -59,8 +59,10 @@ class Subject:
         return replace(self, inputs=tuple(change(case) for case in self.inputs))
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Subject:
-        """Copies are kept: a view of the module's own memory would change when it is written."""
-        return replace(self, tensors={**self.tensors, **{k: v.detach().clone() for k, v in tensors.items()}})
+        """Contiguous copies are kept: a view of the module's own memory would change when it is written, and the fault
+        that comes next may take the elements as they lie."""
+        kept = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+        return replace(self, tensors={**self.tensors, **kept})
 
     def with_patch(self, patch: Patch, alone: bool = False) -> Subject:
         return replace(self, patches=(*self.patches, patch), alone=self.alone or alone)

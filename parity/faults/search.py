@@ -20,8 +20,9 @@ from parity.faults.bench import Bench, Inapplicable
 from parity.faults.causes import Cause, Diagnosis, Hypothesis
 from parity.faults.extra import foreign
 from parity.faults.fit import fitted
+from parity.faults.library import SAME_INPUT
 from parity.faults.trial import Broken, choices, put, ran, usual
-from parity.faults.yardstick import Yardstick
+from parity.faults.yardstick import Yardstick, distance
 from parity.reference.floor import floors
 
 SAMPLE = 8  # cases on which candidates are chosen
@@ -256,9 +257,18 @@ class Search:
     def _same(self, hypothesis: Hypothesis, found: Sequence[tuple[Hypothesis, Cause]]) -> tuple[str, ...]:
         """The other causes that are this one's function, by the reference's own outputs."""
         rows = self._evaluated(hypothesis, exact=True, sampled=False)
-        others = [(h, self._evaluated(h, exact=True, sampled=False)) for h, _ in found if h.faults != hypothesis.faults]
-        equal = [h for h, other in others if rows and other and self.yardstick.pooled(rows, other) < EQUAL]
-        return tuple(dict.fromkeys(" + ".join(f.name for f in h.faults) for h in equal))
+        names = []
+        for other, _ in found:
+            theirs = self._evaluated(other, exact=True, sampled=False) if other.faults != hypothesis.faults else None
+            if rows and theirs and self.one_function(rows, theirs, (*hypothesis.faults, *other.faults)):
+                names.append(" + ".join(f.name for f in other.faults))
+        return tuple(dict.fromkeys(names))
+
+    def one_function(self, rows: Rows, others: Rows, faults: Sequence[Fault]) -> bool:
+        """Whether two hypotheses are too near to each other for any file to tell them apart. What acts on pictures is
+        computed from them again, in float32."""
+        drawn = any(f.where == "input" for f in faults)
+        return self.yardstick.pooled(rows, others) < EQUAL or (drawn and distance(rows, others) < SAME_INPUT)
 
     def _decide(self, hypothesis: Hypothesis) -> Cause | None:
         subject = self._subject(hypothesis)

@@ -1,18 +1,21 @@
-"""One fault tried on a bench: a project's own operator may fail in any way, and that is told in one line.
+"""One fault tried on a bench: an operator may fail in any way, and that is told in one line; the others go on.
 
-The built-in operators are this package's: where the model does not run with one, the model has no place for it. One of
-a project's own that raises, or gives what are no outputs, is broken. In a child process only.
+Where the model does not run with a built-in operator, the model has no place for it. One of a project's own that stops
+the model, and any that raises or gives what are no outputs, is broken. In a child process only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from parity.faults.base import Evidence, Fault, Rows, Subject, Value
 from parity.faults.bench import UNUSED, Inapplicable
 from parity.faults.extra import foreign, said
+
+T = TypeVar("T")
 
 
 class Broken(Exception):
@@ -21,12 +24,7 @@ class Broken(Exception):
 
 def put(fault: Fault, subject: Subject, value: Value | None) -> Subject | None:
     """The subject with the fault, None where it has no place. Raises Broken."""
-    if not foreign(fault.apply):
-        return fault.on(subject, value)
-    try:
-        found: object = fault.on(subject, value)
-    except Exception as error:
-        raise Broken(said(error)) from error
+    found: object = _tried(lambda: fault.on(subject, value))
     if found is not None and not isinstance(found, Subject):
         raise Broken(f"it gave a {type(found).__name__}, not a Subject or None")
     return found
@@ -34,42 +32,33 @@ def put(fault: Fault, subject: Subject, value: Value | None) -> Subject | None:
 
 def usual(fault: Fault, subject: Subject) -> Value | None:
     """The value at which the fault is injected. Raises Broken."""
-    if not foreign(fault.apply):
-        return fault.usual(subject)
-    try:
-        return fault.usual(subject)
-    except Exception as error:
-        raise Broken(said(error)) from error
+    return _tried(lambda: fault.usual(subject))
 
 
 def choices(fault: Fault, subject: Subject, evidence: Evidence) -> Sequence[Value]:
     """The values of a parameter that are tried one by one; none where it is a number to fit. Raises Broken."""
-    if fault.parameter is None or fault.parameter.choices is None:
-        return ()
-    if not foreign(fault.apply):
-        return fault.parameter.choices(subject, evidence)
-    try:
-        return list(fault.parameter.choices(subject, evidence))
-    except Exception as error:
-        raise Broken(said(error)) from error
+    offered = fault.parameter.choices if fault.parameter else None
+    return _tried(lambda: list(offered(subject, evidence))) if offered else ()
 
 
 def ran(fault: Fault, run: Callable[[], Rows], clean: Rows) -> Rows:
     """The rows that `run` gives, each with the outputs of `clean`. Raises Inapplicable or Broken."""
-    if not foreign(fault.apply):
-        return run()
+    rows = _tried(run, fault)
+    wrong = _wrong(rows, clean) if foreign(fault.apply) else ""
+    if wrong:
+        raise Broken(wrong)
+    return rows
+
+
+def _tried(call: Callable[[], T], fault: Fault | None = None) -> T:
     try:
-        rows = run()
+        return call()
     except Inapplicable as error:
-        if str(error) == UNUSED:
+        if fault is None or not foreign(fault.apply) or str(error) == UNUSED:
             raise
         raise Broken(str(error)) from error
     except Exception as error:
         raise Broken(said(error)) from error
-    wrong = _wrong(rows, clean)
-    if wrong:
-        raise Broken(wrong)
-    return rows
 
 
 def _wrong(rows: object, clean: Rows) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from parity.errors import ParityError
-from parity.faults import Fault, library, register_fault
+from parity.faults import Fault, library, register_fault, trial
 from parity.faults.base import PRECISIONS, registered
 from parity.faults.bench import Bench, Inapplicable
 from tests.faults.small import BENCHES
@@ -32,6 +32,7 @@ def test_the_library_is_as_large_as_promised() -> None:
 def test_a_fault_changes_a_model(fault: Fault, benches: dict[str, Bench]) -> None:
     states = {name: library.inject(bench, fault) for name, bench in benches.items()}
     assert any(one.state == "changed" for one in states.values()), {n: (o.state, o.reason) for n, o in states.items()}
+    assert not [o.reason for o in states.values() if o.state == "broken"]
 
 
 @pytest.mark.parametrize("fault", BENIGN, ids=lambda f: f.name)
@@ -80,6 +81,21 @@ def test_two_faults_are_one_after_the_other() -> None:
     mirrored, upside_down, turned = registered(names=["mirrored", "upside_down", "turned"])
     both = upside_down.on(mirrored.on(bench.subject))
     assert library.distance(bench.run(both), bench.run(turned.on(bench.subject, 180))) < 1e-12
+
+
+@pytest.mark.parametrize("before", ["kernels_transposed", "kernel_transposed", "depthwise_reversed"])
+def test_a_fault_is_put_after_one_that_turned_a_tensor_round(before: str, benches: dict[str, Bench]) -> None:
+    """Pairs of a diagnosis: what a transposed kernel leaves is no longer laid out as its elements go."""
+    bench = benches["drawings"]
+    first = registered(names=[before])[0].on(bench.subject)
+    assert first is not None
+    for fault in [f for f in FAULTS if f.family == "weights"]:
+        offered = (
+            fault.parameter.choices(bench.subject, None) if fault.parameter and fault.parameter.choices else [None]
+        )
+        for value in offered:
+            both = trial.put(fault, first, value)
+            assert both is None or bench.run(both)
 
 
 def test_batches_and_single_runs_agree(benches: dict[str, Bench]) -> None:
