@@ -4,6 +4,7 @@
 # make nightly  what takes long: whole conformance suite, every frame, fault power
 # make routes   the optional litert-torch environment, 2 GB
 # make coreai   the optional environment of the coreai target, 1 GB
+# make pictures the README's two pictures again, after a whole make parity that passed
 # make clean    remove .venv, reports and build leftovers (the artefact cache in your home stays)
 # Pass options on with ARGS: make parity ARGS="-k skin --parity-rebuild"
 
