@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -114,9 +115,8 @@ class Contraction:
         """The sum, or the `part`[0]-th of `part`[1] interleaved partial sums."""
         if part is None:
             return self.multiply(left, right)
-        shape = [n if i in self.summed else 1 for i, n in enumerate(right.shape)]
-        taps = torch.arange(math.prod(shape)).reshape(shape)
-        return self.multiply(left, right * (taps % part[1] == part[0]))
+        shape = tuple(n if i in self.summed else 1 for i, n in enumerate(right.shape))
+        return self.multiply(left, right * _interleaved(shape, *part))
 
     def terms(self) -> int:
         return math.prod(self.right.shape[i] for i in self.summed)
@@ -130,6 +130,12 @@ class Contraction:
 
     def add_bias(self, total: Tensor, bias: Tensor) -> Tensor:
         return total + (bias.reshape(self.bias_shape) if self.bias_shape else bias)
+
+
+@lru_cache(maxsize=512)
+def _interleaved(shape: tuple[int, ...], part: int, parts: int) -> Tensor:
+    """Which of the terms of a sum, counted over `shape`, belong to the `part`-th of `parts`."""
+    return torch.arange(math.prod(shape)).reshape(shape) % parts == part
 
 
 def contraction(func: Any, name: str, args: Sequence[Any]) -> Contraction | None:
