@@ -1,0 +1,253 @@
+"""The same exports by a script that people write by hand, by Polygraphy and by this suite: time, checks, faults found.
+
+    pip install --target somewhere --no-deps polygraphy     # optional: who is absent is left out, and said so
+    PYTHONPATH=somewhere python benchmarks/by_hand.py [--models skin] [--targets onnx] [--precisions fp32,fp16]
+
+By hand is what export guides do: convert, run one random input through both, and call `numpy.allclose` with tolerances
+of 1e-3. It calls the very converter functions that the suite calls, in one process, with nothing around them.
+Polygraphy compares the ONNX files with the model's own outputs on its one default input, by its default tolerances.
+Every fault of `file_faults.py` that fits is then put into each file. Each part runs in a process of its own, and its
+CPU seconds are counted with all that it starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import numpy as np  # noqa: E402
+
+from parity import steps, targets  # noqa: E402
+from parity.cases import draw  # noqa: E402
+from parity.commands import project  # noqa: E402
+from parity.exports import _contract as contract_of  # noqa: E402
+from parity.targets.serve import fed, named  # noqa: E402
+
+SEED = 3
+
+
+def chosen(config: Any, given: argparse.Namespace) -> list[Any]:
+    def among(text: str, value: str) -> bool:
+        return not text or value in text.split(",")
+
+    return [c for c in config.cells if among(given.models, c.model) and among(given.targets, c.target)
+            and among(given.precisions, c.precision) and c.target in ("onnx", "tflite")]  # fmt: skip
+
+
+def function(path: str) -> Callable[..., Any]:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+def by_hand(given: argparse.Namespace, out: Path) -> None:
+    """Convert, run one random input, `allclose`; leaves each cell's files and notes for the other two."""
+    import torch
+
+    from parity import modelling
+
+    config, told = project.load(), []
+    with project.session(config) as session:
+        for cell in chosen(config, given):
+            model = config.models[cell.model]
+            spec = session.model_spec(model)
+            after: Path | None = None
+            notes: Mapping[str, Any] = {}
+            for number, step in enumerate(targets.get(cell.target).routes(cell, model, config)[0].steps):
+                folder = out / cell.id / str(number)
+                folder.mkdir(parents=True)
+                cases = [c.inputs for c in session.calibration(model)] if step.calibration else None
+                arguments = {
+                    "work": str(folder), "after": str(after) if after else None, "options": dict(step.options),
+                    "model": spec, "contract": contract_of(model), "example": session.example(model),
+                    "calibration": cases,
+                }  # fmt: skip
+                notes = steps.run(step.function, step.stage, arguments)
+                after = folder
+            assert after is not None
+            one = draw.inputs(model.contract, model.contract.example(), SEED)
+            opened = function(targets.get(cell.target).session)(str(after), notes)
+            got = named(notes, opened.run(fed(notes, one)))
+            names = [o.name for o in model.contract.outputs]
+            want = modelling.forward(modelling.load(spec), {k: torch.from_numpy(v) for k, v in one.items()}, names)
+            close = [bool(np.allclose(got[n], want[n].numpy(), rtol=1e-3, atol=1e-3)) for n in names]
+            told.append({"cell": cell.id, "folder": str(after), "notes": dict(notes), "checks": len(close),
+                         "passes": all(close)})  # fmt: skip
+    (out / "by_hand.json").write_text(json.dumps(told))
+
+
+def polygraphy(given: argparse.Namespace, out: Path) -> None:
+    """`polygraphy run --onnxrt` against the module's outputs on Polygraphy's own default input."""
+    import torch
+    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+    from polygraphy.comparator import Comparator, CompareFunc, DataLoader, IterationResult, RunResults
+
+    from parity import modelling
+
+    config = project.load()
+    told = []
+    with project.session(config) as session:
+        for made in json.loads((out / "by_hand.json").read_text()):
+            if "-onnx-" not in made["cell"]:
+                continue
+            model = config.models[made["cell"].split("-")[0]]
+            names = {n: e["name"] for n, e in made["notes"]["outputs"].items()}
+            inputs = {n: e["name"] for n, e in made["notes"]["inputs"].items()}
+            shapes = {inputs[i.name]: i.sized(model.contract.example()) for i in model.contract.inputs}
+            from polygraphy.common import TensorMetadata
+
+            metadata = TensorMetadata()
+            for i in model.contract.inputs:
+                metadata.add(inputs[i.name], np.dtype(i.dtype), shapes[inputs[i.name]])
+            data = [DataLoader(seed=1, input_metadata=metadata)[0]]
+            module = modelling.load(session.model_spec(model))
+            given_torch = {i.name: torch.from_numpy(np.array(data[0][inputs[i.name]])) for i in model.contract.inputs}
+            want = {names[n]: v.numpy() for n, v in modelling.forward(module, given_torch, list(names)).items()}
+            found: dict[str, bool] = {}
+            for name, file in files(made):
+                try:
+                    results = Comparator.run([OnnxrtRunner(SessionFromOnnx(str(file)))], data_loader=data)
+                    results.append(("torch", [IterationResult(want, runner_name="torch")]))
+                    verdict = Comparator.compare_accuracy(RunResults(results), compare_func=CompareFunc.simple())
+                    found[name] = bool(verdict)
+                except Exception as error:  # a file that does not load
+                    print(f"{name}: {type(error).__name__}", file=sys.stderr)
+                    found[name] = False
+            told.append({"cell": made["cell"], "checks": len(names), "passes": found.pop("whole"), "faults": found})
+    (out / "polygraphy.json").write_text(json.dumps(told))
+
+
+def files(made: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """The file itself and the faulty ones beside it."""
+    folder = Path(made["folder"])
+    yield "whole", folder / made["notes"]["entry"]
+    for place in sorted((folder / "faulty").glob("*")):
+        yield place.name, place / made["notes"]["entry"]
+
+
+def spoil(given: argparse.Namespace, out: Path) -> None:
+    """Faulty copies of every ONNX file; and what `allclose` on the one random input says of them."""
+    import shutil
+
+    import torch
+    from file_faults import drafts
+
+    from parity import modelling
+
+    config, told = project.load(), []
+    with project.session(config) as session:
+        for made in json.loads((out / "by_hand.json").read_text()):
+            target = made["cell"].split("-")[1]
+            model, folder, notes = config.models[made["cell"].split("-")[0]], Path(made["folder"]), made["notes"]
+            with tempfile.TemporaryDirectory() as scratch:
+                for name, faulty in drafts(target, folder, notes, Path(scratch)):
+                    place = folder / "faulty" / name.replace(" ", "_").replace("/", "_")
+                    shutil.copytree(faulty, place, dirs_exist_ok=True)
+            one = draw.inputs(model.contract, model.contract.example(), SEED)
+            names = [o.name for o in model.contract.outputs]
+            torched = {k: torch.from_numpy(v) for k, v in one.items()}
+            want = modelling.forward(modelling.load(session.model_spec(model)), torched, names)
+            found = {}
+            for name, file in files(made):
+                try:
+                    opened = function(targets.get(target).session)(str(file.parent), notes)
+                    got = named(notes, opened.run(fed(notes, one)))
+                    found[name] = all(np.allclose(got[n], want[n].numpy(), rtol=1e-3, atol=1e-3) for n in names)
+                except Exception:  # a file that does not load
+                    found[name] = False
+            found.pop("whole")
+            told.append({"cell": made["cell"], "faults": {k: bool(v) for k, v in found.items()}})
+    (out / "spoilt.json").write_text(json.dumps(told))
+
+
+PARTS = {"by-hand": by_hand, "spoil": spoil, "polygraphy": polygraphy}
+
+
+def child(part: str, given: argparse.Namespace, out: Path) -> tuple[float, int]:
+    """CPU seconds and exit code of one part, in a process of its own."""
+    command = [sys.executable, __file__, "--part", part, "--out", str(out)]
+    command += [f"--{n}={getattr(given, n)}" for n in ("models", "targets", "precisions")]
+    return waited(command)
+
+
+def waited(command: list[str]) -> tuple[float, int]:
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode not in (0, 1):
+            log.seek(0)
+            print(log.read()[-2000:])
+    return usage.ru_utime + usage.ru_stime, process.returncode
+
+
+def suite(given: argparse.Namespace, out: Path) -> tuple[float, dict[str, Any]]:
+    options = [f"--parity-{n}={getattr(given, n)}" for n in ("models", "targets", "precisions") if getattr(given, n)]
+    report = out / "report.html"
+    seconds, _ = waited([sys.executable, "-m", "pytest", "-q", "-m", "parity", "tests/parity", "-p", "no:cacheprovider",
+                         f"--parity-cache={out}/cache", f"--parity-report={report}", *options])  # fmt: skip
+    return seconds, json.loads(report.with_suffix(".json").read_text())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("models", "targets", "precisions"):
+        parser.add_argument(f"--{name}", default="")
+    parser.add_argument("--part", choices=PARTS)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    if given.part:
+        PARTS[given.part](given, given.out)
+        return 0
+    with tempfile.TemporaryDirectory(prefix="parity-by-hand-") as folder:
+        out = Path(folder)
+        rows: list[tuple[str, float | None, int, str]] = []
+        seconds, _ = child("by-hand", given, out)
+        told = json.loads((out / "by_hand.json").read_text())
+        wrong = [t["cell"] for t in told if not t["passes"]]
+        rows.append(("by hand", seconds, sum(t["checks"] for t in told), f"refuses {len(wrong)} of {len(told)} files"))
+        child("spoil", given, out)
+        spoilt = json.loads((out / "spoilt.json").read_text())
+        every = [v for t in spoilt for v in t["faults"].values()]
+        refused = {t["cell"] for t in told if not t["passes"]}
+        counted = [v for t in spoilt if t["cell"] not in refused for v in t["faults"].values()]
+        print(f"{len(told)} cells; {len(every)} faulty files, {len(counted)} of them of files that allclose accepts: "
+              f"it finds {counted.count(False)}")  # fmt: skip
+        seconds, code = child("polygraphy", given, out)
+        if code == 0 and (out / "polygraphy.json").exists():
+            found = json.loads((out / "polygraphy.json").read_text())
+            wrong = [t["cell"] for t in found if not t["passes"]]
+            accepted = [v for t in found if t["passes"] for v in t["faults"].values()]
+            rows.append(("Polygraphy, ONNX, and the faulty files too", seconds, sum(t["checks"] for t in found),
+                         f"refuses {len(wrong)} of {len(found)} files"))  # fmt: skip
+            print(f"Polygraphy accepts {len(found) - len(wrong)} of the ONNX files; of the {len(accepted)} faulty ones "
+                  f"of those it finds {accepted.count(False)}")  # fmt: skip
+        else:
+            print("Polygraphy cannot be imported: left out")
+        seconds, record = suite(given, out)
+        failed = [c["id"] for c in record["cells"] if c["state"] != "pass"]
+        checks = sum(len(c["checks"]) for c in record["cells"])
+        rows.append(
+            ("pytest -m parity, cold", seconds, checks, f"refuses {len(failed)} of {len(record['cells'])} files")
+        )
+        again, _ = suite(given, out)
+        rows.append(("pytest -m parity, warm", again, checks, ""))
+        print("\n| | CPU s | checks | correct files |\n| --- | ---: | ---: | --- |")
+        for name, value, count, said in rows:
+            print(f"| {name} | {value:.1f} | {count} | {said} |")
+        print("\nWhat the suite finds of such faults: python benchmarks/seeded.py (benchmarks/README.md)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
