@@ -60,7 +60,7 @@ def _names(file: Path) -> set[str] | None:
             return None
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names.add(node.name)
-            if node.name == "__getattr__":
+            if node.name == "__getattr__" and node in tree.body:
                 return None
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}

@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parity import atomic
-from parity.cache import Store, sha256_tree
 from parity.contract import DTYPES
 from parity.errors import ParityError
 
@@ -28,6 +26,9 @@ def read(file: Path, kind: str, root: Path) -> dict[str, Any]:
     """{"inputs": [{"name", "shape", "dtype", "layout"?}], "outputs": [{"name"}]} of `file`, in the order that it has
     them; `kind` is a target, or "reference". A dynamic axis is a name: `batch` in front, else the file's own, else made
     of the input's. Raises ParityError for a file that does not say all of that."""
+    from parity import atomic
+    from parity.cache import Store, sha256_tree  # a capsule is run where there is no file lock
+
     kept = Store.at(None, root).root / "signatures" / f"{sha256_tree(file)}.{kind}.{_VERSION}.json"
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads(kept.read_text(encoding="utf-8")))

@@ -62,7 +62,10 @@ def test_a_table_that_says_too_much_or_too_little_is_one_line(root: Path, table:
     assert words in refused(root, table + FULL)
 
 
-def test_a_target_that_cannot_start_from_the_file_is_unavailable_unless_it_is_given(root: Path) -> None:
+def test_a_target_that_cannot_start_from_the_file_is_unavailable_unless_it_is_given(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parity.targets.base.installed", lambda module: True)
     table = 'reference = "net.onnx"\n' + FULL
     planned = {p.cell.target: p for p in make_plan(read(root, table), {}).cells}
     assert planned["exported"].unavailable == (
