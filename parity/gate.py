@@ -237,8 +237,8 @@ def judge(record: RunRecord) -> RunRecord:
     unsure = [check for c in measured for check in c.checks if check.undecided is not None]
     if unsure and verdict in ("pass", "partial"):
         reason += f"; {_count(unsure, 'built-in limit')} on shares undecided: too few cases"
-    files = sorted({c.reference for c in measured if c.reference})
-    if files and verdict in ("pass", "partial"):
+    files = sorted({c.reference for c in record.cells if c.reference})
+    if files:
         reason += f"; measured against {_listed(files)}, no PyTorch module"
     return replace(record, verdict=verdict, reason=reason)
 

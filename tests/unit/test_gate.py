@@ -280,6 +280,10 @@ def test_a_verdict_against_a_file_says_so() -> None:
     record = RunRecord("incomplete", (plain, against), Environment("3", {}, "m"))
     assert judge(record).reason.endswith("; measured against ONNX file net.onnx, no PyTorch module")
     assert "PyTorch module" not in judge(replace(record, cells=(plain,))).reason
+    failed = replace(against, state="crash", reason="load: SIGSEGV")
+    assert judge(replace(record, cells=(failed,))).reason == (
+        "1 cell failed: net-onnx-fp32; measured against ONNX file net.onnx, no PyTorch module"
+    )
 
 
 def test_what_blocks_stands_first() -> None:
