@@ -93,18 +93,10 @@ def measured_plan(cells: int) -> dict[str, float]:
         shown, _, text = pytest(folder, "--parity-show-plan")
         collected, memory, listing = pytest(folder, "--collect-only", "-q", "-m", "parity")
         ids = [line for line in listing.splitlines() if "::" in line]
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        project(folder, cells // 10)
-        workers = {n: 10 * pytest(folder, "-n", str(n), "-m", "parity", "-k", "nothing")[0] for n in (1, 2)}
     said = f"{text.splitlines()[0]}: shown in {shown:.1f} s"
     print(f"plan        {said}; collected {len(ids):,} tests in {collected:.1f} s, {memory:.0f} MiB, "
           f"{sum(map(len, ids)) / 1e6:.1f} MB of names")  # fmt: skip
-    each = workers[2] - workers[1]
-    print(
-        f"xdist       one session: each further worker costs {each:.1f} s to collect the plan anew (from a tenth of it)"
-    )
-    return {"show": shown, "collect": collected, "worker": each, "tests": len(ids)}
+    return {"collect": collected}
 
 
 def templates(path: Path | None) -> list[CellRecord]:
@@ -258,7 +250,7 @@ def simulate(cells: int, workers: int, start: float, serial: dict[str, float]) -
     rough = {id: 2.0 ** round(math.log2(cost)) for id, cost in costs.items()}
     shuffled = list(costs.values())
     rng.shuffle(shuffled)
-    one = dynamic(shuffled, workers, start + serial["worker"])
+    one = dynamic(shuffled, workers, start + serial["collect"])
     rows = [("one session, free workers steal", one)]
     for shards in (workers // 4, workers // 16):
         for name, known in (("costs of the ledger", rough), ("costs unknown", {})):
@@ -279,7 +271,7 @@ def main() -> None:
     parser.add_argument("--skip", default="", help="of plan, once, imports, simulation, controller")
     given = parser.parse_args()
     skipped = set(given.skip.split(","))
-    serial = {"collect": 30.0, "worker": 30.0} if "plan" in skipped else measured_plan(given.cells)
+    serial = {"collect": 30.0} if "plan" in skipped else measured_plan(given.cells)
     if "once" not in skipped:
         measured_once(given.workers)
     imports = {} if "imports" in skipped else importing()
