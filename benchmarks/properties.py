@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import natural  # noqa: E402
-from benchmarks.natural import NOT_CORRECT  # noqa: E402
+from benchmarks.natural_table import TRACED  # noqa: E402
 from parity import targets  # noqa: E402
 from parity.cases import Case, digest, strategies  # noqa: E402
 from parity.cases.drawing import Drawing  # noqa: E402
@@ -46,7 +46,7 @@ from parity.suite.bench import Bench, Result  # noqa: E402
 from parity.targets.base import version  # noqa: E402
 
 TABLE = ROOT / "parity" / "reference" / "drawn.json"
-MARGIN = 1.25
+MARGIN, LEAST = 1.25, {"fp32": 4.0, "fp16": 2.0, "dynamic": 1.5, "int8": 1.5}
 RULE = (
     f"limit of a precision = {MARGIN} x the largest ratio of any input of any correct cell at it, over all targets "
     "together, since each has few models and what is left once the twins have been asked differs more between models "
@@ -142,8 +142,8 @@ def read(work: Path) -> dict[Cell, list[dict[str, Any]]]:
     """What was measured, by cell; cells that are known to be wrong are left out, with their reason printed."""
     found = {}
     for file in sorted(work.glob("*.jsonl")):
-        if file.stem in NOT_CORRECT:
-            print(f"left out: {file.stem}: {NOT_CORRECT[file.stem]}")
+        if file.stem in TRACED:
+            print(f"left out: {file.stem}: {TRACED[file.stem]}")
             continue
         rows = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines()]
         found[Cell(*file.stem.split("-"))] = rows
@@ -164,7 +164,15 @@ def limits(worst: dict[Cell, float]) -> dict[str, float]:
     most: dict[str, float] = {}
     for cell, ratio in worst.items():
         most[cell.precision] = max(most.get(cell.precision, 0.0), ratio)
-    return {p: max(natural.LEAST[p], math.ceil(10 * MARGIN * ratio) / 10) for p, ratio in most.items()}
+    return {p: max(LEAST[p], math.ceil(10 * MARGIN * ratio) / 10) for p, ratio in most.items()}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {
+        "median": round(float(np.median(values)), 3),
+        "p95": round(float(np.percentile(values, 95)), 3),
+        "max": round(max(values), 3),
+    }
 
 
 def table(work: Path) -> dict[str, Any]:
@@ -180,7 +188,7 @@ def table(work: Path) -> dict[str, Any]:
         cells["-".join(key)] = {
             "models": len(own),
             "inputs": len(rows),
-            "worst": natural.spread(list(own.values())),
+            "worst": spread(list(own.values())),
             "asked": round(sum(_raw(row) > limit for row in rows) / len(rows), 4),
             "undefined": sum(not ratios(row) for row in rows),
             "lost": max((_lost(row, key[1]) for row in rows), default=0.0),

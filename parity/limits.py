@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from parity.plan import LOWERED, PROVED, TARGETS, Cell
-from parity.reference.floor import natural
+from parity.plan import LOWERED, PROVED, Cell
+from parity.reference.floor import drawn, natural
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,6 @@ NOISE: Mapping[str, str] = {
     "noise_ratio_peak": "peak",
 }
 DRAWN = "noise_ratio_drawn"  # the error of one drawn input over its own floor
-# Drawn inputs are odder than golden ones (constant pictures, impulses, four times the range), so a single one lies
-# further out: up to 2.0 times at fp16 on the 20 inputs that every correct cell of the examples is given. At fp32 faults
-# are hundreds of times the floor. See benchmarks/properties.py for what was measured.
-ROOM: Mapping[str, float] = {"fp32": 5.0, "fp16": 4.0, "dynamic": 4.0, "int8": 4.0}
 # Integer outputs of drawn inputs: the share of elements that may decide otherwise where no twin does. Ties are common
 # there (a constant picture), and rounding breaks them.
 DIFFERING: Mapping[str, float] = {"fp32": 0.01, "fp16": 0.05, "dynamic": 0.1, "int8": 0.2}
@@ -116,16 +112,10 @@ def defaults(cell: Cell) -> dict[str, Limit]:
 
 
 def _drawn(cell: Cell) -> Limit:
-    """What one drawn input may be off by, in units of its floor: ROOM times what the worst golden case of correct
-    exports may be; where none were measured for the target, of the most that any target of that precision may."""
-    room, measured = ROOM[cell.precision], natural(cell.target, cell.precision)
-    if measured is not None:
-        source = (
-            f"measured on {measured.count} correct exports to {cell.target} {cell.precision}, worst case x {room:g}"
-        )
-        return Limit(DRAWN, room * measured.limits["worst"], source)
-    known = [found.limits["worst"] for t in TARGETS if (found := natural(t, cell.precision))]
-    return Limit(DRAWN, room * max(known), f"the widest of any target measured at {cell.precision} x {room:g}")
+    """What one drawn input may be off by, in units of its own floor, as measured on correct exports."""
+    found = drawn(cell.precision)
+    source = f"{MEASURED} {found.inputs} inputs drawn for {found.models} correct models at {cell.precision}"
+    return Limit(DRAWN, found.limit, source)
 
 
 def fallback(cell: Cell) -> Limit:

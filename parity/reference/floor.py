@@ -236,9 +236,26 @@ class Natural:
 
 
 @functools.cache
-def _table() -> dict[str, Any]:
-    text = resources.files("parity.reference").joinpath("natural.json").read_text(encoding="utf-8")
+def _table(name: str = "natural.json") -> dict[str, Any]:
+    text = resources.files("parity.reference").joinpath(name).read_text(encoding="utf-8")
     return dict(json.loads(text))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The limit of one drawn input over its own floor, and how many inputs of how many correct models gave it."""
+
+    limit: float
+    inputs: int
+    models: int
+
+
+def drawn(precision: str) -> Drawn:
+    """The committed measurement for a precision. Raises ParityError for an unknown one."""
+    entry = _table("drawn.json")["precisions"].get(precision)
+    if entry is None:
+        raise ParityError(f"no limit was measured for inputs drawn at {precision!r}")
+    return Drawn(entry["limit"], entry["inputs"], entry["models"])
 
 
 def natural(target: str, precision: str) -> Natural | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -166,6 +167,16 @@ def contraction(func: Any, name: str, args: Sequence[Any]) -> Contraction | None
         rows, columns = (0, 1) if name == "addmm" else (1, 2)
         return Contraction("contract", args[1], args[2], (columns,), (rows,), plain, (rows,), args[0])
     return None
+
+
+def plain_mean(x: Tensor, axes: Sequence[int] | None = None, keepdim: bool = False, *_: Any) -> Tensor:
+    """A mean whose sum is taken in float32, one element after another. PyTorch's own adds in pairs and loses less."""
+    chosen = sorted(a % x.ndim for a in axes) if axes else list(range(x.ndim))
+    kept = [a for a in range(x.ndim) if a not in chosen]
+    flat = x.permute(*kept, *chosen).reshape([x.shape[a] for a in kept] + [-1]).numpy()
+    total = np.cumsum(flat, -1, dtype=np.float32)[..., -1]  # NumPy's cumsum is one addition after another
+    found = torch.from_numpy(np.asarray(total / np.float32(flat.shape[-1])))
+    return found.reshape([1 if a in chosen else n for a, n in enumerate(x.shape)]) if keepdim else found
 
 
 def affine(args: Sequence[Any]) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from parity.reference.floor import PLAUSIBLE, UNITS, Floor
+from parity.reference.floor import UNITS, Floor
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+# Of a typical output. Correct files lose at most 0.024 of it at fp32 (flat pictures in means that are added up plainly)
+# and 0.003 at fp16. What leaves the calibrated ranges is cut off, so at int8 there is no such bound.
+EXCUSED = {"fp32": 0.1, "fp16": 0.1}
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,9 @@ class Usual:
 
     def most(self, want: Array, precision: str) -> float:
         """The most that a twin may excuse of an output on an input within the declared range."""
-        if self.typical is None or want.dtype.kind != "f":
+        if self.typical is None or want.dtype.kind != "f" or precision not in EXCUSED:
             return math.inf
-        return PLAUSIBLE[precision] * max(self.typical, rms(want))
+        return EXCUSED[precision] * max(self.typical, rms(want))
 
 
 @dataclass(frozen=True)

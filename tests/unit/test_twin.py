@@ -360,3 +360,19 @@ def test_cases_of_other_sizes_in_one_call_are_those_of_calls_of_their_own(precis
         (alone,), _ = twin.run(module, [case], ["y"], chosen, calibration=cases)
         limit = COST[precision] if chosen.jitter else 1e-12
         np.testing.assert_allclose(row["y"], alone["y"], atol=limit)
+
+
+def test_a_mean_that_is_added_up_one_by_one_loses_what_pairs_keep() -> None:
+    """What ONNX Runtime's GlobalAveragePool loses on flat pictures: found on efficientnet_b0."""
+    flat = np.full((2, 3, 112, 112), 0.7, np.float32) * np.arange(1, 4, dtype=np.float32)[None, :, None, None]
+    layer = Plain(lambda x: x.mean((2, 3), keepdim=True))
+    want = flat.astype(np.float64).mean((2, 3), keepdims=True)
+    errors = {}
+    for flavour in RECIPES["fp32"]:
+        (row,), _ = twin.run(layer, [{"x": flat}], ["y"], recipe("fp32", flavour))
+        assert row["y"].shape == want.shape
+        errors[flavour] = float(np.abs(row["y"] / want - 1).max())
+    assert errors["plain means"] > 1e-5 > 1e-6 > errors["order"]
+    single = np.abs(np.arange(4, dtype=np.float32)[None])
+    (row,), _ = twin.run(Plain(lambda x: x.mean()), [{"x": single}], ["y"], recipe("fp32", "plain means"))
+    assert row["y"] == pytest.approx(1.5) and row["y"].shape == ()
