@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 
 from parity import modelling  # noqa: E402
 from parity.errors import ParityError  # noqa: E402
-from parity.reference import files, onnx_files, oracle, twin  # noqa: E402
+from parity.reference import files, onnx_files, operators, oracle, twin  # noqa: E402
 from parity.reference.onnx_operators import OPERATORS  # noqa: E402
 from parity.reference.recipes import recipe  # noqa: E402
 
@@ -89,6 +89,16 @@ def test_the_twin_rounds_as_the_modules_does(net: Any, saved: Path, kind: str, p
     exact = oracle.run(copy.deepcopy(net).double(), CASE, OUTPUTS, torch.float64)
     for name in OUTPUTS:
         assert 0.5 < distance(ours[name], exact[name]) / distance(theirs[name], exact[name]) < 2, name
+
+
+def test_a_convolution_as_tracing_writes_it_is_one() -> None:
+    x, weight = torch.randn(1, 2, 5, 5), torch.randn(4, 2, 3, 3)
+    traced = torch.ops.aten._convolution.default
+    arguments = (x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, False, False, True, True)
+    name = operators.name_of(traced)
+    found = operators.contraction(traced, name, arguments)
+    assert (name, operators.kind_of(name, arguments)) == ("convolution", "conv") and found is not None
+    assert torch.equal(found.multiply(found.left, found.right), torch.nn.functional.conv2d(x, weight, padding=1))
 
 
 @pytest.mark.parametrize("kind", KINDS)
