@@ -38,7 +38,7 @@ class Diagnosis:
     """`state`: explained, unexplained, sound (within the noise, nothing to explain) or incomparable.
 
     `skipped` names the searches that the time did not allow; `tried` counts hypotheses; `broken` are the faults of a
-    project's own that failed when they were tried, with how.
+    project's own that failed when they were tried, with how. `seconds` are the processor's.
     """
 
     state: str

@@ -49,7 +49,8 @@ def explain(
     `contract` is `plain(contract)`; `twin` are the outputs of the precision's twin (`flavour`) for the same cases.
     `limits` are the noise ratios that correct artefacts of this kind stay within, by statistic of
     `parity.reference.floor`. `faults` names the hypotheses, all that occur at this precision by default; `without`
-    leaves some out. `calibration` are the cases that int8 ranges come from. No search is begun after `seconds`.
+    leaves some out. `calibration` are the cases that int8 ranges come from. No search is begun after `seconds` of
+    processor time.
     """
     stage("diagnosis")
     load(plugins)
