@@ -1,11 +1,14 @@
 """Power and diagnosis, measured: what the gate notices, and whether the true cause is named.
 
     python benchmarks/faults.py power [--models skin] [--targets onnx,tflite] [--precisions fp32,fp16,dynamic,int8]
+    python benchmarks/faults.py cost [--models skin] [--cells onnx-fp32,onnx-int8]
     python benchmarks/faults.py exact [--models skin] [--precisions fp16,int8]
     python benchmarks/faults.py diagnosis [--models skin] [--cells onnx-fp32,tflite-fp16] [--every 1] [--without]
 
-`power` counts what each cell's limits notice. `exact` compares that with the costlier way, the twin run anew with each
-fault in place. `diagnosis` takes real artefacts: faults of input and output are put before and behind the file that a
+`power` counts what each cell's limits notice. `cost` measures a cell's power as `--parity-power` does, with faults of
+its file and the chain of proof, and the processor's seconds that it takes; faults of the model are evaluated with its
+first cell. `exact` compares `power` with the costlier way, the twin run anew with each fault in place.
+`diagnosis` takes real artefacts: faults of input and output are put before and behind the file that a
 target exported, faults of weights into the checkpoint that it exports; `--without` takes the true fault out of the
 library first. Faults of the graph need a converter that has them: they are measured on float32 runs in tests/faults.
 """
@@ -21,6 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -29,7 +34,7 @@ from parity import modelling  # noqa: E402
 from parity.cases.files import PICTURES, golden_files  # noqa: E402
 from parity.config import ModelConfig  # noqa: E402
 from parity.errors import ParityError  # noqa: E402
-from parity.faults import library  # noqa: E402
+from parity.faults import ask, library  # noqa: E402
 from parity.faults.base import Fault, Rows, registered  # noqa: E402
 from parity.faults.bench import Bench  # noqa: E402
 from parity.faults.diagnose import LIMITS, Search  # noqa: E402
@@ -97,6 +102,31 @@ def power(setting: Setting, targets: Sequence[str], precisions: Sequence[str]) -
         counts = f"{cell['killed']} / {cell['injected']} | {len(cell['equivalent'])} | {alarms}"
         cover = f"{len(cell['cover'])} of {len(setting.ids)} | {', '.join(cell['loose']) or 'none'}"
         print(f"| {cell['cell']} | {counts} | {cover} | {survivors} |", flush=True)
+
+
+def cost(session: Session, model: ModelConfig, names: Sequence[str]) -> None:
+    """Processor seconds of this process and its children; oracle, twins and files are made before."""
+    cases = session.golden(model)
+    what = f"golden {len(cases)}"
+    session.reference(model, cases, what)
+    for cell in model.cells:
+        session.twin(model, cases, what, cell.precision, session.flavour(cell))
+    print("| cell | noticed of injected | equivalent | by kind | false alarms | survivors | processor s |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for cell in [c for c in model.cells if f"{c.target}-{c.precision}" in names]:
+        session.artifact(cell)
+        before = _processor()
+        found = ask.power(session, cell, cases, what)
+        spent = _processor() - before
+        kinds = ", ".join(f"{n} {kind}" for kind, n in found.kinds.items())
+        print(f"| {cell} | {found.killed} / {found.injected} | {found.equivalent} | {kinds} | "
+              f"{', '.join(found.false_alarms) or 'none'} | {', '.join(found.survivors) or 'none'} | {spent:.1f} |",
+              flush=True)  # fmt: skip
+
+
+def _processor() -> float:
+    own = psutil.Process()
+    return sum(sum(p.cpu_times()[:2]) for p in (own, *own.children(recursive=True)))
 
 
 def exact(setting: Setting, precisions: Sequence[str], every: int) -> None:
@@ -195,7 +225,7 @@ def diagnosis(setting: Setting, cells: Sequence[str], every: int, without: bool)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("power", "exact", "diagnosis"))
+    parser.add_argument("what", choices=("power", "cost", "exact", "diagnosis"))
     parser.add_argument("--models", default="skin")
     parser.add_argument("--targets", default="onnx")
     parser.add_argument("--precisions", default="fp32,fp16,dynamic,int8")
@@ -206,6 +236,9 @@ def main() -> int:
     session = Session(configuration.load(ROOT / "pyproject.toml"), f"faults-{time.time()}")
     try:
         for name in args.models.split(","):
+            if args.what == "cost":
+                cost(session, session.config.models[name], args.cells.split(","))
+                continue
             setting = Setting(session, session.config.models[name])
             if args.what == "power":
                 power(setting, args.targets.split(","), args.precisions.split(","))
