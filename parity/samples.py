@@ -39,7 +39,10 @@ def needed(share: float, confidence: float = CONFIDENCE) -> int:
 
 def words(check: Check) -> str:
     """What an undecided check says to a person."""
-    assert check.undecided is not None and check.value is not None and check.bound is not None
+    if check.undecided is None or check.value is None or check.bound is None:  # no run of ours writes such a record
+        return f"{check.output}: {check.metric} is called undecided without its limit, value and bound".removeprefix(
+            ": "
+        )
     side, share = ("at most", check.undecided) if check.sense == "max" else ("at least", 1 - check.undecided)
     cases = needed(share, 0.975 if check.metric == "top1_drop" else CONFIDENCE)
     where = f"{check.output}: " if check.output else ""
