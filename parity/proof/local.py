@@ -20,6 +20,9 @@ HALF = 4e-3  # the same where activations are fp16: a few units in the last plac
 _TIES = ("ARG_MAX", "ARG_MIN", "TOPK_V2", "ArgMax", "ArgMin", "TopK")  # equal integers may be told apart as floats
 
 
+Hybrid = tuple[float, str]  # the largest sum of a channel's |weights|, and the tensor that they multiply
+
+
 @dataclass
 class _Score:
     """The worst deviation of each operator on one kernel set, in units of what is allowed."""
@@ -80,7 +83,7 @@ def _as_float(graph: Graph, name: str, stored: Array) -> Array:
 
 
 def _deviation(
-    graph: Graph, op: Operator, name: str, got: Array, want: Array | None, real: Values, hybrid: Mapping[int, float]
+    graph: Graph, op: Operator, name: str, got: Array, want: Array | None, real: Values, hybrid: Mapping[int, Hybrid]
 ) -> float:
     """How far an operator's output is from the float kernel's, in units of what is allowed: more than 1 is a fault."""
     if want is None or got.shape != want.shape:
@@ -97,21 +100,23 @@ def _deviation(
     finite = np.abs(whole[np.isfinite(whole)])
     allowed = (HALF if kind == np.float16 else FLOAT) * (float(finite.max(initial=0)) or 1.0)
     if op.index in hybrid:
-        allowed += hybrid[op.index] * float(np.abs(real[op.inputs[0]]).max(initial=0)) / 127 / 2
+        reach, data = hybrid[op.index]
+        allowed += reach * float(np.abs(real[data]).max(initial=0)) / 127 / 2
     return error / allowed if np.isfinite(error) else float("inf")
 
 
-def _hybrid_reach(graph: Graph) -> dict[int, float]:
-    """Operators with integer weights and float data: the kernel puts the data on a grid of its own at run time, and
-    half a step of that, times the largest sum of a channel's |weights|, bounds the error."""
-    reach: dict[int, float] = {}
+def _hybrid_reach(graph: Graph) -> dict[int, Hybrid]:
+    """Operators with integer weights and float data, by index: the kernel puts the data on a grid of its own at run
+    time, and half a step of that, times the largest sum of a channel's |weights|, bounds the error."""
+    reach: dict[int, Hybrid] = {}
     for constant in graph.constants.values():
         for slot in constant.slots:
             if slot.role == "weight" and constant.grid is not None and slot.data not in graph.grids:
                 axis = slot.layout.index("O") if slot.layout.count("O") == 1 else 0
                 real = np.abs(constant.real)
                 sums = np.moveaxis(real, axis, 0).reshape(real.shape[axis], -1).sum(axis=1)
-                reach[slot.operator] = max(reach.get(slot.operator, 0.0), float(sums.max(initial=0)))
+                known, _ = reach.get(slot.operator, (0.0, ""))
+                reach[slot.operator] = max(known, float(sums.max(initial=0))), slot.data
     return reach
 
 

@@ -280,3 +280,18 @@ def test_the_ends_of_a_grid_stand_for_a_clip_only_behind_one(low: float, high: f
     artefact.bounds = {0.0, 6.0}
     step = (high - low) / 255
     assert artefact._clip(Grid(np.array([step]), np.array([round(-128 - low / step)]), 0, -128, 127)) == expected
+
+
+def test_a_hybrid_kernel_is_allowed_for_the_data_that_it_multiplies(weight: np.ndarray) -> None:
+    """A transposed convolution of TFLite reads the shape of its output before its data."""
+    from parity.proof.local import _deviation, _hybrid_reach
+
+    constant = replace(quantised(weight, per_channel(weight)), slots=(Slot(0, "weight", "OI", data="x"),))
+    operator = Operator(0, "TRANSPOSE_CONV", ("shape", "w0", "x"), ("y",))
+    here = replace(graph(constant), operators=(operator,))
+    hybrid = _hybrid_reach(here)
+    real = {"x": np.full((1, 40), 2.0, np.float32)}
+    allowed = hybrid[0][0] * 2.0 / 127 / 2
+    want = np.ones((1, 6), np.float32)
+    assert _deviation(here, operator, "y", want + np.float32(0.9 * allowed), want, real, hybrid) <= 1
+    assert _deviation(here, operator, "y", want + np.float32(1.1 * allowed), want, real, hybrid) > 1
