@@ -9,7 +9,7 @@ those nothing is said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parity.proof.graph import Artefact, Graph, Grid, Values
@@ -17,10 +17,12 @@ from parity.proof.lift import Case, feed
 from parity.proof.result import Culprit
 
 CLOSE = 0.01  # of the reach: lifted and calibrated values differ by float32 rounding alone
-SHIFT = 1.0  # steps: a zero point is rounded, and a reach that is a little off moves it
+SHIFT = 2.0  # steps: a zero point is rounded, and both ends may be off by CLOSE
 TRUSTED = 0.8  # share of the grids that fit, from which on the file is one of min-max calibration on this data
 FEWEST = 5
-_FIXED = (1 / 256, 1 / 128)  # what operators with a bounded output prescribe: sigmoid, softmax, tanh, L2 norm
+# What operators with a bounded output prescribe: sigmoid, softmax, tanh, L2 norm.
+_FIXED = (1 / 256, 1 / 255, 1 / 128, 2 / 255)
+_READERS = ("ADD", "SUB", "MUL", "DIV")
 _WIDEST = 127
 
 Reach = tuple[float, float]
@@ -29,17 +31,19 @@ Key = tuple[float, float]
 
 def calibrated(artefact: Artefact, weights: Values, cases: Sequence[Case]) -> tuple[dict[str, Any], list[Culprit]]:
     """The share of the grids that fit the calibration data, and those that do not where nearly all others do."""
-    shared = _shared(artefact.graph)
+    graph, shared = artefact.graph, _shared(artefact.graph)
     if not cases or not shared:
         return {}, []
-    reaches = _reaches(artefact, weights, [name for names in shared.values() for name in names], cases)
+    reaches = _reaches(artefact, weights, [name for name in graph.activations if name in graph.grids], cases)
     odd: list[Culprit] = []
     for key, names in shared.items():
-        low = min(0.0, *(reaches[name][0] for name in names))
-        high = max(0.0, *(reaches[name][1] for name in names))
-        what = _misfit(artefact.graph.grids[names[0]], key, low, high)
-        if what:
-            odd.append(Culprit("tensor", names[0], what))
+        own = _together(reaches[name] for name in names)
+        readers = [op for op in graph.operators if op.kind in _READERS and set(names) & set(op.inputs)]
+        written = (name for op in readers for name in op.outputs)
+        wider = _together((own, *(reaches[name] for name in written if name in reaches)))
+        grid = graph.grids[names[0]]
+        if not (_fits(grid, key, own) or _fits(grid, key, wider)):
+            odd.append(Culprit("tensor", names[0], _misfit(grid, key, own)))
     share = 1 - len(odd) / len(shared)
     figures = {"grids": len(shared), "calibrated_share": share, "calibration_cases": len(cases)}
     return figures, odd if share >= TRUSTED and len(shared) >= FEWEST else []
@@ -68,16 +72,24 @@ def _reaches(artefact: Artefact, weights: Values, watch: Sequence[str], cases: S
     return found
 
 
-def _misfit(grid: Grid, key: Key, low: float, high: float) -> str:
-    """What is wrong with a grid for values from `low` to `high`; empty where it fits, or where all values are 0."""
-    scale, zero = key
+def _together(reaches: Iterable[Reach]) -> Reach:
+    """The reach of several tensors, zero included."""
+    known = list(reaches)
+    return min(0.0, *(low for low, _ in known)), max(0.0, *(high for _, high in known))
+
+
+def _fits(grid: Grid, key: Key, reach: Reach) -> bool:
+    """Whether a grid is the one of min-max calibration for values of this reach; any is, where all values are 0."""
+    (scale, zero), (low, high) = key, reach
     if high == low:
-        return ""
+        return True
     used, start = (high - low) / (scale * (grid.high - grid.low)), grid.low - low / scale
-    if abs(used - 1) <= CLOSE and abs(zero - start) <= SHIFT:
-        return ""
-    ends = [(q - zero) * scale for q in (grid.low, grid.high)]
+    return abs(used - 1) <= CLOSE and abs(zero - start) <= SHIFT
+
+
+def _misfit(grid: Grid, key: Key, reach: Reach) -> str:
+    low, high = ((q - key[1]) * key[0] for q in (grid.low, grid.high))
     return (
-        f"its grid holds {ends[0]:.4g} to {ends[1]:.4g}, and the calibration data, which fit the other grids, reach "
-        f"{low:.4g} to {high:.4g}"
+        f"its grid holds {low:.4g} to {high:.4g}, and the calibration data, which fit the other grids, reach "
+        f"{reach[0]:.4g} to {reach[1]:.4g}"
     )
