@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import zoo  # noqa: E402
-from benchmarks.natural_table import LINES, Line, write  # noqa: E402
+from benchmarks.natural_table import LINES, TABLE, Line, write  # noqa: E402
 from parity import config as configuration  # noqa: E402
 from parity import targets  # noqa: E402
 from parity.cache import Store  # noqa: E402
@@ -175,7 +175,7 @@ def prove(work: Path, config: configuration.Config) -> None:
                 try:
                     told = proof_of(session, cell, session.golden(model))
                 except ParityError as error:
-                    told = {"state": "failed", "summary": str(error)[:200], "seconds": 0.0}
+                    told = {"state": "no answer", "summary": str(error)[:200], "seconds": 0.0}
                 done.write_text(json.dumps(told), encoding="utf-8")
                 print(f"{cell}: {told['summary'][:300]} [{told['seconds']:.1f} s]", flush=True)
     finally:
@@ -246,9 +246,16 @@ def main() -> int:
         {"measure": measure, "twins": twins, "prove": prove}[args.what](work, config)
         return 0
     lines, failed = ratios(work, config)
+    side = LINES.with_suffix(".json")
+    known = json.loads(side.read_text(encoding="utf-8")) if side.exists() else {}
+    earlier = known.get("earlier") or json.loads(TABLE.read_text(encoding="utf-8"))["cells"]
     write(lines)
-    about = {"packages": {p: version(p) for p in PACKAGES}, "no_artefact": {c: w[:200] for c, w in failed.items()}}
-    LINES.with_suffix(".json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    about = {
+        "packages": {p: version(p) for p in PACKAGES},
+        "no_artefact": {c: w.strip().splitlines()[0][:160] for c, w in failed.items()},
+        "earlier": earlier,
+    }
+    side.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{len(lines)} lines of {len({line.cell for line in lines})} cells, {len(failed)} cells without an artefact")
     return 0
 

@@ -21,6 +21,20 @@ CLIP_COST = 0.2  # rms of what clipping takes away over rms of the tensor, as su
 BEYOND = 1.01  # steps outside the grid that count: sigmoid's and softmax's fixed grids end one step below 1
 FP16_MAX = 65504.0
 CLAMPS = ("MINIMUM", "MAXIMUM", "RELU", "RELU6", "RELU_N1_TO_1", "Clip", "Relu", "Min", "Max")
+PASSING = (
+    "Add",
+    "Where",
+    "Cast",
+    "Reshape",
+    "ADD",
+    "SELECT",
+    "SELECT_V2",
+    "RESHAPE",
+    "add",
+    "select",
+    "cast",
+    "reshape",
+)
 COARSE = 0.25  # rounding noise of an output channel over what the channel varies by: above, it says little
 
 
@@ -85,12 +99,15 @@ def range_(
             value = values[name]
             if value.dtype.kind != "f" or not value.size:
                 continue
+            masked = name not in graph.grids and _masks(graph, name)
+            value = value[value != -np.inf] if masked else value
             if not np.isfinite(value).all():
                 if not broken:
                     culprits.append(Culprit("tensor", name, "not finite in the lifted graph"))
                 broken.add(name)
                 continue
-            seen[name].add(value, graph.grids.get(name))
+            if value.size:
+                seen[name].add(np.maximum(value, 0) if masked else value, graph.grids.get(name))
     figures: dict[str, object] = {"cases": len(cases)}
     if precision == "int8":
         shares = {name: s.share for name, s in seen.items() if not _clamped(graph, name)}
@@ -120,6 +137,16 @@ def range_(
         culprits += [Culprit("tensor", name, f"reaches {value:.4g}; fp16 ends at {FP16_MAX:.0f}")
                      for name, value in reach.items() if value > FP16_MAX]  # fmt: skip
     return Link.judged("range", figures, culprits)
+
+
+def _masks(graph: Graph, name: str) -> bool:
+    """Whether a tensor goes to a softmax and nowhere else, over sums and choices: there the least number of fp16, or
+    minus infinity, says "not this one", and to fall below it changes nothing."""
+    readers = [op for op in graph.operators if name in op.inputs]
+    return bool(readers) and all(
+        op.kind.lower() == "softmax" or (op.kind in PASSING and all(_masks(graph, n) for n in op.outputs))
+        for op in readers
+    )
 
 
 def _clamped(graph: Graph, name: str) -> bool:

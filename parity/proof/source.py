@@ -134,7 +134,7 @@ class Source:
 
     def _recurrent(self, node: fx.Node, gates: int) -> None:
         """The layers of every gate of a recurrent layer: a converter that writes out its loop makes each a layer of its
-        own. The bias of a gate may stand with the input, with the state, or summed with either."""
+        own, or all together one. The bias of a gate may stand with the input, with the state, or summed with either."""
         packed: Any = node.args[2]
         if not all(p in self.known for p in packed):
             return
@@ -144,18 +144,18 @@ class Source:
             tensors = [self.known[p] for p in packed[start : start + group]]
             names = [self._name(p) for p in packed[start : start + group]]
             size = tensors[1].shape[1]
-            for gate in range(gates):
-                part = slice(gate * size, (gate + 1) * size)
-                biases = [t[part] for t in tensors[2:]] or [torch.zeros(size, dtype=tensors[0].dtype)] * 2
-                both = Term(f"{names[-1]}, summed[{gate}]", _array(biases[0] + biases[1]),
+            together = [("", slice(0, gates * size))] if gates > 1 else []
+            for gate, part in [*together, *((f"[{g}]", slice(g * size, (g + 1) * size)) for g in range(gates))]:
+                biases = [t[part] for t in tensors[2:]] or [torch.zeros_like(tensors[0][part, 0])] * 2
+                both = Term(f"{names[-1]}, summed{gate}", _array(biases[0] + biases[1]),
                             _array(biases[0].abs() + biases[1].abs()))  # fmt: skip
-                terms = [Term(f"{n}[{gate}]", _array(b), _array(b.abs())) for n, b in zip(names[2:] or names, biases,
+                terms = [Term(f"{n}{gate}", _array(b), _array(b.abs())) for n, b in zip(names[2:] or names, biases,
                                                                                           strict=True)]  # fmt: skip
                 for weight, name, term in zip(tensors[:2], names[:2], terms, strict=True):
                     values = _array(weight[part])
                     self.weights.append(
                         Weight(
-                            f"{name}[{gate}]", "linear", values, np.abs(values), term, (*terms, both), str(node.args[0])
+                            f"{name}{gate}", "linear", values, np.abs(values), term, (*terms, both), str(node.args[0])
                         )
                     )
                 self.terms += [*terms, both]

@@ -55,12 +55,12 @@ class Conformance:
     """Runs for a session: patches coremltools, watches each test, sums up.
 
     One test in ``every`` is taken, those whose hash leaves the remainder ``part``. ``log`` is the file of a run in
-    pieces, ``seconds`` how long this piece may take.
+    pieces, ``seconds`` how long this piece may take, from its first test on.
     """
 
     def __init__(self, every: int, part: int = 0, log: Path | None = None, seconds: float | None = None) -> None:
         self.every, self.part, self.log = every, part, log
-        self.ends = time.monotonic() + seconds if seconds else None
+        self.seconds, self.ends = seconds, float("inf")
         self.predictions = 0
         self.test = ""
         self.left = 0  # tests of the sample that have not run yet
@@ -78,11 +78,13 @@ class Conformance:
         # By hash, so that a piece of a run is a fair sample of the whole.
         items[:] = sorted((i for i in wanted if _identity(i) not in known), key=lambda i: _hash(_identity(i) + "order"))
         self.left = len(items)
+        if self.seconds:  # collecting takes minutes on a busy machine, and is no progress
+            self.ends = time.monotonic() + self.seconds
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Seed each test by its name, so that a sample sees what the whole run sees."""
-        if self.ends is not None and time.monotonic() > self.ends:
+        if time.monotonic() > self.ends:
             item.session.shouldstop = "the time for this piece is over"
         self.test = _identity(item)
         self._note(Outcome(self.test, "crashed", "it began and never ended"))

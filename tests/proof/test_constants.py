@@ -295,3 +295,25 @@ def test_a_hybrid_kernel_is_allowed_for_the_data_that_it_multiplies(weight: np.n
     want = np.ones((1, 6), np.float32)
     assert _deviation(here, operator, "y", want + np.float32(0.9 * allowed), want, real, hybrid) <= 1
     assert _deviation(here, operator, "y", want + np.float32(1.1 * allowed), want, real, hybrid) > 1
+
+
+def test_a_table_that_is_dequantised_after_the_look_up_has_its_grid() -> None:
+    onnx_graph = pytest.importorskip("parity.proof.onnx_graph")
+    from onnx import TensorProto, helper, numpy_helper
+
+    table = np.random.default_rng(0).integers(0, 255, (7, 4), np.uint8)
+    stored = {"w": table, "scale": np.float32(0.02), "zero": np.uint8(130)}
+    made = helper.make_graph(
+        [helper.make_node("Gather", ["w", "ids"], ["rows"]),
+         helper.make_node("DequantizeLinear", ["rows", "scale", "zero"], ["y"])],
+        "g", [helper.make_tensor_value_info("ids", TensorProto.INT64, [3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 4])],
+        [numpy_helper.from_array(np.asarray(v), n) for n, v in stored.items()],
+    )  # fmt: skip
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    before = onnx_graph._open(model, "as written").run(["y"], {"ids": np.array([2, 0, 6])})[0]
+    onnx_graph._look_up_reals(model.graph)
+    assert [n.op_type for n in model.graph.node] == ["DequantizeLinear", "Gather"]
+    np.testing.assert_array_equal(
+        onnx_graph._open(model, "as written").run(["y"], {"ids": np.array([2, 0, 6])})[0], before
+    )

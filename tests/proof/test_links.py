@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -141,3 +142,22 @@ def test_an_output_channel_lost_in_a_shared_grid_is_named() -> None:
     link = range_(Double(), {}, inputs, "int8")
     assert link.state == "failed"
     assert link.culprits[0].channels == (1,)
+
+
+def test_a_mask_may_fall_below_what_fp16_holds() -> None:
+    """Scores with the least number added where they are masked out, and minus infinity, go to a softmax and nowhere
+    else: on the way to anything else the same values are an overflow."""
+    for end, state in (("Softmax", "proved"), ("MatMul", "failed")):
+        artefact = Double(kind="Add")
+        first = artefact.graph.operators[0]
+        last = Operator(1, end, first.outputs, ("z",))
+        artefact.graph = replace(artefact.graph, grids={}, operators=(first, last))
+        inputs = [{"a": np.array([[1.0, -7e4]], np.float32)}, {"a": np.array([[1.0, -np.inf]], np.float32)}]
+        port = artefact.graph.outputs[0].tensor
+
+        def through(weights: Any, watch: Any = (), out: str = port) -> Any:
+            return lambda case: {**dict.fromkeys([*watch, out], next(iter(case.values()))), "z": np.ones((1, 2))}
+
+        artefact.lift = through  # type: ignore[method-assign]
+        link = range_(artefact, {}, inputs, "fp16")
+        assert link.state == state, (end, link)

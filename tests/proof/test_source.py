@@ -22,6 +22,9 @@ def test_every_gate_of_a_recurrent_layer_is_a_layer(kind: type[nn.Module], gates
 
     module = Recurrent().eval()
     weights = Source(module, [torch.rand(1, 4, 5)]).weights
+    stacked = [w for w in weights if not w.name.endswith("]")] if gates > 1 else []
+    assert [w.values.shape for w in stacked] == ([(7 * gates, 5), *[(7 * gates, 7)] * 3] if gates > 1 else [])
+    weights = [w for w in weights if w not in stacked]
     assert [w.values.shape for w in weights] == [(7, 5), (7, 7)] * gates + [(7, 7)] * 2 * gates
     last = weights[-1]
     assert last.name == f"net.weight_hh_l1[{gates - 1}]"
@@ -42,7 +45,7 @@ def test_a_recurrent_layer_without_bias_offers_zeros() -> None:
             return self.net(x)[0]
 
     weights = Source(Plain().eval(), [torch.rand(4, 1, 5)]).weights
-    assert [w.values.shape for w in weights] == [(7, 5), (7, 7)] * 3
+    assert [w.values.shape for w in weights] == [(21, 5), (21, 7), *[(7, 5), (7, 7)] * 3]
     assert not any(w.bias.values.any() for w in weights)
 
 
