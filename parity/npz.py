@@ -28,7 +28,7 @@ def load(source: Path | BinaryIO) -> dict[str, Array]:
                 raise ValueError("holds two arrays of one name")
             return {(name := m.filename.removesuffix(".npy")): _named(name, archive.read(m)) for m in members}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OverflowError) as error:
-        raise ValueError(str(error) or type(error).__name__) from None
+        raise ValueError(_first_line(error)) from None
     except MemoryError:
         raise ValueError("does not fit into memory") from None
 

@@ -227,7 +227,7 @@ class Recipe:
             inputs = {str(n): Fill(**f) for n, f in data["inputs"].items()}
             dims = dict(data["dims"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ParityError(f"not a recipe ({error})") from None
+            raise ParityError(f"not a recipe ({error!s:.200})") from None
         sizes = contract.sizes()
         if set(inputs) != {s.name for s in contract.inputs} or set(dims) != set(sizes):
             raise ParityError("the recipe is for other inputs or axes than the model's")
@@ -236,7 +236,9 @@ class Recipe:
         for spec in contract.inputs:
             fill = inputs[spec.name]
             if fill.kind not in kinds(spec) or fill.layout not in layouts(spec):
-                raise ParityError(f"the recipe fills {spec.name} with {fill.kind!r} {fill.layout!r}, which is unknown")
+                raise ParityError(
+                    f"the recipe fills {spec.name} with {fill.kind!r:.40} {fill.layout!r:.40}, which is unknown"
+                )
             if type(fill.seed) is not int or fill.seed < 0 or not _is_magnitude(fill.magnitude):
                 raise ParityError(f"the recipe's seed or magnitude of {spec.name} is no sensible number")
             declared = math.prod(spec.sized({name: max(known) for name, known in sizes.items()}))

@@ -88,7 +88,7 @@ def read(folder: Path) -> Stored | None:
                     outputs[case][output] = value
         return Stored(dict(index["made_from"]), dict(index["cases"]), outputs)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ParityError(f"references {folder.name}: damaged: {error}; {RENEW}") from None
+        raise ParityError(f"references {folder.name}: damaged: {error!s:.200}; {RENEW}") from None
 
 
 def compare(stored: Stored | None, cases: Sequence[Case], made_from: Mapping[str, str]) -> Difference:

@@ -29,7 +29,10 @@ class Layer:
     parameters: Mapping[int, str]
 
     def number(self, index: int, default: int = 0) -> int:
-        return int(float(self.parameters.get(index, default)))
+        try:
+            return int(float(self.parameters.get(index, default)))
+        except (ValueError, OverflowError):
+            raise ParityError(f"{self.kind} {self.name}: parameter {index} is no number") from None
 
     @property
     def line(self) -> str:

@@ -33,7 +33,7 @@ class Package:
         try:
             manifest = json.loads((self.path / "Manifest.json").read_text())
             entry = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             raise CorruptPackage(f"{self.path.name}: Manifest.json is missing or not a manifest") from error
         return self._inside(self.path / "Data" / str(entry))
 
