@@ -36,6 +36,9 @@ def pytest_configure() -> None:
     def none(*_: Any, **__: Any) -> Any:
         raise ParityError("measured limits are left out to see what they cost")
 
+    # Without a floor some cells fail, and a failing cell is explained: work that no passing run has.
+    suite.ask.diagnosis = lambda *_, **__: ("", ())  # type: ignore[assignment]
+    suite.first_divergence = lambda *_, **__: (None, (), "")
     Session.twin = none  # type: ignore[method-assign]
     planning.PROVED = planning.LOWERED = ()  # type: ignore[assignment]
     suite.PROVED = suite.LOWERED = ()  # type: ignore[assignment]
