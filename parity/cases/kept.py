@@ -6,11 +6,13 @@ Commit the folder to share what was found, or leave it out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from parity import atomic
+from parity import atomic, npz
+from parity.cases import Array
 from parity.cases.recipes import Recipe
 from parity.config import ModelConfig
 from parity.errors import ParityError
@@ -67,14 +69,25 @@ def promote(root: Path, model: ModelConfig, chosen: list[str]) -> list[Path]:
         raise ParityError(f"model {model.name}: no recipe is kept, so there is nothing to promote" + "".join(odd[:1]))
     written = []
     for recipe in wanted:
-        path = model.golden / f"property_{recipe.digest}.npz"
-        if path.exists():
+        path, arrays = model.golden / f"property_{recipe.digest}.npz", recipe.arrays(model.contract)
+        if path.exists() and not _holds(path, arrays):  # the same arrays: promoted by a run that was cut off here
             raise ParityError(f"{path}: is there already; delete it, or the kept recipe {recipe.digest}.json")
         try:
             with atomic.replacing(path) as temporary, temporary.open("wb") as file:
-                np.savez(file, **recipe.arrays(model.contract))
+                np.savez(file, **arrays)
             (folder(root, model.name) / f"{recipe.digest}.json").unlink(missing_ok=True)
         except OSError as error:
             raise ParityError(f"{path}: cannot be written: {error.strerror or error}") from None
         written.append(path)
     return written
+
+
+def _holds(path: Path, arrays: Mapping[str, Array]) -> bool:
+    """Whether an .npz file holds just these arrays."""
+    try:
+        found = npz.load(path)
+    except (OSError, ValueError):
+        return False
+    return set(found) == set(arrays) and all(
+        np.array_equal(found[name], value, equal_nan=value.dtype.kind == "f") for name, value in arrays.items()
+    )

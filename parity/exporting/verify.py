@@ -1,4 +1,5 @@
-"""An exported file against its model: the contract, every golden case, and accuracy where cases are labelled.
+"""An exported file against its model: the contract, every golden case, every declared size, and accuracy where cases
+are labelled.
 
 By the very functions that the test suite runs, so that an export cannot be more lenient than a release.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from parity import gate, suite
+from parity import gate, suite, targets
 from parity.cases import Case, draw
 from parity.cases.files import labelled
 from parity.cases.fit import fitted
@@ -26,17 +27,21 @@ def verify(session: Session, cell: Cell) -> CellRecord:
     cases = golden(session, model)
     runtime = session.runtime(cell)
     reference = session.reference(model, cases, "golden")
-    kinds: tuple[Kind, ...] = ("contract", "golden", "accuracy") if labelled(model) else ("contract", "golden")
+    kinds: list[Kind] = ["contract", "golden"]
+    kinds += ["accuracy"] if labelled(model) else []
+    kinds += ["batch"] if model.contract.sizes() and not targets.get(cell.target).fixed_dims else []
     recorders = {kind: Recorder(cell, kind, session.config.rules) for kind in kinds}
     suite.test_contract(cell, runtime, recorders["contract"])
     suite.test_golden(cell, cases, reference, runtime, recorders["golden"], False, False)
     if "accuracy" in recorders:
         suite.test_accuracy(cell, cases, reference, runtime, recorders["accuracy"])
+    if "batch" in recorders:
+        suite.test_batch(cell, runtime, recorders["batch"])
     checks = tuple(check for recorder in recorders.values() for check in recorder.checks)
     findings = tuple(finding for recorder in recorders.values() for finding in recorder.findings)
     return gate.settle(
-        CellRecord(cell.id, cell.model, cell.target, cell.precision, "missing", planned=kinds, measured=kinds,
-                   planned_cases=len(cases), checks=checks, findings=findings)
+        CellRecord(cell.id, cell.model, cell.target, cell.precision, "missing", planned=tuple(kinds),
+                   measured=tuple(kinds), planned_cases=len(cases), checks=checks, findings=findings)
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ Never by searching permutations: that would match a transposed kernel and hide t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,9 +60,16 @@ def match(graph: Graph, source: Source) -> tuple[dict[str, Match], Link]:
         "constants": len(floats),
         "matched": len(matches),
         "unmatched": [c.name for c in unmatched],
-        "unused": [w.name for w in source.weights if w.name not in used],
+        "unused": _unused([w.name for w in source.weights], used),
     }
     return matches, Link.judged("match", figures, culprits)
+
+
+def _unused(names: Sequence[str], used: Collection[str]) -> list[str]:
+    """The weights that no constant holds. A recurrent layer's are there twice, whole and gate by gate (`name[0]`), of
+    which a file uses one: the gates are named, unless the whole is used."""
+    whole = {name for name in names if f"{name}[0]" in names}
+    return [n for n in names if n not in used and n not in whole and n.partition("[")[0] not in used]
 
 
 def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:

@@ -114,9 +114,9 @@ import parity.suite.contract as contract
 contract._operators = lambda *a: pytest.fail("timed out")
 """,
     "a check that is cut off by an exception": """
-import parity.suite.contract as contract
+import parity.suite.batch as batch
 def broken(*a): raise OSError("disk")
-contract._sizes = broken
+batch._sizes = broken
 """,
     "limits that were taken away": """
 import parity.limits

@@ -120,7 +120,8 @@ def hard_swish(module: nn.Module) -> None:
 
 HIDDEN = {
     ("onnx", "dynamic", "bias"), ("tflite", "dynamic", "bias"), ("onnx", "int8", "bias"), ("tflite", "int8", "bias"),
-    ("tflite", "int8", "epsilon"), ("tflite", "int8", "stale"), ("onnx", "int8", "epsilon"), ("onnx", "int8", "stale"),
+    ("tflite", "int8", "epsilon"), ("tflite", "int8", "stale"), ("tflite", "int8", "hard_swish"),
+    ("onnx", "int8", "stale"),
 }  # fmt: skip
 """Faults that move the example model less than 8 bits do: the noise ratio cannot see them, the chain of proof must."""
 FAULTS = (epsilon, bias, same_padding, stale, hard_swish)
