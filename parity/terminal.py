@@ -8,6 +8,7 @@ from parity.visible import visible
 
 Line = tuple[str, str]  # (style of pytest's terminal or "", text)
 RERUN = 6  # cells that one command to run again names
+NAMED, WARNINGS = 3, 12  # cells that one warning names, and warnings that are told
 
 
 def lines(record: RunRecord, *, blocking: bool = True) -> list[Line]:
@@ -18,8 +19,7 @@ def lines(record: RunRecord, *, blocking: bool = True) -> list[Line]:
             continue
         style = {"unavailable": "", "waived": "yellow", "missing": "yellow"}.get(cell.state, "red")
         found.append((style, f"{cell.state:<11} {cell.id}: {cell.reason}"))
-    found += [("yellow", f"warning     {c.id}: {f.text}") for c in record.cells for f in c.findings
-              if f.level == "warning"]  # fmt: skip
+    found += [("yellow", line) for line in warnings(record)]
     if record.waiting and not record.partial:
         found.append(("", f"{'nightly':<11} {', '.join(record.waiting)}: only with --parity-profile nightly"))
     passed = sum(c.state == "pass" for c in record.cells)
@@ -44,3 +44,18 @@ def rerun(record: RunRecord) -> str:
     named: list[CellRecord] = bad[:RERUN]
     more = f"   # and {len(bad) - RERUN} more cells, each with its command in the report" if len(bad) > RERUN else ""
     return f"pytest -m parity -k '{' or '.join(c.id for c in named)}'{more}" if named else ""
+
+
+def warnings(record: RunRecord) -> list[str]:
+    """A line for each warning, with the cells that it is about; of very many, how many more the report has."""
+    cells: dict[str, list[str]] = {}
+    for cell in record.cells:
+        for finding in cell.findings:
+            if finding.level == "warning":
+                cells.setdefault(finding.text, []).append(cell.id)
+    found = []
+    for text, ids in cells.items():
+        more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+        found.append(f"{'warning':<11} {', '.join(ids[:NAMED])}{more}: {text}")
+    left = len(found) - WARNINGS
+    return [*found[:WARNINGS], f"{'warning':<11} and {left} more: see the report"] if left > 0 else found

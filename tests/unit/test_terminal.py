@@ -1,0 +1,38 @@
+"""The terminal's last lines: one for what many cells share, and never so many that the verdict scrolls away."""
+
+from __future__ import annotations
+
+from parity.record import CellRecord, Environment, Finding, RunRecord
+from parity.terminal import WARNINGS, warnings
+
+
+def record(*findings: tuple[str, tuple[str, ...]]) -> RunRecord:
+    cells = tuple(
+        CellRecord(id, *id.split("-"), state="pass", findings=tuple(Finding(text, "warning") for text in texts))
+        for id, texts in findings
+    )
+    return RunRecord(verdict="pass", cells=cells, environment=Environment("3.11", {}, "m", 1), started="", seconds=1.0)
+
+
+def test_a_warning_names_its_cell() -> None:
+    assert warnings(record(("a-onnx-fp32", ("loose",)))) == ["warning     a-onnx-fp32: loose"]
+
+
+def test_cells_that_share_a_warning_share_a_line() -> None:
+    many = record(*((f"{m}-onnx-fp16", ("the limit was widened",)) for m in "abcde"), ("f-onnx-fp32", ("other",)))
+    assert warnings(many) == [
+        "warning     a-onnx-fp16, b-onnx-fp16, c-onnx-fp16 and 2 more: the limit was widened",
+        "warning     f-onnx-fp32: other",
+    ]
+
+
+def test_very_many_warnings_are_counted() -> None:
+    texts = tuple(f"warning {n}" for n in range(WARNINGS + 5))
+    told = warnings(record(("a-onnx-fp32", texts)))
+    assert len(told) == WARNINGS + 1
+    assert told[-1] == "warning     and 5 more: see the report"
+
+
+def test_a_note_is_no_warning() -> None:
+    cell = CellRecord("a-onnx-fp32", "a", "onnx", "fp32", state="pass", findings=(Finding("by the way", "note"),))
+    assert warnings(RunRecord("pass", (cell,), Environment("3.11", {}, "m", 1), "", 1.0)) == []
