@@ -115,6 +115,9 @@ class Plan:
     def __getitem__(self, id: str) -> PlannedCell:
         return self._by_id[id]
 
+    def __contains__(self, id: str) -> bool:
+        return id in self._by_id
+
     def narrow(self, **chosen: tuple[str, ...]) -> Plan:
         """The plan kept to the chosen `models`, `targets` and `precisions`; each must occur in the plan."""
         cells, notes = self.cells, [self.partial] if self.partial else []

@@ -229,7 +229,7 @@ def _tell_once(report: pytest.TestReport, control: Control, failure: dict[str, s
 
 def pytest_runtest_logstart(nodeid: str) -> None:
     """Before a test begins anywhere; in a worker nobody reports."""
-    if _reporting is not None and _CELL.search(nodeid):
+    if _reporting is not None and _cell(_reporting, nodeid):
         _reporting.begin()
 
 
@@ -241,9 +241,15 @@ def pytest_runtest_logreport(report: Any) -> None:
     if hasattr(report, "parity"):
         control.hear(report.parity)
     elif report.when == "???":
-        found = _CELL.search(report.nodeid)
-        if found:
-            control.hear_crash(found[1], report.nodeid, str(report.longrepr))
+        cell = _cell(control, report.nodeid)
+        if cell:
+            control.hear_crash(cell, report.nodeid, str(report.longrepr))
+
+
+def _cell(control: Control, nodeid: str) -> str:
+    """The planned cell that a node's name ends in, or "": other tests may have parameters that look like one."""
+    found = _CELL.search(nodeid)
+    return found[1] if found and found[1] in control.plan else ""
 
 
 _reporting: Control | None = None  # pytest_runtest_logreport is given no config

@@ -7,8 +7,10 @@ batches, and only what is left undecided reaches the twins.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from parity import judge, posts
@@ -210,14 +212,17 @@ class Bench:
         return memo[best.digest] if best else None
 
     def script(self, result: Result) -> list[str]:
-        """What repeats a failing result by hand."""
+        """What repeats a failing result by hand, in the project's folder."""
         assert result.recipe is not None
         name = max(result.judged, key=lambda n: result.judged[n].ratio) if result.judged else next(iter(self.usual))
         got = result.got.get(name) if result.got else None
         index, want = snippet.element(got, result.want[name]) if result.want else ((), None)
-        artifact, target = self.runtime.artifact, self.runtime.target
+        artifact, target, root = self.runtime.artifact, self.runtime.target, self.session.config.root
+        folder = artifact.folder
+        if folder.is_relative_to(root) or (folder.is_relative_to(Path.home()) and root.is_relative_to(Path.home())):
+            folder = Path(os.path.relpath(folder, root))  # an absolute one would name a home, which reports do not
         return snippet.lines(
-            self.cell.target, target.session, artifact.folder, artifact.notes, self.model.contract, result.recipe,
+            self.cell.target, target.session, folder, artifact.notes, self.model.contract, result.recipe,
             self.sizes(result.recipe.dims), name, index, want, self.runtime.description,
         )  # fmt: skip
 

@@ -223,6 +223,16 @@ def test_a_run_of_unrelated_tests_writes_nothing_and_gates_nothing(project: Proj
     assert run.code == 0 and run.verdict == "no record" and "verdict" not in run.text
 
 
+def test_a_parameter_that_looks_like_a_cell_leaves_the_last_report_where_it_is(project: Project) -> None:
+    report = project.path / "reports" / "parity.json"
+    report.parent.mkdir()
+    report.write_text("the last run's")
+    project.write("test_other.py", "import pytest\n@pytest.mark.parametrize('x', ['other-onnx-int8'])\n"
+                                   "def test_other(x): pass\n")  # fmt: skip
+    assert project.run("test_other.py", parity=False).code == 0
+    assert report.read_text() == "the last run's"
+
+
 def test_a_parity_fixture_without_the_table_says_parity_init(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_a="def test_a(parity_cell): pass\n")
     result = pytester.runpytest_subprocess()
