@@ -224,7 +224,7 @@ def test_a_run_of_unrelated_tests_writes_nothing_and_gates_nothing(project: Proj
 
 
 def test_a_parameter_that_looks_like_a_cell_leaves_the_last_report_where_it_is(project: Project) -> None:
-    report = project.path / "reports" / "parity.json"
+    report = project.path / "reports" / "parity.html"
     report.parent.mkdir()
     report.write_text("the last run's")
     project.write("test_other.py", "import pytest\n@pytest.mark.parametrize('x', ['other-onnx-int8'])\n"
