@@ -13,6 +13,7 @@ from parity.errors import ConfigError
 from parity.limits import LOWERING, PROOF, resolve
 from parity.plan import LOWERED, PROVED, Cell, Plan, PlannedCell
 from parity.reference import files
+from parity.targets.base import NO_CALIBRATION
 
 QUICK_CASES = 8
 
@@ -66,7 +67,7 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
         kinds.append("property")
     reason = target.unavailable(cell, model, target.python(config))
     prebuilt = f"{cell.target}-{cell.precision}" in model.artifacts
-    if prebuilt and reason and "calibration" in reason:
+    if prebuilt and reason == NO_CALIBRATION:
         reason = None
     if reason is None and not prebuilt:
         reason = target.cannot_start_from(model)
@@ -74,7 +75,7 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
         cell,
         tuple(kinds),
         reason,
-        bool({cell.target, cell.model} & required),
+        bool({cell.target, cell.model} & required) or reason == NO_CALIBRATION,
         min(cases, QUICK_CASES) if quick else cases,
         tuple(o.name for o in model.contract.outputs),
         videos,

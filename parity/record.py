@@ -424,7 +424,11 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if origin is typing.Union or origin is types.UnionType:
         if value is None and type(None) in args:
             return None
-        return _coerce(next(a for a in args if a is not type(None)), value, where)
+        kinds = [a for a in args if a is not type(None)]
+        for kind in kinds:
+            with contextlib.suppress(ParityError):
+                return _coerce(kind, value, where)
+        return _coerce(kinds[0], value, where)  # it fits none, and the complaint is the first's
     if origin is Literal:
         ok = value in args
     elif origin is tuple:

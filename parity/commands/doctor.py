@@ -26,7 +26,8 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 when every target can export and run here, 1 otherwise."""
+    """1 when a target that the project has cells of (without a project, any) lacks a package, else 0. A target with an
+    environment of its own is an addition, and only told."""
     from parity.commands import project
 
     config: Config | None = None
@@ -38,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
     _python()
     lack = False
     for name in targets.names():
-        lack = _target(targets.get(name), config) or lack
+        target = targets.get(name)
+        wanted = not target.environment and (config is None or any(c.target == name for c in config.cells))
+        lack = (_target(target, config) and wanted) or lack
     reason = lacking("coreml-runtime")
     print(f"Core ML's own prediction: {'yes' if reason is None else 'no: ' + reason}")
     if reason:

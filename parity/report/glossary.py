@@ -102,7 +102,7 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
             (
                 "noise_ratio",
                 "Error of the file over the error that the precision itself costs (each "
-                "against the oracle). About 1 is a correct conversion; limits of 1.4 to 2 find small faults.",
+                "against the oracle). About 1 is a correct conversion; limits of 2 to 4 find small faults.",
             ),
             ("noise_ratio_case", "The noise ratio of one case, so that one bad input is not averaged away."),
             ("noise_ratio_channel", "The noise ratio of one class or channel over all cases: shows a lost bias."),

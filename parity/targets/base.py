@@ -24,6 +24,10 @@ from parity.reference import files
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+NO_CALIBRATION = 'int8 needs calibration data: set calibration = "folder" for this model'
+"""A setting that is missing, not something that this machine lacks: such a cell blocks wherever it is planned."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One converter call. `function` is `module:name`, run in the warm child `family` as
@@ -94,7 +98,7 @@ class Target:
             return why + (f", or name a Python that has them in [tool.parity.routes.{self.environment}]"
                           if self.environment else "")  # fmt: skip
         if cell.precision == "int8" and model.calibration is None:
-            return 'int8 needs calibration data: set calibration = "folder" for this model'
+            return NO_CALIBRATION
         return None
 
     def cannot_start_from(self, model: ModelConfig) -> str | None:

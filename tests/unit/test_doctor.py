@@ -29,8 +29,9 @@ def test_what_is_missing_is_added_by_a_command_for_this_python(
     assert "-m venv .parity/coreai && .parity/coreai/bin/python -m pip install 'pytest-parity[coreai]'" in out
     assert "onnx         yes: fp32, fp16, dynamic, int8" in out
     assert "no pyproject.toml with a [tool.parity] table" in out
-    monkeypatch.setattr(doctor, "installed", lambda module: True)
-    assert said(capsys)[0] == 0
+    for absent, expected in (("coreai", 0), ("onnx", 1), ("", 0)):
+        monkeypatch.setattr(doctor, "installed", lambda module, absent=absent: module != absent)
+        assert said(capsys)[0] == expected, absent
 
 
 def test_packages_that_do_not_support_this_python_are_named(

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.errors import ParityError
+from parity.faults.causes import Cause
 from parity.record import (
     SCHEMA,
     ArtifactRecord,
@@ -36,6 +37,19 @@ from parity.record import (
 CHECK = Check("golden", "hand_07", "logits", "max_abs", 0.25, 0.5, "max", True)
 CELL = CellRecord("skin-onnx-fp32", "skin", "onnx", "fp32", "pass", checks=(CHECK,), planned=("golden",))
 RUN = RunRecord("pass", (CELL,), Environment("3.11", {"torch": "2"}, "linux-x86_64"))
+
+
+@pytest.mark.parametrize("value", [0.5, 3.0, "relu", (0, 1), None])
+def test_a_field_of_several_types_is_read_back(value: Any) -> None:
+    cause = Cause(("classes_swapped",), (value,), "two rows are exchanged", 1.0, 1.0, 9.0)
+    assert build(Cause, plain(cause)) == cause
+
+
+def test_a_field_that_fits_none_of_its_types_is_one_line() -> None:
+    told = plain(Cause(("x",), (1.0,), "y", 1.0, 1.0, 9.0)) | {"values": [{"a": 1}]}
+    with pytest.raises(ParityError, match=r"values\[0\]: .* is not a finite number"):
+        build(Cause, told)
+
 
 # Any record at all, from the type hints.
 
