@@ -181,7 +181,10 @@ class Control:
     def finish(self, command: str, exitstatus: int) -> RunRecord:
         """Judge what was heard and write the reports. Raises ParityError when a report cannot be written."""
         plan, partial = self._in_force()
-        cells = tuple(self._heard.get(planned.cell.id, Heard()).record(planned) for planned in plan)
+        cells = tuple(
+            self._heard.get(planned.cell.id, Heard()).record(planned, self.options.get("rerun") or "")
+            for planned in plan
+        )
         cells, waivers = gate.apply_waivers(cells, self.config.waive, datetime.date.today(), [p.cell.id for p in plan])
         started = datetime.datetime.fromtimestamp(self.shared["started"], datetime.timezone.utc)
         record = RunRecord(

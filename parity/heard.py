@@ -41,8 +41,9 @@ class Heard:
         if ran and told["kind"] and not told.get("failure"):
             self.measured.append(told["kind"])
 
-    def record(self, planned: PlannedCell) -> CellRecord:
-        """The record of the cell: its state by what was heard of it."""
+    def record(self, planned: PlannedCell, rerun: str = "") -> CellRecord:
+        """The record of the cell: its state by what was heard of it. `rerun`: the command that repeats it, where that
+        is not pytest's."""
         cell, details = planned.cell, self.details
         record = CellRecord(
             id=cell.id,
@@ -62,7 +63,7 @@ class Heard:
             ),
             findings=(*(Finding(text, "warning") for text in details.get("rebuilt", ())), *self.findings),
             seconds=round(self.seconds, 3),
-            rerun=f"pytest -m parity -k {cell.id}",
+            rerun=rerun or f"pytest -m parity -k {cell.id}",
             **detail.fields(details),
         )
         if planned.unavailable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from typing import Any
 
@@ -39,7 +40,6 @@ def _count(text: str) -> int:
 
 def _typed(name: str, parse: Any) -> Any:
     """`parse` as an argparse type whose complaint is a sentence."""
-    import argparse
 
     def convert(text: str) -> Any:
         try:
@@ -106,11 +106,12 @@ def add(parser: pytest.Parser) -> None:
         help="save the step at which a failing file diverges, with its neighbours, as a file that runs")  # fmt: skip
     declare("--parity-timeout", type=_typed("seconds", _seconds), metavar="SECONDS",
         help="time for one step of an export or one batch of cases (default 600)")  # fmt: skip
+    declare("--parity-rerun", metavar="COMMAND", help=argparse.SUPPRESS)  # for commands of ours that run pytest
 
 
 def given(config: pytest.Config) -> dict[str, Any]:
     """The options' values, without the prefix."""
     names = ("models", "targets", "precisions", "profile", "report", "no_report", "cache", "rebuild", "shard", "gate",
              "require", "show_plan", "power", "timeout", "baseline", "save_baseline", "capsule", "set",
-             "examples", "submodels", "update")  # fmt: skip
+             "examples", "submodels", "update", "rerun")  # fmt: skip
     return {name: config.getoption(f"parity_{name}") for name in names}

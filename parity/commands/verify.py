@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -82,7 +83,7 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
         command = [
             sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=short", "-m", "parity", "-p", "no:cacheprovider",
             f"--rootdir={scratch}", "-c", os.devnull, "--parity-models", name, "--parity-report", str(html),
-            *(f"--parity-set={setting}" for setting in settings), str(test),
+            *(f"--parity-set={setting}" for setting in settings), f"--parity-rerun={_again(options)}", str(test),
         ]  # fmt: skip
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
         paths = [str(config.root), *filter(None, [environ.get("PYTHONPATH")])]
@@ -95,6 +96,17 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
     measured = f"{len(record.checks)} checks" if record.checks else "nothing was measured"
     print(f"{options.file.name} as {cell.id}: {record.state}: {record.reason or measured}")
     return 0 if record.state == "pass" and code == 0 else 1
+
+
+def _again(options: argparse.Namespace) -> str:
+    """The command that verifies the same file again."""
+    words = ["parity", "verify", str(options.file)]
+    for name in ("model", "reference", "golden", "target", "precision"):
+        value = getattr(options, name)
+        words += [f"--{name}", str(value)] if value is not None else []
+    for entry in options.tensor:
+        words += ["--tensor", entry]
+    return shlex.join([*words, *(["--fixed"] if options.fixed else [])])
 
 
 def alone(options: argparse.Namespace, root: Path) -> Config:

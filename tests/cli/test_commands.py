@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -285,6 +286,7 @@ def test_a_file_made_elsewhere_is_verified_as_it_is(golden, run):
     code, out, err = run("verify", str(file), "--model", "tiny")
     assert code == 1
     assert "tiny-onnx-fp32: fail: logits: present: output 'logits'; the file has logitz" in out
+    assert f"rerun: parity verify {shlex.quote(str(file))} --model tiny" in out
     code, out, err = run("verify", str(file), "--tensor", "logits=logitz")
     assert code == 0, out + err
 
