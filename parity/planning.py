@@ -61,7 +61,7 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
     if videos:
         kinds.append("video")
     kinds.append("sequence")
-    if model.contract.sizes() and (not target.fixed_dims or model.enumerated):
+    if target.several_sizes(model):
         kinds.append("batch")
     if model.properties.examples:
         kinds.append("property")

@@ -29,7 +29,7 @@ def verify(session: Session, cell: Cell) -> CellRecord:
     reference = session.reference(model, cases, "golden")
     kinds: list[Kind] = ["contract", "golden"]
     kinds += ["accuracy"] if labelled(model) else []
-    kinds += ["batch"] if model.contract.sizes() and not targets.get(cell.target).fixed_dims else []
+    kinds += ["batch"] if targets.get(cell.target).several_sizes(model) else []
     recorders = {kind: Recorder(cell, kind, session.config.rules) for kind in kinds}
     suite.test_contract(cell, runtime, recorders["contract"])
     suite.test_golden(cell, cases, reference, runtime, recorders["golden"], False, False)

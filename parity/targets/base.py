@@ -81,6 +81,10 @@ class Target:
         """The chains to try for a cell, best first."""
         raise NotImplementedError
 
+    def several_sizes(self, model: ModelConfig) -> bool:
+        """Whether a file of the model is to be tried at other sizes than the example's."""
+        return bool(model.contract.sizes()) and (not self.fixed_dims or bool(model.enumerated))
+
     def stored_dtype(self, declared: str) -> str:
         """The element type that a declared input has in this target's files."""
         return declared

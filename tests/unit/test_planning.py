@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from parity import targets
 from parity.config import Config, parse
 from parity.planning import make_plan
 
@@ -18,6 +19,9 @@ factory = "m:tiny"
 inputs = [{ name = "x", shape = ["batch", 3] }]
 outputs = [{ name = "y" }]
 """
+
+
+ENUMERATED = 'dims = { batch = [1, 4] }\nenumerated = ["batch"]\n'
 
 
 def config(folder: Path, more: str = "") -> Config:
@@ -40,3 +44,12 @@ def test_what_a_machine_lacks_does_not_block_by_itself(tmp_path: Path, monkeypat
     monkeypatch.setattr("parity.targets.base.installed", lambda module: False)
     planned = make_plan(config(tmp_path, 'calibration = "calibration"\n'), {})["tiny-onnx-int8"]
     assert "not installed" in (planned.unavailable or "") and not planned.required
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "tried"),
+    [("onnx", "", True), ("ncnn", "", False), ("tflite", "", False), ("tflite", ENUMERATED, True)],
+)
+def test_other_sizes_are_tried_where_a_file_takes_them(tmp_path: Path, target: str, more: str, tried: bool) -> None:
+    model = config(tmp_path, more).models["tiny"]
+    assert targets.get(target).several_sizes(model) == tried
