@@ -6,8 +6,8 @@
 By hand is what export guides do: convert, run one random input through both, and call `numpy.allclose` with tolerances
 of 1e-3. It calls the very converter functions that the suite calls, in one process, with nothing around them.
 Polygraphy compares the ONNX files with the model's own outputs on its one default input, by its default tolerances.
-Every fault of `file_faults.py` that fits is then put into each file. Each part runs in a process of its own, and its
-CPU seconds are counted with all that it starts.
+Every fault of `parity/faults/artefact` that fits is then put into each file. Each part runs in a process of its own,
+and its CPU seconds are counted with all that it starts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
@@ -140,31 +140,30 @@ def spoil(given: argparse.Namespace, out: Path) -> None:
     import shutil
 
     import torch
-    from file_faults import drafts
 
     from parity import modelling
+    from parity.faults.artefact.make import every
 
     config, told = project.load(), []
     with project.session(config) as session:
         for made in json.loads((out / "by_hand.json").read_text()):
-            target = made["cell"].split("-")[1]
-            model, folder, notes = config.models[made["cell"].split("-")[0]], Path(made["folder"]), made["notes"]
+            name, target, precision = made["cell"].split("-")
+            model, folder, notes = config.models[name], Path(made["folder"]), made["notes"]
             with tempfile.TemporaryDirectory() as scratch:
-                for name, faulty in drafts(target, folder, notes, Path(scratch)):
-                    place = folder / "faulty" / name.replace(" ", "_").replace("/", "_")
-                    shutil.copytree(faulty, place, dirs_exist_ok=True)
+                for fault, faulty, _ in every(target, precision, folder, notes, Path(scratch)):
+                    shutil.copytree(faulty, folder / "faulty" / fault)
             one = draw.inputs(model.contract, model.contract.example(), SEED)
             names = [o.name for o in model.contract.outputs]
             torched = {k: torch.from_numpy(v) for k, v in one.items()}
             want = modelling.forward(modelling.load(session.model_spec(model)), torched, names)
             found = {}
-            for name, file in files(made):
+            for fault, file in files(made):
                 try:
                     opened = function(targets.get(target).session)(str(file.parent), notes)
                     got = named(notes, opened.run(fed(notes, one)))
-                    found[name] = all(np.allclose(got[n], want[n].numpy(), rtol=1e-3, atol=1e-3) for n in names)
+                    found[fault] = all(np.allclose(got[n], want[n].numpy(), rtol=1e-3, atol=1e-3) for n in names)
                 except Exception:  # a file that does not load
-                    found[name] = False
+                    found[fault] = False
             found.pop("whole")
             told.append({"cell": made["cell"], "faults": {k: bool(v) for k, v in found.items()}})
     (out / "spoilt.json").write_text(json.dumps(told))

@@ -5,12 +5,12 @@
     python benchmarks/seeded.py table --work DIR
 
 `--work` is the folder of `benchmarks/natural.py measure`, whose trained models and exports are used again. `measure`
-puts every fault of `file_faults.py` into every exported file, runs each on the real runtime and stores what it computes
-under `DIR/seeded`. `judge` judges what is stored, by the code and limits as they are: a fault counts when the outputs
-on the golden cases change (by more than 1e-6 of their rms), and is found when a golden check breaks under the default
-limits, when the runtime refused the file, or when the chain of proof fails. The chain is asked only where nothing else
-found a fault, for which that file is made again; its answers are kept for as long as its code is the same. `table`
-prints the shares of what `judge` wrote, the same for the usual rules, and every survivor.
+puts every fault of `parity/faults/artefact` into every exported file, runs each on the real runtime and stores what it
+computes under `DIR/seeded`. `judge` judges what is stored, by the code and limits as they are: a fault counts when the
+outputs on the golden cases change (by more than 1e-6 of their rms), and is found when a golden check breaks under the
+default limits, when the runtime refused the file, or when the chain of proof fails. The chain is asked only where
+nothing else found a fault, for which that file is made again; its answers are kept for as long as its code is the same.
+`table` prints the shares of what `judge` wrote, the same for the usual rules, and every survivor.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import file_faults, natural, natural_table, zoo  # noqa: E402
+from benchmarks import natural, natural_table, zoo  # noqa: E402
 from parity.cache import Store  # noqa: E402
 from parity.cases import Case  # noqa: E402
 from parity.config import ModelConfig  # noqa: E402
 from parity.errors import ParityError  # noqa: E402
 from parity.exports import Artifact  # noqa: E402
+from parity.faults.artefact.make import every  # noqa: E402
+from parity.faults.base import on_files  # noqa: E402
 from parity.faults.power import Gate  # noqa: E402
 from parity.gate import passes  # noqa: E402
 from parity.limits import resolve  # noqa: E402
@@ -86,9 +88,13 @@ class Subject:
         """What the correct file computes."""
         return natural.load(self.stored(""))
 
-    def run(self, folder: Path) -> list[dict[str, Any]]:
+    def faulty(self, work: Path) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
+        """Faulty copies of the file, under an empty folder: fault, folder, notes."""
+        return every(self.cell.target, self.cell.precision, self.artifact.folder, self.artifact.notes, work)
+
+    def run(self, folder: Path, notes: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Golden rows, and the random one last. Raises ParityError where the runtime refuses the file."""
-        artifact = Artifact(folder, self.artifact.notes, ArtifactRecord(), "seeded")
+        artifact = Artifact(folder, dict(notes), ArtifactRecord(), "seeded")
         runtime = Runtime(self.session, self.cell, artifact)
         try:
             return runtime.run(self.inputs)
@@ -115,16 +121,16 @@ class Subject:
         """Where a file's outputs are kept."""
         return self.home / f"{self.cell}" / f"{fault.replace(' ', '_').replace('/', '-') or 'correct'}.npz"
 
-    def keep(self, fault: str, folder: Path) -> None:
+    def keep(self, fault: str, folder: Path, notes: Mapping[str, Any]) -> None:
         """Run a file and store what it computes, or what the runtime says when it refuses."""
         file = self.stored(fault)
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            natural.save(file, self.run(folder))
+            natural.save(file, self.run(folder, notes))
         except ParityError as error:
             file.with_suffix(".txt").write_text(str(error)[:160], encoding="utf-8")
 
-    def proved(self, folder: Path) -> tuple[str, str]:
+    def proved(self, folder: Path, notes: Mapping[str, Any]) -> tuple[str, str]:
         """The links of the chain of proof that fail, and its line."""
         found = self.session.children.call(
             "proof",
@@ -134,7 +140,7 @@ class Subject:
                 "target": self.cell.target,
                 "precision": self.cell.precision,
                 "folder": str(folder),
-                "notes": self.artifact.notes,
+                "notes": dict(notes),
                 "cases": [c.inputs for c in self.cases],
                 "outputs": list(self.oracle[0]),
                 "calibration": self.calibration,
@@ -164,8 +170,8 @@ class Subject:
         }
         return [name for name, bad in broken.items() if bad]
 
-    def line(self, fault: str, proof: Callable[[str], tuple[str, str]]) -> dict[str, Any]:
-        """The judgement of one stored file; `proof` asks the chain of it."""
+    def line(self, fault: str, proof: Callable[[], tuple[str, str]]) -> dict[str, Any]:
+        """The judgement of one stored file; `proof` asks the chain of proof of it."""
         told: dict[str, Any] = {
             "model": self.cell.model, "target": self.cell.target, "precision": self.cell.precision, "fault": fault
         }  # fmt: skip
@@ -179,7 +185,7 @@ class Subject:
         if moved > CHANGED or not fault:
             found = self.judged(rows)
             if not found:
-                found, said = proof(fault)
+                found, said = proof()
         told |= {"moved": moved if np.isfinite(moved) else None, "found": found, "said": said[:300]}
         return told | {"rules": self.rules(rows)}
 
@@ -225,50 +231,66 @@ def subjects(work: Path, options: argparse.Namespace) -> Iterator[Subject]:
         session.close()
 
 
+def tried(subject: Subject) -> str:
+    """The faults that the library has for a cell, a line each."""
+    names = [f.name for f in on_files(subject.cell.target, subject.cell.precision) if not f.benign]
+    return "".join(f"{name}\n" for name in names)
+
+
+def measured(subject: Subject) -> bool:
+    """Whether all of them have been stored."""
+    done = subject.stored("").with_name("done")
+    return done.exists() and done.read_text(encoding="utf-8") == tried(subject)
+
+
 def measure(work: Path, options: argparse.Namespace) -> None:
     for subject in subjects(work, options):
-        done = subject.stored("").with_name("done")
-        if done.exists():
+        if measured(subject):
             continue
         artifact, count = subject.artifact, 0
-        subject.keep("", artifact.folder)
+        subject.keep("", artifact.folder, artifact.notes)
         with tempfile.TemporaryDirectory() as scratch:
-            drafts = file_faults.drafts(subject.cell.target, artifact.folder, artifact.notes, Path(scratch))
-            for fault, place in drafts:
+            for fault, place, notes in subject.faulty(Path(scratch)):
                 if not any(subject.stored(fault).with_suffix(s).exists() for s in (".npz", ".txt")):
-                    subject.keep(fault, place)
+                    subject.keep(fault, place, notes)
                 count += 1
-        done.write_text(f"{count}\n", encoding="utf-8")
+        subject.stored("").with_name("done").write_text(tried(subject), encoding="utf-8")
         print(f"{subject.cell}: {count} faults", flush=True)
+
+
+class Answers:
+    """What the chain of proof said, kept in a file for as long as its code is the same."""
+
+    def __init__(self, file: Path):
+        code = hashlib.sha256()
+        for path in sorted((ROOT / "parity" / "proof").glob("*.py")):
+            code.update(path.read_bytes())
+        self.file, self.code = file, code.hexdigest()
+        kept = [d for d in lines(file) if d["code"] == self.code]
+        self.known = {(d["cell"], d["fault"]): (d["found"], d["said"]) for d in kept}
+
+    def of(self, subject: Subject, fault: str, folder: Path, notes: Mapping[str, Any]) -> tuple[str, str]:
+        """The links that fail for a file, and the chain's line."""
+        key = subject.cell.id, fault
+        if key not in self.known:
+            self.known[key] = subject.proved(folder, notes)
+            answer = dict(zip(("cell", "fault", "found", "said"), (*key, *self.known[key]), strict=True))
+            with self.file.open("a", encoding="utf-8") as log:
+                log.write(json.dumps(answer | {"code": self.code}) + "\n")
+        return self.known[key]
 
 
 def judge(work: Path, options: argparse.Namespace) -> None:
     """Judge every stored file again; the lines of other cells stay."""
-    code = hashlib.sha256()
-    for path in sorted((ROOT / "parity" / "proof").glob("*.py")):
-        code.update(path.read_bytes())
-    answers = work / "seeded.proofs.jsonl"
-    known = {(d["cell"], d["fault"]): (d["found"], d["said"]) for d in lines(answers) if d["code"] == code.hexdigest()}
+    answers = Answers(work / "seeded.proofs.jsonl")
     for subject in subjects(work, options):
-        if not subject.stored("").exists():
+        if not measured(subject):
             continue
-        told = []
-        with tempfile.TemporaryDirectory() as scratch, answers.open("a", encoding="utf-8") as log:
-            folder, notes = subject.artifact.folder, subject.artifact.notes
-
-            def proof(fault: str, place: Path, subject: Subject = subject, log: Any = log) -> tuple[str, str]:
-                key = str(subject.cell), fault
-                if key not in known:
-                    known[key] = subject.proved(place)
-                    answer = dict(zip(("cell", "fault", "found", "said"), (*key, *known[key]), strict=True))
-                    log.write(json.dumps(answer | {"code": code.hexdigest()}) + "\n")
-                    log.flush()
-                return known[key]
-
-            told.append(subject.line("", lambda fault, place=folder: proof(fault, place)))  # type: ignore[misc]
-            for name, place in file_faults.drafts(subject.cell.target, folder, notes, Path(scratch)):
-                told.append(subject.line(name, lambda fault, place=place: proof(fault, place)))  # type: ignore[misc]
-        cell = subject.cell
+        cell, whole = subject.cell, subject.artifact
+        told = [subject.line("", functools.partial(answers.of, subject, "", whole.folder, whole.notes))]
+        with tempfile.TemporaryDirectory() as scratch:
+            for fault, place, notes in subject.faulty(Path(scratch)):
+                told.append(subject.line(fault, functools.partial(answers.of, subject, fault, place, notes)))
         kept = [d for d in lines(work / "seeded.jsonl") if f"{d['model']}-{d['target']}-{d['precision']}" != cell.id]
         (work / "seeded.jsonl").write_text("".join(json.dumps(d) + "\n" for d in kept + told), encoding="utf-8")
         print(f"{cell}: {sum(bool(d['found']) for d in told if d['fault'] and counts(d))} found", flush=True)

@@ -83,6 +83,7 @@ def test_every_fault_changes_what_the_file_computes(file: tuple[str, Path, dict[
         if fault.name in EXACT:
             np.testing.assert_allclose(got, EXACT[fault.name](formats.X), atol=1e-5, err_msg=f"{target} {fault.name}")
     assert digest(folder) == before, "a fault is put into a copy"
+    assert {name for name, *_ in make.every(target, "fp32", folder, notes, tmp_path / "again")} == applied
     assert set(EXACT) | {"file_truncated", "file_activation_other"} <= applied and len(applied) >= 30, applied
 
 
@@ -195,6 +196,8 @@ def test_a_fault_that_fails_says_so_in_one_line(own: None, edit: Any, said: str,
     register_fault(FileFault("own_broken", "it is broken", edit))
     made = make.make("onnx", str(tmp_path), formats.onnx(tmp_path), "own_broken", str(tmp_path))
     assert made["state"] == "broken" and made["reason"].startswith(said) and "\n" not in made["reason"]
+    with pytest.raises(RuntimeError, match=f"own_broken: {said}"):
+        list(make.every("onnx", "fp32", tmp_path, formats.onnx(tmp_path), tmp_path / "every"))
 
 
 def test_what_cannot_be_edited_is_said(tmp_path: Path) -> None:

@@ -1,16 +1,16 @@
-"""A faulty copy of an exported file, made in a child process."""
+"""Faulty copies of an exported file, made in a child process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from parity.child import stage
 from parity.faults.artefact import benign, structure, weights
 from parity.faults.artefact.draft import NotPossible, opened
-from parity.faults.base import on_files
+from parity.faults.base import FileFault, on_files
 from parity.faults.extra import load, said
 
 FAMILIES = (weights, structure, benign)
@@ -33,18 +33,41 @@ def make(
     stage("faults")
     load(plugins)
     known = next(f for f in on_files() if f.name == fault)
+    return _made(known, target, folder, notes, Path(into))
+
+
+def every(
+    target: str, precision: str, folder: Path, notes: Mapping[str, Any], work: Path
+) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
+    """Each fault, benign changes left out, that an artefact has a place for: its name, folder under `work`, notes.
+
+    Raises RuntimeError where a fault itself fails.
+    """
+    for fault in on_files(target, precision):
+        if fault.benign:
+            continue
+        place = work / fault.name
+        place.mkdir(parents=True)
+        made = _made(fault, target, str(folder), notes, place)
+        if made["state"] == "broken":
+            raise RuntimeError(f"{fault.name}: {made['reason']}")
+        if made["state"] == "made":
+            yield fault.name, place, made["notes"]
+
+
+def _made(fault: FileFault, target: str, folder: str, notes: Mapping[str, Any], into: Path) -> dict[str, Any]:
     try:
         draft = opened(target, folder, notes)
     except NotPossible as obstacle:
         return {"state": "inapplicable", "reason": str(obstacle), "notes": {}}
     try:
-        found = known.edit(draft)
+        found = fault.edit(draft)
         if not found:
             return {"state": "inapplicable", "reason": "nothing in the file for it to act on", "notes": {}}
-        draft.save(Path(into))
+        draft.save(into)
     except Exception as error:  # a project's own operator may fail in any way
         return {"state": "broken", "reason": said(error), "notes": {}}
     if draft.cut:
-        largest = max((p for p in Path(into).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        largest = max((p for p in into.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
         os.truncate(largest, int(largest.stat().st_size * (1 - draft.cut)))
     return {"state": "made", "reason": "", "notes": draft.notes}
