@@ -90,7 +90,7 @@ class CoreMLArtefact:
                      if key != "name"}  # fmt: skip
             return _quantised(name, parts["quantized_data"], parts["scale"], parts["zero_point"], int(parts["axis"]))
         if operation.type == "constexpr_blockwise_shift_scale":
-            given = {key: known[names[0]].stored for key, value in operation.inputs.items() if (names := _names(value))}
+            given = {key: self._given(argument, known) for key, argument in operation.inputs.items()}
             data, scale = given["data"], given["scale"]
             axes = [i for i, n in enumerate(scale.shape) if n > 1]
             if len(axes) > 1 or any(scale.shape[i] != data.shape[i] for i in axes):
@@ -98,6 +98,12 @@ class CoreMLArtefact:
             zero = given.get("offset", np.zeros(scale.shape))
             return _quantised(name, data, scale.reshape(-1), zero.reshape(-1), axes[0] if axes else 0)
         return None
+
+    def _given(self, argument: Any, known: Mapping[str, Constant]) -> Array:
+        """A constant argument: bound to an operation that stands for one, or written in place."""
+        (binding,) = argument.arguments
+        named = binding.WhichOneof("binding") == "name"
+        return known[binding.name].stored if named else np.asarray(decode(binding.value, self.package))
 
     def _uses(
         self, operation: Any, reads: Mapping[str, Sequence[str]], index: int, constants: dict[str, Constant]
