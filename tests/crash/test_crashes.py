@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -52,8 +53,10 @@ def test_a_converter_that_dies_is_one_named_cell(project: Project, how: str) -> 
         assert "misbehave" in cell.log
 
 
-@pytest.mark.parametrize("how", ["segfault", "_exit", "exit", "raise", SLOW_HANG, "memory"])
-@pytest.mark.parametrize("place", ["RUN", "LOAD"])
+@pytest.mark.parametrize(("place", "how"), [
+    *itertools.product(("RUN", "LOAD"), ("segfault", "_exit", "exit", "raise", "memory")),
+    pytest.param("RUN", "hang", marks=pytest.mark.slow), pytest.param("LOAD", "hang", marks=pytest.mark.nightly),
+])  # fmt: skip
 def test_a_runtime_that_dies_is_named_after_its_stage(project: Project, how: str, place: str) -> None:
     state, reason = DEATHS[how]
     args = ["--parity-timeout=10", "-k", "contract"] if how == "hang" else []  # one test waits, not five

@@ -88,7 +88,7 @@ def survived(project: Project, run: Run, way: str, at: int) -> None:
     consistent(project.cache)
 
 
-@pytest.mark.parametrize("way", ["kill", "full"])
+@pytest.mark.parametrize("way", ["kill", pytest.param("full", marks=pytest.mark.nightly)])
 def test_a_run_struck_at_some_changes(struck: Project, way: str) -> None:
     changes = counted(struck)
     assert changes > 20

@@ -36,7 +36,7 @@ def test_saved_compared_regressed_and_accepted(project: Project) -> None:
     assert same.record.baseline.regressions == () and "baseline reports" not in same.text
 
 
-@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "xdist"])
+@pytest.mark.parametrize("workers", [pytest.param((), marks=pytest.mark.nightly), ("-n2",)], ids=["alone", "xdist"])
 def test_a_regression_inside_the_limits_blocks_until_it_is_accepted(project: Project, workers: tuple[str, ...]) -> None:
     """The ledger says that half precision was ten times better once; the controller judges, whoever measured."""
     assert run(project, "--parity-save-baseline").code == 0
