@@ -8,7 +8,8 @@
 `measure` trains the architectures of `zoo.py`, exports each through the project's own targets and stores what oracle
 and artefact compute; cells that are done are not measured again. `twins` stores what every flavour of twin computes,
 by the code as it is. `prove` asks the chain of proof of every file. `rows` computes the ratios from that alone and
-writes them to `natural.csv`, from which `natural_table.py` makes the table of default limits.
+writes them to `natural.csv`, in place of the lines of the same cells; others stay. From those lines `natural_table.py`
+makes the table of default limits.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import zoo  # noqa: E402
-from benchmarks.natural_table import LINES, TABLE, Line, write  # noqa: E402
+from benchmarks.natural_table import LINES, TABLE, Line, read, write  # noqa: E402
 from parity import config as configuration  # noqa: E402
 from parity import targets  # noqa: E402
 from parity.cache import Store  # noqa: E402
@@ -249,10 +250,12 @@ def main() -> int:
     side = LINES.with_suffix(".json")
     known = json.loads(side.read_text(encoding="utf-8")) if side.exists() else {}
     earlier = known.get("earlier") or json.loads(TABLE.read_text(encoding="utf-8"))["cells"]
-    write(lines)
+    again = {line.cell for line in lines} | failed.keys()
+    write([*(line for line in read(LINES) if line.cell not in again), *lines])
+    missing = {c: w.strip().splitlines()[0][:160] for c, w in failed.items()}
     about = {
         "packages": {p: version(p) for p in PACKAGES},
-        "no_artefact": {c: w.strip().splitlines()[0][:160] for c, w in failed.items()},
+        "no_artefact": {c: w for c, w in known.get("no_artefact", {}).items() if c not in again} | missing,
         "earlier": earlier,
     }
     side.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
