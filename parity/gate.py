@@ -212,7 +212,7 @@ def judge(record: RunRecord) -> RunRecord:
     verdict: Verdict
     if bad or regressed or waivers:
         parts = [f"{_count(bad, 'cell')} failed: {_listed([c.id for c in bad])}"] if bad else []
-        parts += [f"{_count(regressed, 'regression')}: {_listed([r.cell for r in regressed])}"] if regressed else []
+        parts += [f"{_count(regressed, 'regression')}: {_listed(list(dict.fromkeys(r.cell for r in regressed)))}"] if regressed else []
         parts += [f"{_count(waivers, 'waiver')} {_listed(sorted({w.state for w in waivers}))}: "
                   f"{_listed([w.cell for w in waivers])}"] if waivers else []  # fmt: skip
         verdict, reason = "fail", "; ".join(parts)

@@ -7,12 +7,13 @@ from typing import Any
 
 from parity import baseline, targets
 from parity.baseline_options import Keeper
-from parity.cases.files import clips, golden_files, labelled
+from parity.cases.files import check_classes, clips, golden_files, labelled
 from parity.config import Config
 from parity.errors import ConfigError
 from parity.limits import LOWERING, PROOF, resolve
 from parity.plan import LOWERED, PROVED, Cell, Plan, PlannedCell
 from parity.reference import files
+from parity.report.text import plural
 from parity.targets.base import NO_CALIBRATION
 
 QUICK_CASES = 8
@@ -25,11 +26,17 @@ def make_plan(config: Config, options: Mapping[str, Any]) -> Plan:
     for name in options.get("require") or ():
         if name not in known:
             raise ConfigError(f"--parity-require: {name!r} is neither a target nor a model of this project's plan")
+    for model in config.models.values():
+        labels = next((o.labels for o in model.contract.outputs if o.labels), ())
+        if labels and model.golden:
+            check_classes(model.golden, golden_files(model.golden), labels)
     quick = options.get("profile") == "quick"
     waiting = () if options.get("profile") == "nightly" else config.nightly
     cells = tuple(_planned(config, cell, required, quick) for cell in config.cells if cell not in waiting)
-    # What the command line set is in no committed file: such a run is never a release verdict.
-    notes = [*(f"--parity-set {s}" for s in options.get("set") or ()), *(["profile quick"] if quick else [])]
+    # What the command line set is in no committed file: such a run is never a release verdict. A command of ours that
+    # set it says itself, not how.
+    settings = [f"--parity-set {s}" for s in options.get("set") or ()]
+    notes = [*([options["rerun"]] if options.get("rerun") else settings), *(["profile quick"] if quick else [])]
     plan = Plan(cells, "; ".join(notes) or None).narrow(
         models=options.get("models") or (),
         targets=options.get("targets") or (),
@@ -90,7 +97,7 @@ def waiting(config: Config, options: Mapping[str, Any]) -> tuple[str, ...]:
 
 def shown(config: Config, plan: Plan, options: Mapping[str, Any]) -> str:
     """Every cell with its kinds of check, its limits and who set each, and what cannot run here and why."""
-    lines = [f"{len(plan.cells)} cells" + (f" (narrowed: {plan.partial})" if plan.partial else "")]
+    lines = [plural(len(plan.cells), "cell") + (f" (narrowed: {plan.partial})" if plan.partial else "")]
     for planned in plan.cells:
         cell, model = planned.cell, config.models[planned.cell.model]
         required = ", required" if planned.required else ""

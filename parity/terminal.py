@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from parity import gate
 from parity.record import CellRecord, RunRecord
+from parity.report.text import plural
 from parity.visible import visible
 
 Line = tuple[str, str]  # (style of pytest's terminal or "", text)
-RERUN = 6  # cells that one command to run again names
+RERUN = 6  # cells that one command to run again names, and whose causes are told
+CAUSES = ("diagnosis: ", "first divergence: ", "hint: ")  # findings that are told with a cell that does not pass
 NAMED, WARNINGS = 3, 12  # cells that one warning names, and warnings that are told
 
 
 def lines(record: RunRecord, *, blocking: bool = True) -> list[Line]:
     """The lines of a run, up to its verdict. `blocking` is whether the verdict decides the exit code."""
     found: list[Line] = []
+    told = 0
     for cell in gate.by_urgency(record.cells):
         if cell.state == "pass":
             continue
         style = {"unavailable": "", "waived": "yellow", "missing": "yellow"}.get(cell.state, "red")
         found.append((style, f"{cell.state:<11} {cell.id}: {cell.reason}"))
+        told += bool(said := [f.text for f in cell.findings if f.text.startswith(CAUSES)])
+        found += [("", f"{'':<11} {text}") for text in said if told <= RERUN]
     found += [("yellow", line) for line in warnings(record)]
     if record.waiting and not record.partial:
         found.append(("", f"{'nightly':<11} {', '.join(record.waiting)}: only with --parity-profile nightly"))
     passed = sum(c.state == "pass" for c in record.cells)
-    steps = f"{record.builds} converter steps run" if record.builds else "all artefacts from the cache"
+    steps = f"{plural(record.builds, 'converter step')} run" if record.builds else "all artefacts from the cache"
     if not any(cell.artifact for cell in record.cells):
         steps = "nothing was exported"
     checks = sum(len(c.checks) for c in record.cells)
-    found.append(("", f"{passed} of {len(record.cells)} cells pass, {checks} checks, {steps}"))
+    found.append(("", f"{passed} of {plural(len(record.cells), 'cell')} pass, {checks} check{'s' * (checks != 1)}, {steps}"))
     style = {"pass": "green", "partial": "yellow"}.get(record.verdict, "red")
     warn = " (gate: warn, not blocking)" if style == "red" and not blocking else ""
     found.append((style, f"verdict: {record.verdict}: {record.reason}{warn}"))

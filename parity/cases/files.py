@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from parity.config import ModelConfig
+from parity.errors import ConfigError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm")
@@ -46,3 +48,24 @@ def labelled(model: ModelConfig) -> bool:
     if model.golden is None or not labels:
         return False
     return any(path.parent.name in labels for path in golden_files(model.golden))
+
+
+def check_classes(folder: Path, found: Sequence[Path], labels: Sequence[str]) -> None:
+    """Golden pictures in folders are labelled by them, so every folder must be a label: else accuracy loses cases.
+    Raises ConfigError."""
+    named = sorted({path.parent.name for path in found if path.parent != folder and path.suffix.lower() != ".npz"})
+    unknown = [name for name in named if name not in labels]
+    if unknown:
+        raise ConfigError(
+            f"golden folder {unknown[0]!r} in {folder.name!r} is none of the {len(labels)} labels "
+            f"({', '.join(labels[:5])}{', ...' * (len(labels) > 5)}): rename it, or mend the labels of the output"
+        )
+
+
+def unlabelled_folders(model: ModelConfig) -> list[str]:
+    """Names of the folders, two or more, that a model's golden pictures are sorted into while no output has labels."""
+    if model.golden is None or any(o.labels for o in model.contract.outputs):
+        return []
+    pictures = [path for path in golden_files(model.golden) if path.suffix.lower() in PICTURES]
+    folders = sorted({path.parent.name for path in pictures if path.parent != model.golden})
+    return folders if len(folders) > 1 else []

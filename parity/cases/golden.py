@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from parity import npz
 from parity.cases import Array, Case
-from parity.cases.files import golden_files
+from parity.cases.files import check_classes, golden_files
 from parity.contract import Contract, Preprocess
 from parity.errors import ParityError
 
@@ -27,7 +27,7 @@ def load(folder: Path, contract: Contract, classes: bool = False) -> list[Case]:
     stems = [path.relative_to(folder if folder.is_dir() else folder.parent).with_suffix("") for path in found]
     labels = next((o.labels for o in contract.outputs if o.labels), ())
     if labels and classes:
-        _check_classes(folder, found, labels)
+        check_classes(folder, found, labels)
     cases: list[Case] = []
     for path, stem in zip(found, stems, strict=True):
         id = (stem if stems.count(stem) == 1 else Path(f"{stem}{path.suffix}")).as_posix()
@@ -42,17 +42,6 @@ def load(folder: Path, contract: Contract, classes: bool = False) -> list[Case]:
             pixels = picture(path, contract.preprocess or Preprocess(), spec.shape)
             cases.append(Case(id, {spec.name: pixels[None].astype(spec.dtype)}, label))
     return cases
-
-
-def _check_classes(folder: Path, found: list[Path], labels: tuple[str, ...]) -> None:
-    """Golden pictures in folders are labelled by them, so every folder must be a label: else accuracy loses cases."""
-    named = sorted({path.parent.name for path in found if path.parent != folder and path.suffix.lower() != ".npz"})
-    unknown = [name for name in named if name not in labels]
-    if unknown:
-        raise ParityError(
-            f"golden folder {unknown[0]!r} in {folder.name!r} is none of the {len(labels)} labels "
-            f"({', '.join(labels[:5])}...): rename it, or mend the labels of the output"
-        )
 
 
 def picture(path: Path, how: Preprocess, shape: tuple[int | str, ...]) -> Array:

@@ -13,6 +13,7 @@ from parity import extensions, targets
 from parity.config import Config
 from parity.errors import ParityError
 from parity.plan import PRECISIONS, Cell
+from parity.report.text import plural
 from parity.targets.base import Target, installed, lacking, version
 
 WIDTH = 12
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     config: Config | None = None
     try:
         config = project.load(factories=True)
-        found = f"{config.file}: {len(config.models)} models, {len(config.cells)} cells"
+        found = f"{config.file}: {plural(len(config.models), 'model')}, {plural(len(config.cells), 'cell')}"
     except ParityError as error:
         found = str(error)
     _python()

@@ -76,7 +76,10 @@ def run(options: argparse.Namespace) -> int:
     table = f"\n[tool.parity.models.{name}]\n" + _origin(options)
     if here == file and name in tomllib.loads(text)["tool"]["parity"].get("models", {}):
         raise ParityError(f"{file.name} has a model {name!r} already: edit its table, or add another with --name")
-    found = _discover(options, root, name)
+    try:
+        found = _discover(options, root, name)
+    except ConfigError as error:  # the table is not written yet: its line would be that of no file
+        raise ConfigError(str(error).partition(f"[tool.parity.models.{name}] ")[2] or str(error)) from None
     golden = Path(options.golden or f"golden/{name}")
     table += _contract(found)
     config = configuration.parse(base + head + table, file, targets.names(), factories=True)

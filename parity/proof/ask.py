@@ -25,7 +25,7 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, A
     spec = {
         "proof": {str(path.relative_to(home.parent)): sha256_file(path) for path in sorted(sources)},
         "artifact": artifact.record.key,
-        "kernels": artifact.notes.get("kernels"),
+        "notes": artifact.notes,  # kernels; and what the user says a prebuilt file calls its inputs
         "model": session.fingerprint(model),
         "cases": digest(cases),
         "calibration": digest(calibration),

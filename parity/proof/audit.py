@@ -57,6 +57,7 @@ def audit(graph: Graph, matches: Mapping[str, Match], precision: str) -> tuple[d
     culprits += _bias_scales(graph, matches)
     worst = max((a.worst for a in audited.values()), default=0.0)
     figures = {
+        "unreduced": round(_unreduced(audited), 6),
         "tensors": len(audited),
         "within": sum(a.sound for a in audited.values()),
         "unit": {"fp32": "float32 rounding", "fp16": "half a unit"}.get(precision, "half a step"),
@@ -208,6 +209,12 @@ def _precision_class(graph: Graph, audited: Mapping[str, Audited], precision: st
                 yield Culprit("tensor", entry.match.name, "holds fp16 values in an fp32 tensor")
             elif not (bits & 0xFFFF).any():
                 yield Culprit("tensor", entry.match.name, "holds bfloat16 values in an fp32 tensor")
+
+
+def _unreduced(audited: Mapping[str, Audited]) -> float:
+    """The share of weight values that are stored in float32: that of a file of this precision's name, or of none."""
+    weights = [a.match.constant for a in audited.values() if a.match.constant.slot("weight")]
+    return sum(c.stored.size for c in weights if not c.reduced) / (sum(c.stored.size for c in weights) or 1)
 
 
 def _stored_as(constant: Constant) -> str:

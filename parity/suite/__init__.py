@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from parity import evidence, judge, lowering, posts
 from parity.cases import Case
 from parity.cases.drawing import Drawing
-from parity.cases.files import has_pictures
+from parity.cases.files import has_pictures, unlabelled_folders
 from parity.contract import OutputSpec
 from parity.divergence.ask import first_divergence
 from parity.errors import NoTwin, ParityError
@@ -46,6 +46,8 @@ __all__ = [
     "test_sequence",
     "test_video",
 ]
+
+MOSTLY = 0.5  # a file of reduced precision with a larger share of float32 weights is told
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -83,6 +85,9 @@ def _prove_chain(cell: Cell, cases: list[Case], session: Session, parity: Record
     found = proof_of(session, cell, cases)
     parity.add(*judge.check_proof(found, parity.limits()))
     parity.details["proof"] = judge.proof_record(found)
+    share = found["links"]["audit"]["figures"].get("unreduced", 0.0)
+    if cell.precision != "fp32" and share > MOSTLY:
+        parity.find(f"this file holds fp32 weights ({share:.0%} of them): it was declared {cell.precision}", "warning")
     reasons: dict[tuple[str, bool], list[str]] = {}
     for link in found["links"].values():
         if link["state"] == "not possible":
@@ -263,6 +268,13 @@ def compare_cases(
             "no preprocess is declared: pictures are read as RGB, resized bilinearly and divided by 255, which is a "
             "guess; say what the app does: preprocess = { mean = [...], std = [...] }, or {} for just that",
             "warning",
+        )
+    if unlabelled := unlabelled_folders(model):
+        parity.find(
+            f"golden pictures are in folders ({', '.join(unlabelled[:4])}{', ...' * (len(unlabelled) > 4)}) and no output "
+            "has labels: accuracy is not measured; if the folders are classes, say so: outputs = [{ name = ..., "
+            'kind = "logits", labels = "labels.txt" }], a class a line in index order',
+            "warning" if any(o.decides for o in model.contract.outputs) else "note",
         )
     if oracle.note:
         parity.find(f"reference is {oracle.dtype}: {oracle.note}", "warning")

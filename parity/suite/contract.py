@@ -11,6 +11,7 @@ from parity.config import ModelConfig
 from parity.contract import InputSpec
 from parity.recorder import Recorder
 from parity.runtimes import Runtime
+from parity.suite import hint
 
 
 def check_contract(runtime: Runtime, parity: Recorder) -> None:
@@ -25,6 +26,7 @@ def check_contract(runtime: Runtime, parity: Recorder) -> None:
 def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
     notes, described = runtime.artifact.notes, runtime.description
     fixed = notes.get("fixed", {})
+    prebuilt = f"{runtime.cell.target}-{runtime.cell.precision}" in model.artifacts
     for side in ("inputs", "outputs"):
         have = {d["name"]: d for d in described[side]}
         entries = {s.name: notes[side].get(s.name, {"name": s.name}) for s in getattr(model.contract, side)}
@@ -41,9 +43,14 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
                            f"{side[:-1]} {entry['name']!r}; the file has {', '.join(sorted(have)) or 'none'}")
             )  # fmt: skip
             if found is None:
+                if prebuilt:
+                    parity.find(hint.renamed(spec.name, extra))
                 continue
             if isinstance(spec, InputSpec) and found["shape"] is not None:
-                parity.add(_shape(spec, found, entry, fixed.get(spec.name)))
+                shape = _shape(spec, found, entry, fixed.get(spec.name))
+                parity.add(shape)
+                if prebuilt and not shape.passed and (said := hint.reshaped(model.contract, spec, found)):
+                    parity.find(said)
                 parity.add(*_enumerated(spec, found, notes.get("enumerated", {})))
             quantised = bool(found.get("scale"))
             want = spec.dtype if isinstance(spec, InputSpec) else None

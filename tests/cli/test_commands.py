@@ -193,6 +193,16 @@ def test_init_tells_a_wrong_shape_at_once_and_writes_nothing(tmp_path, monkeypat
     assert not (tmp_path / "golden").exists()
 
 
+@pytest.mark.parametrize("factory", ["models:tini", "nowhere.models:tiny"])
+def test_init_names_no_file_that_is_not_there(tmp_path, monkeypatch, run, factory):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.py").write_text("def tiny():\n    return None\n")
+    code, _, err = run("init", factory)
+    assert code == 2
+    one_line(err, "parity init: factory: ", "defines no 'tini' (did you mean 'tiny'?)" if "tini" in factory else "nowhere")
+    assert "pyproject" not in err and not (tmp_path / "pyproject.toml").exists()
+
+
 def test_gate_and_report_work_from_the_record_alone(project, run):
     test = project / "tests"
     test.mkdir()
@@ -280,13 +290,16 @@ def test_a_file_made_elsewhere_is_verified_as_it_is(golden, run):
     code, out, err = run("verify", str(file))
     assert code == 0, out + err
     assert "tiny.onnx as tiny-onnx-fp32: pass: " in out
-    assert "--parity-set models.tiny.artifacts" in (golden / "reports" / "verify.md").read_text()
+    assert f"of a narrowed plan (parity verify {shlex.quote(str(file))}; models tiny)" in out
+    assert "--parity-set" not in out + (golden / "reports" / "verify.md").read_text()
     renamed = file.read_bytes().replace(b"logits", b"logitz")
     file.write_bytes(renamed)
     code, out, err = run("verify", str(file), "--model", "tiny")
     assert code == 1
     assert "tiny-onnx-fp32: fail: logits: present: output 'logits'; the file has logitz" in out
     assert f"rerun: parity verify {shlex.quote(str(file))} --model tiny" in out
+    assert "hint: if the file's 'logitz' is the model's 'logits': --tensor logits=logitz " in out
+    assert "test_verify.py" not in out
     code, out, err = run("verify", str(file), "--tensor", "logits=logitz")
     assert code == 0, out + err
 

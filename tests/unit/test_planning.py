@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from parity import targets
+from parity.cases.files import unlabelled_folders
 from parity.config import Config, parse
+from parity.errors import ConfigError
 from parity.planning import make_plan
 
 TABLE = """
@@ -53,3 +55,46 @@ def test_what_a_machine_lacks_does_not_block_by_itself(tmp_path: Path, monkeypat
 def test_other_sizes_are_tried_where_a_file_takes_them(tmp_path: Path, target: str, more: str, tried: bool) -> None:
     model = config(tmp_path, more).models["tiny"]
     assert targets.get(target).several_sizes(model) == tried
+
+
+LABELLED = """
+[tool.parity.models.classes]
+factory = "m:classes"
+inputs = [{ name = "x", shape = ["batch", 3, 4, 4] }]
+outputs = [{ name = "y", kind = "logits"%s }]
+golden = "golden"
+"""
+
+
+def classes(folder: Path, labels: str, *folders: str) -> Config:
+    for name in folders:
+        (folder / "golden" / name).mkdir(parents=True)
+        (folder / "golden" / name / "1.png").write_bytes(b"")
+    return config(folder, LABELLED % labels)
+
+
+def test_a_folder_that_is_no_label_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"golden folder 'cut' in 'golden' is none of the 2 labels \(cat, dog\)"):
+        make_plan(classes(tmp_path, ', labels = ["cat", "dog"]', "cut", "dog"), {})
+
+
+@pytest.mark.parametrize(
+    ("labels", "folders", "told"),
+    [
+        ("", ("cat", "dog"), ["cat", "dog"]),
+        ("", ("all",), []),
+        (', labels = ["cat", "dog"]', ("cat", "dog"), []),
+    ],
+)
+def test_folders_without_labels_are_noticed(
+    tmp_path: Path, labels: str, folders: tuple[str, ...], told: list[str]
+) -> None:
+    planned = classes(tmp_path, labels, *folders)
+    assert unlabelled_folders(planned.models["classes"]) == told
+    kinds = make_plan(planned, {})["classes-onnx-fp32"].kinds
+    assert ("accuracy" in kinds) == bool(labels)
+
+
+def test_a_command_that_set_options_is_named_in_their_place(tmp_path: Path) -> None:
+    plan = make_plan(config(tmp_path), {"set": ["seed = 1"], "rerun": "parity verify a.onnx"})
+    assert plan.partial == "parity verify a.onnx"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parity.record import CellRecord, Environment, Finding, RunRecord
-from parity.terminal import WARNINGS, warnings
+from parity.terminal import RERUN, WARNINGS, lines, warnings
 
 
 def record(*findings: tuple[str, tuple[str, ...]]) -> RunRecord:
@@ -36,3 +36,23 @@ def test_very_many_warnings_are_counted() -> None:
 def test_a_note_is_no_warning() -> None:
     cell = CellRecord("a-onnx-fp32", "a", "onnx", "fp32", state="pass", findings=(Finding("by the way", "note"),))
     assert warnings(RunRecord("pass", (cell,), Environment("3.11", {}, "m", 1), "", 1.0)) == []
+
+
+def failing(id: str, *texts: str) -> CellRecord:
+    return CellRecord(id, *id.split("-"), state="fail", reason="far off", findings=tuple(Finding(t) for t in texts))
+
+
+def run_of(*cells: CellRecord) -> list[str]:
+    return [text for _, text in lines(RunRecord("fail", cells, Environment("3.11", {}, "m", 1), "", 1.0))]
+
+
+def test_a_failing_cell_is_told_with_what_explains_it() -> None:
+    told = run_of(failing("a-onnx-fp32", "diagnosis: BGR", "by the way", "first divergence: stem", "hint: --fixed"))
+    assert told[:4] == ["fail        a-onnx-fp32: far off", *(f"{'':12}{text}" for text in (
+        "diagnosis: BGR", "first divergence: stem", "hint: --fixed"))]  # fmt: skip
+    assert told[4] == "0 of 1 cell pass, 0 checks, nothing was exported"
+
+
+def test_of_very_many_failing_cells_the_first_are_explained() -> None:
+    told = run_of(*(failing(f"m{n}-onnx-fp32", "diagnosis: BGR") for n in range(RERUN + 3)))
+    assert sum("diagnosis" in line for line in told) == RERUN
