@@ -25,12 +25,14 @@ class Keeper:
     known: Baseline | None
     save: bool
     refused: bool = False
+    latency_blocks: bool = False
     lines: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def prepare(
-        cls, root: Path, partial: str | None, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ
-    ) -> Keeper:
+        cls, root: Path, partial: str | None, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ,
+        *, latency_blocks: bool = False,
+    ) -> Keeper:  # fmt: skip
         """The keeper that the options ask for. Raises ConfigError before anything is run for what cannot end well."""
         named, save = options.get("baseline"), bool(options.get("save_baseline"))
         path = root / (named or baseline.DEFAULT_PATH)
@@ -45,7 +47,7 @@ class Keeper:
         if path.exists() or (named and not save):
             known = baseline.read(path)
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(named)
-        return cls(path, name, known, save)
+        return cls(path, name, known, save, latency_blocks=latency_blocks)
 
     def judge(self, record: RunRecord) -> RunRecord:
         """The record judged against the ledger; with `--parity-save-baseline` and a pass, the ledger written anew.
@@ -53,6 +55,8 @@ class Keeper:
         Saving accepts what changed: the new ledger is what the run is judged against. The review of its lines decides.
         """
         compared = baseline.attach(self.known, record, self.name) if self.known else record
+        if self.latency_blocks:
+            compared = replace(compared, baseline=_latency_regressed(compared.baseline))
         if not self.save:
             self._tell(compared)
             return gate.judge(compared)
@@ -76,9 +80,15 @@ class Keeper:
         changes = record.baseline.regressions
         if not changes:
             return
-        self.lines = [("red", baseline.told(c)) for c in changes if c.state == "regressed"][:SHOWN]
+        styles = {"regressed": "red", "slower": "yellow"}
+        self.lines = [(styles[c.state], baseline.told(c)) for c in changes if c.state in styles][:SHOWN]
         counts = {state: sum(c.state == state for c in changes) for state in dict.fromkeys(c.state for c in changes)}
         self.lines.append(("", f"baseline {self.name}: " + ", ".join(f"{n} {state}" for state, n in counts.items())))
         other = next((c for c in changes if c.state == "incomparable"), None)
         if other:
             self.lines.append(("yellow", f"  not compared: {baseline.told(other)}"))
+
+
+def _latency_regressed(found: BaselineRecord) -> BaselineRecord:
+    changes = (replace(c, state="regressed") if c.state == "slower" else c for c in found.regressions)
+    return replace(found, regressions=tuple(changes))

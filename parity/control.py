@@ -56,7 +56,7 @@ class Control:
         self.problem = ""
         self.written: list[Path] = []
         self.kept = ""  # a line about the report of the last whole run
-        self.ledger = Keeper.prepare(config.root, plan.partial, options)
+        self.ledger = Keeper.prepare(config.root, plan.partial, options, latency_blocks=config.gate_latency)
         self.capsule: tuple[str, str] | None = None
         self._heard: dict[str, Heard] = {}
         self._failures = 0

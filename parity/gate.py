@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from parity.config import Waiver
+from parity.errors import ParityError
 from parity.limits import Rule, resolve
 from parity.metrics import METRICS
-from parity.plan import Cell
+from parity.plan import PRECISIONS, Cell
 from parity.record import BY_CONTRACT, CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
 from parity.samples import blocking as blocking_sample
 from parity.samples import held, words
@@ -43,7 +44,14 @@ def passes(check: Check) -> bool:
 
 
 def rejudge(cell: CellRecord, rules: Iterable[Rule]) -> CellRecord:
-    """The cell under the limits that `rules` set now, for every check that a limit of the cascade applies to."""
+    """The cell under the limits that `rules` set now, for every check that a limit of the cascade applies to.
+
+    Raises ParityError for a precision that has no limits: a record of another version, or a damaged one.
+    """
+    if cell.precision not in PRECISIONS:
+        raise ParityError(
+            f"cell {cell.id:.80}: unknown precision {cell.precision!r:.40}; known: {', '.join(PRECISIONS)}"
+        )
     rules = tuple(rules)
     identity = Cell(cell.model, cell.target, cell.precision)
     by_output = {output: resolve(rules, identity, output) for output in {c.output for c in cell.checks}}
@@ -212,7 +220,11 @@ def judge(record: RunRecord) -> RunRecord:
     verdict: Verdict
     if bad or regressed or waivers:
         parts = [f"{_count(bad, 'cell')} failed: {_listed([c.id for c in bad])}"] if bad else []
-        parts += [f"{_count(regressed, 'regression')}: {_listed(list(dict.fromkeys(r.cell for r in regressed)))}"] if regressed else []
+        parts += (
+            [f"{_count(regressed, 'regression')}: {_listed(list(dict.fromkeys(r.cell for r in regressed)))}"]
+            if regressed
+            else []
+        )
         parts += [f"{_count(waivers, 'waiver')} {_listed(sorted({w.state for w in waivers}))}: "
                   f"{_listed([w.cell for w in waivers])}"] if waivers else []  # fmt: skip
         verdict, reason = "fail", "; ".join(parts)

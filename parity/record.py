@@ -283,7 +283,7 @@ class Regression:
     what: str
     before: float | None
     now: float | None
-    state: Literal["regressed", "improved", "incomparable", "new", "removed"] = "regressed"
+    state: Literal["regressed", "slower", "improved", "incomparable", "new", "removed"] = "regressed"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,9 @@ def lines(record: RunRecord, *, blocking: bool = True) -> list[Line]:
     if not any(cell.artifact for cell in record.cells):
         steps = "nothing was exported"
     checks = sum(len(c.checks) for c in record.cells)
-    found.append(("", f"{passed} of {plural(len(record.cells), 'cell')} pass, {checks} check{'s' * (checks != 1)}, {steps}"))
+    found.append(
+        ("", f"{passed} of {plural(len(record.cells), 'cell')} pass, {checks} check{'s' * (checks != 1)}, {steps}")
+    )
     style = {"pass": "green", "partial": "yellow"}.get(record.verdict, "red")
     warn = " (gate: warn, not blocking)" if style == "red" and not blocking else ""
     found.append((style, f"verdict: {record.verdict}: {record.reason}{warn}"))

@@ -82,7 +82,8 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
         test = Path(scratch, "test_verify.py")
         test.write_text("from parity.suite import *\n", encoding="utf-8")
         command = [
-            sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=short", "-rN", "-m", "parity", "-p", "no:cacheprovider",
+            sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=short", "-rN", "-m", "parity", "-p",
+            "no:cacheprovider",
             f"--rootdir={scratch}", "-c", os.devnull, "--parity-models", name, "--parity-report", str(html),
             *(f"--parity-set={setting}" for setting in settings), f"--parity-rerun={_again(options)}", str(test),
         ]  # fmt: skip
@@ -96,10 +97,10 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
     whole = read(html.with_suffix(".json"))
     record = whole.cell(cell.id)
     measured = plural(len(record.checks), "check") if record.checks else "nothing was measured"
-    state, reason = record.state, record.reason or measured
-    if state == "pass" and code:  # what is not the cell's own: the baseline, a waiver
-        state, reason = whole.verdict, whole.reason
-    print(f"{options.file.name} as {cell.id}: {state}: {reason}")
+    said = f"{record.state}: {record.reason or measured}"
+    if record.state == "pass" and code:  # what is not the cell's own: the baseline, a waiver
+        said = f"{whole.verdict}: {whole.reason}"
+    print(f"{options.file.name} as {cell.id}: {said}")
     return 0 if record.state == "pass" and code == 0 else 1
 
 

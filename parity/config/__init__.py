@@ -38,6 +38,7 @@ class Config:
     routes: Mapping[str, Path] = field(default_factory=dict)  # route name -> the Python that runs it
     cache: str | None = None
     cache_size: int = 10 << 30
+    gate_latency: bool = False  # whether a cell that became much slower than in the ledger blocks
     plugins: tuple[str, ...] = ()  # modules of the project's own in which faults are registered, imported in children
 
     @property
@@ -80,6 +81,7 @@ def read_config(reader: Reader, data: Mapping[str, Any]) -> Config:
         routes=read_routes(reader, top.take("routes", dict, {})),
         cache=top.take("cache", str),
         cache_size=top.size("cache_size", 10 << 30),
+        gate_latency=top.take("gate_latency", bool, False),
         plugins=read_plugins(top),
     )  # fmt: skip
     top.done()

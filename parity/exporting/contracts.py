@@ -18,6 +18,7 @@ from parity.contract import DTYPES, Contract, InputSpec, OutputSpec
 from parity.errors import ParityError
 from parity.record import plain
 from parity.session import Session
+from parity.visible import visible
 
 FILE = "contract.json"
 
@@ -68,7 +69,7 @@ def read(path: Path, file: Path) -> tuple[Contract, tuple[str, ...], dict[str, A
     try:
         data = strict_json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        told = error.strerror if isinstance(error, OSError) else f"not JSON ({str(error).splitlines()[0]})"
+        told = error.strerror if isinstance(error, OSError) else f"not JSON ({str(error).splitlines()[0]:.200})"
         raise ParityError(f"contract {path}: {told}") from None
     if not isinstance(data, dict) or not all(isinstance(entry, dict) for entry in data.values()):
         raise ParityError(f"contract {path}: not a table of models, as parity export writes it")
@@ -76,12 +77,13 @@ def read(path: Path, file: Path) -> tuple[Contract, tuple[str, ...], dict[str, A
     named = [n for n in sorted(data, key=len, reverse=True) if file.name.startswith(f"{n}.")]
     name = next(iter((*listed, *named, *(data if len(data) == 1 else ()))), None)
     if name is None:
-        raise ParityError(f"contract {path}: describes {', '.join(data)}, none of which is {file.name}")
+        known = visible(", ".join(data))
+        raise ParityError(f"contract {path}: describes {known:.200}, none of which is {file.name}")
     try:
         return (*_contract(data[name]), dict(data[name]))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         told = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ParityError(f"contract {path}: {name}: {told}") from None
+        raise ParityError(f"contract {path}: {visible(name):.80}: {visible(told):.200}") from None
 
 
 def _contract(entry: Mapping[str, Any]) -> tuple[Contract, tuple[str, ...]]:

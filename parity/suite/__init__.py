@@ -271,8 +271,8 @@ def compare_cases(
         )
     if unlabelled := unlabelled_folders(model):
         parity.find(
-            f"golden pictures are in folders ({', '.join(unlabelled[:4])}{', ...' * (len(unlabelled) > 4)}) and no output "
-            "has labels: accuracy is not measured; if the folders are classes, say so: outputs = [{ name = ..., "
+            f"golden pictures are in folders ({', '.join(unlabelled[:4])}{', ...' * (len(unlabelled) > 4)}) and no "
+            "output has labels: accuracy is not measured; if the folders are classes, say so: outputs = [{ name = ..., "
             'kind = "logits", labels = "labels.txt" }], a class a line in index order',
             "warning" if any(o.decides for o in model.contract.outputs) else "note",
         )

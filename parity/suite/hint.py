@@ -31,7 +31,7 @@ def reshaped(contract: Contract, spec: InputSpec, found: Mapping[str, Any]) -> s
     sizes = [example[d] if isinstance(d, str) else d for d in spec.shape]
     fits = all(h in (s, None) for h, s in zip(have, sizes, strict=True))
     if fits:
-        return "hint: if one size is meant: --fixed (in a table: artifacts.\"...\" = { ..., fixed = true })"
+        return 'hint: if one size is meant: --fixed (in a table: artifacts."..." = { ..., fixed = true })'
     last = [sizes[0], *sizes[2:], *sizes[1:2]]
     if len(have) in CHANNELS_LAST and all(h in (s, None) for h, s in zip(have, last, strict=True)):
         own = found["name"] if found["name"] != spec.name else ""

@@ -199,7 +199,9 @@ def test_init_names_no_file_that_is_not_there(tmp_path, monkeypatch, run, factor
     (tmp_path / "models.py").write_text("def tiny():\n    return None\n")
     code, _, err = run("init", factory)
     assert code == 2
-    one_line(err, "parity init: factory: ", "defines no 'tini' (did you mean 'tiny'?)" if "tini" in factory else "nowhere")
+    one_line(
+        err, "parity init: factory: ", "defines no 'tini' (did you mean 'tiny'?)" if "tini" in factory else "nowhere"
+    )
     assert "pyproject" not in err and not (tmp_path / "pyproject.toml").exists()
 
 

@@ -214,6 +214,38 @@ def _package(part: str) -> Callable[[Path], Any]:
     return read
 
 
+def _artefact(target: str) -> Callable[[Path], Any]:
+    """A file that a native runtime runs, read as a cell reads it: opened, run, and its graph taken in for the proof.
+
+    Where the runtime takes the file, the reader of its graph must either read it or say why it cannot.
+    """
+
+    def read(file: Path) -> Any:
+        from parity import targets
+        from parity.proof import _read
+        from parity.proof.graph import NotPossible
+        from parity.targets import serve
+
+        notes = {"entry": file.name, **NAMES}
+        try:
+            handle = serve.open_session(targets.get(target).session, str(file.parent), notes)["handle"]
+            outputs = serve.run(handle, ROWS)["outputs"]
+            serve.close_session(handle)
+        except Exception as error:  # the runtime's own words
+            lines = str(error).strip().splitlines() or [""]
+            raise ParityError(f"{type(error).__name__}: {lines[0]:.200}") from None
+        try:
+            graph = len(_read(target, str(file.parent), notes, ()).graph.operators)
+        except NotPossible as obstacle:
+            graph = f"{obstacle!s:.40}"
+        return [{n: v.shape for n, v in row.items()} for row in outputs], graph
+
+    return read
+
+
+NATIVE = ("artefact.onnx", "artefact.tflite")
+"""Kinds that native code reads: it may refuse, crash or run away in whatever way it likes, and the child names it."""
+
 READERS: dict[str, Callable[[Path], Any]] = {
     "configuration.toml": _configuration,
     "record.json": _record,
@@ -235,6 +267,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "capsule.parity": _capsule,
     "shared.tar": _archive,
     "net.param": _param,
+    "artefact.onnx": _artefact("onnx"),
+    "artefact.tflite": _artefact("tflite"),
     "package/model.mlmodel": _package("Data/com.apple.CoreML/model.mlmodel"),
     "package/weight.bin": _package("Data/com.apple.CoreML/weights/weight.bin"),
     "package/Manifest.json": _package("Manifest.json"),

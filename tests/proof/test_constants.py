@@ -320,6 +320,8 @@ def test_a_table_that_is_dequantised_after_the_look_up_has_its_grid() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "share"), [(np.float32, 1.0), (np.float16, 0.0)])
-def test_weights_that_are_not_of_the_declared_precision_are_counted(weight: np.ndarray, dtype: Any, share: float) -> None:
+def test_weights_that_are_not_of_the_declared_precision_are_counted(
+    weight: np.ndarray, dtype: Any, share: float
+) -> None:
     link = audited(weight, Constant("w", weight.astype(dtype), None, (Slot(0, "weight", "OI"),)), "fp16")
     assert (link.state, link.figures["unreduced"]) == ("proved", share)

@@ -146,19 +146,29 @@ def timed(int8_ms: float | None, fp32_ms: float | None = 40.0) -> RunRecord:
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        ((20, 40), (100, 40), [("latency class against fp32", "regressed")]),
+        ((20, 40), (100, 40), [("latency class against fp32", "slower")]),
         ((20, 40), (45, 40), []),  # one class: it may have been at the edge of it
         ((20, 40), (80, 160), []),  # a slower machine
         ((20, 40), (20, 10), []),  # the fp32 cell got faster
         ((100, 40), (20, 40), [("latency class against fp32", "improved")]),
         ((0.1, 0.1), (3, 0.1), []),  # the scheduler
-        ((20, None), (100, None), [("latency class in ms", "regressed")]),
+        ((20, None), (100, None), [("latency class in ms", "slower")]),
         ((20, 40), (None, 40), []),
     ],
 )
 def test_latency(before: Any, after: Any, expected: list[tuple[str, str]]) -> None:
     found = compare(load(save(timed(*before))), timed(*after)).regressions
     assert [(c.what, c.state) for c in found if c.cell == INT8] == expected
+
+
+@pytest.mark.parametrize(("blocks", "state"), [(False, "slower"), (True, "regressed")])
+def test_a_slower_cell_blocks_only_where_the_project_says_so(tmp_path: Path, blocks: bool, state: str) -> None:
+    (tmp_path / "kept.json").write_text(save(timed(20)))
+    keeper = Keeper.prepare(tmp_path, None, {"baseline": "kept.json"}, {}, latency_blocks=blocks)
+    judged = keeper.judge(timed(100))
+    assert [c.state for c in judged.baseline.regressions] == [state]
+    assert ("regression" in judged.reason) == blocks
+    assert keeper.lines[0] == ("red" if blocks else "yellow", f"{INT8}: latency class against fp32 0.5 -> 2 ({state})")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.config import Waiver
+from parity.errors import ParityError
 from parity.gate import apply_waivers, by_urgency, describe, exit_code, judge, passes, rejudge, settle
 from parity.limits import Rule
 from parity.record import (
@@ -470,3 +471,8 @@ def test_judging_again_keeps_limits_that_a_test_set_itself() -> None:
     assert rejudge(cell(checks=(*good_checks(), own)), loose).state == "fail"
     held = replace(own, metric="mean_abs", limit=0.2)
     assert rejudge(cell(checks=(*good_checks(), held)), loose).state == "pass"
+
+
+def test_a_precision_that_nobody_knows_is_told_in_one_line() -> None:
+    with pytest.raises(ParityError, match=r"^cell .*: unknown precision 'fp8+; known: fp32, fp16, dynamic, int8$"):
+        rejudge(cell(precision="fp" + "8" * 100), [])
