@@ -12,7 +12,9 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from types import CodeType
 from typing import Any, Literal
 
 import numpy as np
@@ -121,7 +123,7 @@ class Fill:
         names, rng = self.names(spec, shape), np.random.default_rng(self.seed)
         expression = EXPRESSIONS[family(spec)].get(self.kind)
         if expression is not None:
-            made = eval(expression, {"np": np, "rng": rng, **names})
+            made = eval(_compiled(expression), {"np": np, "rng": rng, **names})
         elif self.kind in _registered[family(spec)]:
             made = _registered[family(spec)][self.kind][0](rng, shape, names["lo"], names["hi"])
         else:
@@ -151,6 +153,11 @@ class Fill:
         words = [MAGNITUDES.get(self.magnitude, f"x{self.magnitude:g}"), self.kind]
         words += [self.layout] if self.layout != "plain" else []
         return " ".join(w for w in words if w)
+
+
+@cache
+def _compiled(expression: str) -> CodeType:
+    return compile(expression, "<recipe>", "eval")
 
 
 def _filled(expression: str, values: Mapping[str, Any]) -> str:
@@ -196,11 +203,11 @@ class Recipe:
     def layouts(self) -> dict[str, Layout]:
         return {name: fill.layout for name, fill in self.inputs.items() if fill.layout != "plain"}
 
-    @property
+    @cached_property
     def digest(self) -> str:
         return hashlib.sha256(self.json().encode()).hexdigest()[:8]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """What a reader sees: `natural batch=2 ~3fa9c1d2`; unique by its last word."""
         fills = list(self.inputs.items())
@@ -217,7 +224,8 @@ class Recipe:
         return elements, odd, sum(ranks), sum(f.seed for f in fills)
 
     def json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        fills = {name: vars(fill) for name, fill in self.inputs.items()}
+        return json.dumps({"inputs": fills, "dims": self.dims}, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def parse(cls, text: str, contract: Contract) -> Recipe:

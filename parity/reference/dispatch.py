@@ -50,6 +50,11 @@ class Twin(TorchDispatchMode):
             int, tuple[StorageWeakRef, float]
         ] = {}  # storages that depend on inputs, and their grid's step
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: skipping it means importing it first, 1.2 s of every child, and nothing is compiled here."""
+        return False
+
     def begin(self, phase: Phase, seed: int = 0) -> None:
         self.phase, self._count, self.inside = phase, 0, 0
         self._generator = torch.Generator().manual_seed(seed)

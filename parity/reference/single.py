@@ -51,14 +51,15 @@ class Usual:
 class Judged:
     """One output of one input. `ratio`: error over floor, infinite where not finite or not the oracle's shape.
 
-    `asked`: how many twins have been asked. `reason` says why there is no finite ratio; `undefined` that the input
-    cannot be judged, because the model itself (or its twin) is not finite on it.
+    `costs`: rms error of each twin that was asked, infinite where it is not finite. `reason` says why there is no
+    finite ratio; `undefined` that the input cannot be judged, because the model itself (or its twin) is not finite on
+    it.
     """
 
     ratio: float
     floor: float
     error: float
-    asked: int = 0
+    costs: tuple[float, ...] = ()
     reason: str = ""
     undefined: str = ""
     exact: bool = False  # integers: `ratio` is the share of elements that differ
@@ -87,20 +88,19 @@ def judge(got: Array | None, want: Array, usual: Usual) -> Judged:
 
 def settle(judged: Judged, got: Array | None, want: Array, twin: Array, most: float = math.inf) -> Judged:
     """The ratio with one more twin taken into the floor, which counts for no more than `most`."""
-    asked = judged.asked + 1
+    cost = rms(np.asarray(twin, np.float64) - want) if twin.shape == want.shape and _finite(twin) else math.inf
+    judged = replace(judged, costs=(*judged.costs, cost))
     if judged.undefined or twin.shape != want.shape:
-        return replace(judged, asked=asked)
+        return judged
     if not _finite(twin) and math.isinf(most):
-        return replace(judged, asked=asked, undefined="the model itself overflows at this precision: its twin does")
+        return replace(judged, undefined="the model itself overflows at this precision: its twin does")
     if got is None or not math.isfinite(judged.error):
-        return replace(judged, asked=asked)
+        return judged
     if want.dtype.kind != "f":
         excused = (got != want) & (twin == want) if got.shape == want.shape else np.ones(1, bool)
-        share = min(judged.ratio, float(excused.mean()) if excused.size else 0.0)
-        return replace(judged, ratio=share, asked=asked)
-    cost = rms(np.asarray(twin, np.float64) - want) if _finite(twin) else math.inf
+        return replace(judged, ratio=min(judged.ratio, float(excused.mean()) if excused.size else 0.0))
     floor = max(judged.floor, min(cost, most))
-    return replace(judged, ratio=judged.error / floor if judged.error else 0.0, floor=floor, asked=asked)
+    return replace(judged, ratio=judged.error / floor if judged.error else 0.0, floor=floor)
 
 
 def rms(values: Array) -> float:

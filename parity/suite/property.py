@@ -6,16 +6,13 @@ when it looks for the simplest input that fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from parity import judge
 from parity.cases import kept
 from parity.cases.drawing import Drawing
-from parity.cases.recipes import Recipe
-from parity.config import ModelConfig
 from parity.recorder import Recorder
 from parity.runtimes import Runtime
-from parity.session import Session
 from parity.suite.bench import Bench, Result
 
 MOST_UNDEFINED = 0.5  # share of the inputs on which the model itself may be undefined at the cell's precision
@@ -30,7 +27,9 @@ def check_property(runtime: Runtime, parity: Recorder, drawing: Drawing) -> None
     examples, seed = drawing.examples(model), drawing.seed(model)
     replayed, odd = kept.load(config.root, model, drawing.before)
     source = strategies.strategy(model.contract, model.properties.strategy, config.root)
-    drawn = _drawn(runtime.session, model, lambda: strategies.draw(source, examples, seed), f"{examples} {seed}")
+    drawn = runtime.session.once(
+        f"drawn {examples} {seed}", model.name, lambda: strategies.draw(source, examples, seed)
+    )
     known = {r.digest for r in drawn}
     results = bench.judge([*(r for r in replayed if r.digest not in known), *drawn])
     record(bench, results, parity)
@@ -41,15 +40,6 @@ def check_property(runtime: Runtime, parity: Recorder, drawing: Drawing) -> None
     if failing:
         found = bench.simplest(source, examples, seed, results[len(results) - len(drawn) :])
         bench.tell(found or failing[0], parity)
-
-
-def _drawn(session: Session, model: ModelConfig, draw: Callable[[], list[Recipe]], which: str) -> list[Recipe]:
-    """The recipes that one process of the run draws for the model: every target is given the same.
-
-    The seed alone does not say which they are: hypothesis also draws numbers that it finds in imported modules.
-    """
-    made = session.store.once(session.run, f"drawn {model.name} {which}", lambda: [r.json() for r in draw()])
-    return [Recipe.parse(text, model.contract) for text in made]
 
 
 def record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +77,37 @@ def test_views_hold_the_same_elements_elsewhere() -> None:
 
 
 def test_the_same_seed_draws_the_same_and_another_seed_does_not() -> None:
-    one, again = (strategies.draw(strategies.recipes(MANY), 40, 7) for _ in range(2))
-    assert one == again and len(one) > 30
-    assert strategies.draw(strategies.recipes(MANY), 40, 8) != one
+    one, again = (strategies.draw(strategies.recipes(MANY), 100, 7) for _ in range(2))
+    assert one == again and len(one) > 90
+    assert strategies.draw(strategies.recipes(MANY), 100, 8) != one
     assert {r.dims["length"] for r in one} == {7, 12} and {r.dims["batch"] for r in one} == {1, 2, 3}
-    assert {f.kind for r in one for n, f in r.inputs.items() if n == "image"} >= {"natural", "uniform", "constant"}
+    kinds = Counter(r.inputs["image"].kind for r in one)
+    assert set(kinds) == set(EXPRESSIONS["float"]) and max(kinds.values()) < 40  # of 100, and none is much preferred
+
+
+def test_what_else_is_imported_changes_nothing_that_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "full_of_numbers.py").write_text(f"FOUND = {list(range(300, 60000, 70))}\n")
+    draw = (
+        "import sys; {}\n"
+        "from parity.cases import strategies\n"
+        "from tests.unit.test_recipes import MANY\n"
+        "for recipe in strategies.draw(strategies.recipes(MANY), 60, 7): print(recipe.json())\n"
+        "found = strategies.shrink(strategies.recipes(MANY), 60, 7, lambda r: r.inputs['ids'].seed > 9000, MANY)\n"
+        "print(found and found.json())\n"
+    )
+    place = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
+    plain, other = (
+        subprocess.run(
+            [sys.executable, "-c", draw.format(first)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=place,
+            cwd=tmp_path,
+        ).stdout
+        for first in ("", "import full_of_numbers")
+    )
+    assert len(plain.splitlines()) > 50 and other == plain
 
 
 def test_shrinking_ends_at_the_simplest_recipe_that_fails() -> None:
