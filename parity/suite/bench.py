@@ -213,17 +213,16 @@ class Bench:
 
     def script(self, result: Result) -> list[str]:
         """What repeats a failing result by hand, in the project's folder."""
-        assert result.recipe is not None
+        assert result.recipe is not None and result.want is not None
         name = max(result.judged, key=lambda n: result.judged[n].ratio) if result.judged else next(iter(self.usual))
-        got = result.got.get(name) if result.got else None
-        index, want = snippet.element(got, result.want[name]) if result.want else ((), None)
+        place, want = snippet.element(result.got.get(name) if result.got else None, result.want[name])
         artifact, target, root = self.runtime.artifact, self.runtime.target, self.session.config.root
         folder = artifact.folder
         if folder.is_relative_to(root) or (folder.is_relative_to(Path.home()) and root.is_relative_to(Path.home())):
             folder = Path(os.path.relpath(folder, root))  # an absolute one would name a home, which reports do not
         return snippet.lines(
             self.cell.target, target.session, folder, artifact.notes, self.model.contract, result.recipe,
-            self.sizes(result.recipe.dims), name, index, want, self.runtime.description,
+            self.sizes(result.recipe.dims), name, place, want, self.runtime.description,
         )  # fmt: skip
 
     def _keep(self, recipe: Recipe) -> str:

@@ -6,8 +6,7 @@ TFLite files without a signature, are run through the class that the suite runs 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,11 @@ def lines(
     recipe: Recipe,
     dims: Mapping[str, int],
     output: str,
-    index: Sequence[int],
-    want: float | None,
+    place: str,
+    want: str,
     description: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """The script. It prints the artefact's element `index` of `output`, and beside it what the oracle has there.
+    """The script. It prints the artefact's `output` at `place`, and beside it what the oracle has there, `want`.
 
     `description`: what the opened file says of itself, as the suite's own session describes it.
     """
@@ -51,9 +50,7 @@ def lines(
     artefact = _Artefact(session, folder, notes, description or {}, own, integers)
     body = _RUN.get(target, _by_session)(artefact, fed, entry["name"])
     back = _back(entry.get("layout"))
-    place = f"[{', '.join(map(str, index))}]" if index else ""
-    said = "not finite" if want is None else f"{want:.9g}"
-    script = ["import numpy as np", *made, *body, f"print(got{back}{place}, 'the float64 oracle:', {said!r})"]
+    script = ["import numpy as np", *made, *body, f"print(got{back}{place}, 'the float64 oracle:', {want!r})"]
     while len(script) > MOST:  # many inputs: several a line
         script[1:3] = ["; ".join(script[1:3])]
     return script
@@ -208,15 +205,16 @@ _RUN: Mapping[str, Any] = {
 }
 
 
-def element(got: Any, want: Any) -> tuple[tuple[int, ...], float | None]:
-    """Where to look: the index of the largest difference, or of one not finite, and the oracle's value there."""
+def element(got: Any, want: Any) -> tuple[str, str]:
+    """Where to look, as Python writes it after an array, and what the oracle has there: the element that is furthest
+    off, or not finite; the shape or dtype where that differs. Without `got`, the oracle's largest element."""
     import numpy as np
 
-    if got is None or got.shape != want.shape or not want.size:
-        return (), None
+    if not want.size or (got is not None and got.shape != want.shape):
+        return ".shape", str(want.shape)
+    if got is not None and (got.dtype.kind == "f") != (want.dtype.kind == "f"):
+        return ".dtype", str(want.dtype)
     with np.errstate(invalid="ignore"):
-        gap = np.abs(np.asarray(got, np.float64) - np.asarray(want, np.float64))
-    gap = np.where(np.isfinite(gap), gap, np.inf)
-    index = tuple(int(i) for i in np.unravel_index(int(gap.argmax()), gap.shape))
-    value = float(want[index])
-    return index, value if math.isfinite(value) else None
+        gap = np.abs(np.asarray(want, np.float64) - (0 if got is None else np.asarray(got, np.float64)))
+    index = tuple(map(int, np.unravel_index(int(np.where(np.isfinite(gap), gap, np.inf).argmax()), gap.shape)))
+    return str(list(index)) if index else "", f"{float(want[index]):.9g}"

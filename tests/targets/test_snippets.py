@@ -6,6 +6,7 @@ makes of it, and none in the oracle.
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -138,7 +139,8 @@ def test_the_script_of_a_failing_input_shows_the_failure(session: Session, id: s
         got, want = printed(bench.script(result), session.config.root)
         name = max(result.judged, key=lambda n: result.judged[n].ratio)
         assert result.got is not None and result.want is not None
-        index, _ = snippet.element(result.got[name], result.want[name])
+        place, _ = snippet.element(result.got[name], result.want[name])
+        index = tuple(ast.literal_eval(place))
         assert got == pytest.approx(float(result.got[name][index]), rel=1e-3, abs=1e-5)  # what the suite itself saw
         assert want == pytest.approx(float(result.want[name][index]))
         assert abs(got - want) > 0.2 * abs(want)

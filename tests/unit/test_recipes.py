@@ -199,7 +199,7 @@ def test_a_snippet_is_at_most_ten_lines_of_python(target: str) -> None:
         "outputs": {"y": {"name": "out", "layout": "NHWC"}},
     }
     recipe = strategies.draw(strategies.recipes(MANY), 9, 3)[-1]
-    script = snippet.lines(target, "pkg.mod:Session", Path("/f"), notes, MANY, recipe, {}, "y", (0, 1, 2, 3), 1.5)
+    script = snippet.lines(target, "pkg.mod:Session", Path("/f"), notes, MANY, recipe, {}, "y", "[0, 1, 2, 3]", "1.5")
     assert len(script) <= snippet.MOST
     compile("\n".join(script), "snippet", "exec")
     text = "\n".join(script)
@@ -293,9 +293,20 @@ def test_ten_inputs_of_every_kind_are_drawn_and_printed_in_ten_lines() -> None:
     for recipe in strategies.draw(strategies.recipes(many), 20, 5):
         arrays = recipe.arrays(many)
         assert [a.dtype.name for a in arrays.values()] == list(dtypes)
-        script = snippet.lines("own", "pkg.mod:Session", Path("/f"), notes, many, recipe, {}, "y", (), None)
+        script = snippet.lines("own", "pkg.mod:Session", Path("/f"), notes, many, recipe, {}, "y", ".shape", "(1,)")
         assert len(script) <= snippet.MOST
         names: dict[str, Any] = {}
         exec("\n".join(script[: script.index("from pkg.mod import Session")]), names)
         for spec in many.inputs:
             np.testing.assert_array_equal(names[variable(spec.name)], arrays[spec.name])
+
+
+def test_a_snippet_points_at_the_worst_element_or_at_what_cannot_be_compared() -> None:
+    want = np.array([[1.0, -7.0], [2.0, 3.0]])
+    wrong = want + np.array([[0.0, 0.0], [-0.5, 0.1]])
+    assert snippet.element(wrong, want) == ("[1, 0]", "2")
+    assert snippet.element(np.where(want == 3, np.nan, wrong), want) == ("[1, 1]", "3")
+    assert snippet.element(wrong[:1], want) == (".shape", "(2, 2)")
+    assert snippet.element(wrong.astype(np.int64), want) == (".dtype", "float64")
+    assert snippet.element(None, want) == ("[0, 1]", "-7")  # the file never ran
+    assert snippet.element(np.array(1.0), np.array(2.0)) == ("", "2")
