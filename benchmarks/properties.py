@@ -316,7 +316,9 @@ def main() -> int:
     if options.zoo:
         trained = sorted(folder.name for folder in (options.zoo / "models").iterdir())
         config, store = natural.prepare(options.zoo.resolve(), trained, ["onnx", "tflite"]), str(options.zoo / "store")
-    cells = [c for c in config.cells if not targets.get(c.target).unavailable(c, config.models[c.model])]
+    python = {c.target: targets.get(c.target).python(config) for c in config.cells}
+    cells = [c for c in config.cells
+             if not targets.get(c.target).unavailable(c, config.models[c.model], python[c.target])]  # fmt: skip
     cells = [c for c in cells if not options.cells or any(word in c.id for word in options.cells)]
     with project.session(config, store) as session:
         session.progress = lambda what, stage: None

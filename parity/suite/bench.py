@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,10 +221,16 @@ class Bench:
         folder = artifact.folder
         if folder.is_relative_to(root) or (folder.is_relative_to(Path.home()) and root.is_relative_to(Path.home())):
             folder = Path(os.path.relpath(folder, root))  # an absolute one would name a home, which reports do not
-        return snippet.lines(
+        script = snippet.lines(
             self.cell.target, target.session, folder, artifact.notes, self.model.contract, result.recipe,
             self.sizes(result.recipe.dims), name, place, want, self.runtime.description,
         )  # fmt: skip
+        python = self.runtime.python
+        if python != sys.executable:
+            script[0] += (
+                f"  # run it with {os.path.relpath(python, root) if Path(python).is_relative_to(root) else python}"
+            )
+        return script
 
     def _keep(self, recipe: Recipe) -> str:
         try:

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from parity.child import stage
 from parity.config import Config, ModelConfig
 from parity.errors import ParityError
@@ -37,6 +39,9 @@ class CoreAI(Target):
     runtime_package: ClassVar[str] = "coreai-core"
     fixed_dims: ClassVar[bool] = True
     environment: ClassVar[str] = "coreai"
+
+    def stored_dtype(self, declared: str) -> str:
+        return "int32" if declared == "int64" else declared  # Core AI has no int64 inputs
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         python = self.python(config)
@@ -114,7 +119,8 @@ class CoreAISession:
                 "runtime_version": installed["coreai-core"]}  # fmt: skip
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        fed = {name: self.array(value) for name, value in inputs.items()}
+        whole = {name: v.astype(np.int32) if v.dtype == np.int64 else v for name, v in inputs.items()}
+        fed = {name: self.array(value) for name, value in whole.items()}
         got = self.loop.run_until_complete(self.function(fed))
         return {name: value.numpy().copy() for name, value in got.items()}
 

@@ -188,6 +188,17 @@ def _quantised(value: str, described: Mapping[str, Any]) -> str:
     return f"np.clip({scaled}, {low}, {high}).astype(np.{dtype})"
 
 
+def _coreai(a: _Artefact, fed: Mapping[str, str], output: str) -> list[str]:
+    given = {n: f"NDArray({v}.astype(np.int32))" if n in a.integers else f"NDArray({v})" for n, v in fed.items()}
+    return [
+        "import asyncio; from coreai.authoring import AIModelAsset; from coreai.runtime import NDArray",
+        "async def run(fed):",
+        f"    async with AIModelAsset.load({a.path()!r}).executable() as model:",
+        "        return {n: v.numpy().copy() for n, v in (await model.load_function('main')(fed)).items()}",
+        f"got = asyncio.run(run({_dict(given)}))[{output!r}]",
+    ]
+
+
 def _by_session(a: _Artefact, fed: Mapping[str, str], output: str) -> list[str]:
     module, _, name = a.session.partition(":")
     opened = f"{name}({str(a.folder)!r}, {dict(a.notes)!r})"
@@ -200,6 +211,7 @@ _RUN: Mapping[str, Any] = {
     "coreml": _coreml,
     "coreml_nn": _coreml,
     "ncnn": _ncnn,
+    "coreai": _coreai,
     "torchscript": _torch_file("torch.jit.load({!r})"),
     "exported": _torch_file("torch.export.load({!r}).module()"),
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +84,11 @@ targets = TARGETS
 precisions = ["fp32"]
 """
 
+COREAI = """
+[tool.parity.routes.coreai]
+python = ".venv-coreai/bin/python"
+"""
+
 FIRST = ("picture-onnx-fp32", "words-onnx-fp32", "picture-torchscript-fp32")
 CELLS = [f"picture-{t}-{p}" for t in targets.names() for p in targets.get(t).precisions]
 CELLS += [f"words-{t}-fp32" for t in targets.names() if t != "ncnn"]  # which cannot load what pnnx makes of it
@@ -100,17 +104,20 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         rows = {"image": rng.uniform(-1, 1, (1, 3, 6, 9)), "extra": rng.uniform(-1, 1, (1, 7))}
         np.savez(root / "calibration" / f"{i}.npz", **{k: v.astype(np.float32) for k, v in rows.items()})
     names = str(list(targets.names())).replace("'", '"')
-    (root / "pyproject.toml").write_text(CONFIG.replace("TARGETS", names))
+    apart = Path(__file__).parents[2] / ".venv-coreai"  # made by `make coreai`
+    if apart.exists():
+        (root / apart.name).symlink_to(apart)
+    (root / "pyproject.toml").write_text((CONFIG + COREAI * apart.exists()).replace("TARGETS", names))
     config = configuration.load(root / "pyproject.toml", targets.names())
     opened = Session(config, "test", store=Store(root / "cache"))
     yield opened
     opened.close()
 
 
-def printed(script: list[str], root: Path) -> tuple[float, float]:
+def printed(script: list[str], root: Path, python: str) -> tuple[float, float]:
     """(what the artefact gave, what the oracle has), as the script says when it is run as it stands."""
     assert len(script) <= snippet.MOST
-    done = subprocess.run([sys.executable, "-c", "\n".join(script)], cwd=root, capture_output=True, text=True)
+    done = subprocess.run([python, "-c", "\n".join(script)], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     found = re.search(r"(\S+) the float64 oracle: (\S+)\s*$", done.stdout)
     assert found, done.stdout
@@ -121,7 +128,8 @@ def printed(script: list[str], root: Path) -> tuple[float, float]:
 def test_the_script_of_a_failing_input_shows_the_failure(session: Session, id: str) -> None:
     cell = Cell.parse(id, targets.names())
     model = session.config.models[cell.model]
-    if reason := targets.get(cell.target).unavailable(cell, model):
+    target = targets.get(cell.target)
+    if reason := target.unavailable(cell, model, target.python(session.config)):
         pytest.skip(reason)
     bench = Bench(session.runtime(cell), lambda output: resolve((), cell, output))
     dims = {name: sizes[-1] for name, sizes in model.contract.sizes().items()}
@@ -136,7 +144,7 @@ def test_the_script_of_a_failing_input_shows_the_failure(session: Session, id: s
         (result,) = bench.judge([recipe], stored=False)
         assert bench.fails(result), "the fault is not in this file"
         assert not result.broke, result.broke
-        got, want = printed(bench.script(result), session.config.root)
+        got, want = printed(bench.script(result), session.config.root, bench.runtime.python)
         name = max(result.judged, key=lambda n: result.judged[n].ratio)
         assert result.got is not None and result.want is not None
         place, _ = snippet.element(result.got[name], result.want[name])
