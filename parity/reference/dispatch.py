@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -197,7 +196,7 @@ class Twin(TorchDispatchMode):
     def _weight(self, value: Tensor, side: int, product: Contraction, small: bool) -> Tensor:
         kind, axes = self.recipe.weights, product.right_axes if side else product.left_axes
         if kind == "fp16":
-            return grid.fp16(value)
+            return grid.stored16(value)
         if kind == "exact" or small:
             return grid.jitter(value, self.recipe.jitter, self._generator) if self.recipe.jitter else value
         if kind == "channel":
@@ -209,7 +208,7 @@ class Twin(TorchDispatchMode):
     def _bias(self, product: Contraction, bias: Tensor, step: float, on_right: bool) -> Tensor:
         """As fp16, or int32 in steps of the input's times the weight's, where the input is on a grid."""
         if self.recipe.weights == "fp16":
-            return grid.fp16(bias)
+            return grid.stored16(bias)
         if self.recipe.activations == "int8" and step and on_right and product.grouped is None:
             steps = grid.scales(product.right, product.right_axes).reshape(-1) * step
             if steps.numel() == bias.numel():
@@ -219,12 +218,12 @@ class Twin(TorchDispatchMode):
     def _constant(self, place: Place, slot: int, value: Any) -> Any:
         """A constant that an element-wise operator reads, as the recipe stores it."""
         recipe, name = self.recipe, place[1]
-        if recipe.weights == "fp16" and isinstance(value, float) and name in ("mul", "div"):
-            return float(np.float16(value))
+        if recipe.weights == "fp16" and isinstance(value, float) and (name in ("mul", "div") or abs(value) > grid.FP16):
+            return float(grid.stored16(torch.tensor(value)))
         if not isinstance(value, Tensor) or not value.is_floating_point() or self._is_data(value):
             return value
         if recipe.weights == "fp16":
-            return self._once(place, slot, value, lambda: grid.fp16(value))
+            return self._once(place, slot, value, lambda: grid.stored16(value))
         table = name == "embedding" and recipe.weights in ("tensor", "mixed")
         if (recipe.activations == "int8" and self._rounded(place) and value.numel() > 1) or table:
             return self._once(place, slot, value, lambda: grid.asymmetric8(value, *grid.bounds(value)))

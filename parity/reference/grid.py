@@ -8,12 +8,19 @@ import torch
 from torch import Tensor
 
 _LARGEST = 1e38
+FP16 = 65504.0  # the largest finite value
 _TINY = 1e-30  # stands for the range of a tensor that is zero throughout
 
 
 def fp16(value: Tensor) -> Tensor:
-    """The nearest fp16 value; beyond 65504 this is infinite, as it is in the file."""
+    """The nearest fp16 value; beyond 65504 this is infinite, as what a runtime computes in fp16 is."""
     return value.to(torch.float16).to(value.dtype)
+
+
+def stored16(value: Tensor) -> Tensor:
+    """A constant as an fp16 file holds it: ONNX Runtime's and TFLite's converters hold a finite value beyond 65504 at
+    that, so that zero times the float32 minimum of an attention mask stays zero. Infinity stays."""
+    return fp16(torch.where(value.isinf(), value, value.clamp(-FP16, FP16)))
 
 
 def symmetric8(value: Tensor, axes: tuple[int, ...]) -> Tensor:

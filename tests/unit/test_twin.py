@@ -297,6 +297,34 @@ def test_masked_attention_keeps_its_infinities() -> None:
         assert not torch.triu(got[0], 1).any()
 
 
+LEAST = torch.finfo(torch.float32).min
+MASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "times": lambda scores, keep: scores + (1 - keep) * LEAST,
+    "tensor": lambda scores, keep: scores + (1 - keep) * torch.tensor([LEAST]),
+    "fill": lambda scores, keep: scores.masked_fill(keep == 0, LEAST),
+    "where": lambda scores, keep: torch.where(keep == 0, torch.tensor(LEAST), scores),
+}
+
+
+@pytest.mark.parametrize("flavour", ["storage", "compute"])
+@pytest.mark.parametrize("kind", MASKS)
+def test_a_mask_by_the_float32_minimum_is_what_an_fp16_file_has(kind: str, flavour: str) -> None:
+    """Converters hold it at -65504. As minus infinity it would make NaN of zero times it, and of a row all masked."""
+    module = Plain(lambda x: torch.softmax(MASKS[kind](x @ x.transpose(-1, -2), (x[:, None, :, 0] > 0).float()), -1))
+    x = torch.randn(1, 4, 8)
+    x[0, :, 0] = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    got = one(module, x, recipe("fp16", flavour))
+    assert got.isfinite().all() and not got[..., [1, 3]].any()
+    x[0, :, 0] = -1
+    assert one(module, x, recipe("fp16", flavour)).isfinite().all()
+
+
+def test_an_infinite_constant_stays_infinite_in_fp16() -> None:
+    assert grid.stored16(torch.tensor([1e6, -1e6, float("inf"), 0.1])).tolist() == [
+        65504.0, -65504.0, float("inf"), float(np.float16(0.1))
+    ]  # fmt: skip
+
+
 def test_integer_inputs_and_outputs() -> None:
     class Tokens(nn.Module):
         def __init__(self) -> None:
