@@ -66,9 +66,10 @@ def run(scratch: Path, workers: int, options: Sequence[str]) -> Cost:
     if workers > 1:
         command += ["-n", str(workers), "--dist", "worksteal"]
     paths = os.pathsep.join([str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
+    environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # or all is compiled every time
     start = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL,
-                               env={**os.environ, "PYTHONPATH": paths, "CALLS_TO": str(calls)})  # fmt: skip
+                               env={**environ, "PYTHONPATH": paths, "CALLS_TO": str(calls)})  # fmt: skip
     _, _, usage = os.wait4(process.pid, 0)
     wall = time.monotonic() - start
     process.returncode = 0

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from parity.record import RunRecord, build, plain
+from parity.record import RunRecord
 
 _SECRET_NAME = re.compile(r"token|secret|passw|credential|api_?key|access_?key|private", re.IGNORECASE)
 _SHORTEST = 8  # characters: a shorter value is a word like any other, and blanking it out would spoil sentences
@@ -32,10 +33,20 @@ def redacted(record: RunRecord, home: Path, environ: Mapping[str, str]) -> RunRe
         return re.sub(rf"{re.escape(place)}(?=[/\\\s'\":;,)]|$)", "~", text) if len(place) > 1 else text
 
     def walk(value: Any, free: bool) -> Any:
-        if isinstance(value, dict):
-            return {k: walk(v, k in _TEXTS) for k, v in value.items()}
-        if isinstance(value, list):
-            return [walk(v, free) for v in value]
-        return clean(value) if free and isinstance(value, str) else value
+        """`value`, or a copy where a text in it changed."""
+        if isinstance(value, str):
+            return new if free and (new := clean(value)) != value else value
+        if is_dataclass(value) and not isinstance(value, type):
+            changed = {f.name: new for f in fields(value)
+                       if (new := walk(old := getattr(value, f.name), f.name in _TEXTS)) is not old}  # fmt: skip
+            return replace(value, **changed) if changed else value
+        if isinstance(value, Mapping):
+            made = {k: walk(v, k in _TEXTS) for k, v in value.items()}
+            return made if any(made[k] is not v for k, v in value.items()) else value
+        if isinstance(value, (list, tuple)):
+            walked = [walk(v, free) for v in value]
+            return type(value)(walked) if any(new is not old for new, old in zip(walked, value, strict=True)) else value
+        return value
 
-    return build(RunRecord, walk(plain(record), False))
+    found: RunRecord = walk(record, False)
+    return found

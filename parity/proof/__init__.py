@@ -74,9 +74,8 @@ def _chain(
     audited, sound = audit.audit(artefact.graph, matches, precision)
     if not whole and "failed" in (matched.state, sound.state):
         return result.Proof(precision, (matched, sound), seconds=clock())
-    wants = oracle.evaluate(model, cases, outputs)["outputs"]
-    chosen = spread(len(cases), LIFTED)
-    some, their = [cases[i] for i in chosen], [wants[i] for i in chosen]
+    some = [cases[i] for i in spread(len(cases), LIFTED)]
+    their = oracle.evaluate(model, some, outputs)["outputs"]
     few, many = ([cases[i] for i in spread(len(cases), n)] for n in (ALONE, RANGED))
     eager = source.eager_error(model, some[:3], their[:3], outputs)
     weights = lift.replacements(artefact.graph, audited)

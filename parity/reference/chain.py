@@ -35,7 +35,9 @@ def evaluate(
     """
     stage("sequence")
     if precision is not None:
-        with twin.rounding(modelling.load(model), cases[0], outputs, recipe(precision, flavour), calibration) as round_:
+        chosen = recipe(precision, flavour)
+        ranges = twin.kept_ranges(model, chosen, calibration or cases[:1])
+        with twin.rounding(modelling.load(model), cases[0], outputs, chosen, calibration, ranges=ranges) as round_:
             rows = play(round_, cases, carry, keep, free)
         return {"outputs": rows, "dtype": "float32", "note": ""}
     module = copy.deepcopy(modelling.load(model)).double()

@@ -21,6 +21,7 @@ from parity.reference.operators import Contraction
 from parity.reference.recipes import Recipe
 
 Place = tuple[int, str]
+Ranges = dict[Place, tuple[float, float]]
 Phase = Literal["plan", "calibrate", "round"]
 
 
@@ -40,7 +41,7 @@ class Twin(TorchDispatchMode):
         self._fused: set[Place] = set()  # results that are never rounded
         self._norms: dict[Place, tuple[Tensor, Tensor]] = {}  # scale and shift of each batch normalisation
         self._folded: dict[Place, Place] = {}  # convolution -> batch normalisation that goes into its weights
-        self._ranges: dict[Place, tuple[float, float]] = {}
+        self.ranges: Ranges = {}
         self._stored: dict[tuple[Place, int], tuple[Tensor, Tensor]] = {}  # a constant, and it as the recipe stores it
         self._moved: set[str] = set()
         self._opaque: set[str] = set()
@@ -241,25 +242,25 @@ class Twin(TorchDispatchMode):
             return value
         if self.phase == "calibrate":
             low, high = grid.bounds(value)
-            before = self._ranges.get(place, (low, high))
-            self._ranges[place] = (min(low, before[0]), max(high, before[1]))
+            before = self.ranges.get(place, (low, high))
+            self.ranges[place] = (min(low, before[0]), max(high, before[1]))
             return value
         if self.recipe.jitter:
             value = grid.jitter(value, self.recipe.jitter, self._generator)
         if self.recipe.activations == "fp16" and place not in self._fused:
             return grid.fp16(value)
         if self.recipe.activations == "int8" and self._rounded(place):
-            if place not in self._ranges:
+            if place not in self.ranges:
                 self._moved.add(place[1])
-                self._ranges[place] = grid.bounds(value)
+                self.ranges[place] = grid.bounds(value)
             return grid.asymmetric8(value, *self._range(place))
         return value
 
     def _range(self, place: Place) -> tuple[float, float]:
-        return operators.FIXED_RANGES.get(operators.kind_of(place[1]), self._ranges[place])
+        return operators.FIXED_RANGES.get(operators.kind_of(place[1]), self.ranges[place])
 
     def _step(self, place: Place) -> float:
-        on_grid = self.phase == "round" and place in self._ranges and self._rounded(place)
+        on_grid = self.phase == "round" and place in self.ranges and self._rounded(place)
         return grid.step(*self._range(place)) if on_grid else 0.0
 
     # What depends on the inputs.

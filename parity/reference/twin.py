@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from parity import modelling
+from parity.cases import Case as Kept
+from parity.cases import digest
 from parity.child import stage
 from parity.errors import ParityError
-from parity.reference.dispatch import Twin
+from parity.reference.dispatch import Ranges, Twin
 from parity.reference.recipes import Recipe, recipe
 
 Case = Mapping[str, np.ndarray[Any, Any]]
@@ -43,7 +45,7 @@ def evaluate(
     stage("twin")
     chosen = recipe(precision, flavour)
     module = modelling.load(model)
-    rows, notes = run(module, cases, outputs, chosen, calibration)
+    rows, notes = run(module, cases, outputs, chosen, calibration, kept_ranges(model, chosen, calibration or cases))
     return {"outputs": rows, "dtype": "float32", "note": "; ".join(notes)}
 
 
@@ -53,8 +55,12 @@ def run(
     outputs: list[str],
     chosen: Recipe,
     calibration: Sequence[Case] | None = None,
+    ranges: Ranges | None = None,
 ) -> tuple[list[dict[str, np.ndarray[Any, Any]]], list[str]]:
-    """The twin's outputs by case, and what a reader should know of how they were made. `module` is left as it was."""
+    """The twin's outputs by case, and what a reader should know of how they were made. `module` is left as it was.
+
+    `ranges`: as for `rounding`.
+    """
     if not cases:
         raise ParityError("a twin needs at least one case")
     if reason := getattr(module, "no_twin", ""):
@@ -62,7 +68,7 @@ def run(
     notes: list[str] = []
     if chosen.activations == "int8" and not calibration:
         notes.append("no calibration data: the ranges are those of the cases themselves")
-    with rounding(module, cases[0], outputs, chosen, calibration or cases, notes) as forward:
+    with rounding(module, cases[0], outputs, chosen, calibration or cases, notes, ranges) as forward:
         rows = [forward(case, number) for number, case in enumerate(cases)]
     return rows, notes
 
@@ -75,9 +81,11 @@ def rounding(
     chosen: Recipe,
     calibration: Sequence[Case] | None,
     notes: list[str] | None = None,
+    ranges: Ranges | None = None,
 ) -> Iterator[Callable[[Case, int], dict[str, np.ndarray[Any, Any]]]]:
     """The twin of a module as a function of a case and its number. `calibration` gives int8 its ranges; without it
-    they are those of `first`. What a reader should know is appended to `notes`."""
+    they are those of `first`. What a reader should know is appended to `notes`. `ranges`, where given, are taken as
+    they are; empty, they are filled for the next time."""
     notes = [] if notes is None else notes
     double = copy.deepcopy(module).eval()
     if any(p.is_floating_point() and p.dtype != torch.float32 for p in double.parameters()):
@@ -89,10 +97,14 @@ def rounding(
         with plain_kernels():
             twin.begin("plan")
             _forward(double, twin, first, outputs)
-            if chosen.activations == "int8":
+            if ranges:
+                twin.ranges.update(ranges)
+            elif chosen.activations == "int8":
                 for case in calibration or [first]:
                     twin.begin("calibrate")
                     _forward(double, twin, case, outputs)
+                if ranges is not None:
+                    ranges.update(twin.ranges)
 
             def forward(case: Case, number: int) -> dict[str, np.ndarray[Any, Any]]:
                 twin.begin("round", number)
@@ -103,6 +115,16 @@ def rounding(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+_ranges: dict[str, Ranges] = {}
+
+
+def kept_ranges(model: Mapping[str, Any], chosen: Recipe, calibration: Sequence[Case]) -> Ranges:
+    """The ranges of one model, recipe and calibration, kept for the life of the child; empty until they are measured.
+    Running the calibration cases takes longer than most calls have cases of their own."""
+    key = repr((sorted(model.items()), chosen, digest([Kept("", case) for case in calibration])))
+    return _ranges.setdefault(key, {})
 
 
 def _forward(module: nn.Module, twin: Twin, case: Case, outputs: list[str]) -> dict[str, Tensor]:

@@ -44,6 +44,11 @@ def test_logins_in_urls_are_starred() -> None:
     assert cleaned("--parity-cache s3://key:pass@host/x") == "--parity-cache s3://***@host/x"
 
 
+def test_what_tells_nothing_is_the_very_same() -> None:
+    before = record("text")
+    assert redacted(before, HOME, {}).cells is before.cells
+
+
 def test_names_and_figures_stay() -> None:
     before = record("text")
     assert redacted(before, HOME, {"API_KEY": "m-onnx-fp32"}) == before

@@ -365,6 +365,19 @@ def test_evaluate_has_the_shape_of_the_oracle() -> None:
     assert next(iter(recipes.RECIPES["fp16"])) == "storage"
 
 
+def test_ranges_are_measured_once_for_each_set_of_calibration_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"in_features": 8, "out_features": 3}
+    spec = {"root": "once", "factory": "torch.nn:Linear", "options": options, "checkpoint": None}
+    begun: list[str] = []
+    begin = twin.Twin.begin
+    monkeypatch.setattr(twin.Twin, "begin", lambda self, phase, seed=0: (begun.append(phase), begin(self, phase, seed)))
+    fed, wide = cases((2, 8)), [{"x": np.full((2, 8), 9, np.float32)}]
+    first, again, other = (twin.evaluate(spec, fed, ["y"], "int8", c)["outputs"] for c in (fed, fed, wide))
+    assert begun.count("calibrate") == len(fed) + len(wide)
+    for row, same, coarse in zip(first, again, other, strict=True):
+        assert np.array_equal(row["y"], same["y"]) and not np.array_equal(row["y"], coarse["y"])
+
+
 class Placed(nn.Module):
     """A table that is sliced to the input's length, and a first state of the input's batch."""
 
