@@ -386,28 +386,38 @@ def plain(value: Any) -> Any:
 T = TypeVar("T")
 
 
-@cache
-def _hints(cls: Hashable) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
 def build(cls: type[T], data: Any, where: str = "") -> T:
     """The dataclass `cls` from builtins, strictly: unknown, missing and ill-typed fields are a ParityError."""
     if not isinstance(data, Mapping):
         raise ParityError(f"{where or 'record'}: expected an object for {cls.__name__}, found {type(data).__name__}")
-    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(data) - set(known))
-    if unknown:
-        raise ParityError(f"{where or 'record'}: unknown field {unknown[0]!r:.60} in {cls.__name__}")
+    known = _fields(typing.cast("Hashable", cls))
+    if unknown := data.keys() - known.keys():
+        raise ParityError(f"{where or 'record'}: unknown field {min(unknown)!r:.60} in {cls.__name__}")
     values = {}
-    for name, f in known.items():
+    for name, (hint, required, simple) in known.items():
         if name in data:
-            values[name] = _coerce(
-                _hints(typing.cast("Hashable", cls))[name], data[name], f"{where}.{name}" if where else name
-            )
-        elif f.default is MISSING and f.default_factory is MISSING:
+            value = data[name]
+            if type(value) not in simple or (type(value) is float and not math.isfinite(value)):
+                value = _coerce(hint, value, f"{where}.{name}" if where else name)
+            values[name] = value
+        elif required:
             raise ParityError(f"{where or 'record'}: {cls.__name__} lacks the field {name!r}")
     return cls(**values)
+
+
+@cache
+def _fields(cls: Hashable) -> dict[str, tuple[Any, bool, frozenset[type]]]:
+    """By name: the type of a field, whether it must be given, and the types of values that are taken as they are."""
+    hints = typing.get_type_hints(cls)
+    return {
+        f.name: (hints[f.name], f.default is MISSING and f.default_factory is MISSING, _simple(hints[f.name]))
+        for f in fields(cls)  # type: ignore[arg-type]
+    }
+
+
+def _simple(hint: Any) -> frozenset[type]:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return frozenset(kind for kind in (str, int, bool, float, type(None)) if kind in kinds)
 
 
 _NAMES = {float: "a finite number", int: "a whole number", bool: "true or false", str: "text", tuple: "a list",
