@@ -1,15 +1,16 @@
 """Drawn inputs, measured: does a correct model ever fail, and does drawing slow the runtimes down?
 
     python benchmarks/properties.py measure --work DIR [--cells skin ...] [--fp32 1000] [--others 200] [--zoo DIR]
-    python benchmarks/properties.py table --work DIR [--write]
+    python benchmarks/properties.py table [--work DIR [--write]]
     python benchmarks/properties.py speed --cells skin-onnx-fp32
 
 `measure` draws that many inputs for every cell of this repository's matrix and writes what became of each to
 `DIR/CELL.jsonl`; cells that are done are not measured again, and the cells of one model share oracle and twins. The
 twins are asked about every input that is further off than ASK, so that the ratios do not depend on today's limits.
-`table` computes the limits of drawn inputs from that alone, counts what fails by them, and with --write makes
-`parity/reference/drawn.json`. `speed` compares the processor time of a whole property test (drawing, judging, both
-children) with a bare loop that runs the same arrays through the same runtime and the same oracle in one process.
+`table` prints what was measured beside the limits in force, which with --write it is the ground of
+(`parity/reference/drawn.json`); without --work, the committed one. `speed` compares the processor time of a whole
+property test (drawing, judging, both children) with a bare loop that runs the same arrays through the same runtime
+and the same oracle in one process.
 """
 
 from __future__ import annotations
@@ -40,20 +41,19 @@ from parity.commands import project  # noqa: E402
 from parity.limits import DRAWN, Limit, resolve  # noqa: E402
 from parity.plan import Cell  # noqa: E402
 from parity.reference import single  # noqa: E402
-from parity.reference.floor import UNITS  # noqa: E402
+from parity.reference.floor import UNITS, _table, stretch  # noqa: E402
+from parity.reference.floor import drawn as drawn_limit  # noqa: E402
 from parity.session import Session  # noqa: E402
 from parity.suite.bench import Bench, Result  # noqa: E402
 from parity.targets.base import version  # noqa: E402
 
 TABLE = ROOT / "parity" / "reference" / "drawn.json"
-MARGIN, LEAST = 1.25, {"fp32": 4.0, "fp16": 2.0, "dynamic": 1.5, "int8": 1.5}
 RULE = (
-    f"limit of a precision = {MARGIN} x the largest ratio of any input of any correct cell at it, over all targets "
-    "together, since each has few models and what is left once the twins have been asked differs more between models "
-    "than between targets; rounded up to one decimal; at least 4 at fp32, 2 at fp16 and 1.5 otherwise, as for golden "
-    "cases. worst: the largest ratio of each model. asked: the share of inputs that need a twin under that limit. "
-    "lost: the largest error within the declared range, as a share of a typical output. left_out: models that would "
-    "fail by the limits that all others give"
+    "worst: the largest ratio of any drawn input of each model's correct file, the twins asked. Limit of a target and "
+    "precision = what one golden case may be off by there (worst in natural.json) x stretch, and stretch = ROOM x the "
+    "largest share that any file here uses of that. asked: the share of inputs that need a twin under that limit. "
+    "undefined: inputs on which the model itself is. lost: the largest error within the declared range, as a share of "
+    "a typical output"
 )
 
 ASK = {"fp32": 5.0, "fp16": 2.0, "dynamic": 1.2, "int8": 1.2}  # the worst inputs of correct cells lie above
@@ -160,56 +160,25 @@ def ratios(row: dict[str, Any]) -> list[float]:
     return [o["ratio"] for o in row["outputs"].values() if not o["exact"]]
 
 
-def limits(worst: dict[Cell, float]) -> dict[str, float]:
-    """The limit by precision that the worst inputs of correct cells give: the rule of RULE."""
-    most: dict[str, float] = {}
-    for cell, ratio in worst.items():
-        most[cell.precision] = max(most.get(cell.precision, 0.0), ratio)
-    return {p: max(LEAST[p], math.ceil(10 * MARGIN * ratio) / 10) for p, ratio in most.items()}
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {
-        "median": round(float(np.median(values)), 3),
-        "p95": round(float(np.percentile(values, 95)), 3),
-        "max": round(max(values), 3),
-    }
-
-
 def table(work: Path) -> dict[str, Any]:
-    """The table of limits, and the spread that they come from."""
+    """What was measured, by target and precision."""
     measured = read(work)
-    worst = {cell: max((r for row in rows for r in ratios(row)), default=0.0) for cell, rows in measured.items()}
-    found = limits(worst)
     cells: dict[str, Any] = {}
-    for key in sorted({(c.target, c.precision) for c in worst}):
-        own = {c: w for c, w in worst.items() if (c.target, c.precision) == key}
-        rows = [row for cell in own for row in measured[cell]]
-        limit = found[key[1]]
+    for key in sorted({(c.target, c.precision) for c in measured}):
+        own = {c.model: rows for c, rows in measured.items() if (c.target, c.precision) == key}
+        rows = [row for part in own.values() for row in part]
         cells["-".join(key)] = {
             "models": len(own),
             "inputs": len(rows),
-            "worst": spread(list(own.values())),
-            "asked": round(sum(_raw(row) > limit for row in rows) / len(rows), 4),
+            "worst": {
+                m: round(max((r for row in part for r in ratios(row)), default=0.0), 3) for m, part in own.items()
+            },
+            "asked": round(sum(_raw(row) > drawn_limit(*key).limit for row in rows) / len(rows), 4),
             "undefined": sum(not ratios(row) for row in rows),
             "lost": max((_lost(row, key[1]) for row in rows), default=0.0),
-            "left_out": sorted(
-                c.model for c, w in own.items()
-                if w > limits({o: v for o, v in worst.items() if o.model != c.model}).get(key[1], math.inf)
-            ),
         }  # fmt: skip
     packages = ("torch", "onnxruntime", "onnx2tf", "tensorflow", "ai-edge-litert", "coremltools", "ncnn", "pnnx")
-    precisions = {
-        p: {
-            "limit": limit,
-            "models": len({c.model for c in worst if c.precision == p}),
-            "inputs": sum(len(rows) for c, rows in measured.items() if c.precision == p),
-        }
-        for p, limit in sorted(found.items())
-    }
-    table = {"rule": RULE, "packages": {p: version(p) for p in packages}, "precisions": precisions, "cells": cells}
-    show(table, measured, worst)
-    return table
+    return {"rule": RULE, "packages": {p: version(p) for p in packages}, "cells": cells}
 
 
 def _raw(row: dict[str, Any]) -> float:
@@ -227,24 +196,22 @@ def _lost(row: dict[str, Any], precision: str) -> float:
     return float(f"{max((o['error'] / t for o, t in zip(parts, typical, strict=True)), default=0.0):.2g}")
 
 
-def show(table: dict[str, Any], measured: dict[Cell, list[dict[str, Any]]], worst: dict[Cell, float]) -> None:
-    print("| cell | inputs | worst | of | fail | undefined |\n| --- | ---: | ---: | ---: | ---: | ---: |")
-    failures = 0
-    for cell, rows in measured.items():
-        limit = table["precisions"][cell.precision]["limit"]
-        over = sum(any(r > limit for r in ratios(row)) for row in rows)
-        failures += over
-        print(f"| {cell} | {len(rows)} | {worst[cell]:.2f} | {limit} | {over} | {sum(not ratios(r) for r in rows)} |")
-    print("\n| cells | models | inputs | worst: median / p95 / max | limit | need a twin | lost | left out |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
-    for name, c in table["cells"].items():
-        w, limit = c["worst"], table["precisions"][name.partition("-")[2]]["limit"]
-        print(f"| {name} | {c['models']} | {c['inputs']} | {w['median']:.2f} / {w['p95']:.2f} / {w['max']:.2f} | "
-              f"{limit} | {c['asked']:.1%} | {c['lost']:.2g} | {', '.join(c['left_out']) or '-'} |")  # fmt: skip
-    inputs = sum(map(len, measured.values()))
-    out = sum(len(c["left_out"]) for c in table["cells"].values())
-    print(f"\n{failures} of {inputs} inputs of {len(measured)} correct cells fail; by the limits of all other models, "
-          f"{out} of {len(measured)} cells would")  # fmt: skip
+def show(table: dict[str, Any]) -> None:
+    """The table under the limits in force, each model also under those that all other models give."""
+    print("| cells | inputs | worst by model | limit | over | over, left out | need a twin | undefined | lost |\n"
+          "| --- | ---: | --- | ---: | ---: | --- | ---: | ---: | ---: |")  # fmt: skip
+    files = failing = outside = 0
+    for name, cell in table["cells"].items():
+        limit, worst = drawn_limit(*name.split("-")).limit, cell["worst"]
+        over = [m for m, w in worst.items() if w > limit]
+        out = [m for m, w in worst.items() if w > limit / stretch() * stretch(without=m)]
+        files, failing, outside = files + len(worst), failing + len(over), outside + len(out)
+        print(f"| {name} | {cell['inputs']} | {', '.join(f'{m} {w:.2f}' for m, w in worst.items())} | {limit} | "
+              f"{', '.join(over) or '-'} | {', '.join(out) or '-'} | {cell['asked']:.1%} | {cell['undefined']} | "
+              f"{cell['lost']:.2g} |")  # fmt: skip
+    inputs = sum(cell["inputs"] for cell in table["cells"].values())
+    print(f"\nlimits are those of golden cases x {stretch():.3f}; {failing} of {files} correct files fail on {inputs} "
+          f"inputs; by the limits that all other models give, {outside} would")  # fmt: skip
 
 
 def processor() -> float:
@@ -308,9 +275,12 @@ def main() -> int:
     parser.add_argument("--cells", nargs="*", default=[], help="only cells whose id holds one of these")
     options = parser.parse_args()
     if options.what == "table":
-        text = json.dumps(table(options.work), indent=1) + "\n"
+        found = table(options.work) if options.work else json.loads(TABLE.read_text(encoding="utf-8"))
         if options.write:
-            TABLE.write_text(text, encoding="utf-8")
+            TABLE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            _table.cache_clear()
+            stretch.cache_clear()
+        show(found)
         return 0
     config, store = project.load(), None
     if options.zoo:

@@ -113,9 +113,8 @@ def defaults(cell: Cell) -> dict[str, Limit]:
 
 def _drawn(cell: Cell) -> Limit:
     """What one drawn input may be off by, in units of its own floor, as measured on correct exports."""
-    found = drawn(cell.precision)
-    source = f"{MEASURED} {found.inputs} inputs drawn for {found.models} correct models at {cell.precision}"
-    return Limit(DRAWN, found.limit, source)
+    found = drawn(cell.target, cell.precision)
+    return Limit(DRAWN, found.limit, f"{MEASURED} {found.inputs} inputs drawn for {found.files} correct files")
 
 
 def fallback(cell: Cell) -> Limit:

@@ -241,21 +241,42 @@ def _table(name: str = "natural.json") -> dict[str, Any]:
     return dict(json.loads(text))
 
 
+ROOM = 1.25
+"""How much further off a drawn input may be than any that was measured, where all are counted in limits of cases."""
+
+
 @dataclass(frozen=True)
 class Drawn:
-    """The limit of one drawn input over its own floor, and how many inputs of how many correct models gave it."""
+    """The limit of one drawn input over its own floor, and how many inputs of how many correct files it rests on."""
 
     limit: float
     inputs: int
-    models: int
+    files: int
 
 
-def drawn(precision: str) -> Drawn:
-    """The committed measurement for a precision. Raises ParityError for an unknown one."""
-    entry = _table("drawn.json")["precisions"].get(precision)
-    if entry is None:
+def drawn(target: str, precision: str) -> Drawn:
+    """What one drawn input may be off by: `stretch` times what one golden case may. A target that nobody measured has
+    the widest limit of its precision. Raises ParityError for an unknown precision."""
+    known = [found for name in _table()["cells"] if name.endswith(f"-{precision}")
+             if (found := natural(*name.split("-"))) is not None]  # fmt: skip
+    if not known:
         raise ParityError(f"no limit was measured for inputs drawn at {precision!r}")
-    return Drawn(entry["limit"], entry["inputs"], entry["models"])
+    own = natural(target, precision)
+    case = own.limits["worst"] if own else max(n.limits["worst"] for n in known)
+    cells = _table("drawn.json")["cells"].values()
+    return Drawn(round(stretch() * case, 1), sum(c["inputs"] for c in cells), sum(c["models"] for c in cells))
+
+
+@functools.cache
+def stretch(without: str = "") -> float:
+    """How much wider limits of golden cases are for drawn inputs: ROOM times the most that any input of any correct
+    file used of its own. One number for all targets and precisions, so that no model sets its own limit; `without` is
+    a model whose files are left out."""
+    used = [1 / ROOM]
+    for name, cell in _table("drawn.json")["cells"].items():
+        if (found := natural(*name.split("-"))) is not None:
+            used += [worst / found.limits["worst"] for model, worst in cell["worst"].items() if model != without]
+    return ROOM * max(used)
 
 
 def natural(target: str, precision: str) -> Natural | None:

@@ -164,8 +164,12 @@ class Bench:
                 twin = posts.seen(self.model.contract.outputs, raw, result.want)
                 for name, judged in result.judged.items():
                     want = result.want[name]
-                    most = self.usual[name].most(want, self.cell.precision) if self.promised(result) else math.inf
+                    most = self.most(name, judged, want) if self.promised(result) else math.inf
                     result.judged[name] = single.settle(judged, result.got.get(name), want, twin[name], most)
+
+    def most(self, output: str, judged: single.Judged, want: Array) -> float:
+        """The most that a twin may add to the floor: times the limit, it is what may be excused at all."""
+        return self.usual[output].most(want, self.cell.precision) / max(self.limit(output, judged).value or 1.0, 1.0)
 
     def promised(self, result: Result) -> bool:
         """Whether every input holds what the contract says that the model takes: a range is declared, and kept."""

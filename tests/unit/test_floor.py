@@ -11,7 +11,17 @@ from parity.contract import OutputSpec
 from parity.errors import ParityError
 from parity.reference import floor as module
 from parity.reference import statistics
-from parity.reference.floor import STATISTICS, UNITS, channel_axis, floor, floors, natural
+from parity.reference.floor import (
+    ROOM,
+    STATISTICS,
+    UNITS,
+    channel_axis,
+    drawn,
+    floor,
+    floors,
+    natural,
+    stretch,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 precisions = st.sampled_from(sorted(UNITS))
@@ -283,3 +293,37 @@ def test_flips_within_the_noise_are_told_from_others():
     noise = floor(want, [w + 1e-3 for w in want], "fp16", 1)
     found = statistics.flips(got, want, noise)
     assert (found.total, found.rows, found.beyond_noise) == (3, 3, 2)
+
+
+MEASURED = [
+    (name, model, worst)
+    for name, cell in module._table("drawn.json")["cells"].items()
+    for model, worst in cell["worst"].items()
+]
+
+
+def test_no_correct_file_is_off_by_more_than_the_other_models_allow() -> None:
+    assert len(MEASURED) > 40
+    for name, model, worst in MEASURED:
+        target, precision = name.split("-")
+        assert worst <= drawn(target, precision).limit / stretch() * stretch(without=model), (name, model)
+
+
+def test_drawn_inputs_have_the_limit_of_golden_cases_stretched_by_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = natural("onnx", "fp32").limits["worst"]  # type: ignore[union-attr]
+    known = dict(module._table("drawn.json"))
+    for worst, expected in (({"a": case / 9}, 1.0), ({"a": case * 2, "b": case}, 2 * ROOM)):
+        cells = {"onnx-fp32": {"models": len(worst), "inputs": 10, "worst": worst}}
+        table = {"natural.json": module._table(), "drawn.json": {**known, "cells": cells}}
+        monkeypatch.setattr(module, "_table", lambda name="natural.json", table=table: table[name])
+        stretch.cache_clear()
+        assert stretch() == pytest.approx(expected)
+        assert drawn("onnx", "fp32").limit == pytest.approx(expected * case, abs=0.06)
+        assert stretch(without="a") == pytest.approx(ROOM if "b" in worst else 1.0)
+        widest = max(c["limits"]["worst"] for n, c in module._table()["cells"].items() if n.endswith("-fp16"))
+        assert drawn("a target of one's own", "fp16").limit == pytest.approx(expected * widest, abs=0.06)
+    stretch.cache_clear()
+    with pytest.raises(ParityError, match="no limit was measured"):
+        drawn("onnx", "fp8")
