@@ -19,10 +19,9 @@ from parity.reference.floor import UNITS, Floor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Of a typical output, twins or not. Set by hand, well above what correct files lose (`lost` in drawn.json: 0.032 at
-# fp32, flat pictures in means that are added up plainly; 0.0034 at fp16) and where no user would call it rounding: a
-# smaller one would be made by a few models' figures. What leaves the calibrated ranges is cut off, so that at int8
-# there is no such bound, and dynamic takes its ranges from the input.
+# Of a typical output. Set by hand, where nobody would call it rounding: `lost` in drawn.json, what correct files lose
+# at most, is a few models' figure and lies well below (a test holds it there). What leaves the calibrated ranges is cut
+# off, so that at int8 there is no such bound, and dynamic takes its ranges from the input.
 EXCUSED = {"fp32": 0.1, "fp16": 0.1}
 
 
