@@ -25,7 +25,7 @@ class TFLiteSteps:
         artefact = tflite.TFLiteArtefact(folder, notes, nested=True)
         self.graph, self.names = artefact.graph, artefact.names
         self.inputs, self.outputs, self.grids = artefact.graph.inputs, artefact.graph.outputs, artefact.graph.grids
-        self.model = schema.ModelT.InitFromPackedBuf(artefact.content, 0)
+        self.model = tflite.parsed(artefact.content)
         self.tensors = self.model.subgraphs[0].tensors
         self.operators = list(self.model.subgraphs[0].operators)
         self.fixed = {i for i, t in enumerate(self.tensors) if tflite.constant(self.model, t) is not None}

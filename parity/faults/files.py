@@ -1,14 +1,14 @@
 """What faults of the file itself add to power: each is put into the cell's own file, which the real runtime runs.
 
-A few golden cases come first. What breaks a check on those is noticed; only what does not is run on all of them, and
-then proved. The same is done with the benign changes of files, in which every broken check is a false alarm.
+A few golden cases come first. What breaks a check of one of those is noticed; only what does not is run on all of them,
+and then proved. The benign changes of files are run on all of them, and every check that they break is a false alarm.
 """
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,11 @@ class Files:
         self.model, self.artifact = session.config.models[cell.model], session.artifact(cell)
         self.every = tuple(range(len(cases)))
         self.few = tuple(sorted({round(i * (len(cases) - 1) / max(FIRST - 1, 1)) for i in range(FIRST)}))
-        self.gates = {chosen: self._gate(chosen) for chosen in {self.few, self.every}}
-        self.tally = Tally(cell.id, cell.precision, self.gates[self.every], twin)
+        specs = self.model.contract.outputs
+        limits = {o.name: resolve(session.config.rules, cell, o.name) for o in specs}
+        ids, labels = [c.id for c in cases], [c.label for c in cases]
+        self.gate = Gate(self.model.contract, ids, oracle, twin, cell.precision, limits, labels)
+        self.tally = Tally(cell.id, cell.precision, self.gate, twin)
         self._right: Rows | None = None
         self._sound: bool | None = None
 
@@ -78,12 +81,17 @@ class Files:
                     self.tally.judge(fault, None, (), failure.stage or "run")
 
     def _judge(self, fault: FileFault, folder: str, notes: Mapping[str, Any]) -> None:
-        for chosen in dict.fromkeys((self.few, self.every)):
-            rows = self._run(folder, notes, chosen)
-            checks = self.gates[chosen].checks(rows)
-            if not all(passes(c) for c in checks):
-                self.tally.judge(fault, None, checks)
-                return
+        with self._opened(folder, notes) as run:
+            if not fault.benign:
+                checks = self.gate.part(self.few).checks(run(self.few))
+                if any(not passes(c) and c.case in self.gate.ids for c in checks):  # as they break it among all
+                    self.tally.judge(fault, None, checks)
+                    return
+            rows = run(self.every)
+        checks = self.gate.checks(rows)
+        if not all(passes(c) for c in checks):
+            self.tally.judge(fault, None, checks)
+            return
         if not fault.benign and not self._moved(rows):
             self.tally.without(fault, "equivalent")
             return
@@ -92,22 +100,17 @@ class Files:
 
     # The parts of it.
 
-    def _gate(self, chosen: Chosen) -> Gate:
-        specs = self.model.contract.outputs
-        limits = {o.name: resolve(self.session.config.rules, self.cell, o.name) for o in specs}
-        oracle, twin = ([rows[i] for i in chosen] for rows in (self.oracle, self.twin))
-        ids, labels = [self.cases[i].id for i in chosen], [self.cases[i].label for i in chosen]
-        return Gate(self.model.contract, ids, oracle, twin, self.cell.precision, limits, labels)
-
     def _child(self, function: str, **arguments: Any) -> Any:
         plugins = list(self.session.config.plugins)
         given = {**arguments, "plugins": plugins}
         return self.session.children.call("proof", f"parity.faults.artefact.make:{function}", given, stage="faults")
 
-    def _run(self, folder: str, notes: Mapping[str, Any], chosen: Chosen) -> Rows:
+    @contextlib.contextmanager
+    def _opened(self, folder: str, notes: Mapping[str, Any]) -> Iterator[Callable[[Chosen], Rows]]:
+        """What runs a file on chosen cases."""
         runtime = Runtime(self.session, self.cell, Artifact(Path(folder), dict(notes), ArtifactRecord(), "fault"))
         try:
-            return [dict(row) for row in runtime.run([self.cases[i].inputs for i in chosen])]
+            yield lambda chosen: [dict(row) for row in runtime.run([self.cases[i].inputs for i in chosen])]
         finally:
             with contextlib.suppress(ParityError):
                 runtime.close()
@@ -115,7 +118,8 @@ class Files:
     def _moved(self, rows: Rows) -> bool:
         """Whether the outputs are others than the right file's."""
         if self._right is None:
-            self._right = self._run(str(self.artifact.folder), self.artifact.notes, self.every)
+            with self._opened(str(self.artifact.folder), self.artifact.notes) as run:
+                self._right = run(self.every)
         return distance(rows, self._right) > SAME
 
     def _unproved(self, folder: str, notes: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ them to one `Tally` a cell.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -137,6 +138,19 @@ class Gate:
         self.contract, self.ids, self.oracle, self.limits = contract, list(ids), oracle, limits
         self.labels = list(labels) or [None] * len(self.ids)
         self.floors = floors(oracle, twin, precision, contract.outputs)
+
+    def part(self, chosen: Sequence[int]) -> Gate:
+        """The same gate on some of its cases. What the precision costs is still what it costs on all of them."""
+        part = copy.copy(self)
+        part.ids, part.oracle = [self.ids[i] for i in chosen], [self.oracle[i] for i in chosen]
+        part.labels = [self.labels[i] for i in chosen]
+        part.floors = {
+            name: replace(
+                f, by_case=tuple(f.by_case[i] for i in chosen), want=tuple(f.want[i] for i in chosen),
+                twin=tuple(f.twin[i] for i in chosen),
+            ) for name, f in self.floors.items()
+        }  # fmt: skip
+        return part
 
     def checks(self, rows: Rows) -> list[Check]:
         """Every check that golden, accuracy and noise ratio make of these outputs, one row a case."""

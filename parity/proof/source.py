@@ -260,13 +260,16 @@ class _Recorder(fx.Interpreter):
 
 
 _sources: dict[str, Source] = {}
+_KEPT = 2  # power proves against many faulty modules, each as large as the model in float64
 
 
 def source(spec: Mapping[str, Any], case: Mapping[str, Array]) -> Source:
-    """The exported module of a model, kept for the life of the child: exporting takes longer than a whole proof."""
+    """The exported module of a model, kept in the child: exporting takes longer than a whole proof."""
     shapes = [(name, value.shape, value.dtype.str) for name, value in case.items()]
     key = repr((sorted(spec.items()), shapes))
     if key not in _sources:
+        while len(_sources) >= _KEPT:
+            del _sources[next(iter(_sources))]
         _sources[key] = Source(modelling.load(spec), [torch.from_numpy(np.array(v)) for v in case.values()])
     return _sources[key]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,14 +77,17 @@ class Here:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Files run here; the registry is left as it was."""
 
-    def run(self: Files, folder: str, notes: Any, chosen: tuple[int, ...]) -> Any:
+    @contextlib.contextmanager
+    def here(self: Files, folder: str, notes: Any) -> Iterator[Any]:
         try:
             session = opened("onnx", Path(folder), notes)
         except Exception as error:
             raise ChildFailure("error", "load", str(error).splitlines()[0]) from None
-        return [serve.named(notes, session.run(serve.fed(notes, self.cases[i].inputs))) for i in chosen]
+        yield lambda chosen: [
+            serve.named(notes, session.run(serve.fed(notes, self.cases[i].inputs))) for i in chosen
+        ]  # fmt: skip
 
-    monkeypatch.setattr(Files, "_run", run)
+    monkeypatch.setattr(Files, "_opened", here)
     before = dict(registry._registry)
     yield
     registry._registry.clear()

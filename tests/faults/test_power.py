@@ -112,3 +112,24 @@ def test_a_proposed_limit_lies_between_noise_and_fault() -> None:
     assert between("sqnr", 80.0, 40.0) == pytest.approx(60.0)
     assert 0.9 < (between("cosine", 0.9999, 0.9) or 0) < 0.9999
     assert between("max_abs", 0.01, math.inf) is None
+
+
+def test_a_part_of_a_gate_judges_its_cases_as_the_whole_does(bench: Bench) -> None:
+    """The twin is right by chance on two cases: judged by what it costs on these alone, the right file would fail."""
+    clean = bench.clean()
+    lucky = noisy(clean, 1e-5)
+    lucky[:2] = noisy(clean, 1e-9)[:2]
+    ids = [f"case_{i}" for i in range(len(clean))]
+    bounds = {"y": {m: Limit(m, 3.0, "the test") for m in ("noise_ratio", "noise_ratio_case", "noise_ratio_peak")}}
+    gate = Gate(bench.subject.contract, ids, clean, lucky, "fp32", bounds)
+    few = [0, 1]
+
+    def by_case(rows: Rows, judged: Gate) -> dict[str, float | None]:
+        return {c.case: c.value for c in judged.checks(rows) if c.metric == "noise_ratio_case" and c.case in ids[:2]}
+
+    for rows in (noisy(clean, 2e-5), noisy(clean, 1e-3)):
+        whole, part = by_case(rows, gate), by_case([rows[i] for i in few], gate.part(few))
+        assert part == pytest.approx(whole) and len(part) == 2
+    alone = Gate(bench.subject.contract, ids[:2], clean[:2], lucky[:2], "fp32", bounds)
+    assert all(c.passed for c in gate.part(few).checks(noisy(clean, 2e-5)[:2]) if c.limit is not None)
+    assert not all(c.passed for c in alone.checks(noisy(clean, 2e-5)[:2]) if c.limit is not None)
