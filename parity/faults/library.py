@@ -81,9 +81,11 @@ def bench(
     return Bench(modelling.load(model), contract_of(contract), cases, precision, sources or ())
 
 
-def inject(on: Bench, fault: Fault, value: Value | None = None) -> Injected:
+def inject(on: Bench, fault: Fault, value: Value | None = None, cases: Sequence[int] | None = None) -> Injected:
     """The fault in the bench's model: evaluated, and found to change what it computes, or not.
 
+    With `cases`, on these alone, where each is run by itself; all are where they are changed together, or where the
+    fault changes nothing on these. `rows` are as many as were run.
     A fault of a project's own that raises, or gives no outputs that can be compared, is broken, with the reason.
     """
     try:
@@ -92,11 +94,13 @@ def inject(on: Bench, fault: Fault, value: Value | None = None) -> Injected:
         if subject is None:
             return Injected(fault, value, "inapplicable", UNUSED, [])
         exact = fault.where == "output" or fault.benign
-        rows = ran(fault, lambda: on.run(subject, exact), on.clean())
-        moved = distance(rows, on.clean(exact))
+        if exact or subject.after or subject.alone:
+            cases = None
+        rows, moved = _run(on, fault, subject, exact, cases)
         if moved < PLAIN and not exact:
-            rows = ran(fault, lambda: on.run(subject), on.clean())
-            moved = distance(rows, on.clean())
+            rows, moved = _run(on, fault, subject, True, cases)
+        if cases is not None and moved < SAME_INPUT:
+            rows, moved = _run(on, fault, subject, True, None)
     except Inapplicable as error:
         return Injected(fault, value, "inapplicable", str(error), [])
     except Broken as error:
@@ -104,6 +108,14 @@ def inject(on: Bench, fault: Fault, value: Value | None = None) -> Injected:
     if moved < (SAME_INPUT if fault.where == "input" else SAME) and not fault.benign:
         return Injected(fault, value, "equivalent", "the float64 outputs are the same", rows)
     return Injected(fault, value, "changed", "", rows)
+
+
+def _run(on: Bench, fault: Fault, subject: Subject, exact: bool, cases: Sequence[int] | None) -> tuple[Rows, float]:
+    """The outputs of a subject, and how far they are from those without the fault."""
+    clean = on.clean(exact)
+    clean = clean if cases is None else [clean[i] for i in cases]
+    rows = ran(fault, lambda: on.run(subject, exact, cases), clean)
+    return rows, distance(rows, clean)
 
 
 def injected(on: Bench, faults: Sequence[Fault]) -> Iterator[Injected]:

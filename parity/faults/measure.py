@@ -1,4 +1,7 @@
-"""Power, in a child process: the library run once on a model, and judged for all of its cells."""
+"""Power, in a child process: the library run once on a model, and judged for all of its cells.
+
+A fault is evaluated on a few cases first, and on all for those cells alone in which none of these few notices it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from parity.child import stage
 from parity.faults.base import Row, registered
 from parity.faults.extra import load
 from parity.faults.library import bench, inject
-from parity.faults.power import Gate, Tally
+from parity.faults.power import Gate, Tally, first
 from parity.faults.trial import Broken
 from parity.limits import Limit
 from parity.record import plain
@@ -43,12 +46,20 @@ def measure(
         limits = {o: {m: Limit(m, v, "") for m, v in found.items()} for o, found in cell["limits"].items()}
         gate = Gate(shape, ids, clean, cell["twin"], cell["precision"], limits, labels or ())
         tallies.append((Tally(cell["id"], cell["precision"], gate, cell["twin"]), cell["twin"]))
+    few = first(len(ids))
     for fault in registered(names=faults) if faults is not None else registered():
-        concerned = [(t, twin) for t, twin in tallies if t.precision in fault.precisions]
-        if not concerned:
+        left = [(t, twin) for t, twin in tallies if t.precision in fault.precisions]
+        if not left:
             continue
-        one = inject(on, fault)
-        for tally, twin in concerned:
+        one = inject(on, fault, cases=few)
+        if one.state == "changed" and len(one.rows) < len(ids):
+            some = [clean[i] for i in few]
+            left = [
+                (tally, twin) for tally, twin in left
+                if not tally.notices(fault, one.value, one.behind([twin[i] for i in few], some, on.subject), few)
+            ]  # fmt: skip
+            one = inject(on, fault) if left else one
+        for tally, twin in left:
             if one.state == "broken":
                 tally.broke(fault, one.reason)
             elif one.state == "changed":

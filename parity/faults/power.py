@@ -28,6 +28,13 @@ APART = 1.5
 """How much worse than noise a fault's figure must be for a limit between them to hold for correct files."""
 
 BROKEN = "it could not be injected"
+FIRST = 4
+"""Cases, spread over all, that a fault is judged on first: most need no more."""
+
+
+def first(count: int) -> tuple[int, ...]:
+    """Which of so many cases those are."""
+    return tuple(sorted({round(i * (count - 1) / max(FIRST - 1, 1)) for i in range(FIRST)}))
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,9 @@ class CellPower:
     """How much of the library the gate of one cell notices.
 
     `killed_by` counts, for each metric, the faults that broke it. `cover` are the cases that catch, in that order, all
-    that any case catches; `spare_cases` add nothing to them, `idle_cases` catch nothing at all. `loose` are metrics
-    with a limit that no fault's figure reached: what is not finite breaks every limit, and shows none to be tight.
+    that any case catches; `spare_cases` add nothing to them, `idle_cases` catch nothing of what they were tried on: a
+    fault that the first few notice is tried on no other. `loose` are metrics with a limit that no fault's figure
+    reached: what is not finite breaks every limit, and shows none to be tight.
     """
 
     cell: str
@@ -212,6 +220,14 @@ class Tally:
         else:
             self._fates[fault.name] = "survived"
             self._survivors.append(lost)
+
+    def notices(self, fault: Fault | FileFault, value: Value | None, rows: Rows, chosen: Sequence[int]) -> bool:
+        """Whether a check of one of the chosen cases breaks, as it then does among all cases; if so, it is counted."""
+        checks = self.gate.part(chosen).checks(rows)
+        if not any(not passes(c) and c.case in self._by_case for c in checks):
+            return False
+        self.judge(fault, value, checks)
+        return True
 
     def add(self, fault: Fault | FileFault, value: Value | None, rows: Rows) -> None:
         """Judge the outputs of an artefact with this fault."""

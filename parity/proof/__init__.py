@@ -29,13 +29,14 @@ def prove(
     outputs: list[str],
     calibration: Sequence[Mapping[str, np.ndarray[Any, Any]]] = (),
     whole: bool = True,
+    wants: Sequence[Mapping[str, np.ndarray[Any, Any]]] | None = None,
 ) -> dict[str, Any]:
     """The proof of one artefact as builtins: state, summary, seconds, and each link by name.
 
     `model` is what `parity.modelling.load` takes, `notes` the artefact's, `cases` golden inputs by the model's names,
-    `calibration` what an int8 file was calibrated on. Not `whole`: one link that fails is answer enough, and no other
-    is made after it. Links that cannot be made say so, with the reason. Raises ParityError only when the model itself
-    is no good.
+    `calibration` what an int8 file was calibrated on, `wants` the oracle's outputs where they are known already. Not
+    `whole`: one link that fails is answer enough, and no other is made after it. Links that cannot be made say so, with
+    the reason. Raises ParityError only when the model itself is no good.
     """
     from parity.child import stage
     from parity.proof.result import builtins
@@ -43,8 +44,9 @@ def prove(
     start = time.perf_counter()
     stage("prove")
     result = _chain(
-        model, target, precision, folder, notes, cases, outputs, calibration, whole, lambda: time.perf_counter() - start
-    )
+        model, target, precision, folder, notes, cases, outputs, calibration, whole, wants,
+        lambda: time.perf_counter() - start,
+    )  # fmt: skip
     return dict(builtins(result))
 
 
@@ -58,6 +60,7 @@ def _chain(
     outputs: list[str],
     calibration: Sequence[Mapping[str, np.ndarray[Any, Any]]],
     whole: bool,
+    wants: Sequence[Mapping[str, np.ndarray[Any, Any]]] | None,
     clock: Callable[[], float],
 ) -> Any:
     from parity.proof import audit, lift, local, match, range, result, source
@@ -74,8 +77,9 @@ def _chain(
     audited, sound = audit.audit(artefact.graph, matches, precision)
     if not whole and "failed" in (matched.state, sound.state):
         return result.Proof(precision, (matched, sound), seconds=clock())
-    some = [cases[i] for i in spread(len(cases), LIFTED)]
-    their = oracle.evaluate(model, some, outputs)["outputs"]
+    chosen = spread(len(cases), LIFTED)
+    some = [cases[i] for i in chosen]
+    their = [wants[i] for i in chosen] if wants else oracle.evaluate(model, some, outputs)["outputs"]
     few, many = ([cases[i] for i in spread(len(cases), n)] for n in (ALONE, RANGED))
     eager = source.eager_error(model, some[:3], their[:3], outputs)
     weights = lift.replacements(artefact.graph, audited)

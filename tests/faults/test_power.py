@@ -12,11 +12,12 @@ import torch
 
 from parity.contract import Contract, InputSpec, OutputSpec
 from parity.faults import library
-from parity.faults.base import Rows, registered
+from parity.faults import measure as measuring
+from parity.faults.base import Rows, Subject, registered
 from parity.faults.bench import Bench
 from parity.faults.power import CellPower, Gate, Tally, badness, between, figure
 from parity.limits import Limit
-from parity.record import plain
+from parity.record import build, plain
 from tests.faults.small import BENCHES
 
 NAMES = ("swap_rgb_bgr", "scaled_by_256", "bias_dropped", "labels_rotated", "weights_bfloat16", "gru_gate_order")
@@ -133,3 +134,37 @@ def test_a_part_of_a_gate_judges_its_cases_as_the_whole_does(bench: Bench) -> No
     alone = Gate(bench.subject.contract, ids[:2], clean[:2], lucky[:2], "fp32", bounds)
     assert all(c.passed for c in gate.part(few).checks(noisy(clean, 2e-5)[:2]) if c.limit is not None)
     assert not all(c.passed for c in alone.checks(noisy(clean, 2e-5)[:2]) if c.limit is not None)
+
+
+def test_a_fault_that_few_cases_show_is_tried_on_no_other_and_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = BENCHES["drawings"]("fp32")
+    inputs = [*model.subject.inputs] * 2
+    on = Bench(model.module, model.subject.contract, inputs)
+    ran: list[int] = []
+    rows = Bench._rows
+
+    def counted(self: Bench, subject: Subject, chosen: list[int], dtype: torch.dtype) -> Rows:
+        ran.append(len(chosen))
+        return rows(self, subject, chosen, dtype)
+
+    monkeypatch.setattr(Bench, "_rows", counted)
+    monkeypatch.setattr(measuring, "bench", lambda *_: on)
+    limits = {"y": {"noise_ratio_case": 3.0, "noise_ratio": 2.0}}
+    cells = [{"id": f"small-onnx-{p}", "precision": p, "twin": noisy(on.clean(), noise), "limits": limits}
+             for p, noise in (("fp32", 1e-5), ("int8", 0.1))]  # fmt: skip
+    ids = [f"case_{i}" for i in range(len(inputs))]
+
+    def found(cells: list[dict[str, object]]) -> tuple[list[CellPower], int]:
+        ran.clear()
+        told = measuring.measure({}, {}, inputs, ids, cells, faults=NAMES)
+        return [build(CellPower, c) for c in told["cells"]], sum(ran)
+
+    (staged, less), (_, once) = found(cells), found(cells[:1])
+    monkeypatch.setattr(measuring, "first", lambda count: tuple(range(count)))
+    whole, more = found(cells)
+    assert once < 0.8 * more < less, "the noisy cell needs all cases, the other does not"
+    for a, b in zip(staged, whole, strict=True):
+        assert (a.faults, a.equivalent, a.absent, a.survivors) == (b.faults, b.equivalent, b.absent, b.survivors)
+        assert set(a.killed_by) <= set(b.killed_by)
+        assert {*a.cover, *a.spare_cases, *a.idle_cases} == set(ids)
+    assert staged[0].killed == 5 and "survived" in staged[1].faults.values()
