@@ -12,7 +12,7 @@ from typing import Any
 from parity.child import stage
 from parity.faults.base import Row, registered
 from parity.faults.extra import load
-from parity.faults.library import bench, inject
+from parity.faults.library import Injected, bench, inject
 from parity.faults.power import Gate, Tally, first
 from parity.faults.trial import Broken
 from parity.limits import Limit
@@ -47,6 +47,7 @@ def measure(
         gate = Gate(shape, ids, clean, cell["twin"], cell["precision"], limits, labels or ())
         tallies.append((Tally(cell["id"], cell["precision"], gate, cell["twin"]), cell["twin"]))
     few = first(len(ids))
+    rest = [i for i in range(len(ids)) if i not in few]
     for fault in registered(names=faults) if faults is not None else registered():
         left = [(t, twin) for t, twin in tallies if t.precision in fault.precisions]
         if not left:
@@ -58,7 +59,7 @@ def measure(
                 (tally, twin) for tally, twin in left
                 if not tally.notices(fault, one.value, one.behind([twin[i] for i in few], some, on.subject), few)
             ]  # fmt: skip
-            one = inject(on, fault) if left else one
+            one = _on_all(one, inject(on, fault, cases=rest), few, rest) if left else one
         for tally, twin in left:
             if one.state == "broken":
                 tally.broke(fault, one.reason)
@@ -71,3 +72,11 @@ def measure(
             else:
                 tally.without(fault, one.state)
     return {"cells": [plain(tally.result()) for tally, _ in tallies], "note": on.note}
+
+
+def _on_all(some: Injected, other: Injected, few: Sequence[int], rest: Sequence[int]) -> Injected:
+    """A fault that was run on a few cases and then on the rest, unless that already ran it on all."""
+    if other.state != "changed" or len(other.rows) != len(rest):
+        return other
+    rows = dict(zip((*few, *rest), (*some.rows, *other.rows), strict=True))
+    return replace(some, rows=[rows[i] for i in sorted(rows)])
