@@ -6,8 +6,9 @@
 By hand is what export guides do: convert, run one random input through both, and call `numpy.allclose` with tolerances
 of 1e-3. It calls the very converter functions that the suite calls, in one process, with nothing around them.
 Polygraphy compares the ONNX files with the model's own outputs on its one default input, by its default tolerances.
-Every fault of `parity/faults/artefact` that fits is then put into each file. Each part runs in a process of its own,
-and its CPU seconds are counted with all that it starts.
+Every fault of `parity/faults/artefact` that fits is then put into each file, and all three judge it; the suite by its
+golden checks under the default limits, and by the chain of proof where these find nothing. Edits that move no golden
+output are not counted. Each part runs in a process of its own, and its CPU seconds are counted with all that it starts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -169,17 +171,50 @@ def spoil(given: argparse.Namespace, out: Path) -> None:
     (out / "spoilt.json").write_text(json.dumps(told))
 
 
-PARTS = {"by-hand": by_hand, "spoil": spoil, "polygraphy": polygraphy}
+def gate(given: argparse.Namespace, out: Path) -> None:
+    """What the suite's golden checks and chain of proof say of the same faulty files."""
+    from benchmarks import seeded
+    from parity.errors import ParityError
+    from parity.plan import Cell
+
+    config, told = project.load(), []
+    with project.session(config, cache=str(out / "cache")) as session:
+        for made in json.loads((out / "by_hand.json").read_text()):
+            cell = Cell(*made["cell"].split("-"))
+            subject = seeded.Subject(session, config.models[cell.model], cell, out / "seeded")
+            subject.keep("", subject.artifact.folder, subject.artifact.notes)
+            found: dict[str, str | None] = {}  # None: the edit changes nothing
+            for fault, file in files(made):
+                if fault == "whole":
+                    continue
+                try:
+                    rows = subject.run(file.parent, made["notes"])
+                except ParityError:
+                    found[fault] = "refused"
+                    continue
+                if subject.moved(rows) <= seeded.CHANGED:
+                    found[fault] = None
+                else:
+                    found[fault] = subject.judged(rows) or subject.proved(file.parent, made["notes"])[0]
+            told.append({"cell": made["cell"], "faults": found})
+    (out / "gate.json").write_text(json.dumps(told))
 
 
-def child(part: str, given: argparse.Namespace, out: Path) -> tuple[float, int]:
-    """CPU seconds and exit code of one part, in a process of its own."""
+PARTS = {"by-hand": by_hand, "spoil": spoil, "polygraphy": polygraphy, "gate": gate}
+
+
+Cost = tuple[float, float]  # CPU seconds with all that was started, and wall seconds
+
+
+def child(part: str, given: argparse.Namespace, out: Path) -> tuple[Cost, int]:
+    """Cost and exit code of one part, in a process of its own."""
     command = [sys.executable, __file__, "--part", part, "--out", str(out)]
     command += [f"--{n}={getattr(given, n)}" for n in ("models", "targets", "precisions")]
     return waited(command)
 
 
-def waited(command: list[str]) -> tuple[float, int]:
+def waited(command: list[str]) -> tuple[Cost, int]:
+    start = time.monotonic()
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
@@ -187,10 +222,10 @@ def waited(command: list[str]) -> tuple[float, int]:
         if process.returncode not in (0, 1):
             log.seek(0)
             print(log.read()[-2000:])
-    return usage.ru_utime + usage.ru_stime, process.returncode
+    return (usage.ru_utime + usage.ru_stime, time.monotonic() - start), process.returncode
 
 
-def suite(given: argparse.Namespace, out: Path) -> tuple[float, dict[str, Any]]:
+def suite(given: argparse.Namespace, out: Path) -> tuple[Cost, dict[str, Any]]:
     options = [f"--parity-{n}={getattr(given, n)}" for n in ("models", "targets", "precisions") if getattr(given, n)]
     report = out / "report.html"
     seconds, _ = waited([sys.executable, "-m", "pytest", "-q", "-m", "parity", "tests/parity", "-p", "no:cacheprovider",
@@ -209,43 +244,52 @@ def main() -> int:
         PARTS[given.part](given, given.out)
         return 0
     with tempfile.TemporaryDirectory(prefix="parity-by-hand-") as folder:
-        out = Path(folder)
-        rows: list[tuple[str, float | None, int, str]] = []
-        seconds, _ = child("by-hand", given, out)
-        told = json.loads((out / "by_hand.json").read_text())
-        wrong = [t["cell"] for t in told if not t["passes"]]
-        rows.append(("by hand", seconds, sum(t["checks"] for t in told), f"refuses {len(wrong)} of {len(told)} files"))
-        child("spoil", given, out)
-        spoilt = json.loads((out / "spoilt.json").read_text())
-        every = [v for t in spoilt for v in t["faults"].values()]
-        refused = {t["cell"] for t in told if not t["passes"]}
-        counted = [v for t in spoilt if t["cell"] not in refused for v in t["faults"].values()]
-        print(f"{len(told)} cells; {len(every)} faulty files, {len(counted)} of them of files that allclose accepts: "
-              f"it finds {counted.count(False)}")  # fmt: skip
-        seconds, code = child("polygraphy", given, out)
-        if code == 0 and (out / "polygraphy.json").exists():
-            found = json.loads((out / "polygraphy.json").read_text())
-            wrong = [t["cell"] for t in found if not t["passes"]]
-            accepted = [v for t in found if t["passes"] for v in t["faults"].values()]
-            rows.append(("Polygraphy, ONNX, and the faulty files too", seconds, sum(t["checks"] for t in found),
-                         f"refuses {len(wrong)} of {len(found)} files"))  # fmt: skip
-            print(f"Polygraphy accepts {len(found) - len(wrong)} of the ONNX files; of the {len(accepted)} faulty ones "
-                  f"of those it finds {accepted.count(False)}")  # fmt: skip
-        else:
-            print("Polygraphy cannot be imported: left out")
-        seconds, record = suite(given, out)
-        failed = [c["id"] for c in record["cells"] if c["state"] != "pass"]
-        checks = sum(len(c["checks"]) for c in record["cells"])
-        rows.append(
-            ("pytest -m parity, cold", seconds, checks, f"refuses {len(failed)} of {len(record['cells'])} files")
-        )
-        again, _ = suite(given, out)
-        rows.append(("pytest -m parity, warm", again, checks, ""))
-        print("\n| | CPU s | checks | correct files |\n| --- | ---: | ---: | --- |")
-        for name, value, count, said in rows:
-            print(f"| {name} | {value:.1f} | {count} | {said} |")
-        print("\nWhat the suite finds of such faults: python benchmarks/seeded.py (benchmarks/README.md)")
+        compared(given, Path(folder))
     return 0
+
+
+def compared(given: argparse.Namespace, out: Path) -> None:
+    """Every part in turn, and the table of what they cost and found."""
+    seconds = {"by hand": child("by-hand", given, out)[0]}
+    child("spoil", given, out)
+    seconds["Polygraphy, the faulty files included"], code = child("polygraphy", given, out)
+    seconds["`pytest -m parity`, cold"], record = suite(given, out)
+    seconds["`pytest -m parity`, warm"], _ = suite(given, out)
+    child("gate", given, out)
+
+    def read(name: str) -> list[dict[str, Any]]:
+        return list(json.loads((out / f"{name}.json").read_text()))
+
+    judged = {t["cell"]: t["faults"] for t in read("gate")}
+    hand, spoilt = read("by_hand"), read("spoilt")
+    for told, faults in zip(hand, spoilt, strict=True):
+        told["faults"] = faults["faults"]
+    rows = {"by hand": hand}
+    if code == 0 and (out / "polygraphy.json").exists():
+        rows["Polygraphy, the faulty files included"] = read("polygraphy")
+    else:
+        print("Polygraphy cannot be imported: left out")
+    rows["`pytest -m parity`, cold"] = [
+        {"cell": c["id"], "checks": len(c["checks"]), "passes": c["state"] == "pass",
+         "faults": {f: not found for f, found in judged[c["id"]].items()}}
+        for c in record["cells"] if c["id"] in judged
+    ]  # fmt: skip
+    print("| | CPU s | wall s | checks | correct files refused | faulty files found, of those it accepts | of all |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name, cells in rows.items():
+        wrong = sum(not t["passes"] for t in cells)
+        marks = [(t["passes"], v) for t in cells for f, v in t["faults"].items() if judged[t["cell"]][f] is not None]
+        kept = [v for good, v in marks if good]
+        (cpu, wall), checks = seconds[name], sum(t["checks"] for t in cells)
+        print(f"| {name} | {cpu:.1f} | {wall:.1f} | {checks} | {wrong} of {len(cells)} "
+              f"| {kept.count(False)} of {len(kept)} | {sum(not v for _, v in marks)} of {len(marks)} |")  # fmt: skip
+    cpu, wall = seconds["`pytest -m parity`, warm"]
+    print(f"| `pytest -m parity`, warm | {cpu:.1f} | {wall:.1f} | | | | |")
+    for cell, faults in judged.items():
+        nothing = sum(found is None for found in faults.values())
+        missed = [f for f, found in faults.items() if found == ""]
+        if nothing or missed:
+            print(f"{cell}: {nothing} edits change nothing; missed by the suite: {', '.join(missed) or 'none'}")
 
 
 if __name__ == "__main__":
