@@ -12,6 +12,7 @@ from parity import baseline, gate
 from parity.baseline import Baseline
 from parity.errors import ConfigError
 from parity.record import BaselineRecord, RunRecord
+from parity.words import plural
 
 SHOWN = 20  # accepted changes that the terminal lists
 
@@ -67,8 +68,10 @@ class Keeper:
             return gate.judge(compared)
         count = baseline.write(self.path, record)
         skipped = sum(cell.state == "unavailable" for cell in record.cells)
-        without = f"; {skipped} cells cannot run here and are not in it" if skipped else ""
-        self.lines = [("", f"baseline: wrote {self.name}, {count} cells{without}; review its lines and commit it")]
+        without = f"; without {plural(skipped, 'cell')} that cannot run here" if skipped else ""
+        self.lines = [
+            ("", f"baseline: wrote {self.name}, {plural(count, 'cell')}{without}; review its lines and commit it")
+        ]
         changes = compared.baseline.regressions
         for change in changes[:SHOWN]:
             self.lines.append(("yellow" if change.state == "regressed" else "", f"  accepted: {baseline.told(change)}"))

@@ -35,6 +35,7 @@ from parity.record import (
 from parity.redact import redacted
 from parity.targets.base import version
 from parity.visible import visible
+from parity.words import plural
 
 if TYPE_CHECKING:
     from parity.cases import Case
@@ -250,7 +251,7 @@ class Control:
         except ParityError as error:
             return "red", f"capsule: not written: {error}"
         left = "".join(f"; left out {cell}: {why}" for cell, why in made.left_out.items())
-        return "", f"capsule: {path.name}: {len(made.cells)} cells, seal {made.seal}{left}"
+        return "", f"capsule: {path.name}: {plural(len(made.cells), 'cell')}, seal {made.seal}{left}"
 
     @property
     def _report(self) -> Path:

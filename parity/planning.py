@@ -13,8 +13,8 @@ from parity.errors import ConfigError
 from parity.limits import LOWERING, PROOF, resolve
 from parity.plan import LOWERED, PROVED, Cell, Plan, PlannedCell
 from parity.reference import files
-from parity.report.text import plural
 from parity.targets.base import NO_CALIBRATION
+from parity.words import plural
 
 QUICK_CASES = 8
 

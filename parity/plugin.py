@@ -15,6 +15,7 @@ import pytest
 from parity import fixtures, options
 from parity.errors import ParityError
 from parity.fixtures import CONTROL, RECORDER
+from parity.words import plural
 
 if TYPE_CHECKING:
     from parity.control import Control
@@ -326,7 +327,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     control = config.stash.get(CONTROL, None)
     if control is None:
         return None
-    return f"parity: {len(control.plan.cells)} cells, cache {_short(control.store_root)}"
+    return f"parity: {plural(len(control.plan.cells), 'cell')}, cache {_short(control.store_root)}"
 
 
 def _short(path: Path) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from parity import gate
 from parity.record import CellRecord, RunRecord
-from parity.report.text import plural
 from parity.visible import visible
+from parity.words import plural
 
 Line = tuple[str, str]  # (style of pytest's terminal or "", text)
 RERUN = 6  # cells that one command to run again names, and whose causes are told

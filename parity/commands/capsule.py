@@ -13,6 +13,7 @@ from typing import Any
 
 from parity import atomic
 from parity.errors import ConfigError
+from parity.words import plural
 
 
 def add(commands: Any) -> None:
@@ -70,7 +71,7 @@ def _make(options: argparse.Namespace) -> int:
         control.close()
     for cell, why in made.left_out.items():
         print(f"left out {cell}: {why}")
-    print(f"{options.output}: {len(made.cells)} cells, {options.output.stat().st_size / 2**20:.1f} MiB")
+    print(f"{options.output}: {plural(len(made.cells), 'cell')}, {options.output.stat().st_size / 2**20:.1f} MiB")
     print(f"seal {made.seal}")
     return 0
 

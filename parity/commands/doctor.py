@@ -13,8 +13,8 @@ from parity import extensions, targets
 from parity.config import Config
 from parity.errors import ParityError
 from parity.plan import PRECISIONS, Cell
-from parity.report.text import plural
 from parity.targets.base import Target, installed, lacking, version
+from parity.words import plural
 
 WIDTH = 12
 HEAVY = ("torch", "onnx", "onnxruntime", "onnx2tf", "tensorflow", "coremltools", "ncnn", "pnnx")

@@ -25,6 +25,7 @@ from parity.commands import gate, project
 from parity.config import Config, Waiver
 from parity.errors import ParityError
 from parity.record import CellRecord, Check, FileRecord, RunRecord, WaiverRecord, loads, plain
+from parity.words import plural
 
 SCHEMA = "parity.release/1"
 MANIFEST = "manifest.json"
@@ -66,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
     publish(options.to, sources, manifest(record, hashlib.sha256(raw).hexdigest()))
     files = sum(len(found) for found in sources.values())
     left = len(record.cells) - len(shipped)
-    print(f"{options.to}: {len(shipped)} cells, {files} files and {MANIFEST}"
-          + (f"; {left} cells could not run and are not released" if left else ""))  # fmt: skip
+    rest = f"; {plural(left, 'cell')} could not run and {'is' if left == 1 else 'are'} not released" if left else ""
+    print(f"{options.to}: {plural(len(shipped), 'cell')}, {plural(files, 'file')} and {MANIFEST}{rest}")
     return 0
 
 

@@ -25,7 +25,7 @@ from parity.config import Config, ModelConfig
 from parity.errors import ConfigError, ParityError
 from parity.plan import PRECISIONS, Cell, choose, model_name
 from parity.record import read
-from parity.report.text import plural
+from parity.words import plural
 
 SUFFIXES = {
     ".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml", ".mlmodel": "coreml_nn", ".param": "ncnn",

@@ -11,6 +11,7 @@ import math
 import re
 
 from parity.visible import visible as visible
+from parity.words import plural as plural
 
 _PLAIN_ANCHOR = re.compile(r"[A-Za-z][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)+")
 
@@ -103,8 +104,3 @@ def ratio(now: float | None, before: float | None) -> str:
     if now is None or before is None or before <= 0:
         return ""
     return f"{now / before:.2f}×" if now / before < 100 else f"{now / before:,.0f}×"
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """`1 cell`, `2 cells`, `1,000 cells`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"

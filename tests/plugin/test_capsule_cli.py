@@ -123,7 +123,7 @@ def test_a_cell_without_an_artefact_is_left_out_by_name(project: Project) -> Non
     if "left out tiny-plain-fp16" not in ran.text:  # an earlier test filled the shared cache
         ran = project.run("--parity-capsule", "c.zip", "--parity-rebuild", env={"PLAIN_CONVERT": "raise"})
     assert ran.code == 1
-    assert "capsule: c.zip: 1 cells" in ran.text and "left out tiny-plain-fp16: it has no artefact: error" in ran.text
+    assert "capsule: c.zip: 1 cell," in ran.text and "left out tiny-plain-fp16: it has no artefact: error" in ran.text
     assert parity(project, "run", "c.zip", "--output", "o.zip")[0] == 0
     code, out, _ = parity(project, "judge", "c.zip", "o.zip")
     assert code == 1 and "verdict: fail: 1 cell failed: tiny-plain-fp16" in out
@@ -139,7 +139,7 @@ def test_a_capsule_that_cannot_be_written_turns_the_exit_code(project: Project) 
 
 def test_workers_and_a_narrowed_run(project: Project) -> None:
     ran = project.run("--parity-capsule", "c.zip", "--parity-precisions", "fp32", "-n", "2")
-    assert ran.code == 0 and "capsule: c.zip: 1 cells" in ran.text
+    assert ran.code == 0 and "capsule: c.zip: 1 cell," in ran.text
     assert parity(project, "run", "c.zip", "--output", "o.zip")[0] == 0
     code, out, _ = parity(project, "judge", "c.zip", "o.zip")
     assert code == 0 and "verdict: partial" in out

@@ -102,7 +102,7 @@ def test_the_same_record_gives_the_same_bytes(parity: Cli, passed: RunRecord, tm
 def test_what_cannot_run_here_is_named_and_not_released(parity: Cli, passed: RunRecord, tmp_path: Path) -> None:
     away = cell("skin-coreml-fp16", state="unavailable", reason="needs macOS", artifact=None, checks=())
     code, out, _ = release(parity, judge(replace(passed, cells=(*passed.cells, away))))
-    assert code == 0 and "1 cells could not run and are not released" in out
+    assert code == 0 and "1 cell could not run and is not released" in out
     evidence = json.loads((tmp_path / "dist" / "1.0" / "manifest.json").read_text())
     assert evidence["not_released"] == [{"id": away.id, "state": "unavailable", "reason": "needs macOS"}]
 
