@@ -29,6 +29,7 @@ ALLOWED: Mapping[str, tuple[float, float]] = {
 }
 """What a step may introduce: so many times what the twin's own step costs, or such a share of its result if that is
 more. The share is what runtimes' shortcuts were seen to cost (exponentials and error functions from tables)."""
+KEPT = 0.1  # share of an error that is still there: right again is what has lost nearly all of it
 AGAIN = 4  # places that are put right in turn, so that the curve goes on behind them
 AHEAD = 8  # tensors behind the first one that is wrong, among which a counterpart is looked for
 _CONTRACTIONS = ("conv", "gemm", "matmul", "fully_connected", "innerproduct", "linear", "inner_product", "gru", "lstm",
@@ -159,10 +160,10 @@ class Walk:
                 held = sum(a.got is not None for a in self.astray.values())
                 self.astray[name] = Astray(step, name, before, pair, came_in, value if held < AHEAD else None)
             return
-        self._settle(step.reads)
         truth = pair.arrange(self.reference.array(pair.value.number))
         size = pair.value.rms
         gathered, introduced = off(real(own, grid), truth) / size, off(value, truth) / size
+        self._settle(step.reads, introduced * size)
         self.points[name] = Point(step, name, pair, introduced, gathered, pair.value.gathered / size)
         self.gathered[name] = gathered
         put[name] = stored(truth, made, grid)
@@ -173,12 +174,14 @@ class Walk:
     def _origin(self, name: str) -> tuple[int, ...]:
         return (self.points[name].pair.value.number,) if name in self.points else self.before.get(name, ())
 
-    def _settle(self, names: Iterable[str]) -> None:
-        """What was computed from these is right: their going astray was the artefact's own way of computing it."""
+    def _settle(self, names: Iterable[str], error: float) -> None:
+        """What was computed from these is right: their going astray was the artefact's own way of computing it. Unless
+        it only seems right: beside a mask's huge numbers an error is small, and is the one that a tensor had before."""
         waiting = list(names)
         while waiting:
             known = self.astray.get(waiting.pop())
-            if known is not None and not known.ends:
+            kept = known is not None and known.nearest is not None and error > KEPT * known.nearest.error
+            if known is not None and not known.ends and not kept:
                 known.ends, known.got = True, None
                 waiting += known.step.reads
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from tests.faults.small import drawn
@@ -28,3 +29,22 @@ class Net(nn.Module):
 
 def net() -> nn.Module:
     return drawn(Net())
+
+
+class Masked(nn.Module):
+    """[1, 6, 8] -> [1, 6, 3]: attention over the first four words, the others hidden by a large number added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.match = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.match(x)
+        hidden = torch.tensor([0.0, 0, 0, 0, -1e6, -1e6], dtype=x.dtype)
+        weights = torch.softmax(x @ x.transpose(1, 2) / 3 + hidden, -1)
+        return self.head(weights @ x)
+
+
+def masked() -> nn.Module:
+    return drawn(Masked())

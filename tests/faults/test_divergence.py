@@ -90,6 +90,20 @@ def test_the_module_with_the_fault_is_named(
     assert (fault, target) == ("gelu_formula", "onnx") or told["drift"][-1]["layer"] in ("head", "wide", "act")
 
 
+def test_a_mask_s_huge_numbers_hide_no_layer_before_it(tmp_path: Path) -> None:
+    spec = {**SPEC, "factory": "tests.faults.diverging:masked"}
+    contract = plain(Contract((InputSpec("x", (1, 6, 8)),), (OutputSpec("y", "logits"),)))
+    case = {"x": np.random.default_rng(0).standard_normal((1, 6, 8)).astype(np.float32)}
+    options = {"opset": 17, "dynamic": False}
+    for fault, truth in (("layer_6_bits", "match"), ("", "")):
+        given = faulty.spec_of(spec, contract, fault, f"{truth}.weight") if fault else spec
+        folder = tmp_path / f"{fault}file"
+        folder.mkdir()
+        notes = onnx_target.export(str(folder), options, given, contract, case)
+        told = locate(spec, "onnx", "fp32", str(folder), notes, case, ["y"])
+        assert (told["divergence"] or {"layer": ""})["layer"] == truth, told["divergence"]
+
+
 def test_a_layer_of_ncnn_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ncnn")
     pytest.importorskip("pnnx")
