@@ -86,6 +86,13 @@ def _between(values: Sequence[Value], frontier: Sequence[int], end: int) -> list
 
 
 def _readers(values: Sequence[Value], frontier: Sequence[int], contracts: bool) -> list[Value]:
+    """What the step may compute. Of a tensor that is another one moved, the module may have read that one."""
+    found = _reading(values, frontier, contracts)
+    sources = [n for f in frontier if values[f].kind == "move" and len(values[f].reads) == 1 for n in values[f].reads]
+    return found if found or not sources else _reading(values, [*frontier, *sources], contracts)
+
+
+def _reading(values: Sequence[Value], frontier: Sequence[int], contracts: bool) -> list[Value]:
     """What is computed from the frontier alone, up to a second contraction. Where the step is no contraction, what
     reads the frontier itself and is none, if there is such a thing."""
     known, moved, found, met = set(frontier), set(frontier), list[Value](), False

@@ -212,7 +212,8 @@ class Walk:
 
     def _fits(self, one: Astray, first: Astray, layer: str) -> bool:
         """Whether its nearest counterpart is what the layer gives that the first one is inside of."""
-        return one.nearest is not None and one.nearest.value.layer == layer and set(one.before) <= set(first.before)
+        inside = bool(one.before) and set(one.before) <= set(first.before)
+        return inside and one.nearest is not None and one.nearest.value.layer == layer
 
     def drift(self) -> tuple[Drift, ...]:
         return tuple(

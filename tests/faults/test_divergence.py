@@ -16,7 +16,7 @@ import torch
 from parity import modelling
 from parity.contract import Contract, InputSpec, OutputSpec
 from parity.divergence import locate
-from parity.divergence.blame import _laid
+from parity.divergence.blame import _laid, _readers
 from parity.divergence.pair import arrangements
 from parity.divergence.reference import Value
 from parity.faults import faulty
@@ -159,6 +159,18 @@ def test_layouts_of_converters_are_known(right: tuple[int, ...], got: tuple[int,
 def test_a_value_of_another_size_is_never_laid_out_as_this_one() -> None:
     value = Value(0, (1, 160), 1.0, np.zeros(5), "gate", "", "mean", ())
     assert _laid(value, np.zeros((1, 160, 12, 12))) == [] and len(_laid(value, np.zeros((160,)))) == 1
+
+
+def test_a_normalisation_taken_apart_behind_a_transpose_is_named() -> None:
+    """What reads the moved tensor in the file reads the tensor itself in the module."""
+    values = [
+        Value(0, (1, 4, 6), 1.0, np.zeros(5), "conv", "net.py:1", "convolution", ()),
+        Value(1, (1, 6, 4), 1.0, np.zeros(5), "net", "net.py:2", "move", (0,)),
+        Value(2, (1, 6, 4), 1.0, np.zeros(5), "norm", "net.py:3", "native_layer_norm", (0,)),
+        Value(3, (1, 6, 1), 1.0, np.zeros(5), "norm", "net.py:3", "native_layer_norm", (0,)),
+    ]
+    assert [v.number for v in _readers(values, (1, 3), False)] == [2]
+    assert _readers(values, (2,), False) == []
 
 
 def test_a_wrong_transpose_is_no_layout() -> None:
