@@ -8,9 +8,9 @@
 `DIR/CELL.jsonl`; cells that are done are not measured again, and the cells of one model share oracle and twins. The
 twins are asked about every input that is further off than ASK, so that the ratios do not depend on today's limits.
 `table` prints what was measured beside the limits in force, which with --write it is the ground of
-(`parity/reference/drawn.json`); without --work, the committed one. `speed` compares the processor time of a whole
-property test (drawing, judging, both children) with a bare loop that runs the same arrays through the same runtime
-and the same oracle in one process.
+(`parity/reference/drawn.json`); without --work, the committed one. `speed` compares the processor time of a property
+test (judging with both children, and the drawing that the cells of a model share) with a bare loop that runs the same
+arrays through the same runtime and the same oracle in one process.
 """
 
 from __future__ import annotations
@@ -226,16 +226,19 @@ def speed(session: Session, cells: Iterable[Cell], examples: int) -> None:
         cases = [r.case.inputs for r in held.judge(drawn(session, cell.model, examples), stored=False)]  # children warm
         loop = bare(session, cell)
         loop(cases)
-        ours, theirs = [], []
+        drawing, judging, theirs = [], [], []
         for _ in range(TURNS):
             start = processor()
-            results = held.judge(drawn(session, cell.model, examples), stored=False)
-            ours.append(processor() - start)
+            recipes = drawn(session, cell.model, examples)
+            drawing.append(processor() - start)
+            results = held.judge(recipes, stored=False)
+            judging.append(processor() - start - drawing[-1])
             theirs.append(loop(cases))
-        times = float(np.median([o / t for o, t in zip(ours, theirs, strict=True)]))
+        alone = np.median([j / t for j, t in zip(judging, theirs, strict=True)])
+        whole = np.median([(d + j) / t for d, j, t in zip(drawing, judging, theirs, strict=True)])
         asked = sum(any(j.costs for j in r.judged.values()) for r in results)
-        print(f"{cell.id}: {len(cases)} inputs, {len(cases) / min(ours):.0f} a second, bare loop "
-              f"{len(cases) / min(theirs):.0f}, {times:.2f} times the bare loop's time ({asked} needed a twin)",
+        print(f"{cell.id}: {len(cases)} inputs, bare loop {len(cases) / min(theirs):.0f} a second; judging takes "
+              f"{alone:.2f} times as long, with drawing (once a model) {whole:.2f} times; {asked} needed a twin",
               flush=True)  # fmt: skip
 
 

@@ -84,8 +84,12 @@ def _nothing_found() -> Iterator[None]:
     if not hasattr(provider, "_maybe_draw_constant"):  # an earlier one, or a later one that calls it otherwise
         yield
         return
-    with mock.patch.object(provider, "_maybe_draw_constant", return_value=None):
+    with mock.patch.object(provider, "_maybe_draw_constant", _nothing):
         yield
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """In place of a mock, which would keep every call."""
 
 
 def draw(source: Strategy, count: int, number: int) -> list[Recipe]:
