@@ -180,8 +180,11 @@ class Bench:
         )
 
     def flavours(self) -> tuple[str, ...]:
-        """The twins of the cell's precision, the one nearest to correct exports first."""
+        """The twins of the cell's precision, the one that leaves least to the others first: the one nearest to correct
+        exports; at fp32, where files follow none bit by bit, the one that rounds most."""
         own, names = self.session.flavour(self.cell), tuple(RECIPES[self.cell.precision])
+        if self.cell.precision == "fp32":
+            return names[::-1]
         return (own, *(n for n in names if n != own)) if own in names else names
 
     def _over(self, result: Result) -> bool:
