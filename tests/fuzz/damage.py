@@ -76,6 +76,8 @@ def _json(data: bytes, rng: random.Random) -> bytes:
     """One value of a JSON text replaced, removed, renamed or given twice."""
     value = json.loads(data)
     places = list(_places(value))
+    if not places:
+        raise ValueError("nothing of it is left")  # hypothesis's own complaint of an empty choice cannot be caught
     *path, last = rng.choice(places)
     holder = value
     for key in path:
