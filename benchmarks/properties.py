@@ -152,12 +152,14 @@ def read(work: Path) -> dict[Cell, list[dict[str, Any]]]:
 
 
 def ratios(row: dict[str, Any]) -> list[float]:
-    """The ratios of one input; none where the model is undefined on it. What broke is infinitely far off."""
+    """The ratios of one input, over whatever its twins cost; none where the model is undefined on it. What broke is
+    infinitely far off."""
     if row["broke"]:
         return [math.inf]
     if row["refused"] or any(o["undefined"] for o in row["outputs"].values()):
         return []
-    return [o["ratio"] for o in row["outputs"].values() if not o["exact"]]
+    return [o["error"] / max([o["floor"], *filter(math.isfinite, o["costs"])])
+            for o in row["outputs"].values() if not o["exact"]]  # fmt: skip
 
 
 def table(work: Path) -> dict[str, Any]:

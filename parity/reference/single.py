@@ -19,10 +19,11 @@ from parity.reference.floor import UNITS, Floor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Of a typical output. Set by hand, where nobody would call it rounding: `lost` in drawn.json, what correct files lose
-# at most, is a few models' figure and lies well below (a test holds it there). What leaves the calibrated ranges is cut
-# off, so that at int8 there is no such bound, and dynamic takes its ranges from the input.
-EXCUSED = {"fp32": 0.1, "fp16": 0.1}
+# Of a typical output. Set by hand: who loses three quarters of it has not rounded it. `lost` in drawn.json is what
+# correct files lose at most, 0.55 in fp16 files of a network with random weights, 0.01 otherwise (a test holds it
+# below). What leaves the calibrated ranges is cut off, so that at int8 there is no such bound, and dynamic takes its
+# ranges from the input.
+EXCUSED = {"fp32": 0.75, "fp16": 0.75}
 
 
 @dataclass(frozen=True)
