@@ -24,6 +24,7 @@ from parity.reference import twin
 from parity.reference.recipes import recipe
 
 BATCH = 16  # cases that go through the module together: more are no faster on one thread
+ELEMENTS = 700_000  # of input in one batch: what is larger no longer stays in the processor's cache, and takes longer
 UNUSED = "nothing in the model for it to act on"
 
 
@@ -128,11 +129,16 @@ class Bench:
         return [{k: p[i] for k, p in parts.items()} for i in range(len(group))]
 
     def _groups(self, subject: Subject, cases: list[int]) -> list[list[int]]:
-        """Cases of equal shapes, at most BATCH together."""
+        """Cases of equal shapes, together as long as they are few and small."""
         alike: dict[tuple[Any, ...], list[int]] = {}
         for i in cases:
             alike.setdefault(tuple(v.shape[1:] for v in subject.inputs[i].values()), []).append(i)
-        return [g[k : k + BATCH] for g in alike.values() for k in range(0, len(g), BATCH)]
+        found = []
+        for group in alike.values():
+            size = sum(v.size for v in subject.inputs[group[0]].values())
+            together = max(2, min(BATCH, ELEMENTS // max(size, 1)))
+            found += [group[k : k + together] for k in range(0, len(group), together)]
+        return found
 
     def _batches(self) -> bool:
         """Whether cases may share a run: the first axis of every input is the batch, and rows do not see each other."""
