@@ -24,6 +24,8 @@ from parity.record import plain
 if TYPE_CHECKING:
     from parity.session import Session
 
+OUTSIDE = "it acts before or behind the file, which the chain of proof does not see"
+SILENT = "the chain of proof does not show it either"
 CASES = 12  # golden cases that a faulty module is proved on
 FACTORY = "parity.faults.faulty:module"
 
@@ -37,18 +39,19 @@ def with_chain(session: Session, cell: Cell, cases: Sequence[Case], found: CellP
     try:
         if _broken(proof_of(session, cell, cases), limits):
             return found
-        killed = [s.fault for s in found.survivors if _proved_wrong(session, cell, cases, s.fault, limits)]
+        told = {s.fault: _asked(session, cell, cases, s.fault, limits) for s in found.survivors}
     except ParityError:  # the cell's own tests say why there is no file to prove
         return found
-    left = tuple(s for s in found.survivors if s.fault not in killed)
+    killed = [fault for fault, why in told.items() if not why]
+    left = tuple(replace(s, proof=told[s.fault]) for s in found.survivors if s.fault not in killed)
     fates = {name: "killed" if name in killed else fate for name, fate in found.faults.items()}
     kinds = {**found.killed_by_kind, "static": len(killed)} if killed else found.killed_by_kind
     return replace(found, killed=found.killed + len(killed), survivors=left, faults=fates, killed_by_kind=kinds)
 
 
-def _proved_wrong(session: Session, cell: Cell, cases: Sequence[Case], fault: str, limits: Mapping[str, Limit]) -> bool:
-    """Whether the cell's file is found not to be the module with this fault. A fault outside the module is not tried:
-    a file cannot show what an app does before and behind it."""
+def _asked(session: Session, cell: Cell, cases: Sequence[Case], fault: str, limits: Mapping[str, Limit]) -> str:
+    """Empty where the cell's file is found not to be the module with this fault, else why it is not. A fault outside
+    the module is not tried: a file cannot show what an app does before and behind it."""
     model, artifact = session.config.models[cell.model], session.artifact(cell)
     spec = session.model_spec(model)
     plugins = list(session.config.plugins)
@@ -66,11 +69,17 @@ def _proved_wrong(session: Session, cell: Cell, cases: Sequence[Case], fault: st
     }
     session.progress(cell.id, f"prove against {fault}")
     try:
-        return bool(_broken(session.children.call("proof", "parity.proof:prove", arguments, stage="prove"), limits))
+        found = session.children.call("proof", "parity.proof:prove", arguments, stage="prove")
     except ParityError as error:
-        if "acts on the" in str(error) or "no place for" in str(error):
-            return False
+        if "acts on the" in str(error):
+            return OUTSIDE
+        if "no place for" in str(error):
+            return SILENT
         raise
+    if _broken(found, limits):
+        return ""
+    reason = next((link["reason"] for link in found["links"].values() if link["state"] == "not possible"), "")
+    return f"the chain of proof cannot be made of a module with it ({reason})" if reason else SILENT
 
 
 def _broken(found: Mapping[str, Any], limits: Mapping[str, Limit]) -> list[Any]:

@@ -53,15 +53,16 @@ class Survivor:
     limit: float | None
     would_catch: float | None
     note: str = ""  # said instead of figures: the fault failed itself, or no figure raised the alarm
+    proof: str = ""  # why the chain of proof does not show it, where that was asked
 
     def __str__(self) -> str:
         if self.note:
             return f"{self.fault}: {self.sentence}; {self.note}"
-        if self.would_catch is None:
-            return f"{self.fault}: {self.sentence}; hidden in the noise of this precision on these inputs"
         now = "no limit is set" if self.limit is None else f"the limit is {self.limit:.4g}"
-        found = f"{self.metric} {self.value:.4g}, {now}, {self.would_catch:.4g} would catch it"
-        return f"{self.fault}: {self.sentence}; {found}"
+        found = "hidden in the noise of this precision on these inputs"
+        if self.would_catch is not None:
+            found = f"{self.metric} {self.value:.4g}, {now}, {self.would_catch:.4g} would catch it"
+        return "; ".join(part for part in (f"{self.fault}: {self.sentence}", found, self.proof) if part)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ def test_a_fault_in_the_module_is_proved_and_one_outside_it_survives(tmp_path: P
     found = with_chain(told, CELL, CASES, power("bit_flipped", "silu_hard_swish", "output_gain"))
     assert told.asked == ["bit_flipped", "silu_hard_swish", "output_gain"]
     assert [s.fault for s in found.survivors] == ["output_gain"]
+    assert str(found.survivors[0]).endswith("acts before or behind the file, which the chain of proof does not see")
     assert (found.killed, found.killed_by_kind) == (3, {"golden": 1, "static": 2})
     assert found.summary().kinds == {"golden": 1, "static": 2}
     assert plain(found)["faults"]["bit_flipped"] == "killed"
@@ -87,6 +88,14 @@ def test_a_fault_in_the_module_is_proved_and_one_outside_it_survives(tmp_path: P
 def test_a_change_that_keeps_the_function_is_no_kill(tmp_path: Path) -> None:
     found = with_chain(Told(tmp_path), CELL, CASES, power("batch_norm_folded"))  # type: ignore[arg-type]
     assert found.killed_by_kind == {"golden": 1} and len(found.survivors) == 1
+    assert str(found.survivors[0]).endswith("the chain of proof does not show it either")
+
+
+def test_a_module_that_cannot_be_exported_with_its_fault_says_so(tmp_path: Path) -> None:
+    found = with_chain(Told(tmp_path), CELL, CASES, power("first_layer_gain"))  # type: ignore[arg-type]
+    (lost,) = [str(s) for s in found.survivors]
+    assert "the chain of proof cannot be made of a module with it (torch.export cannot follow the module" in lost
+    assert "\n" not in lost
 
 
 def test_a_chain_that_does_not_prove_the_right_file_counts_for_nothing(tmp_path: Path) -> None:
