@@ -44,6 +44,7 @@ def fields(details: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "route": details.get("route", ""),
         "routes_failed": tuple(details.get("routes_failed", ())),
+        "faults_failed": tuple(details.get("faults_failed", ())),
     }
     for name, kind in _SINGLE.items():
         if details.get(name):

@@ -265,6 +265,7 @@ class CellRecord:
     risk: RiskRecord | None = None
     power: Power | None = None
     diagnosis: tuple[Explanation, ...] = ()
+    faults_failed: tuple[str, ...] = ()  # "fault: why", for a project's own that could not be tried in the diagnosis
     first_divergence: Divergence | None = None
     drift: tuple[Drift, ...] = ()  # in the order in which the artefact computes them
     exhibits: tuple[Exhibit, ...] = ()  # the worst cases, to look at

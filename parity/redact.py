@@ -18,7 +18,8 @@ _SECRET_NAME = re.compile(r"token|secret|passw|credential|api_?key|access_?key|p
 _SHORTEST = 8  # characters: a shorter value is a word like any other, and blanking it out would spoil sentences
 _LOGIN = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 # Fields that hold free text. Names, ids, hashes and figures are never changed: they are keys of other outputs.
-_TEXTS = {"reason", "log", "command", "text", "detail", "location", "sentence", "summary", "routes_failed", "partial"}
+_TEXTS = {"reason", "log", "command", "text", "detail", "location", "sentence", "summary", "routes_failed",
+          "faults_failed", "words", "partial"}  # fmt: skip
 
 
 def redacted(record: RunRecord, home: Path, environ: Mapping[str, str]) -> RunRecord:

@@ -14,7 +14,7 @@ from parity.faults.files import with_files
 from parity.faults.power import CellPower
 from parity.limits import resolve
 from parity.plan import Cell
-from parity.record import Explanation, Power, build, plain
+from parity.record import Power, build, plain
 from parity.reference.floor import natural
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 def diagnosis(
     session: Session, cell: Cell, cases: Sequence[Case], got: Sequence[Mapping[str, Array]], what: str
-) -> tuple[str, tuple[Explanation, ...]]:
-    """What explains a failing artefact's outputs: a sentence, and the faults that do, best first; never a guess."""
+) -> Diagnosis:
+    """What explains a failing artefact's outputs: the faults that do, best first; never a guess."""
     model, measured = session.config.models[cell.model], natural(cell.target, cell.precision)
     flavour = measured.flavour if measured else None
     quantised = cell.precision == "int8" and model.calibration is not None
@@ -47,8 +47,7 @@ def diagnosis(
         },
         stage="diagnosis",
     )
-    explained = build(Diagnosis, found)
-    return explained.sentence, explained.explanations()
+    return build(Diagnosis, found)
 
 
 def power(session: Session, cell: Cell, cases: Sequence[Case], what: str) -> Power:

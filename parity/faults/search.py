@@ -78,8 +78,7 @@ class Search:
 
     def _said(self, state: str, sentence: str, causes: tuple[Cause, ...] = ()) -> Diagnosis:
         spent = round(time.process_time() - self.start, 3)
-        broken = tuple(f"the fault {name} could not be tried: {why}" for name, why in self.broken.items())
-        sentence = "; ".join((sentence, *broken))
+        broken = tuple(f"{name}: {why}" for name, why in self.broken.items())
         return Diagnosis(state, sentence, causes, self.tried, tuple(self.skipped), spent, broken)
 
     def _late(self, what: str) -> bool:

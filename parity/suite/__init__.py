@@ -124,9 +124,11 @@ def test_golden(
     session, what = parity_runtime.session, f"golden {len(parity_golden)}"
     if parity.broken():
         try:
-            sentence, explanations = ask.diagnosis(session, parity_cell, parity_golden, got, what)
-            parity.details["diagnosis"] = explanations
-            parity.find(f"diagnosis: {sentence}")
+            found = ask.diagnosis(session, parity_cell, parity_golden, got, what)
+            parity.details |= {"diagnosis": found.explanations(), "faults_failed": found.broken}
+            parity.find(f"diagnosis: {found.sentence}")
+            for lost in found.broken:
+                parity.find(f"diagnosis: a fault could not be tried: {lost}", "warning")
         except ParityError as error:
             parity.find(f"no diagnosis: {error}")
         _locate(session, parity_cell, parity_golden, got, parity_reference, parity)
