@@ -184,6 +184,10 @@ class Artefact(Protocol):
         """Every operator by itself in float, with the artefact's own constants: reals in, reals out."""
         ...
 
+    def reread(self) -> bool:
+        """From now on take the other reading of what the file leaves open; False where there is no other."""
+        ...
+
 
 def relative_rms(got: Array, want: Array) -> float:
     """rms(got - want) / rms(want); infinite where anything is not finite."""

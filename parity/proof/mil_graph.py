@@ -210,6 +210,9 @@ class CoreMLArtefact:
     def alone_lifted(self) -> Run:
         raise NotOffered(_ALONE)
 
+    def reread(self) -> bool:
+        return False
+
 
 def _quantised(name: str, data: Array, scale: Array, zero: Array, axis: int) -> Constant:
     limits: Any = np.iinfo(data.dtype)

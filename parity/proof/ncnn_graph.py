@@ -231,6 +231,9 @@ class NcnnArtefact:
     def alone_lifted(self) -> Run:
         return self._cut(self._net({}, False, "plain"), False)
 
+    def reread(self) -> bool:
+        return False
+
     def _cut(self, net: Any, half: bool) -> Run:
         """Every layer that reads something, by itself: what it reads is given, so nothing before it runs."""
         import ncnn

@@ -62,6 +62,7 @@ class OnnxArtefact:
         """`bounds` are the values at which the module clips activations: ONNX Runtime's quantiser drops a ReLU or Clip
         and lets the grid that follows clip instead, so the lift has to do it again."""
         self.bounds = bounds
+        self.unclipped = False  # read a grid that ends well below a bound as no clip
         model = onnx.load(str(Path(folder, notes["entry"])))
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
@@ -291,19 +292,30 @@ class OnnxArtefact:
     def _clip(self, grid: Grid) -> dict[str, float | None]:
         """The module's own bounds that the ends of a grid stand for, none at both ends being no clipping at all.
 
-        Behind a ReLU a grid begins at 0 and ends inside the upper bound. Elsewhere the zero point was rounded, which
-        moves both ends by up to half a step; one end alone that lies near a bound does so by chance.
+        Behind a ReLU a grid begins at 0 and ends inside the upper bound. How far inside is what calibration saw: a grid
+        that ends well below 6 may follow ReLU6 or a plain ReLU, and is read as the first unless `unclipped`. Elsewhere
+        the zero point was rounded, which moves both ends by up to half a step; one end alone that lies near a bound
+        does so by chance.
         """
         step = float(grid.scale[0])
-        ends = {end: float((n - grid.zero[0]) * step) for end, n in (("low", grid.low), ("high", grid.high))}
-        found = {end: next((b for b in self.bounds if abs(b - v) <= step / 2), None) for end, v in ends.items()}
-        high = found["high"]
-        if ends["low"] == 0:
-            if high is not None and ends["high"] > high + _SAME * step:
-                found["high"] = None
+        low, high = (float((n - grid.zero[0]) * step) for n in (grid.low, grid.high))
+        found = {end: self._bound(v, step) for end, v in (("low", low), ("high", high))}
+        if low == 0:
+            above = min((b for b in self.bounds if high <= b + _SAME * step), default=None)
+            found["high"] = above if above is None or above - high <= step / 2 or not self.unclipped else None
         elif None in found.values():
             return {}
         return found if any(v is not None for v in found.values()) else {}
+
+    def _bound(self, value: float, step: float) -> float | None:
+        return next((b for b in self.bounds if abs(b - value) <= step / 2), None)
+
+    def reread(self) -> bool:
+        if self.unclipped:
+            return False
+        read = {name: self._clip(grid) for name, grid in self.plumbing.grids.items()}
+        self.unclipped = True
+        return any(self._clip(grid) != read[name] for name, grid in self.plumbing.grids.items())
 
     def _real(self, name: str, weights: Mapping[str, Array]) -> Array:
         constant = self.plumbing.constants[name]

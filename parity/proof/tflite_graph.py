@@ -211,6 +211,9 @@ class TFLiteArtefact:
         model, _ = self._lifted({}, join=False)
         return self._cut(model, "builtin")
 
+    def reread(self) -> bool:
+        return False
+
     def _cut(self, model: Any, kernels: str) -> Run:
         """A model in which each operator reads graph inputs of its own and writes graph outputs."""
         graph = model.subgraphs[0]

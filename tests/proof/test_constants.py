@@ -269,7 +269,7 @@ def test_a_grid_whose_last_negative_integer_is_in_use_gives_no_gain(weight: np.n
         (0.0, 6.0, {"low": 0.0, "high": 6.0}),
         (0.0, 5.99, {"low": 0.0, "high": 6.0}),  # calibration saw a little less than the bound
         (0.0, 6.01, {"low": 0.0, "high": None}),  # beyond the bound: nothing was clipped there
-        (0.0, 4.0, {"low": 0.0, "high": None}),
+        (0.0, 4.0, {"low": 0.0, "high": 6.0}),  # calibration saw much less, if this is a ReLU6
         (-6.0, 6.0, {}),
         (-1.0, 6.0, {}),  # one end near a bound, by chance
     ],
@@ -277,7 +277,7 @@ def test_a_grid_whose_last_negative_integer_is_in_use_gives_no_gain(weight: np.n
 def test_the_ends_of_a_grid_stand_for_a_clip_only_behind_one(low: float, high: float, expected: Any) -> None:
     onnx_graph = pytest.importorskip("parity.proof.onnx_graph")
     artefact = object.__new__(onnx_graph.OnnxArtefact)
-    artefact.bounds = {0.0, 6.0}
+    artefact.bounds, artefact.unclipped = {0.0, 6.0}, False
     step = (high - low) / 255
     assert artefact._clip(Grid(np.array([step]), np.array([round(-128 - low / step)]), 0, -128, 127)) == expected
 
