@@ -109,8 +109,11 @@ def measure(work: Path, config: configuration.Config) -> None:
                 save(file, session.reference(model, cases, "golden").outputs)
             for cell in model.cells:
                 start, done = time.monotonic(), work / "outputs" / f"{cell}.npz"
-                failed = done.with_suffix(".txt")
-                if done.exists() or failed.exists() or targets.get(cell.target).unavailable(cell, model):
+                failed, target = done.with_suffix(".txt"), targets.get(cell.target)
+                if done.exists() or failed.exists():
+                    continue
+                if why := target.unavailable(cell, model, target.python(config)):
+                    print(f"{cell}: {why}", flush=True)
                     continue
                 try:
                     rows = session.runtime(cell).run([c.inputs for c in cases])
@@ -125,12 +128,13 @@ def measure(work: Path, config: configuration.Config) -> None:
 
 
 def twins(work: Path, config: configuration.Config) -> None:
-    """Compute every flavour of twin again, from the code as it is now."""
+    """Compute every flavour of twin of the precisions that were measured, from the code as it is now."""
     session = Session(config, f"twins-{time.time()}", store=Store.at(str(work / "store"), ROOT))
     try:
         for name, model in config.models.items():
+            measured = {c.precision for c in model.cells if (work / "outputs" / f"{c}.npz").exists()}
             for precision, flavours in RECIPES.items():
-                for flavour in flavours:
+                for flavour in flavours if precision in measured else ():
                     result = session.children.call(
                         "torch",
                         "parity.reference.twin:evaluate",
