@@ -12,10 +12,11 @@ import numpy as np
 
 from parity.proof.graph import Array, Constant, Graph
 from parity.proof.result import Culprit, Link
-from parity.proof.source import Source, Term, Weight
+from parity.proof.source import STACKED, Source, Term, Weight
 
 CLOSE = 0.05  # an element-wise constant is taken for the torch value that it differs from by less, of its maximum
 ALIKE = 0.5  # below this cosine a weight is matched for its shape alone, and the audit will say so
+_TIED = 1e-7  # two cosines that rounding alone may tell apart
 _ORDER = 1e-4  # what graph order counts against content: enough to tell equal weights apart, no more
 _FORMS: Mapping[str, Callable[[Array], Array]] = {"": lambda v: v, "1/": lambda v: 1 / v, "-": lambda v: -v}
 
@@ -67,9 +68,10 @@ def match(graph: Graph, source: Source) -> tuple[dict[str, Match], Link]:
 
 def _unused(names: Sequence[str], used: Collection[str]) -> list[str]:
     """The weights that no constant holds. A recurrent layer's are there twice, whole and gate by gate (`name[0]`), of
-    which a file uses one: the gates are named, unless the whole is used."""
-    whole = {name for name in names if f"{name}[0]" in names}
-    return [n for n in names if n not in used and n not in whole and n.partition("[")[0] not in used]
+    which a file uses one: the gates are named, unless the whole is used. So are layers that may be held as one."""
+    whole = {name for name in names if f"{name}[0]" in names or STACKED in name}
+    held = {part for name in used for part in name.split(STACKED)}
+    return [n for n in names if n not in held and n not in whole and n.partition("[")[0] not in held]
 
 
 def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
@@ -78,25 +80,46 @@ def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
     constants.sort(key=lambda pair: pair[1].operator)
     pairs = []
     for i, (constant, slot) in enumerate(constants):
-        real = constant.real
         for j, weight in enumerate(weights):
-            arranged = arrange(weight, weight.values, slot.layout, real.shape)
-            if arranged is not None:
-                cost = 1 - _cosine(real, arranged)
+            likely = _folded_or_not(constant.real, weight, slot.layout)
+            if likely is not None:
                 place = abs(i / len(constants) - j / len(weights))
-                pairs.append((cost + _ORDER * place, i, j, 1 - cost))
+                pairs.append((1 - likely.cosine + _ORDER * place, i, j, likely))
     found: dict[str, Match] = {}
     taken: tuple[set[int], set[int]] = (set(), set())
-    for _, i, j, cosine in sorted(pairs):
+    for _, i, j, likely in sorted(pairs, key=lambda pair: pair[:3]):
         if i in taken[0] or j in taken[1]:
             continue
         taken[0].add(i)
         taken[1].add(j)
-        constant, weight = constants[i][0], weights[j]
-        values = arrange(weight, weight.values, constants[i][1].layout, constant.stored.shape)
-        assert values is not None
-        found[constant.name] = Match(constant, weight.name, values, np.abs(values), weight, cosine)
+        constant, values = constants[i][0], likely.values
+        found[constant.name] = Match(constant, likely.weight.name, values, np.abs(values), likely.weight, likely.cosine)
     return found
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A torch layer in a constant's layout, and how alike the two are."""
+
+    weight: Weight
+    values: Array
+    cosine: float
+    distance: float
+
+
+def _folded_or_not(real: Array, weight: Weight, layout: str) -> _Candidate | None:
+    """A layer as what a constant may hold: with the BatchNorm behind it folded in, unless without it is nearer. None
+    where its shape does not fit. Where BatchNorm is one factor for all channels, cosines are the same."""
+    found = []
+    for each in (weight, weight.unfolded):
+        values = arrange(each, each.values, layout, real.shape) if each else None
+        if each is not None and values is not None:
+            found.append(_Candidate(each, values, _cosine(real, values), float(np.abs(real - values).max(initial=0))))
+    if len(found) < 2:
+        return found[0] if found else None
+    folded, plain = found
+    tied = abs(plain.cosine - folded.cosine) <= _TIED
+    return plain if (2 * plain.distance < folded.distance if tied else plain.cosine > folded.cosine) else folded
 
 
 def arrange(weight: Weight, values: Array, layout: str, shape: tuple[int, ...]) -> Array | None:

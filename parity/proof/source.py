@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ _BOUNDS = {"relu": {0.0}, "relu_": {0.0}, "relu6": {0.0, 6.0}, "hardtanh": {-1.0
            "clamp": set(), "clamp_": set(), "clamp_min": set(), "clamp_max": set()}  # fmt: skip
 _GATES = {"gru": 3, "lstm": 4, "rnn_tanh": 1, "rnn_relu": 1}  # recurrent layers, whose gates are stacked in one tensor
 _SUMS = {"linear", "matmul", "mm", "bmm", "addmm", "einsum", "sum", "mean", "cumsum"} | _CONVOLUTIONS | _TRANSPOSED
+STACKED = " | "  # between the names of layers that a file holds as one
 _NORMS = {"layer_norm", "group_norm", "instance_norm", "rms_norm"}
 
 
@@ -50,6 +51,7 @@ class Weight:
     bias: Term
     biases: tuple[Term, ...]  # what else the bias may be: with a constant that follows added in
     anchor: str  # the node whose value this layer reads
+    unfolded: Weight | None = None  # without the BatchNorm that follows, which some converters leave an operator
 
 
 class Source:
@@ -85,18 +87,17 @@ class Source:
         return known
 
     def _collect(self) -> None:
-        folded: set[fx.Node] = set()
         for node in self.module.graph.nodes:
             kind = _kind(node)
             if kind in _CONVOLUTIONS | _TRANSPOSED | {"linear"} and node.args[1] in self.known:
-                folded |= self._layer(node, kind)
+                self._layer(node, kind)
             elif kind in _GATES:
                 self._recurrent(node, _GATES[kind])
             elif kind == "embedding" and node.args[0] in self.known:
                 self._table(node, node.args[1])
             elif kind == "index" and node.args[0] in self.known and (by := _looked_up(node)) is not None:
                 self._table(node, by)
-            elif kind == "batch_norm" and node not in folded:
+            elif kind == "batch_norm":
                 scale, shift, reach = self._batch_norm(node)
                 name = _parent(self._name(node.args[1] or node.args[3]))
                 self._term(f"{name}.scale", scale, scale.abs())
@@ -104,9 +105,26 @@ class Source:
                 self._operands(node, kind)
             elif node.op == "call_function" and node not in self.known:
                 self._operands(node, kind)
+        self._stacks()
 
-    def _layer(self, node: fx.Node, kind: str) -> set[fx.Node]:
-        """Add a layer's weight and bias, with the BatchNorm that follows it folded in; returns the last node of it."""
+    def _stacks(self) -> None:
+        """Layers that read the same value, as the one layer that converters make of query, key and value."""
+        beside: dict[str, list[Weight]] = {}
+        for weight in self.weights:
+            if weight.kind == "linear" and weight.values.ndim == 2:
+                beside.setdefault(weight.anchor, []).append(weight)
+        for anchor, parts in beside.items():
+            if len(parts) > 1 and not any("[" in part.name for part in parts):
+                values, bias, reach = (
+                    np.concatenate(each)
+                    for each in zip(*((p.values, p.bias.values, p.bias.magnitude) for p in parts), strict=True)
+                )
+                term = Term(STACKED.join(p.bias.name for p in parts), bias, reach)
+                name = STACKED.join(p.name for p in parts)
+                self.weights.append(Weight(name, "linear", values, np.abs(values), term, (), anchor))
+
+    def _layer(self, node: fx.Node, kind: str) -> None:
+        """Add a layer's weight and bias, with the BatchNorm that follows it folded in."""
         data, weight_node = _arguments(node)[:2]
         weight, name = self.known[weight_node], self._name(weight_node)
         bias_node = _argument(node, 2, "bias", None)
@@ -114,23 +132,27 @@ class Source:
         groups = int(_argument(node, 6, "groups", 1)) if transposed else 1
         channels = weight.shape[1] * groups if transposed else weight.shape[0]
         bias = self.known[bias_node] if bias_node is not None else torch.zeros(channels, dtype=weight.dtype)
-        reach, last = bias.abs(), node
+        bias_name = self._name(bias_node) if bias_node is not None else f"{_parent(name)}.bias"
+        role: Any = "transposed" if transposed else "linear" if kind == "linear" else "conv"
+        layer = self._weight(name, role, weight, bias_name, bias, bias.abs(), node, data)
         after = next(iter(node.users)) if len(node.users) == 1 else None
         if after is not None and _kind(after) == "batch_norm" and not after.args[5] and groups == 1:
             scale, shift, shift_reach = self._batch_norm(after)
             across = [1, -1] if transposed else [-1]
             weight = weight * scale.view(across + [1] * (weight.dim() - len(across)))
             reach = (bias * scale).abs() + shift_reach
-            bias = bias * scale + shift
-            last = after
-        bias_name = self._name(bias_node) if bias_node is not None else f"{_parent(name)}.bias"
-        term = Term(bias_name, _array(bias), _array(reach))
-        role: Any = "transposed" if transposed else "linear" if kind == "linear" else "conv"
-        values = _array(weight)
-        biases = tuple(self._shifted(last, term))
-        self.weights.append(Weight(name, role, values, np.abs(values), term, biases, str(data)))
-        self.terms += [term, *biases]
-        return {last}
+            folded = self._weight(name, role, weight, bias_name, bias * scale + shift, reach, after, data)
+            layer = replace(folded, unfolded=layer)
+        self.weights.append(layer)
+        for each in (layer, layer.unfolded):
+            self.terms += [each.bias, *each.biases] if each else []
+
+    def _weight(
+        self, name: str, role: Any, weight: torch.Tensor, bias_name: str, bias: torch.Tensor, reach: torch.Tensor,
+        last: fx.Node, data: Any,
+    ) -> Weight:  # fmt: skip
+        term, values = Term(bias_name, _array(bias), _array(reach)), _array(weight)
+        return Weight(name, role, values, np.abs(values), term, tuple(self._shifted(last, term)), str(data))
 
     def _recurrent(self, node: fx.Node, gates: int) -> None:
         """The layers of every gate of a recurrent layer: a converter that writes out its loop makes each a layer of its

@@ -71,6 +71,40 @@ def test_equal_weights_are_told_apart_by_graph_order(weight: np.ndarray) -> None
     assert [found[c.name].name for c in constants] == ["first.weight", "second.weight"]
 
 
+@pytest.mark.parametrize("scale", ["a factor", "one factor", "none"])
+@pytest.mark.parametrize("held", ["folded", "unfolded"])
+def test_batch_norm_is_folded_in_or_left_an_operator(weight: np.ndarray, scale: str, held: str) -> None:
+    factors = {"a factor": np.linspace(0.5, 1.5, 6), "one factor": np.full(6, 0.8), "none": np.ones(6)}[scale]
+    plain = layer("fc", weight)
+    folded = replace(layer("fc", weight * factors[:, None]), unfolded=plain)
+    stored = (folded if held == "folded" else plain).values.astype(np.float32)
+    slot = Slot(0, "weight", "OI", data="x")
+    matches, _ = match(graph(Constant("c", stored, None, (slot,))), Torch(folded))
+    np.testing.assert_allclose(matches["c"].values, stored, rtol=1e-6)
+    sound, link = audit(graph(matches["c"].constant), matches, "fp32")
+    assert link.state == "proved" and not (sound["c"].gain != 1).any()
+
+
+def test_layers_that_read_the_same_may_be_held_as_one(weight: np.ndarray) -> None:
+    """The source offers query, key and value also as one; neither they nor the whole are then unused."""
+    parts = [layer(name, weight + shift) for name, shift in (("q", 0), ("k", 1))]
+    whole = replace(layer("fused", np.concatenate([p.values for p in parts])), name="q.weight | k.weight")
+    slot = Slot(0, "weight", "OI", data="x")
+    matches, link = match(graph(Constant("c", whole.values.astype(np.float32), None, (slot,))), Torch(*parts, whole))
+    assert matches["c"].name == "q.weight | k.weight" and link.figures["unused"] == []
+    _, link = match(graph(Constant("c", parts[0].values.astype(np.float32), None, (slot,))), Torch(*parts, whole))
+    assert link.figures["unused"] == ["k.weight"]
+
+
+@pytest.mark.parametrize(("value", "matched"), [(0.25, True), (0.2548, False)])
+def test_a_number_near_one_of_the_models_is_no_evidence(value: float, matched: bool) -> None:
+    """A coefficient of the polynomial for erf, 0.2548, where the model multiplies by 0.25 somewhere."""
+    term = Term("0.25 of mul", np.array(0.25), np.array(0.25))
+    view = graph(Constant("c", np.array(value, np.float32), None, (Slot(0, "operand"),)))
+    sound, link = audit(view, match(view, Torch(terms=(term,)))[0], "fp32")  # type: ignore[arg-type]
+    assert link.state == "proved" and ("c" in sound) is matched
+
+
 def test_no_permutation_is_searched() -> None:
     """A transposed square kernel must not be matched as if it were right: the audit has to see it."""
     weight = np.random.default_rng(0).standard_normal((8, 8))

@@ -47,6 +47,9 @@ class Double:
     def alone_lifted(self) -> Run:
         return lambda values: {"y": self.factor * values["x"]}
 
+    def reread(self) -> bool:
+        return False
+
 
 class Torch:
     """The torch side of a module without weights."""
