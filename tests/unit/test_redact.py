@@ -15,8 +15,8 @@ SECRET = "hunter2-hunter2"
 def record(text: str) -> RunRecord:
     check = Check("golden", "a", "logits", "max_abs", 0.5, 1.0, "max", True, detail=text)
     cell = CellRecord("m-onnx-fp32", "m", "onnx", "fp32", "error", reason=text, log=text, findings=(Finding(text),),
-                      checks=(check,), artifact=ArtifactRecord(location=text), routes_failed=(text,), faults_failed=(text,),
-                      power=Power(1, 0, (), 0, (FaultFate("own", "survived", text),)))  # fmt: skip
+                      checks=(check,), artifact=ArtifactRecord(location=text), routes_failed=(text,),
+                      faults_failed=(text,), power=Power(1, 0, (), 0, (FaultFate("own", "survived", text),)))  # fmt: skip
     return RunRecord("fail", (cell,), Environment("3.11", {}, "linux"), command=text)
 
 
@@ -24,7 +24,8 @@ def cleaned(text: str, **environ: str) -> str:
     found = redacted(record(text), HOME, environ)
     cell = found.cells[0]
     texts = {cell.reason, cell.log, cell.findings[0].text, cell.checks[0].detail, found.command, cell.routes_failed[0],
-             cell.faults_failed[0], cell.power.fates[0].words if cell.power else "", cell.artifact.location if cell.artifact else ""}  # fmt: skip
+             cell.faults_failed[0], cell.power.fates[0].words if cell.power else "",
+             cell.artifact.location if cell.artifact else ""}  # fmt: skip
     assert len(texts) == 1
     return texts.pop()
 
