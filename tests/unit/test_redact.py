@@ -16,7 +16,8 @@ def record(text: str) -> RunRecord:
     check = Check("golden", "a", "logits", "max_abs", 0.5, 1.0, "max", True, detail=text)
     cell = CellRecord("m-onnx-fp32", "m", "onnx", "fp32", "error", reason=text, log=text, findings=(Finding(text),),
                       checks=(check,), artifact=ArtifactRecord(location=text), routes_failed=(text,),
-                      faults_failed=(text,), power=Power(1, 0, (), 0, (FaultFate("own", "survived", text),)))  # fmt: skip
+                      faults_failed=(text,),
+                      power=Power(1, 0, (), 0, (FaultFate("own", "survived", text),)))  # fmt: skip
     return RunRecord("fail", (cell,), Environment("3.11", {}, "linux"), command=text)
 
 
