@@ -64,6 +64,7 @@ TRACED = {
     "lstm-tflite-int8": "REVERSE_V2 copies integers, and the file gives what it reads and what it "
     "writes two grids, 1.6 % apart",
     "text-tflite-int8": "LiteRT's XNNPACK ignores a zero point in BATCH_MATMUL",
+    "mixer-tflite-int8": "as vit-tflite-int8",
     "vit-tflite-int8": "the Erf that onnx2tf puts in the place of Flex divides 0 by 0, and the NaN goes onto a grid",
 }
 """Exports that were found to be wrong, each traced to its cause: never taken in, whether the guard sees them or not."""
