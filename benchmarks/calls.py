@@ -18,6 +18,9 @@ from parity import isolate
 
 
 def used(pid: int | None) -> float:
+    """CPU seconds of a process and of its ended children; 0 for one that crashed, whose seconds nobody can tell."""
+    if pid is None:  # to psutil that is this very process
+        return 0.0
     try:
         times = psutil.Process(pid).cpu_times()
     except (psutil.Error, ValueError, TypeError):
