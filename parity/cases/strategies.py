@@ -12,7 +12,6 @@ from unittest import mock
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
-from hypothesis.internal.conjecture import providers
 
 from parity.cases.own import function as own_function
 from parity.cases.recipes import ELEMENTS, MAGNITUDES, Fill, Recipe, family, kinds, layouts
@@ -79,12 +78,16 @@ def _quiet(count: int, *phases: Phase) -> settings:
 @contextlib.contextmanager
 def _nothing_found() -> Iterator[None]:
     """Without the numbers that hypothesis (6.131 on) finds in the modules that happen to be imported and draws now and
-    then: with them, another order of imports draws other recipes from the same seed."""
-    provider = providers.HypothesisProvider
-    if not hasattr(provider, "_maybe_draw_constant"):  # an earlier one, or a later one that calls it otherwise
+    then: with them, another order of imports draws other recipes from the same seed. Nothing is changed where a version
+    does not have them, or calls it otherwise."""
+    try:
+        from hypothesis.internal.conjecture.providers import HypothesisProvider
+    except ImportError:
+        HypothesisProvider = None
+    if not hasattr(HypothesisProvider, "_maybe_draw_constant"):
         yield
         return
-    with mock.patch.object(provider, "_maybe_draw_constant", _nothing):
+    with mock.patch.object(HypothesisProvider, "_maybe_draw_constant", _nothing):
         yield
 
 
