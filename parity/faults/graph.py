@@ -104,10 +104,15 @@ def norm_affine_lost(subject: Subject) -> Subject | None:
 
 @fault("dropout_live", "dropout is live (exported in training mode)", "graph", "module")
 def dropout_live(subject: Subject) -> Subject | None:
-    def live(a: dict[str, Any]) -> dict[str, Any]:
-        return {**a, "training": True, "inplace": False}
+    """One draw for each shape, the same in every run: what another draw moves would count as the precision's noise."""
 
-    return changed(subject, "dropout", live, alone=True)
+    def live(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x: Tensor = args[0] if args else kwargs["input"]
+        share = float(args[1] if len(args) > 1 else kwargs.get("p", 0.5))
+        drawn = torch.rand(x.shape, generator=torch.Generator().manual_seed(subject.seed))
+        return x * (drawn >= share).to(x.dtype) / (1 - share) if share < 1 else torch.zeros_like(x)
+
+    return subject.with_patch(lambda: {"dropout": live}, alone=True)
 
 
 # Padding, pooling and resizing.

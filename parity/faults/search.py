@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from parity.errors import ParityError
-from parity.faults.base import Evidence, Fault, Row, Rows, Subject, Value
+from parity.faults.base import Array, Evidence, Fault, Row, Rows, Subject, Value
 from parity.faults.bench import Bench, Inapplicable
 from parity.faults.causes import Cause, Diagnosis, Hypothesis
 from parity.faults.extra import foreign
@@ -45,6 +45,7 @@ class Search:
     ):  # fmt: skip
         self.on, self.twin, self.known, self.limits = on, twin, list(known), limits
         self.flavour, self.calibration = flavour, calibration
+        self.held = _reach(calibration) if on.subject.precision == "int8" else {}
         self.start, self.seconds = time.process_time(), seconds
         self.clean = on.clean()
         self.artefact, self.lost = _comparable(artefact, self.clean)
@@ -213,7 +214,13 @@ class Search:
         subject: Subject | None = self.on.subject
         for fault, value in zip(hypothesis.faults, hypothesis.values, strict=True):
             subject = put(fault, subject, value) if subject is not None else None
-        return subject
+        if subject is None or not self.held or subject.inputs is self.on.subject.inputs:
+            return subject
+        return subject.with_inputs(self._held)
+
+    def _held(self, case: Mapping[str, Array]) -> Mapping[str, Array]:
+        """A case as an int8 file takes it: its input has a grid, which ends where the calibration data did."""
+        return {k: np.clip(v, *self.held[k]).astype(v.dtype) if k in self.held else v for k, v in case.items()}
 
     def _ran(self, hypothesis: Hypothesis, subject: Subject, exact: bool, cases: list[int] | None) -> Rows:
         """The subject's outputs, checked where one of the faults is a project's own."""
@@ -315,6 +322,12 @@ def _share(residual: float, before: float) -> float:
     if not math.isfinite(residual):
         return -math.inf
     return 1.0 if not math.isfinite(before) else 1 - (residual / before) ** 2 if before else 0.0
+
+
+def _reach(cases: Sequence[Row]) -> dict[str, tuple[float, float]]:
+    """The least and the largest value of each input of real numbers."""
+    names = [n for n, v in cases[0].items() if v.dtype.kind == "f"] if cases else []
+    return {n: (min(float(c[n].min()) for c in cases), max(float(c[n].max()) for c in cases)) for n in names}
 
 
 def _alike(rows: Rows, clean: Rows) -> bool:

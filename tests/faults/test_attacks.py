@@ -161,3 +161,37 @@ def test_two_names_of_one_function_are_told_together(own: None) -> None:
     found = diagnosis(on, noisy([{"y": r["y"][:, ::-1]} for r in on.clean()]))
     assert {c.faults for c in found.causes[:2]} == {("labels_reversed",), ("own_turned",)}
     assert found.causes[0].same == found.causes[1].faults and "the same function of this model: " in found.sentence
+
+
+def test_a_layer_of_another_draw_is_not_explained_by_what_draws_itself() -> None:
+    """Dropout that drew anew in the twin made a floor so large that it explained anything."""
+    on = BENCHES["drawings"]("fp32")
+    name = "gate.1.weight"
+    weight = on.subject.tensor(name)
+    other = torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)) * weight.std()
+    artefact = noisy(on.run(on.subject.with_tensors({name: other})))
+    found = diagnosis(on, artefact, ["dropout_live", "channels_swapped", "depthwise_reversed"])
+    assert found.state == "unexplained" and found.sentence.startswith("no known fault explains this"), found.sentence
+    live = registered(names=["dropout_live"])[0].on(on.subject)
+    assert live is not None
+    one, again = on.run(live), on.run(live)
+    assert all(np.array_equal(a["y"], b["y"]) for a, b in zip(one, again, strict=True))
+    assert not np.allclose(one[0]["y"], on.clean()[0]["y"])
+
+
+def test_an_int8_file_takes_no_input_beyond_its_grid() -> None:
+    """Pixels that were not scaled end at the largest value that the calibration data had."""
+    on = BENCHES["encoded"]("int8")
+    calibration = [dict(case) for case in on.subject.inputs]
+    low, high = (float(f([f(c["image"]) for c in calibration])) for f in (np.min, np.max))
+    (fault,) = registered(names=["not_scaled"])
+    faulty = fault.on(on.subject)
+    assert faulty is not None and max(float(c["image"].max()) for c in faulty.inputs) > 10 * high
+    scale = 0.02 * float(np.std([r["y"] for r in on.clean()]))
+    artefact = noisy(on.run(faulty.with_inputs(lambda c: {"image": c["image"].clip(low, high)})), size=scale)
+    known = registered("int8", ["not_scaled", "input_offset", "scaled_by_256"])
+    twin = noisy(on.clean(), 9, scale)
+    found = Search(on, artefact, twin, known, LIMITS["int8"], seconds=60, calibration=calibration).diagnose()
+    assert found.causes and found.causes[0].faults == ("not_scaled",), found.sentence
+    blind = Search(BENCHES["encoded"]("int8"), artefact, twin, known, LIMITS["int8"], seconds=60).diagnose()
+    assert not blind.causes or blind.causes[0].faults != ("not_scaled",)
