@@ -75,6 +75,7 @@ def by_hand(given: argparse.Namespace, out: Path) -> None:
                     "calibration": cases,
                 }  # fmt: skip
                 notes = steps.run(step.function, step.stage, arguments)
+                (folder / "manifest.json").write_text(json.dumps({"notes": notes}))  # which the next step reads
                 after = folder
             assert after is not None
             one = draw.inputs(model.contract, model.contract.example(), SEED)
