@@ -14,7 +14,7 @@ from parity.mil.types import BY_NAME, FP16, FP32, FP64, Array, TensorType
 ARRAY_TYPES = {65552: FP16, 65568: FP32, 65600: FP64, 131104: BY_NAME["int32"], 131080: BY_NAME["int8"]}
 # The numbers of the enum ColorSpace in FeatureTypes.proto.
 COLOURS = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
-GREY = ("GRAYSCALE", "GRAYSCALE_FLOAT16")
+GREY = {"GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}  # by the mode that Pillow has for it
 UNBOUNDED = 2**31
 
 Range = tuple[int, int]  # smallest and largest size, both allowed
@@ -114,8 +114,9 @@ class Feature:
 
     def _accept_image(self, value: Any) -> Array:
         mode = getattr(value, "mode", None)  # a PIL image
-        if mode is not None and mode not in (("L", "F") if self.colour in GREY else ("RGB",)):
-            raise InputError(f"image input {self.name!r} is {self.colour}; convert the {mode} picture first")
+        wanted = GREY.get(self.colour, "RGB")
+        if mode is not None and mode != wanted:
+            raise InputError(f"image input {self.name!r} is {self.colour}, {wanted}; convert the {mode} picture first")
         pixels: Array = np.asarray(value)
         if pixels.ndim != (2 if self.colour in GREY else 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
             raise InputError(

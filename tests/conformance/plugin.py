@@ -21,6 +21,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import tempfile
 import time
 import zlib
 from collections import Counter
@@ -211,12 +212,17 @@ class _State:
 
 def _program(model: Any) -> parity.mil.Program:
     if not hasattr(model, "_parity_program"):
-        model._parity_program = parity.mil.load(model.package_path, model.function_name)
+        with tempfile.TemporaryDirectory() as folder:
+            path = model.package_path
+            if path is None:  # a neural network specification, which was never saved
+                model.save(path := str(Path(folder, "model.mlmodel")))
+            model._parity_program = parity.mil.load(path, model.function_name)
     return model._parity_program
 
 
 def _predict(model: Any, data: dict[str, Any], state: Any) -> dict[str, Any]:
     program = _program(model)
+    model._verify_input_dict(data)  # coremltools' own, which its tests wait for
     Tolerance.has_fp16 = _declares_fp16(program)
     inputs = {name: v.numpy() if hasattr(v, "numpy") else v for name, v in data.items()}
     try:
@@ -231,6 +237,8 @@ def _presented(value: Any, feature: parity.mil.Feature) -> Any:
     if feature.kind == "image":
         from PIL import Image
 
+        if feature.colour == "GRAYSCALE_FLOAT16":
+            return Image.fromarray(value[0, 0].astype(np.float32))
         pixels = np.clip(np.round(value[0]), 0, 255).astype(np.uint8)
         return Image.fromarray(pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0))
     return value.reshape(1) if isinstance(value, np.ndarray) and value.ndim == 0 else value
@@ -244,6 +252,8 @@ class Tolerance:
 
 def _declares_fp16(program: parity.mil.Program) -> bool:
     """Whether the program holds any fp16 tensor, constants too: then fp32 tolerances are out of reach."""
+    if not isinstance(program, parity.mil.Program):
+        return False  # a neural network specification has no types of its own
     return any(o.type.tensorType.dataType == FP16 for operation in program.proto.operations for o in operation.outputs)
 
 

@@ -50,6 +50,8 @@ MOVES = {
     "reverse": ({"axes": [1]}, lambda x: x[:, ::-1]),
     "tile": ({"reps": [1, 2, 3]}, lambda x: np.tile(x, (1, 2, 3))),
     "flatten2d": ({"axis": 2}, lambda x: x.reshape(6, 4)),
+    "flatten2d all": ({"axis": 3}, lambda x: x.reshape(24, 1)),
+    "flatten2d from the end": ({"axis": -1}, lambda x: x.reshape(6, 4)),
     "cumsum": ({"axis": 1}, lambda x: x.cumsum(1)),
     "slice_by_size": ({"begin": [0, 1, -2], "size": [-1, 2, 1]}, lambda x: x[:, 1:3, 2:3]),
     "band_part": ({"lower": 0, "upper": 1}, lambda x: np.triu(np.tril(x, 1), 0)),
@@ -60,7 +62,9 @@ MOVES = {
 @pytest.mark.parametrize("name", MOVES)
 def test_movement(name):
     constants, want = MOVES[name]
-    np.testing.assert_allclose(evaluate(name, x=X, **constants), want(X), rtol=1e-5)
+    got, expected = evaluate(name.split()[0], x=X, **constants), want(X)
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_cumulative_sum_variants():

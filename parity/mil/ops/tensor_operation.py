@@ -153,7 +153,7 @@ def topk(
 @operator(exact=True)
 def flatten2d(x: Tensor, axis: int = 1) -> Tensor:
     """A matrix: the axes before ``axis`` as rows, the others as columns."""
-    return x.reshape(math.prod(x.shape[: axis % x.dim()] if axis else ()), -1)
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
 @operator(exact=True)
