@@ -6,7 +6,7 @@ Never by searching permutations: that would match a transposed kernel and hide t
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from parity.proof.source import STACKED, Source, Term, Weight
 CLOSE = 0.05  # an element-wise constant is taken for the torch value that it differs from by less, of its maximum
 ALIKE = 0.5  # below this cosine a weight is matched for its shape alone, and the audit will say so
 _TIED = 1e-7  # two cosines that rounding alone may tell apart
+_NEAR = 1e-3  # of the largest value: two weights that rounding alone may tell apart
 _ORDER = 1e-4  # what graph order counts against content: enough to tell equal weights apart, no more
 _FORMS: Mapping[str, Callable[[Array], Array]] = {"": lambda v: v, "1/": lambda v: 1 / v, "-": lambda v: -v}
 
@@ -118,8 +119,12 @@ def _folded_or_not(real: Array, weight: Weight, layout: str) -> _Candidate | Non
     if len(found) < 2:
         return found[0] if found else None
     folded, plain = found
-    tied = abs(plain.cosine - folded.cosine) <= _TIED
-    return plain if (2 * plain.distance < folded.distance if tied else plain.cosine > folded.cosine) else folded
+    if abs(plain.cosine - folded.cosine) > _TIED:
+        return max(folded, plain, key=lambda candidate: candidate.cosine)
+    if max(plain.distance * 2, _NEAR * float(np.abs(real).max(initial=0))) < folded.distance:
+        return plain
+    both = (*folded.weight.biases, plain.weight.bias, *plain.weight.biases)  # the weight does not tell, the bias may
+    return replace(folded, weight=replace(folded.weight, biases=both))
 
 
 def arrange(weight: Weight, values: Array, layout: str, shape: tuple[int, ...]) -> Array | None:
@@ -170,6 +175,8 @@ def _likeliest(real: Array, layer: Weight) -> Term:
             return float("inf")
         power = float(values @ values)
         factor = float(real @ values) / power if power else 1.0
+        if factor <= 0:
+            return float("inf")
         return float(np.abs(real - factor * values).max() / (np.abs(real).max() or 1.0))
 
     best = min((layer.bias, *layer.biases), key=distance)

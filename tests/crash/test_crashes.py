@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -36,10 +37,12 @@ def limited(project: Project) -> Project:
     return project
 
 
-SLOW_HANG = pytest.param("hang", marks=pytest.mark.slow)  # its time-out has to leave torch the time to start
+def nightly(*values: str) -> Any:
+    """What waits long, or has a sibling that runs with every commit."""
+    return pytest.param(*values, marks=pytest.mark.nightly)
 
 
-@pytest.mark.parametrize("how", [SLOW_HANG, *(how for how in DEATHS if how != "hang")])
+@pytest.mark.parametrize("how", [*(how for how in DEATHS if how != "hang"), nightly("hang")])
 def test_a_converter_that_dies_is_one_named_cell(project: Project, how: str) -> None:
     state, reason = DEATHS[how]
     args = ["--parity-timeout=10", "-k", "contract"] if how == "hang" else []  # one test waits, not five
@@ -54,8 +57,9 @@ def test_a_converter_that_dies_is_one_named_cell(project: Project, how: str) -> 
 
 
 @pytest.mark.parametrize(("place", "how"), [
-    *itertools.product(("RUN", "LOAD"), ("segfault", "_exit", "exit", "raise", "memory")),
-    pytest.param("RUN", "hang", marks=pytest.mark.slow), pytest.param("LOAD", "hang", marks=pytest.mark.nightly),
+    *itertools.product(("RUN", "LOAD"), ("segfault", "exit", "raise")), ("RUN", "_exit"), ("LOAD", "memory"),
+    pytest.param("RUN", "hang", marks=pytest.mark.slow),
+    *itertools.starmap(nightly, [("LOAD", "hang"), ("LOAD", "_exit"), ("RUN", "memory")]),
 ])  # fmt: skip
 def test_a_runtime_that_dies_is_named_after_its_stage(project: Project, how: str, place: str) -> None:
     state, reason = DEATHS[how]

@@ -141,7 +141,9 @@ def _emptied(project: Project) -> None:
 def test_a_disk_that_fills_up_in_the_middle_of_a_file(fresh: Project, most: int) -> None:
     """A limit on file sizes, which the child processes inherit: writes that have begun are cut short."""
     fresh.write("sitecustomize.py", LIMITED)
-    running = begin(fresh, {"MOST_BYTES": str(most), "PYTHONPATH": str(fresh.path)}, "--parity-precisions=fp32")
+    limit = {"MOST_BYTES": str(most), "PYTHONPATH": str(fresh.path)}
+    # Python's own bytecode is cut short too, and by Python 3.11 believed later on: it is not what is tested here.
+    running = begin(fresh, {**limit, "PYTHONDONTWRITEBYTECODE": "1"}, "--parity-precisions=fp32")
     text, _ = running.communicate(timeout=200)
     assert running.returncode == 1 and "INTERNALERROR" not in text and "File too large" in text, text
     report = fresh.path / "reports" / "parity.json"

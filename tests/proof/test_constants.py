@@ -75,14 +75,16 @@ def test_equal_weights_are_told_apart_by_graph_order(weight: np.ndarray) -> None
 @pytest.mark.parametrize("held", ["folded", "unfolded"])
 def test_batch_norm_is_folded_in_or_left_an_operator(weight: np.ndarray, scale: str, held: str) -> None:
     factors = {"a factor": np.linspace(0.5, 1.5, 6), "one factor": np.full(6, 0.8), "none": np.ones(6)}[scale]
+    shift = Term("fc.bias", np.full(6, 0.3), np.full(6, 0.3))
     plain = layer("fc", weight)
-    folded = replace(layer("fc", weight * factors[:, None]), unfolded=plain)
-    stored = (folded if held == "folded" else plain).values.astype(np.float32)
-    slot = Slot(0, "weight", "OI", data="x")
-    matches, _ = match(graph(Constant("c", stored, None, (slot,))), Torch(folded))
-    np.testing.assert_allclose(matches["c"].values, stored, rtol=1e-6)
-    sound, link = audit(graph(matches["c"].constant), matches, "fp32")
-    assert link.state == "proved" and not (sound["c"].gain != 1).any()
+    folded = replace(layer("fc", weight * factors[:, None]), bias=shift, unfolded=plain)
+    held_as = folded if held == "folded" else plain
+    stored = Constant("c", held_as.values.astype(np.float32), None, (Slot(0, "weight", "OI", data="x"),))
+    bias = Constant("b", held_as.bias.values.astype(np.float32), None, (Slot(0, "bias", "O", weight="c", data="x"),))
+    view = graph(stored, bias)
+    sound, link = audit(view, match(view, Torch(folded))[0], "fp32")  # type: ignore[arg-type]
+    assert link.state == "proved" and link.figures["tensors"] == 2, link
+    assert not any((a.gain != 1).any() for a in sound.values())
 
 
 def test_layers_that_read_the_same_may_be_held_as_one(weight: np.ndarray) -> None:
