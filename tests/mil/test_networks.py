@@ -159,16 +159,19 @@ def test_every_truncation_is_refused(ct, tmp_path):
     ("name", "attempts"), [("plain_cnn", 120), *(pytest.param(n, 400, marks=pytest.mark.nightly) for n in zoo.ZOO)]
 )
 def test_random_damage_is_refused_in_words_or_computed(ct, name, attempts, tmp_path):
-    """And a file that still computes the same on one input to 100 dB does so on another: no wrong pass, no hang."""
+    """And a file that still computes the same on one input to 100 dB does so on another to 80: no wrong pass, no hang.
+
+    Not to 100 again: a weight that is off by a few units in the last place moves one input more than another.
+    """
     path = save(ct, zoo.model(name), zoo.example(name), tmp_path / "m.mlmodel")
     whole, rng = path.read_bytes(), np.random.default_rng(0)
     inputs = [{"x": zoo.example(name, seed).numpy()} for seed in (1, 2)]
     program = parity.mil.load(path)
     clean = [list(program.run(x).values()) for x in inputs]
 
-    def same(got, want):
+    def same(got, want, least):
         return len(got) == len(want) and all(
-            isinstance(g, np.ndarray) and g.shape == w.shape and zoo.decibels(g, w) >= 100
+            isinstance(g, np.ndarray) and g.shape == w.shape and zoo.decibels(g, w) >= least
             for g, w in zip(got, want, strict=True)
         )
 
@@ -183,9 +186,9 @@ def test_random_damage_is_refused_in_words_or_computed(ct, name, attempts, tmp_p
         started = time.monotonic()
         try:
             damaged = parity.mil.load(path)
-            if same(list(damaged.run(inputs[0]).values()), clean[0]):
+            if same(list(damaged.run(inputs[0]).values()), clean[0], 100):
                 passes += 1
-                assert same(list(damaged.run(inputs[1]).values()), clean[1])
+                assert same(list(damaged.run(inputs[1]).values()), clean[1], 80)
         except ParityError:
             errors += 1
         assert time.monotonic() - started < 60
