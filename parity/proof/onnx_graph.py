@@ -299,12 +299,12 @@ class OnnxArtefact:
         """
         step = float(grid.scale[0])
         low, high = (float((n - grid.zero[0]) * step) for n in (grid.low, grid.high))
-        found = {end: self._bound(v, step) for end, v in (("low", low), ("high", high))}
-        if low == 0:
-            above = min((b for b in self.bounds if high <= b + _SAME * step), default=None)
-            found["high"] = above if above is None or above - high <= step / 2 or not self.unclipped else None
-        elif None in found.values():
-            return {}
+        found = {"low": self._bound(low, step), "high": self._bound(high, step)}
+        if low != 0:
+            return {} if None in found.values() else found
+        above = min((b for b in self.bounds if high <= b + _SAME * step), default=None)
+        well_below = above is not None and above - high > step / 2
+        found["high"] = None if well_below and self.unclipped else above
         return found if any(v is not None for v in found.values()) else {}
 
     def _bound(self, value: float, step: float) -> float | None:

@@ -28,6 +28,11 @@ NO_CALIBRATION = 'int8 needs calibration data: set calibration = "folder" for th
 """A setting that is missing, not something that this machine lacks: such a cell blocks wherever it is planned."""
 
 
+def narrowed(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Inputs for files of Apple's, which have no int64: such integers as int32."""
+    return {name: v.astype(np.int32) if v.dtype == np.int64 else v for name, v in inputs.items()}
+
+
 @dataclass(frozen=True)
 class Step:
     """One converter call. `function` is `module:name`, run in the warm child `family` as

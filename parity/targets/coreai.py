@@ -15,13 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from parity.child import stage
 from parity.config import Config, ModelConfig
 from parity.errors import ParityError
 from parity.plan import Cell
-from parity.targets.base import Array, Route, Step, Target, versions
+from parity.targets.base import Array, Route, Step, Target, narrowed, versions
 from parity.targets.torch_files import prepared
 
 ASSET = "model.aimodel"
@@ -119,8 +117,7 @@ class CoreAISession:
                 "runtime_version": installed["coreai-core"]}  # fmt: skip
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        whole = {name: v.astype(np.int32) if v.dtype == np.int64 else v for name, v in inputs.items()}
-        fed = {name: self.array(value) for name, value in whole.items()}
+        fed = {name: self.array(value) for name, value in narrowed(inputs).items()}
         got = self.loop.run_until_complete(self.function(fed))
         return {name: value.numpy().copy() for name, value in got.items()}
 

@@ -20,7 +20,7 @@ from parity.child import stage
 from parity.config import Config, ModelConfig
 from parity.plan import Cell
 from parity.targets import coreml_state
-from parity.targets.base import Array, Route, Step, Target
+from parity.targets.base import Array, Route, Step, Target, narrowed
 from parity.targets.torch_files import PROGRAM_FILE, SCRIPT_FILE, export_step, trace_step
 
 PACKAGE, SPEC = "model.mlpackage", "model.mlmodel"
@@ -255,7 +255,7 @@ class CoreMLSession:
         return described | {"executor": self.executor}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        fed = {n: v.astype(np.int32) if v.dtype == np.int64 else v for n, v in inputs.items()}
+        fed = narrowed(inputs)
         if self.executor == "mil-eval":
             return coreml_state.execute(self.program, self.notes, fed)
         return coreml_state.predict(self.program, self.notes, fed)  # pragma: no cover  (macOS)

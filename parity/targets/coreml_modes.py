@@ -16,7 +16,7 @@ import numpy as np
 from parity import mil
 from parity.child import stage
 from parity.metrics import EXACT_DB
-from parity.targets.base import Array
+from parity.targets.base import Array, narrowed
 from parity.targets.coreml_state import execute
 from parity.targets.serve import fed, named
 
@@ -79,4 +79,4 @@ def decibels(got: Array, want: Array) -> float:
 
 
 def _fed(notes: Mapping[str, Any], case: Mapping[str, Array]) -> dict[str, Array]:
-    return {n: v.astype(np.int32) if v.dtype == np.int64 else v for n, v in fed(notes, case).items()}
+    return narrowed(fed(notes, case))
