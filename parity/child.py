@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from parity import wire
+from parity import processor, wire
 from parity.errors import ParityError
 
 _out: BinaryIO | None = None
@@ -90,6 +90,8 @@ def main() -> None:
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
     faulthandler.enable()
+    if processor.multiplies_wrongly():  # before any runtime looks at the processor
+        processor.without_amx()
     _end_with_parent()
     with contextlib.suppress(OSError):  # let the kernel end a child, not the session, when memory runs out
         Path("/proc/self/oom_score_adj").write_text("1000")

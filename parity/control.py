@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity import config as configuration
-from parity import gate, publishing, targets, terminal
+from parity import gate, processor, publishing, targets, terminal
 from parity.annotations import lines as annotated
 from parity.baseline_options import Keeper
 from parity.cache import Store
@@ -311,7 +311,7 @@ class Control:
 
 def environment() -> Environment:
     packages = {name: found for name in PACKAGES if (found := version(name)) != "absent"}
-    return Environment(platform.python_version(), packages, f"{sys.platform}-{platform.machine()}", 1)
+    return Environment(platform.python_version(), packages, f"{sys.platform}-{platform.machine()}", 1, processor.name())
 
 
 def prepare(start: Path, root: Path, options: Mapping[str, Any], shared: dict[str, Any]) -> Control | None:

@@ -310,6 +310,7 @@ class Environment:
     packages: Mapping[str, str]
     machine: str
     threads: int = 1
+    processor: str = ""
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,11 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
     if "kernels" in notes:
         text = f"run on {notes['kernels']} kernels, as configured: the app must switch the default ones off"
         parity.find(text, "warning")
+    if (version := described.get("wrong_products")) and runtime.cell.precision in ("dynamic", "int8"):
+        wrong = f"with this processor's AMX, ONNX Runtime {version} multiplies 8-bit integers wrongly (1.25 does not)"
+        without = "measured without, but an app on such a processor has it"
+        told = without if described["without_amx"] else "it cannot be switched off here: so may these results be"
+        parity.find(f"{wrong}: {told}", "warning")
     if fixed:
         held = notes.get("enumerated", {})
         axes = sorted({d for s in model.contract.inputs for d in s.shape if isinstance(d, str)} - set(held))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from parity import processor
 from parity.child import stage
 from parity.config import Config, ModelConfig
 from parity.plan import Cell
@@ -230,6 +231,8 @@ class OrtSession:
             "outputs": specs(self.session.get_outputs()),
             "ops": dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
             "opset": _opset(self.path),
+            "wrong_products": processor.multiplies_wrongly(),
+            "without_amx": bool(processor.multiplies_wrongly()) and processor.without_amx(),
         }
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -218,6 +218,16 @@ def test_another_instrument_is_incomparable_and_not_regressed(other: dict[str, A
     assert "regressed" in {c.state for c in compare(of(run()), after, any_environment=True).regressions}
 
 
+@pytest.mark.parametrize(("times", "change"), [(1.6, None), (2.9, None), (3.1, "regressed")])
+def test_on_another_processor_drift_counts_from_three_times_on(times: float, change: str | None) -> None:
+    before = of(run())
+    was = before.cells["skin-tflite-int8"].drift["golden"]["logits"]["rel_rms"]
+    after = figure(was * times)
+    elsewhere = replace(after, environment=replace(after.environment, processor="another"))
+    assert [c.state for c in compare(before, elsewhere).regressions] == ([change] if change else [])
+    assert [c.state for c in compare(before, after).regressions] == ["regressed"], "on the same one, from 1.5 times on"
+
+
 @pytest.mark.parametrize("package", ["pytest", "onnx2tf"])
 def test_what_does_not_measure_does_not_hide_a_regression(package: str) -> None:
     """A new converter is what the ledger is there to judge."""

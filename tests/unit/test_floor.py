@@ -88,6 +88,15 @@ def test_exact_twin_makes_no_infinite_ratio(precision):
     assert noise.ratio([w * 1.5 for w in want]).pooled > 100
 
 
+def test_a_lucky_twin_at_fp32_does_not_fail_a_file_that_is_two_units_in_the_last_place_off():
+    want = [np.random.default_rng(0).uniform(1, 2, (1, 4)) for _ in range(3)]
+    twin = [w + 2.0**-26 for w in want]
+    two = floor(want, twin, "fp32").ratio([w + 2 * 2.0**-23 for w in want])
+    limits = natural("tflite", "fp32").limits
+    assert not two.over(limits)
+    assert floor(want, twin, "fp32").ratio([w + 8 * 2.0**-23 for w in want]).over(limits)
+
+
 def test_output_of_zeros():
     zeros = [np.zeros((1, 3))] * 4
     noise = floor(zeros, zeros, "fp32", 1)
