@@ -27,8 +27,7 @@ def convert(
     """Convert `file` with the names, shapes and enumerated sizes of `contract`; the notes of the artefact."""
     stage("load")
     source = load(Path(file))  # before coremltools, whose import takes seconds: a wrong file is told at once
-    import coremltools as ct
-
+    ct = coreml.tools()
     stage("convert")
     if file.endswith(PROGRAM):
         source = source.run_decompositions({})

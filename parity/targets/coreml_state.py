@@ -109,11 +109,11 @@ def convert(
     example: Mapping[str, Array], **_: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Convert with the states declared; everything else is as without them."""
-    import coremltools as ct
     import torch
 
     from parity.targets import coreml
 
+    ct = coreml.tools()
     stage("convert")
     traced = torch.jit.load(str(Path(after, SCRIPT_FILE)), map_location="cpu")
     states: Mapping[str, str] = options["states"]
