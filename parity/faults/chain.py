@@ -18,6 +18,7 @@ from parity.faults.power import CellPower
 from parity.gate import passes
 from parity.limits import Limit, resolve
 from parity.plan import PROVED, Cell
+from parity.proof import LIFTED, spread
 from parity.proof.ask import proof_of
 from parity.record import plain
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 OUTSIDE = "it acts before or behind the file, which the chain of proof does not see"
 SILENT = "the chain of proof does not show it either"
-CASES = 12  # golden cases that a faulty module is proved on
 FACTORY = "parity.faults.faulty:module"
 
 
@@ -56,16 +56,16 @@ def _asked(session: Session, cell: Cell, cases: Sequence[Case], fault: str, limi
     spec = session.model_spec(model)
     plugins = list(session.config.plugins)
     options = {"model": spec, "contract": plain(model.contract), "fault": fault, "plugins": plugins}
-    chosen = cases[:: max(1, len(cases) // CASES)][:CASES]
     arguments = {
         "model": {"root": spec["root"], "factory": FACTORY, "options": options, "checkpoint": None},
         "target": cell.target,
         "precision": cell.precision,
         "folder": str(artifact.folder),
         "notes": artifact.notes,
-        "cases": [c.inputs for c in chosen],
+        "cases": [cases[i].inputs for i in spread(len(cases), LIFTED)],
         "outputs": [o.name for o in model.contract.outputs],
         "whole": False,
+        "known": ["local"],  # it is of the file alone, which `proof_of` proved
     }
     session.progress(cell.id, f"prove against {fault}")
     try:

@@ -38,7 +38,8 @@ def module(
     plugins: Sequence[str] = (),
 ) -> nn.Module:  # fmt: skip
     """A copy of the model with the fault in place, under its own parameter names. What replaces functions does so in
-    the whole model, or in the submodule `within` alone.
+    the whole model, or in the submodule `within` alone. Where tensors are all that differs, `other_tensors` is the
+    model's own spec and their names.
 
     Raises ParityError where the model has no place for the fault, or the fault acts outside the module.
     """
@@ -57,6 +58,8 @@ def module(
             own[name].copy_(tensor)
     if subject.patches:
         _behind(faulty.get_submodule(within), subject)
+    else:
+        faulty.other_tensors = dict(model), tuple(subject.tensors)  # type: ignore[assignment]
     return faulty
 
 

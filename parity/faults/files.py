@@ -18,12 +18,13 @@ from parity.cases import Case
 from parity.errors import ParityError
 from parity.exports import Artifact
 from parity.faults.base import FILES, FileFault, Rows
-from parity.faults.power import CellPower, Gate, Tally, first
+from parity.faults.power import FIRST, CellPower, Gate, Tally
 from parity.faults.yardstick import distance
 from parity.gate import passes
 from parity.isolate import ChildFailure
 from parity.limits import resolve
 from parity.plan import PROVED, Cell
+from parity.proof import LIFTED, spread
 from parity.proof.ask import proof_of
 from parity.record import ArtifactRecord
 from parity.runtimes import Runtime
@@ -31,7 +32,6 @@ from parity.runtimes import Runtime
 if TYPE_CHECKING:
     from parity.session import Session
 
-PROOF = 12  # golden cases that a faulty file is proved on
 SAME = 1e-6  # relative rms: less is what float32 kernels differ by, and the file computes what it did
 Chosen = tuple[int, ...]
 
@@ -43,7 +43,7 @@ class Files:
         self.session, self.cell, self.cases, self.oracle, self.twin = session, cell, cases, oracle, twin
         self.model, self.artifact = session.config.models[cell.model], session.artifact(cell)
         self.every = tuple(range(len(cases)))
-        self.few = first(len(cases))
+        self.few = tuple(spread(len(cases), FIRST))
         specs = self.model.contract.outputs
         limits = {o.name: resolve(session.config.rules, cell, o.name) for o in specs}
         ids, labels = [c.id for c in cases], [c.label for c in cases]
@@ -82,9 +82,12 @@ class Files:
 
     def _judge(self, fault: FileFault, folder: str, notes: Mapping[str, Any]) -> None:
         with self._opened(folder, notes) as run:
-            if not fault.benign and self.tally.notices(fault, None, run(self.few), self.few):
+            rows = run(self.few)
+            if not fault.benign and self.tally.notices(fault, None, rows, self.few):
                 return
-            rows = run(self.every)
+            rest = tuple(i for i in self.every if i not in self.few)
+            found = dict(zip((*self.few, *rest), (*rows, *run(rest)), strict=True))
+            rows = [found[i] for i in self.every]
         checks = self.gate.checks(rows)
         if not all(passes(c) for c in checks):
             self.tally.judge(fault, None, checks)
@@ -140,7 +143,7 @@ class Files:
         return self.session.calibration(self.model) if quantised else ()
 
     def _proof(self, folder: str, notes: Mapping[str, Any]) -> Mapping[str, Any]:
-        chosen = self.every[:: max(1, len(self.every) // PROOF)][:PROOF]
+        chosen = spread(len(self.cases), LIFTED)
         arguments = {
             "model": self.session.model_spec(self.model),
             "target": self.cell.target,

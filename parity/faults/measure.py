@@ -13,9 +13,10 @@ from parity.child import stage
 from parity.faults.base import Row, registered
 from parity.faults.extra import load
 from parity.faults.library import Injected, bench, inject
-from parity.faults.power import Gate, Tally, first
+from parity.faults.power import FIRST, Gate, Tally
 from parity.faults.trial import Broken
 from parity.limits import Limit
+from parity.proof import spread
 from parity.record import plain
 
 
@@ -46,7 +47,7 @@ def measure(
         limits = {o: {m: Limit(m, v, "") for m, v in found.items()} for o, found in cell["limits"].items()}
         gate = Gate(shape, ids, clean, cell["twin"], cell["precision"], limits, labels or ())
         tallies.append((Tally(cell["id"], cell["precision"], gate, cell["twin"]), cell["twin"]))
-    few = first(len(ids))
+    few = spread(len(ids), FIRST)
     rest = [i for i in range(len(ids)) if i not in few]
     for fault in registered(names=faults) if faults is not None else registered():
         left = [(t, twin) for t, twin in tallies if t.precision in fault.precisions]

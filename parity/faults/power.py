@@ -32,11 +32,6 @@ FIRST = 4
 """Cases, spread over all, that a fault is judged on first: most need no more."""
 
 
-def first(count: int) -> tuple[int, ...]:
-    """Which of so many cases those are."""
-    return tuple(sorted({round(i * (count - 1) / max(FIRST - 1, 1)) for i in range(FIRST)}))
-
-
 @dataclass(frozen=True)
 class Survivor:
     """A fault that no check noticed, or a benign change that one did; with the figure that tells it best from noise.

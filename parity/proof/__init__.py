@@ -30,13 +30,15 @@ def prove(
     calibration: Sequence[Mapping[str, np.ndarray[Any, Any]]] = (),
     whole: bool = True,
     wants: Sequence[Mapping[str, np.ndarray[Any, Any]]] | None = None,
+    known: Collection[str] = (),
 ) -> dict[str, Any]:
     """The proof of one artefact as builtins: state, summary, seconds, and each link by name.
 
     `model` is what `parity.modelling.load` takes, `notes` the artefact's, `cases` golden inputs by the model's names,
-    `calibration` what an int8 file was calibrated on, `wants` the oracle's outputs where they are known already. Not
-    `whole`: one link that fails is answer enough, and no other is made after it. Links that cannot be made say so, with
-    the reason. Raises ParityError only when the model itself is no good.
+    `calibration` what an int8 file was calibrated on, `wants` the oracle's outputs where they are known already,
+    `known` the links that hold already and are not made again. Not `whole`: one link that fails is answer enough; none
+    is made after it, and nothing that only describes. Links that cannot be made say so, with the reason. Raises
+    ParityError only when the model itself is no good.
     """
     from parity.child import stage
     from parity.proof.result import builtins
@@ -44,7 +46,7 @@ def prove(
     start = time.perf_counter()
     stage("prove")
     result = _chain(
-        model, target, precision, folder, notes, cases, outputs, calibration, whole, wants,
+        model, target, precision, folder, notes, cases, outputs, calibration, whole, wants, known,
         lambda: time.perf_counter() - start,
     )  # fmt: skip
     return dict(builtins(result))
@@ -61,6 +63,7 @@ def _chain(
     calibration: Sequence[Mapping[str, np.ndarray[Any, Any]]],
     whole: bool,
     wants: Sequence[Mapping[str, np.ndarray[Any, Any]]] | None,
+    known: Collection[str],
     clock: Callable[[], float],
 ) -> Any:
     from parity.proof import audit, lift, local, match, range, result, source
@@ -85,16 +88,19 @@ def _chain(
     weights = lift.replacements(artefact.graph, audited)
     made = [matched, sound]
     for name, make in (
-        ("lift", lambda: lift.lift(artefact, torch_side, audited, some, their, eager)),
-        ("local", lambda: local.local(artefact, few)),
+        ("lift", lambda: lift.lift(artefact, torch_side, audited, some, their, eager, whole)),
+        ("local", lambda: local.local(artefact, few, whole)),
         ("range", lambda: range.range_(artefact, weights, many, precision, calibration)),
     ):
+        if name in known:
+            continue
         made.append(_made(name, make))
         if not whole and made[-1].state == "failed":
             return result.Proof(precision, tuple(made), seconds=clock())
     remains = None
-    with contextlib.suppress(Exception):  # a file that the runtime refuses: the links say so
-        remains = lift.whole_error(artefact, some, their)
+    if whole:
+        with contextlib.suppress(Exception):  # a file that the runtime refuses: the links say so
+            remains = lift.whole_error(artefact, some, their)
     return result.Proof(precision, tuple(made), remains, clock())
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from parity.proof.graph import Artefact, Graph, Grid, Values
+from parity.proof.graph import Graph, Grid, Run
+from parity.proof.kept import known
 from parity.proof.lift import Case, feed
 from parity.proof.result import Culprit
 
@@ -29,12 +30,15 @@ Reach = tuple[float, float]
 Key = tuple[float, float]
 
 
-def calibrated(artefact: Artefact, weights: Values, cases: Sequence[Case]) -> tuple[dict[str, Any], list[Culprit]]:
-    """The share of the grids that fit the calibration data, and those that do not where nearly all others do."""
-    graph, shared = artefact.graph, _shared(artefact.graph)
+def calibrated(graph: Graph, run: Run, cases: Sequence[Case]) -> tuple[dict[str, Any], list[Culprit]]:
+    """The share of the grids that fit the calibration data, and those that do not where nearly all others do.
+
+    `run` gives every tensor of the lifted graph that has a grid.
+    """
+    shared = _shared(graph)
     if not cases or not shared:
         return {}, []
-    reaches = _reaches(artefact, weights, [name for name in graph.activations if name in graph.grids], cases)
+    reaches = _reaches(graph, run, cases)
     odd: list[Culprit] = []
     for key, names in shared.items():
         own = _together(reaches[name] for name in names)
@@ -61,15 +65,16 @@ def _shared(graph: Graph) -> dict[Key, list[str]]:
     return shared
 
 
-def _reaches(artefact: Artefact, weights: Values, watch: Sequence[str], cases: Sequence[Case]) -> Mapping[str, Reach]:
-    run = artefact.lift(weights, watch)
-    found = dict.fromkeys(watch, (0.0, 0.0))
-    for case in cases:
-        values = run(feed(artefact.graph, case))
-        for name in watch:
-            low, high = found[name]
-            found[name] = min(low, float(values[name].min())), max(high, float(values[name].max()))
-    return found
+def _reaches(graph: Graph, run: Run, cases: Sequence[Case]) -> Mapping[str, Reach]:
+    fed = [feed(graph, case) for case in cases]
+    kept = known(run, fed)
+    if "reaches" not in kept:
+        found = {name: (0.0, 0.0) for name in graph.activations if name in graph.grids}
+        for values in map(run, fed):
+            for name, (low, high) in found.items():
+                found[name] = min(low, float(values[name].min())), max(high, float(values[name].max()))
+        kept["reaches"] = found
+    return dict(kept["reaches"])
 
 
 def _together(reaches: Iterable[Reach]) -> Reach:

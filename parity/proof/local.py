@@ -34,8 +34,12 @@ class _Score:
         self.worst[operator] = max(self.worst.get(operator, 0.0), value)
 
 
-def local(artefact: Artefact, cases: Sequence[Case]) -> Link:
-    """Judge each operator on each kernel set. A kernel set that cannot run the operators is named in the figures."""
+def local(artefact: Artefact, cases: Sequence[Case], whole: bool = True) -> Link:
+    """Judge each operator on each kernel set. A kernel set that cannot run the operators is named in the figures.
+
+    Not `whole`: on the first kernel set alone, unless it cannot run them. The link fails by that set or not at all: the
+    others say whether it is the file's fault or the runtime's.
+    """
     graph = artefact.graph
     traces = [artefact.trace(feed(graph, case)) for case in cases]
     lifted = artefact.alone_lifted()
@@ -56,6 +60,8 @@ def local(artefact: Artefact, cases: Sequence[Case]) -> Link:
                             score.add(op.index, _deviation(graph, op, name, got[name], expected, real, hybrid))
         except Exception as error:  # native runtimes raise what they like
             score.refused = str(error).strip().splitlines()[0][:160]
+        if not whole and not scores[artefact.kernels[0]].refused:
+            break
     culprits, elsewhere = _culprits(artefact, scores)
     ran = {kernels: score for kernels, score in scores.items() if not score.refused}
     if not ran:

@@ -81,8 +81,9 @@ def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
     constants.sort(key=lambda pair: pair[1].operator)
     pairs = []
     for i, (constant, slot) in enumerate(constants):
+        real = constant.real
         for j, weight in enumerate(weights):
-            likely = _folded_or_not(constant.real, weight, slot.layout)
+            likely = _folded_or_not(real, weight, slot.layout)
             if likely is not None:
                 place = abs(i / len(constants) - j / len(weights))
                 pairs.append((1 - likely.cosine + _ORDER * place, i, j, likely))

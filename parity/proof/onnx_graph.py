@@ -20,6 +20,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from parity.proof.graph import Array, Constant, Graph, Grid, NotPossible, Operator, Port, Run, Slot, Values
+from parity.proof.kept import Lifted
 
 _FUSED = {"DynamicQuantizeLSTM", "QAttention", "DynamicQuantizeMatMul", "MatMulNBits"}
 _SAME = 1e-3  # of a step: two values that differ by float32 rounding only
@@ -233,15 +234,20 @@ class OnnxArtefact:
         model = self._lifted(weights)
         outputs = [*dict.fromkeys([*(port.tensor for port in self.graph.outputs), *watch])]
         inputs = {i.name for i in model.graph.input}
-        _set_outputs(model, [name for name in outputs if name not in inputs])
-        session = _open(model, "as written")
-        names = [o.name for o in session.get_outputs()]
+        content = model.SerializeToString()
 
-        def run(case: Values) -> Values:
-            fed = {n: v.astype(np.float32) if v.dtype == np.float16 else v for n, v in case.items()}
-            return dict(zip(names, session.run(names, fed), strict=True)) | fed
+        def opened() -> Run:
+            _set_outputs(model, [name for name in outputs if name not in inputs])
+            session = _open(model, "as written")
+            names = [o.name for o in session.get_outputs()]
 
-        return run
+            def run(case: Values) -> Values:
+                fed = {n: v.astype(np.float32) if v.dtype == np.float16 else v for n, v in case.items()}
+                return dict(zip(names, session.run(names, fed), strict=True)) | fed
+
+            return run
+
+        return Lifted(content, opened)
 
     def _lifted(self, weights: Mapping[str, Array]) -> Any:
         """The model in float with `weights` in their places; quantising nodes become Identity, so that names stay."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from parity.proof.calibration import calibrated
-from parity.proof.graph import Array, Artefact, Graph, Grid, Port, Values
+from parity.proof.graph import Array, Artefact, Graph, Grid, Port, Run, Values
+from parity.proof.kept import known
 from parity.proof.lift import Case, feed
 from parity.proof.result import Culprit, Link
 
@@ -47,16 +49,21 @@ class _Seen:
     shares: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     energies: list[float] = field(default_factory=list)
+    finite: bool = True
 
     def add(self, values: Array, grid: Grid | None) -> None:
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        low, high = float(values.min()), float(values.max())
+        self.low, self.high = min(self.low, low), max(self.high, high)
         if grid is None or not (grid.scale > 0).all():  # the audit speaks of such a grid
             return
-        steps = grid.steps(values.astype(np.float64))
-        lost = steps - np.clip(steps, grid.low - BEYOND, grid.high + BEYOND)
-        self.shares.append(float((lost != 0).mean()))
-        self.losses.append(float(np.square(lost * grid.scale[0]).mean()))
-        self.energies.append(float(np.square(values, dtype=np.float64).mean()))
+        flat, lost = values.astype(np.float64).reshape(-1), np.zeros(0)
+        least, most = grid.low - BEYOND, grid.high + BEYOND
+        if grid.per_channel or not least <= grid.steps(np.array(low)) <= grid.steps(np.array(high)) <= most:
+            steps = grid.steps(flat.reshape(values.shape))
+            lost = (steps - np.clip(steps, least, most)).reshape(-1) * grid.scale[0]
+        self.shares.append(np.count_nonzero(lost) / flat.size)
+        self.losses.append(float(lost @ lost) / flat.size)
+        self.energies.append(float(flat @ flat) / flat.size)
 
     @property
     def share(self) -> float:
@@ -87,27 +94,12 @@ def range_(
     """Judge the ranges on `cases`, and at int8 the grids on `calibration` data, with the lift's `weights` in place."""
     graph = artefact.graph
     watch = [name for name in graph.activations if name in graph.grids or precision == "fp16"]
+    if not watch:
+        return Link.judged("range", {"cases": 0}, [])
     run = artefact.lift(weights, watch)
-    seen = {name: _Seen() for name in watch}
-    outputs: list[Values] = []
-    culprits: list[Culprit] = []
-    broken: set[str] = set()
-    for case in cases:
-        values = run(feed(graph, case))
-        outputs.append({port.name: port.fetch(values[port.tensor]) for port in graph.outputs})
-        for name in watch:
-            value = values[name]
-            if value.dtype.kind != "f" or not value.size:
-                continue
-            masked = name not in graph.grids and _masks(graph, name)
-            value = value[value != -np.inf] if masked else value
-            if not np.isfinite(value).all():
-                if not broken:
-                    culprits.append(Culprit("tensor", name, "not finite in the lifted graph"))
-                broken.add(name)
-                continue
-            if value.size:
-                seen[name].add(np.maximum(value, 0) if masked else value, graph.grids.get(name))
+    seen, outputs = _watched(artefact, weights, watch, cases, run)
+    broken = [name for name in watch if not seen[name].finite]
+    culprits = [Culprit("tensor", name, "not finite in the lifted graph") for name in broken[:1]]
     figures: dict[str, object] = {"cases": len(cases)}
     if precision == "int8":
         shares = {name: s.share for name, s in seen.items() if not _clamped(graph, name)}
@@ -124,8 +116,8 @@ def range_(
             culprits.append(Culprit("tensor", name, f"{100 * shares[name]:.3g} % clipped: {what}"))
         for port in graph.outputs:
             if port.tensor in graph.grids:
-                culprits += _levels(port, graph.grids[port.tensor], [o[port.name] for o in outputs])
-        more, odd = calibrated(artefact, weights, calibration)
+                culprits += _levels(port, graph.grids[port.tensor], [port.fetch(o[port.tensor]) for o in outputs])
+        more, odd = calibrated(graph, run, calibration)
         figures |= more
         culprits += odd
     elif precision == "fp16":
@@ -137,6 +129,41 @@ def range_(
         culprits += [Culprit("tensor", name, f"reaches {value:.4g}; fp16 ends at {FP16_MAX:.0f}")
                      for name, value in reach.items() if value > FP16_MAX]  # fmt: skip
     return Link.judged("range", figures, culprits)
+
+
+def _watched(
+    artefact: Artefact, weights: Values, watch: Sequence[str], cases: Sequence[Case], run: Run
+) -> tuple[dict[str, _Seen], Sequence[Values]]:
+    """What each watched tensor did, and the outputs case by case. Only tensors on grids that the same lifted graph was
+    not seen with before are run for."""
+    graph = artefact.graph
+    fed = [feed(graph, case) for case in cases]
+    kept = known(run, fed)
+    seen: dict[Any, _Seen] = kept.setdefault("seen", {})
+    keys = {name: (name, _identity(graph.grids.get(name))) for name in watch}
+    missing = [name for name in watch if keys[name] not in seen]
+    if missing:
+        masked = {name for name in missing if name not in graph.grids and _masks(graph, name)}
+        found = {name: _Seen() for name in missing}
+        outputs = []
+        for values in map(run if len(missing) == len(watch) else artefact.lift(weights, missing), fed):
+            outputs.append({port.tensor: values[port.tensor] for port in graph.outputs})
+            for name, one in found.items():
+                value = values[name]
+                if value.dtype.kind != "f" or not value.size:
+                    continue
+                value = value[value != -np.inf] if name in masked else value
+                if not np.isfinite(value).all():
+                    one.finite = False
+                elif value.size:
+                    one.add(np.maximum(value, 0) if name in masked else value, graph.grids.get(name))
+        seen |= {keys[name]: one for name, one in found.items()}
+        kept["outputs"] = outputs
+    return {name: seen[keys[name]] for name in watch}, kept["outputs"]
+
+
+def _identity(grid: Grid | None) -> tuple[object, ...]:
+    return () if grid is None else (grid.scale.tobytes(), grid.zero.tobytes(), grid.low, grid.high)
 
 
 def _masks(graph: Graph, name: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -55,16 +56,9 @@ class Weight:
 
 
 class Source:
-    """One exported module. Raises NotPossible when torch.export cannot follow it."""
+    """One exported module, in float64."""
 
-    def __init__(self, module: torch.nn.Module, example: Sequence[torch.Tensor]):
-        double = copy.deepcopy(module).double()
-        inputs = tuple(v.double() if v.is_floating_point() else v for v in example)
-        try:
-            exported = _exported(double, inputs)
-        except Exception as error:
-            raise NotPossible(f"torch.export cannot follow the module: {str(error).splitlines()[0][:160]}") from error
-        assert isinstance(exported, fx.GraphModule)
+    def __init__(self, exported: fx.GraphModule):
         self.module = exported
         self.known = self._evaluate_constants()
         self.weights: list[Weight] = []
@@ -245,6 +239,18 @@ class Source:
     def _name(self, node: Any) -> str:
         return str(node.target) if node.op == "get_attr" else str(node.name)
 
+    def wearing(self, module: torch.nn.Module) -> Source:
+        """The source of a module of the same graph with other tensors."""
+        own = _tensors(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its own graph
+            exported = copy.deepcopy(self.module)
+        with torch.no_grad():
+            for name, tensor in _tensors(exported).items():
+                if name in own:
+                    tensor.copy_(own[name])
+        return Source(exported)
+
     def run(self, case: Sequence[Array], watch: Sequence[str] = ()) -> Values:
         """float64 values of the nodes in `watch`; a layer's anchor is the value that it reads."""
         recorder = _Recorder(self.module, set(watch))
@@ -252,6 +258,22 @@ class Source:
         with torch.no_grad():
             recorder.run(*(v.double() if v.is_floating_point() else v for v in inputs))
         return recorder.seen
+
+
+def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Source:
+    """The source of a module at the sizes of `example`. Raises NotPossible when torch.export cannot follow it."""
+    double = copy.deepcopy(module).double()
+    inputs = tuple(v.double() if v.is_floating_point() else v for v in example)
+    try:
+        exported = _exported(double, inputs)
+    except Exception as error:
+        raise NotPossible(f"torch.export cannot follow the module: {str(error).splitlines()[0][:160]}") from error
+    assert isinstance(exported, fx.GraphModule)
+    return Source(exported)
+
+
+def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
 
 
 def _exported(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.nn.Module:
@@ -289,11 +311,19 @@ def source(spec: Mapping[str, Any], case: Mapping[str, Array]) -> Source:
     """The exported module of a model, kept in the child: exporting takes longer than a whole proof."""
     shapes = [(name, value.shape, value.dtype.str) for name, value in case.items()]
     key = repr((sorted(spec.items()), shapes))
-    if key not in _sources:
-        while len(_sources) >= _KEPT:
-            del _sources[next(iter(_sources))]
-        _sources[key] = Source(modelling.load(spec), [torch.from_numpy(np.array(v)) for v in case.values()])
-    return _sources[key]
+    found = _sources.pop(key, None) or _made(modelling.load(spec), case)
+    while len(_sources) >= _KEPT:
+        del _sources[next(iter(_sources))]
+    _sources[key] = found
+    return found
+
+
+def _made(module: torch.nn.Module, case: Mapping[str, Array]) -> Source:
+    """Exported; or, where a module says that it is another one with `other_tensors`, that one's graph with these."""
+    right, changed = getattr(module, "other_tensors", (None, ()))
+    if right is not None and _tensors((known := source(right, case)).module).keys() >= set(changed):
+        return known.wearing(module)
+    return export(module, [torch.from_numpy(np.array(v)) for v in case.values()])
 
 
 def _attribute(module: torch.nn.Module, path: str) -> Any:

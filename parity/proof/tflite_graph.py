@@ -20,6 +20,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_litert.tools import flatbuffer_utils
 
 from parity.proof.graph import Array, Constant, Graph, Grid, NotPossible, Operator, Port, Run, Slot, Values
+from parity.proof.kept import Lifted
 
 KINDS = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
 TYPES = {
@@ -142,7 +143,7 @@ class TFLiteArtefact:
         self._feed(self._tracer, self._indices(self.graph.inputs), case)
         self._tracer.invoke()
         wanted = set(self.graph.activations)
-        return {n: self._tracer.get_tensor(i).copy() for i, n in enumerate(self.names) if n in wanted}
+        return {n: self._tracer.get_tensor(i) for i, n in enumerate(self.names) if n in wanted}
 
     def _feed(self, interpreter: Any, indices: Mapping[str, int], case: Values) -> None:
         for name, index in indices.items():
@@ -165,16 +166,20 @@ class TFLiteArtefact:
         model, alias = self._lifted(weights)
         where = {name: alias.get(i, i) for i, name in enumerate(self.names)}
         wanted = [*(port.tensor for port in self.graph.outputs), *watch]
-        interpreter = open_content(pack(model), "builtin", keep=bool(watch))
-        inputs = self._indices(self.graph.inputs)
+        content, inputs = pack(model), self._indices(self.graph.inputs)
 
-        def run(case: Values) -> Values:
-            for name, index in inputs.items():
-                interpreter.set_tensor(index, np.ascontiguousarray(case[name]))
-            interpreter.invoke()
-            return {name: interpreter.get_tensor(where[name]).copy() for name in wanted}
+        def opened() -> Run:
+            interpreter = open_content(content, "builtin", keep=bool(watch))
 
-        return run
+            def run(case: Values) -> Values:
+                for name, index in inputs.items():
+                    interpreter.set_tensor(index, np.ascontiguousarray(case[name]))
+                interpreter.invoke()
+                return {name: interpreter.get_tensor(where[name]) for name in wanted}
+
+            return run
+
+        return Lifted(content, opened)
 
     def _lifted(self, weights: Mapping[str, Array], *, join: bool = True) -> tuple[Any, dict[int, int]]:
         """The model in float with `weights` in their places, and which tensor stands for each by-passed one.
@@ -243,7 +248,7 @@ class TFLiteArtefact:
             for i, place in entry.items():
                 interpreter.set_tensor(place, np.ascontiguousarray(values[names[i]]))
             interpreter.invoke()
-            return {names[i]: interpreter.get_tensor(i).copy() for i in outputs}
+            return {names[i]: interpreter.get_tensor(i) for i in outputs}
 
         return run
 

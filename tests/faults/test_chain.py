@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from parity import config
+from parity import config, modelling
 from parity.cases import Case
 from parity.errors import ParityError
 from parity.faults import faulty
 from parity.faults.chain import with_chain
 from parity.faults.power import CellPower, Survivor
 from parity.plan import Cell
-from parity.proof import prove
+from parity.proof import prove, source
+from parity.proof.source import export
 from parity.record import plain
 from parity.targets import onnx as onnx_target
 from tests.faults.test_divergence import CONTRACT, EXAMPLE, SPEC
@@ -119,6 +121,38 @@ def test_a_child_that_fails_costs_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(told, "call", fails)
     before = power("bit_flipped")
     assert with_chain(told, CELL, CASES, before) is before
+
+
+@pytest.mark.parametrize(("fault", "exported"), [("bias_dropped", 0), ("silu_hard_swish", 1)])
+def test_a_module_with_other_tensors_is_not_exported_again(
+    fault: str, exported: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = {name: np.array(value) for name, value in EXAMPLE.items()}
+    source.source(SPEC, case)
+    spec = faulty.spec_of(SPEC, CONTRACT, fault, None)
+    calls: list[Any] = []
+    monkeypatch.setattr(source, "export", lambda *given: calls.append(given) or export(*given))
+    monkeypatch.setattr(source, "_sources", dict(source._sources))
+    found = source.source(spec, case)
+    assert len(calls) == exported
+    want = export(modelling.load(spec), [torch.from_numpy(case["image"])])
+    for ours, theirs in ((found.weights, want.weights), (found.terms, want.terms)):
+        assert [a.name for a in ours] == [b.name for b in theirs]
+        assert all(np.array_equal(a.values, b.values) for a, b in zip(ours, theirs, strict=True))
+    right = source.source(SPEC, case)
+    layers = zip(found.weights, right.weights, strict=True)
+    changed = [a.name for a, b in layers if not np.array_equal(a.bias.values, b.bias.values)]
+    assert bool(changed) == (fault == "bias_dropped"), "and the right module's source is left as it was"
+
+
+def test_what_the_right_file_was_found_to_be_by_itself_is_not_found_again(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    given: Any = (SPEC, "onnx", "fp32", str(tmp_path), told.notes, [EXAMPLE] * 2, ["y"])
+    assert list(prove(*given, known=["local"])["links"]) == ["match", "audit", "lift", "range"]
+    asked: list[Any] = []
+    told.call = lambda *_, **__: asked.append(_[2]) or told.prove(SPEC)  # type: ignore[method-assign, func-returns-value]
+    with_chain(told, CELL, CASES, power("bit_flipped"))  # type: ignore[arg-type]
+    assert [a["known"] for a in asked] == [["local"]]
 
 
 def test_one_link_that_fails_is_answer_enough_for_power(tmp_path: Path) -> None:

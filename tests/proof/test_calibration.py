@@ -11,6 +11,7 @@ import pytest
 
 from parity.proof.calibration import calibrated
 from parity.proof.graph import Graph, Grid, Operator, Port
+from parity.proof.result import Culprit
 
 COUNT = 8
 CASES = [{"a": np.random.default_rng(i).normal(0, 1, (1, 50)).astype(np.float32)} for i in range(6)]
@@ -48,27 +49,31 @@ class Chain:
         return self
 
 
+def judged(chain: Chain, cases: Sequence[Mapping[str, np.ndarray]] = CASES) -> tuple[dict[str, Any], list[Culprit]]:
+    return calibrated(chain.graph, chain.lift({}, list(chain.graph.grids)), cases)
+
+
 def test_min_max_grids_fit() -> None:
-    figures, culprits = calibrated(Chain(), {}, CASES)  # type: ignore[arg-type]
+    figures, culprits = judged(Chain())
     assert culprits == []
     assert figures == {"grids": COUNT, "calibrated_share": 1.0, "calibration_cases": len(CASES)}
 
 
 @pytest.mark.parametrize(("scale", "zero"), [(1.02, 0), (0.95, 0), (0.5, 0), (1.0, 3), (1.0, -3)])
 def test_a_grid_that_was_moved_is_named(scale: float, zero: float) -> None:
-    _, culprits = calibrated(Chain().edited("t3", scale, zero), {}, CASES)  # type: ignore[arg-type]
+    _, culprits = judged(Chain().edited("t3", scale, zero))
     assert [c.name for c in culprits] == ["t3"]
     assert "calibration data" in culprits[0].what
 
 
 @pytest.mark.parametrize(("scale", "zero"), [(1.001, 0), (1.0, 1)])
 def test_float_rounding_of_a_range_is_no_fault(scale: float, zero: float) -> None:
-    assert calibrated(Chain().edited("t3", scale, zero), {}, CASES)[1] == []  # type: ignore[arg-type]
+    assert judged(Chain().edited("t3", scale, zero))[1] == []
 
 
 def test_of_a_file_calibrated_on_other_data_nothing_is_said() -> None:
     other = [{"a": 0.8 * c["a"]} for c in CASES]
-    figures, culprits = calibrated(Chain(other), {}, CASES)  # type: ignore[arg-type]
+    figures, culprits = judged(Chain(other))
     assert culprits == []
     assert figures["calibrated_share"] == 0.0
 
@@ -78,7 +83,7 @@ def test_tensors_that_share_a_grid_are_judged_together() -> None:
     chain = Chain()
     widest = chain.graph.grids["t6"]
     chain.graph = replace(chain.graph, grids={**chain.graph.grids, "t2": widest})
-    assert calibrated(chain, {}, CASES)[1] == []  # type: ignore[arg-type]
+    assert judged(chain)[1] == []
 
 
 def test_a_product_may_have_the_grid_of_the_sum_that_reads_it() -> None:
@@ -90,10 +95,10 @@ def test_a_product_may_have_the_grid_of_the_sum_that_reads_it() -> None:
     low, high = min(float(v.min()) for v in reached), max(float(v.max()) for v in reached)
     grids = {**chain.graph.grids, "t2": min_max(low, high)}
     chain.graph = replace(chain.graph, operators=operators, grids=grids)
-    assert calibrated(chain, {}, CASES)[1] == []  # type: ignore[arg-type]
+    assert judged(chain)[1] == []
     convolutions = tuple(replace(op, kind="CONV_2D") for op in operators)
     chain.graph = replace(chain.graph, operators=convolutions)
-    assert [c.name for c in calibrated(chain, {}, CASES)[1]] == ["t2"]  # type: ignore[arg-type]
+    assert [c.name for c in judged(chain)[1]] == ["t2"]
 
 
 @pytest.mark.parametrize("scale", [1 / 256, 1 / 255])
@@ -101,9 +106,9 @@ def test_prescribed_grids_and_files_with_few_grids_are_left_alone(scale: float) 
     chain = Chain()
     sigmoid = Grid(np.array([scale]), np.array([-128.0]), 0, -128, 127)
     chain.graph = replace(chain.graph, grids={**chain.graph.grids, "t2": sigmoid})
-    figures, culprits = calibrated(chain, {}, CASES)  # type: ignore[arg-type]
+    figures, culprits = judged(chain)
     assert (figures["grids"], culprits) == (COUNT - 1, [])
     few = Chain().edited("t3", 0.5)
     few.graph = replace(few.graph, grids={n: few.graph.grids[n] for n in ("t1", "t3")})
-    assert calibrated(few, {}, CASES)[1] == []  # type: ignore[arg-type]
-    assert calibrated(Chain(), {}, []) == ({}, [])  # type: ignore[arg-type]
+    assert judged(few)[1] == []
+    assert judged(Chain(), []) == ({}, [])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from parity.proof.graph import Array, Graph, Grid, Operator, Port, Run, Values
+from parity.proof.kept import Lifted
 from parity.proof.lift import lift
 from parity.proof.local import local
 from parity.proof.range import range_
@@ -49,6 +50,36 @@ class Double:
 
     def reread(self) -> bool:
         return False
+
+
+class Asked(Double):
+    """Notes the kernel sets that it is run on."""
+
+    def __init__(self, off: Mapping[str, int] | None = None):
+        super().__init__(off)
+        self.asked: list[str] = []
+
+    def alone(self, kernels: str) -> Run:
+        self.asked.append(kernels)
+        return super().alone(kernels)
+
+
+class Remembered(Double):
+    """Says which graph it lifts to, and notes what it is run for."""
+
+    def __init__(self, factor: float = 2.0, y: Grid = Y):
+        super().__init__(factor=factor)
+        self.graph = replace(self.graph, grids={"x": X, "y": y})
+        self.ran: list[tuple[str, ...]] = []
+
+    def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
+        plain = super().lift(weights, watch)
+
+        def run(case: Values) -> Values:
+            self.ran.append(tuple(watch))
+            return plain(case)
+
+        return Lifted(f"times {self.factor}".encode(), lambda: run)
 
 
 class Torch:
@@ -110,6 +141,59 @@ def test_a_fault_of_kernels_on_demand_is_told_and_does_not_fail() -> None:
     link = local(Double({"plain": 9}), cases(2, reach=4))
     assert link.state == "proved"
     assert "plain MUL: off by 9" in link.figures["elsewhere"][0]
+
+
+@pytest.fixture
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parity.proof.kept._known", {})
+
+
+@pytest.mark.usefixtures("nothing_known")
+def test_the_same_lifted_graph_is_run_once_and_only_for_grids_that_are_new() -> None:
+    inputs, narrow = cases(reach=9.0), replace(Y, scale=Y.scale / 2)
+    for artefact, ran in ((Remembered(), [("x", "y")] * 8), (Remembered(), []), (Remembered(y=narrow), [("y",)] * 8),
+                          (Remembered(factor=3.0), [("x", "y")] * 8), (Remembered(), [])):  # fmt: skip
+        fresh = Double(factor=artefact.factor)
+        fresh.graph = artefact.graph
+        assert range_(artefact, {}, inputs, "int8") == range_(fresh, {}, inputs, "int8")
+        assert artefact.ran == ran
+    other = Remembered()
+    range_(other, {}, cases(reach=8.0), "int8")
+    assert len(other.ran) == 8, "other cases"
+
+
+@pytest.mark.usefixtures("nothing_known")
+def test_a_lift_is_judged_by_what_the_same_graph_gave_before_against_the_oracle_that_is_asked_about() -> None:
+    inputs = cases()
+    for artefact, factor, state in ((Remembered(), 2.0, "proved"), (Remembered(), 2.1, "failed"),
+                                    (Remembered(factor=2.1), 2.1, "proved")):  # fmt: skip
+        oracle = [{"b": factor * case["a"].astype(np.float64)} for case in inputs]
+        assert lift(artefact, Torch(), {}, inputs, oracle, 1e-7, whole=False).state == state  # type: ignore[arg-type]
+        assert len(artefact.ran) == (0 if factor == 2.1 and artefact.factor == 2.0 else 8)
+
+
+@pytest.mark.parametrize("off", [{}, {"fast": 2}, {"plain": 9}, {"fast": 2, "plain": 2}])
+def test_half_a_link_is_judged_on_the_first_kernels_and_is_in_the_same_state(off: dict[str, int]) -> None:
+    artefact = Asked(off)
+    link = local(artefact, cases(2, reach=4), whole=False)
+    assert link.state == local(Double(off), cases(2, reach=4)).state
+    assert artefact.asked == ["fast"]
+
+
+def test_half_a_link_is_judged_on_the_other_kernels_where_the_first_refuse() -> None:
+    for off, state in (({"plain": 2}, "failed"), ({}, "proved")):
+        artefact = Asked(off)
+        artefact.kernels = ("broken", "plain")  # type: ignore[assignment]
+        assert local(artefact, cases(2, reach=4), whole=False).state == state
+        assert artefact.asked == ["broken", "plain"]
+
+
+def test_a_file_without_grids_or_fp16_has_no_range_to_run_for() -> None:
+    artefact = Double()
+    artefact.graph = replace(artefact.graph, grids={})
+    artefact.lift = None  # type: ignore[method-assign, assignment]
+    link = range_(artefact, {}, cases(), "fp32")
+    assert (link.state, link.figures) == ("proved", {"cases": 0})
 
 
 def test_kernels_that_refuse_are_named_and_none_at_all_is_not_possible() -> None:

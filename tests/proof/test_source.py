@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from parity.proof.source import Source
+from parity.proof.source import export
 
 
 @pytest.mark.parametrize(("kind", "gates"), [(nn.GRU, 3), (nn.LSTM, 4), (nn.RNN, 1)])
@@ -21,7 +21,7 @@ def test_every_gate_of_a_recurrent_layer_is_a_layer(kind: type[nn.Module], gates
             return self.net(x)[0]
 
     module = Recurrent().eval()
-    weights = Source(module, [torch.rand(1, 4, 5)]).weights
+    weights = export(module, [torch.rand(1, 4, 5)]).weights
     stacked = [w for w in weights if not w.name.endswith("]")] if gates > 1 else []
     assert [w.values.shape for w in stacked] == ([(7 * gates, 5), *[(7 * gates, 7)] * 3] if gates > 1 else [])
     weights = [w for w in weights if w not in stacked]
@@ -44,7 +44,7 @@ def test_a_recurrent_layer_without_bias_offers_zeros() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.net(x)[0]
 
-    weights = Source(Plain().eval(), [torch.rand(4, 1, 5)]).weights
+    weights = export(Plain().eval(), [torch.rand(4, 1, 5)]).weights
     assert [w.values.shape for w in weights] == [(21, 5), (21, 7), *[(7, 5), (7, 7)] * 3]
     assert not any(w.bias.values.any() for w in weights)
 
@@ -58,7 +58,7 @@ def test_rows_that_are_looked_up_by_index_are_a_table() -> None:
         def forward(self, at: torch.Tensor) -> torch.Tensor:
             return self.angles[at] * 2 + self.angles[:, 1:].sum()
 
-    weights = Source(Positions().eval(), [torch.tensor([3, 1])]).weights
+    weights = export(Positions().eval(), [torch.tensor([3, 1])]).weights
     assert [(w.name, w.kind, w.values.shape) for w in weights] == [("angles", "table", (9, 4))]
 
 
@@ -77,7 +77,7 @@ def test_what_is_summed_from_parameters_alone_rounds_by_what_was_summed() -> Non
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x * self.gain + self.q(self.queries)
 
-    terms = {term.name: term for term in Source(Query().eval(), [torch.rand(5, 8)]).terms}
+    terms = {term.name: term for term in export(Query().eval(), [torch.rand(5, 8)]).terms}
     summed = next(term for name, term in terms.items() if name.startswith("linear"))
     assert (summed.magnitude == np.abs(summed.values).max()).all()
     np.testing.assert_array_equal(terms["gain"].magnitude, np.abs(terms["gain"].values))
