@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -97,6 +98,11 @@ class Contract:
 
     def example(self) -> dict[str, int]:
         return {name: values[0] for name, values in self.sizes().items()}
+
+    def elements(self) -> int:
+        """How many numbers the export example holds, all inputs together."""
+        sizes = self.example()
+        return sum(math.prod(sizes[d] if isinstance(d, str) else d for d in i.shape) for i in self.inputs)
 
     def picture_input(self) -> InputSpec:
         """The input that a golden picture fills. Raises ConfigError unless exactly one input has four dimensions."""

@@ -68,6 +68,11 @@ class Control:
 
     # In every process.
 
+    def load(self, cell: str) -> int:
+        """How many numbers the golden cases of a planned cell hold: a guess at what it takes to run them often."""
+        planned = self.plan[cell]
+        return planned.cases * self.config.models[planned.cell.model].contract.elements()
+
     @property
     def board(self) -> Board:
         return Board(self._store.root / "runs" / self.shared["run"] / "progress")

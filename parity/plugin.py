@@ -129,6 +129,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("parity_cell", params, indirect=True, scope="session")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Power alone has one test a cell, of up to minutes: the largest models first, so that workers end together."""
+    control = config.stash.get(CONTROL, None)
+    if control is not None and "parity_power" in (config.option.markexpr or ""):
+        items.sort(key=lambda item: -control.load(found[0]) if (found := _identity(item)) else 0)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     from parity.targets.base import lacking
 

@@ -103,6 +103,21 @@ def test_a_module_of_faults_that_cannot_be_had_is_an_error_and_no_pass(
     assert said in run.text and "Traceback" not in run.text
 
 
+def test_power_alone_begins_with_the_models_of_most_data_and_other_runs_keep_their_order(project: Project) -> None:
+    tiny = (project.path / "pyproject.toml").read_text().partition("[tool.parity.models.tiny]")[2]
+    wide = tiny.replace('["batch", 3]', '["batch", 300]').replace("tinynet:tiny", "tinynet:wide")
+    project.add("pyproject.toml", f"[tool.parity.models.wide]{wide}")
+    project.add("tinynet.py", "def wide():\n    return torch.nn.Linear(300, 4)\n")
+
+    def order(*args: str) -> list[str]:
+        run = project.run("--collect-only", "-q", *args, parity=False)
+        return [line.partition("[")[2].rstrip("]") for line in run.text.splitlines() if "::test_golden[" in line]
+
+    small, large = ([f"{model}-plain-{p}" for p in ("fp32", "fp16")] for model in ("tiny", "wide"))
+    assert order("-m", "parity") == [*small, *large]
+    assert order("-m", "parity_power") == [*large, *small]
+
+
 def test_a_name_that_is_none_is_refused_before_anything_runs(project: Project) -> None:
     project.set("plugins", '["own-faults.py"]')
     run = project.run()
