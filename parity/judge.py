@@ -258,7 +258,7 @@ def _check(
         kind, case, output.name, metric, float(value) if finite and value is not None else None, bound, sense, passed,
         nonfinite=nonfinite, source=limit.source if limit else "", detail=detail, bound=sample if finite else None,
     )  # fmt: skip
-    return held(check, bound, check.source)
+    return held(check, bound, check.source) if sample is not None else check
 
 
 SENSES: Mapping[str, Any] = {
