@@ -44,6 +44,7 @@ class Cost:
     calls: tuple[dict[str, Any], ...]
     verdict: str
     checks: int
+    record: dict[str, Any]
 
     def parts(self) -> dict[str, float]:
         found: dict[str, float] = defaultdict(float)
@@ -58,10 +59,11 @@ class Cost:
         return sum(parts.get(name, 0.0) for name in BARE)
 
 
-def run(scratch: Path, workers: int, options: Sequence[str]) -> Cost:
+def run(scratch: Path, workers: int, options: Sequence[str], marks: str = "parity") -> Cost:
+    """Run the tests with these marks; `options` come last, and may name another cache than the one in `scratch`."""
     calls = Path(tempfile.mkdtemp(dir=scratch))
     report = calls / "report.html"
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "parity", "tests/parity", "-p", "no:cacheprovider",
+    command = [sys.executable, "-m", "pytest", "-q", "-m", marks, "tests/parity", "-p", "no:cacheprovider",
                "-p", "calls", f"--parity-cache={scratch}/cache", f"--parity-report={report}", *options]  # fmt: skip
     if workers > 1:
         command += ["-n", str(workers), "--dist", "worksteal"]
@@ -76,7 +78,7 @@ def run(scratch: Path, workers: int, options: Sequence[str]) -> Cost:
     lines = [json.loads(line) for file in calls.glob("*.jsonl") for line in file.read_text().splitlines()]
     record = json.loads(report.with_suffix(".json").read_text())
     checks = sum(len(cell["checks"]) for cell in record["cells"])
-    return Cost(wall, usage.ru_utime + usage.ru_stime, tuple(lines), record["verdict"], checks)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, tuple(lines), record["verdict"], checks, record)
 
 
 def show(name: str, cost: Cost, most: int = 8) -> None:
