@@ -9,7 +9,8 @@ weights, or the functions it calls) is put into the module, and the target's own
 `--without` takes the true fault out of the library first, with every fault that is the same function of the model by
 the oracle (a gain of 1.05 and scores times 1.05), `--correct` diagnoses the correct file only. With
 `--other-calibration` the twin and the hypotheses get their int8 ranges from every third calibration case, the file from
-all. One line of JSON a diagnosis goes to FILE; `--table` counts them.
+all. Where nothing explains a faulty file, the weights that it holds are tried, which `--table` counts apart; a correct
+file must hold none but the model's. One line of JSON a diagnosis goes to FILE.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,25 @@ from benchmarks.faults import Setting, flavour_of  # noqa: E402
 from parity import config as configuration  # noqa: E402
 from parity.cache import Store  # noqa: E402
 from parity.errors import ParityError  # noqa: E402
-from parity.faults import library  # noqa: E402
+from parity.faults import ask, library  # noqa: E402
 from parity.faults.base import Fault, Rows, Subject, registered  # noqa: E402
 from parity.faults.bench import Bench  # noqa: E402
-from parity.faults.causes import Cause  # noqa: E402
+from parity.faults.causes import Cause, Stored  # noqa: E402
 from parity.faults.diagnose import LIMITS, Search  # noqa: E402
 from parity.faults.faulty import spec_of  # noqa: E402
-from parity.plan import Cell  # noqa: E402
+from parity.plan import PROVED, Cell  # noqa: E402
 from parity.record import plain  # noqa: E402
 from parity.reference.floor import natural  # noqa: E402
 from parity.session import Session  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Made:
+    """The outputs of a file with a fault, how the fault was put in, and the session that made the file."""
+
+    rows: Rows
+    how: str
+    session: Session
 
 
 class Artefacts:
@@ -52,8 +62,8 @@ class Artefacts:
         self.runtime = setting.session.runtime(cell)
         self.right: Rows = self.runtime.run(setting.inputs)
 
-    def with_fault(self, fault: Fault) -> tuple[Rows, str] | None:
-        """The outputs and how the fault was put in; None where this model has no place for it."""
+    def with_fault(self, fault: Fault) -> Made | None:
+        """None where this model has no place for the fault."""
         one = library.inject(self.on, fault)
         subject = fault.on(self.on.subject, one.value) if one.state == "changed" else None
         if subject is None:
@@ -62,13 +72,13 @@ class Artefacts:
             rows: Rows = [dict(row) for row in self.right]
             for change in subject.after:
                 rows = change(rows)
-            return rows, "behind the file"
+            return Made(rows, "behind the file", self.setting.session)
         if fault.where == "input":
-            return self.runtime.run(subject.inputs), "before the file"
-        return self.exported(fault, one.value), "in the file"
+            return Made(self.runtime.run(subject.inputs), "before the file", self.setting.session)
+        return self.exported(fault, one.value)
 
-    def exported(self, fault: Fault, value: Any) -> Rows:
-        """The outputs of the file that the target makes of the faulty module."""
+    def exported(self, fault: Fault, value: Any) -> Made:
+        """The file that the target makes of the faulty module."""
         base = self.setting.session
         spec = spec_of(self.setting.spec, plain(self.setting.model.contract), fault.name, plain(value))
         model = replace(self.setting.model, factory=spec["factory"], options=spec["options"], checkpoint=None)
@@ -77,7 +87,7 @@ class Artefacts:
         session.children = base.children
         runtime = session.runtime(self.cell)
         try:
-            return runtime.run(self.setting.inputs)
+            return Made(runtime.run(self.setting.inputs), "in the file", session)
         finally:
             runtime.close()
 
@@ -90,9 +100,16 @@ def diagnose(setting: Setting, cell: Cell, args: argparse.Namespace, out: Any) -
     faults = [f for f in registered(cell.precision) if not f.benign]
     files = Artefacts(setting, on, cell, Store(Path(args.store)))
 
-    def search(rows: Rows, hypotheses: Sequence[Fault]) -> Any:
-        return Search(on, rows, noise, hypotheses, limits, flavour_of(cell),
-                      calibration=setting.calibration()).diagnose()  # fmt: skip
+    def search(rows: Rows, hypotheses: Sequence[Fault], held: Stored | None = None) -> Any:
+        return Search(on, rows, noise, hypotheses, limits, flavour_of(cell), calibration=setting.calibration(),
+                      stored=held).diagnose()  # fmt: skip
+
+    def held(session: Session) -> Stored | None:
+        """What a file holds in place of the weights of the right model."""
+        if cell.target not in PROVED:
+            return None
+        given = ask.stored(session, cell, session.golden(setting.model)[0], setting.spec)
+        return Stored(given["tensors"], tuple(given["layers"]), given["of"]) if given else None
 
     def without(fault: Fault, rows: Rows) -> tuple[Any, list[str]]:
         """The search with the true fault out of the library, and with it what is the same function by the oracle."""
@@ -112,8 +129,9 @@ def diagnose(setting: Setting, cell: Cell, args: argparse.Namespace, out: Any) -
         out.flush()
 
     found = search(files.right, faults)
-    tell(fault="", state=found.state, sentence=found.sentence, seconds=found.seconds,
-         causes=[list(c.faults) for c in found.causes])  # fmt: skip
+    own = held(setting.session)
+    tell(fault="", state=found.state, sentence=own.sentence if own else found.sentence, seconds=found.seconds,
+         causes=[list(c.faults) for c in found.causes], others=len(own.layers) if own else 0)  # fmt: skip
     if args.correct:
         return
     for fault in faults[args.start :: args.every]:
@@ -124,12 +142,15 @@ def diagnose(setting: Setting, cell: Cell, args: argparse.Namespace, out: Any) -
             continue
         if made is None:
             continue
-        found, same = without(fault, made[0]) if args.without else (search(made[0], faults), [])
+        found, same = without(fault, made.rows) if args.without else (search(made.rows, faults), [])
+        weights = held(made.session) if found.state == "unexplained" and made.how == "in the file" else None
+        other = search(made.rows, [], weights).causes if weights else ()
         least = found.causes[0].residual if found.causes else 0.0
         # Two faults can be one function of this model: an input frozen, and an output frozen.
         best = [c.faults for c in found.causes if c.residual <= least * (1 + 1e-6)]
         best += [(name,) for name in found.causes[0].same] if found.causes else []
-        tell(fault=fault.name, how=made[1], same=same, state=found.state, first=(fault.name,) in best,
+        tell(fault=fault.name, how=made.how, same=same, state=found.state, first=(fault.name,) in best,
+             other=[str(c) for c in other],
              three=(fault.name,) in best or any(c.faults == (fault.name,) for c in found.causes[:3]),
              causes=[list(c.faults) for c in found.causes[:3]], residuals=[c.residual for c in found.causes[:3]],
              off=found.causes[0].without if found.causes else None,
@@ -152,28 +173,31 @@ def table(files: Sequence[str]) -> None:
     cells: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in latest.values():
         cells[entry["cell"]].append(entry)
-    totals: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
+    totals: dict[str, list[int]] = defaultdict(lambda: [0] * 6)
     print("| cell | correct file | injected | detected | first | in three | without it: none named | longest s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     misses = []
     for cell, found in cells.items():
-        correct = next((e["state"] for e in found if not e["fault"]), "-")
+        correct = next((f"other weights: {e['others']}" if e.get("others") else e["state"]
+                        for e in found if not e["fault"]), "-")  # fmt: skip
         there = [e for e in found if e["fault"] and not e["without"] and e["state"] != "not made"]
         seen = [e for e in there if e["state"] != "sound"]
         left = [e for e in found if e["fault"] and e["without"] and e["state"] not in ("sound", "not made")]
         silent = sum(e["state"] == "unexplained" or not e["causes"] for e in left)
         first, three = sum(e["first"] for e in seen), sum(e["three"] for e in seen)
         longest = max((e["seconds"] for e in found if "seconds" in e), default=0.0)
+        others = sum(bool(e.get("other")) for e in left)
         for key in ("all", cell.rpartition("-")[2]):
-            for i, n in enumerate((len(seen), first, three, len(left), silent)):
+            for i, n in enumerate((len(seen), first, three, len(left), silent, others)):
                 totals[key][i] += n
         print(f"| {cell} | {correct} | {len(there)} | {len(seen)} | {first} | {three} | "
               f"{silent} of {len(left)} | {longest:.1f} |")  # fmt: skip
         misses += [(cell, e) for e in seen if not e["first"]] + [(cell, e) for e in left if e["causes"]]
-    for key, (seen_n, first, three, left_n, silent) in totals.items():
+    for key, (seen_n, first, three, left_n, silent, others) in totals.items():
         shares = [f"{100 * a / b:.1f} %" if b else "-" for a, b in ((first, seen_n), (three, seen_n), (silent, left_n))]
         print(f"\n{key}: {seen_n} detected, first {first} ({shares[0]}), in three {three} ({shares[1]}); "
-              f"without the true fault none named in {silent} of {left_n} ({shares[2]})")  # fmt: skip
+              f"without the true fault none named in {silent} of {left_n} ({shares[2]}), "
+              f"in {others} of these that the file holds other weights")  # fmt: skip
     for cell, e in misses:
         print(f"- {cell}{' without' if e['without'] else ''}: {e['fault']} -> {e['causes']} ({e['sentence'][:160]})")
 
@@ -196,7 +220,7 @@ def main() -> int:
     if args.table:
         table(args.table)
         return 0
-    session = Session(configuration.load(ROOT / "pyproject.toml"), f"diagnosis-{time.time()}")
+    session, lost = Session(configuration.load(ROOT / "pyproject.toml"), f"diagnosis-{time.time()}"), False
     try:
         with open(args.to, "a", encoding="utf-8") as out:
             for name in args.models.split(","):
@@ -208,14 +232,15 @@ def main() -> int:
                 for cell in setting.model.cells:
                     if not wanted or f"{cell.target}-{cell.precision}" in wanted:
                         start = time.monotonic()
-                        diagnose(setting, cell, args, out)
-                        print(f"{cell}: {time.monotonic() - start:.0f} s", flush=True)
-    except ParityError as error:
-        print(error, file=sys.stderr)
-        return 1
+                        try:
+                            diagnose(setting, cell, args, out)
+                            print(f"{cell}: {time.monotonic() - start:.0f} s", flush=True)
+                        except ParityError as error:
+                            lost = True
+                            print(f"{cell}: {error}", file=sys.stderr)
     finally:
         session.close()
-    return 0
+    return int(lost)
 
 
 if __name__ == "__main__":

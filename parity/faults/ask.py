@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from parity.cases import Array, Case
 from parity.cases.files import golden_files
 from parity.config import ModelConfig
+from parity.errors import ParityError
 from parity.faults.causes import Diagnosis
 from parity.faults.chain import with_chain
 from parity.faults.files import with_files
 from parity.faults.power import CellPower
 from parity.limits import resolve
-from parity.plan import Cell
+from parity.plan import PROVED, Cell
 from parity.record import Power, build, plain
 from parity.reference.floor import natural
 
 if TYPE_CHECKING:
     from parity.session import Session
+
+EXPLAIN = "parity.faults.diagnose:explain"
 
 
 def diagnosis(
@@ -29,25 +34,47 @@ def diagnosis(
     flavour = measured.flavour if measured else None
     quantised = cell.precision == "int8" and model.calibration is not None
     session.progress(cell.id, "diagnosis")
-    found = session.children.call(
-        "torch",
-        "parity.faults.diagnose:explain",
-        {
-            "model": session.model_spec(model),
-            "contract": plain(model.contract),
-            "cases": [c.inputs for c in cases],
-            "artefact": list(got),
-            "twin": list(session.twin(model, cases, what, cell.precision, flavour)),
-            "precision": cell.precision,
-            "limits": dict(measured.limits) if measured else None,
-            "sources": _sources(session, model, cases),
-            "flavour": flavour,
-            "calibration": [c.inputs for c in session.calibration(model)] if quantised else [],
-            "plugins": list(session.config.plugins),
-        },
-        stage="diagnosis",
-    )
-    return build(Diagnosis, found)
+    arguments = {
+        "model": session.model_spec(model),
+        "contract": plain(model.contract),
+        "cases": [c.inputs for c in cases],
+        "artefact": list(got),
+        "twin": list(session.twin(model, cases, what, cell.precision, flavour)),
+        "precision": cell.precision,
+        "limits": dict(measured.limits) if measured else None,
+        "sources": _sources(session, model, cases),
+        "flavour": flavour,
+        "calibration": [c.inputs for c in session.calibration(model)] if quantised else [],
+        "plugins": list(session.config.plugins),
+    }
+    found = build(Diagnosis, session.children.call("torch", EXPLAIN, arguments, stage="diagnosis"))
+    if found.state != "unexplained" or not (held := stored(session, cell, cases[0], arguments["model"])):
+        return found
+    arguments |= {"faults": [], "stored": held}
+    other = build(Diagnosis, session.children.call("torch", EXPLAIN, arguments, stage="diagnosis"))
+    if not other.causes:
+        return found
+    return replace(other, tried=found.tried + other.tried, skipped=found.skipped, broken=found.broken)
+
+
+def stored(session: Session, cell: Cell, case: Case, model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the cell's file stores in place of the weights of `model`, a spec; empty where it stores none, or cannot be
+    read."""
+    if cell.target not in PROVED or not session.config.models[cell.model].proof:
+        return {}
+    artifact = session.artifact(cell)
+    arguments = {
+        "model": dict(model),
+        "target": cell.target,
+        "precision": cell.precision,
+        "folder": str(artifact.folder),
+        "notes": artifact.notes,
+        "case": case.inputs,
+    }
+    with contextlib.suppress(ParityError):  # the cell's own proof says what is wrong with the file
+        found = dict(session.children.call("proof", "parity.proof.stored:stored", arguments, stage="prove"))
+        return found if found["tensors"] else {}
+    return {}
 
 
 def power(session: Session, cell: Cell, cases: Sequence[Case], what: str) -> Power:

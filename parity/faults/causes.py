@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from parity.faults.base import Fault, Rows, Subject, Value
+from parity.faults.base import Array, Fault, Rows, Subject, Value
 from parity.record import Explanation
+
+OTHER_WEIGHTS = "other_weights"
+"""The name of the cause that lies in no library: the file holds weights that are not the model's."""
+SHOWN = 3  # layers that a sentence names
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,23 @@ class Diagnosis:
     def explanations(self) -> tuple[Explanation, ...]:
         """What the record of a cell holds."""
         return tuple(Explanation(" + ".join(c.faults), round(c.explains, 6), str(c)) for c in self.causes)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the file stores where it is not the model's weights: `tensors` of the module by name, in float64; `layers`
+    are the names of the weights concerned, `of` how many layers the file has."""
+
+    tensors: Mapping[str, Array]
+    layers: tuple[str, ...]
+    of: int
+
+    @property
+    def sentence(self) -> str:
+        """Completes "behaves as if ..."."""
+        shown = ", ".join(self.layers[:SHOWN]) + (", ..." if len(self.layers) > SHOWN else "")
+        which = f"{len(self.layers)} of {self.of} layers ({shown})"
+        return f"{which} held other weights than the model's, namely those that the file stores"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from parity.child import stage
 from parity.faults.base import Row, Rows, registered
-from parity.faults.causes import Cause, Diagnosis
+from parity.faults.causes import Cause, Diagnosis, Stored
 from parity.faults.extra import load
 from parity.faults.library import bench
 from parity.faults.search import Search
@@ -43,6 +43,7 @@ def explain(
     flavour: str | None = None,
     calibration: Sequence[Row] = (),
     seconds: float = 20.0,
+    stored: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The `Diagnosis` of an artefact from its outputs for `cases`, as builtins.
 
@@ -50,12 +51,12 @@ def explain(
     `limits` are the noise ratios that correct artefacts of this kind stay within, by statistic of
     `parity.reference.floor`. `faults` names the hypotheses, all that occur at this precision by default; `without`
     leaves some out. `calibration` are the cases that int8 ranges come from. No search is begun after `seconds` of
-    processor time.
+    processor time. `stored` is what `parity.proof.stored` found in the file in place of the model's weights.
     """
     stage("diagnosis")
     load(plugins)
     on = bench(model, contract, cases, precision, sources)
     known = [f for f in registered(precision, faults) if not f.benign and f.name not in without]
-    return dict(
-        plain(Search(on, artefact, twin, known, limits or LIMITS[precision], flavour, seconds, calibration).diagnose())
-    )
+    others = Stored(stored["tensors"], tuple(stored["layers"]), stored["of"]) if stored else None
+    search = Search(on, artefact, twin, known, limits or LIMITS[precision], flavour, seconds, calibration, others)
+    return dict(plain(search.diagnose()))

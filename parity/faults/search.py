@@ -1,7 +1,7 @@
 """The search behind a diagnosis: candidates chosen on a few cases, decided on all of them. In a child process only.
 
 First a few cases in float32 choose candidates, then all cases in float64 decide. Single faults come first, then
-families with their parameter fitted, then pairs.
+families with their parameter fitted, then pairs; last what the file itself stores in the weights' places.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from parity.errors import ParityError
 from parity.faults.base import Array, Evidence, Fault, Row, Rows, Subject, Value
 from parity.faults.bench import Bench, Inapplicable
-from parity.faults.causes import Cause, Diagnosis, Hypothesis
+from parity.faults.causes import OTHER_WEIGHTS, Cause, Diagnosis, Hypothesis, Stored
 from parity.faults.extra import foreign
 from parity.faults.fit import fitted
 from parity.faults.library import SAME_INPUT
@@ -42,9 +43,10 @@ class Search:
     def __init__(
         self, on: Bench, artefact: Rows, twin: Rows, known: Sequence[Fault], limits: Mapping[str, float],
         flavour: str | None = None, seconds: float = 20.0, calibration: Sequence[Row] = (),
+        stored: Stored | None = None,
     ):  # fmt: skip
         self.on, self.twin, self.known, self.limits = on, twin, list(known), limits
-        self.flavour, self.calibration = flavour, calibration
+        self.flavour, self.calibration, self.stored = flavour, calibration, stored
         self.held = _reach(calibration) if on.subject.precision == "int8" else {}
         self.start, self.seconds = time.process_time(), seconds
         self.clean = on.clean()
@@ -71,6 +73,8 @@ class Search:
         causes = causes or self._decided(self._families())
         if not causes and self.without > PAIR_SIGNAL * self.limits["pooled"]:
             causes = self._decided(self._pairs())
+        if not causes and self.stored is not None:
+            causes = self._decided(self._others(self.stored))
         if causes:
             return self._said("explained", str(causes[0]), tuple(causes))
         text = f"no known fault explains this ({self.without:.4g}x the noise floor)"
@@ -175,6 +179,14 @@ class Search:
         order = np.argsort(left[rows, columns])[:64]
         return [(usable[rows[k]], usable[columns[k]]) for k in order]
 
+    def _others(self, stored: Stored) -> list[Hypothesis]:
+        """The weights that the file itself holds, where they are not the model's: nothing in them is fitted to the
+        outputs. What names a reason for them is better, so they come last."""
+        tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in stored.tensors.items()}
+        fault = Fault(OTHER_WEIGHTS, stored.sentence, "weights", "module", lambda s: s.with_tensors(tensors))
+        found = self._try((fault,), (None,))
+        return [found] if found else []
+
     def _try(
         self, faults: tuple[Fault, ...], values: tuple[Value | None, ...], exact: bool = False
     ) -> Hypothesis | None:
@@ -196,8 +208,8 @@ class Search:
         What changes outputs over all cases is evaluated on all, and, where it needs no run of the model, exactly.
         """
         names = tuple(f.name for f in hypothesis.faults)
-        key = (names, hypothesis.values, exact, sampled)
-        if len(names) > 1 or key not in self.on.memory:
+        key, passing = (names, hypothesis.values, exact, sampled), len(names) > 1 or names == (OTHER_WEIGHTS,)
+        if passing or key not in self.on.memory:
             self.on.memory[key] = None
             with contextlib.suppress(Inapplicable):
                 subject = self._subject(hypothesis)
@@ -208,7 +220,7 @@ class Search:
                     right = self._part(self.clean) if sampled else self.clean
                     rows = self._part(rows) if sampled and whole else rows
                     self.on.memory[key] = rows if _alike(rows, right) else None
-        return self.on.memory.pop(key) if len(names) > 1 else self.on.memory[key]
+        return self.on.memory.pop(key) if passing else self.on.memory[key]
 
     def _subject(self, hypothesis: Hypothesis) -> Subject | None:
         subject: Subject | None = self.on.subject

@@ -76,7 +76,8 @@ def _unused(names: Sequence[str], used: Collection[str]) -> list[str]:
 
 
 def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
-    """Greedy by 1 - cosine, the most alike first; each torch layer is used once."""
+    """Greedy by 1 - cosine, the most alike first; each torch layer is used once. Where nothing is alike, graph order
+    decides: of two weights that are none of the module's, each is found in its place."""
     constants = [(c, slot) for c in graph.constants.values() if (slot := c.slot("weight"))]
     constants.sort(key=lambda pair: pair[1].operator)
     pairs = []
@@ -86,7 +87,7 @@ def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
             likely = _folded_or_not(real, weight, slot.layout)
             if likely is not None:
                 place = abs(i / len(constants) - j / len(weights))
-                pairs.append((1 - likely.cosine + _ORDER * place, i, j, likely))
+                pairs.append((1 - (likely.cosine if likely.cosine >= ALIKE else 0) + _ORDER * place, i, j, likely))
     found: dict[str, Match] = {}
     taken: tuple[set[int], set[int]] = (set(), set())
     for _, i, j, likely in sorted(pairs, key=lambda pair: pair[:3]):
@@ -120,6 +121,8 @@ def _folded_or_not(real: Array, weight: Weight, layout: str) -> _Candidate | Non
     if len(found) < 2:
         return found[0] if found else None
     folded, plain = found
+    if max(folded.cosine, plain.cosine) < ALIKE:
+        return folded
     if abs(plain.cosine - folded.cosine) > _TIED:
         return max(folded, plain, key=lambda candidate: candidate.cosine)
     if max(plain.distance * 2, _NEAR * float(np.abs(real).max(initial=0))) < folded.distance:

@@ -53,6 +53,7 @@ class Weight:
     biases: tuple[Term, ...]  # what else the bias may be: with a constant that follows added in
     anchor: str  # the node whose value this layer reads
     unfolded: Weight | None = None  # without the BatchNorm that follows, which some converters leave an operator
+    mean: str = ""  # the running mean of that BatchNorm
 
 
 class Source:
@@ -136,7 +137,7 @@ class Source:
             weight = weight * scale.view(across + [1] * (weight.dim() - len(across)))
             reach = (bias * scale).abs() + shift_reach
             folded = self._weight(name, role, weight, bias_name, bias * scale + shift, reach, after, data)
-            layer = replace(folded, unfolded=layer)
+            layer = replace(folded, unfolded=layer, mean=self._name(after.args[3]))
         self.weights.append(layer)
         for each in (layer, layer.unfolded):
             self.terms += [each.bias, *each.biases] if each else []
@@ -250,6 +251,13 @@ class Source:
                 if name in own:
                     tensor.copy_(own[name])
         return Source(exported)
+
+    def tensor(self, name: str) -> Array:
+        """A parameter or buffer of the module. Raises NotPossible where the module has none of that name."""
+        try:
+            return _array(_attribute(self.module, name))
+        except AttributeError as error:
+            raise NotPossible(f"the module has no tensor {name!r}: the file's stands for an expression") from error
 
     def run(self, case: Sequence[Array], watch: Sequence[str] = ()) -> Values:
         """float64 values of the nodes in `watch`; a layer's anchor is the value that it reads."""

@@ -1,0 +1,115 @@
+"""What a file stores where the module's weights belong, as tensors of the module: evidence for a diagnosis.
+
+The audit says which constants are not the module's. Put into the module, they answer a question that no residual can:
+whether the file is this model with other weights, or another model. In a child process only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.child import stage
+from parity.proof import _read
+from parity.proof.audit import audit
+from parity.proof.graph import Array, NotPossible
+from parity.proof.match import Match, arrange, match
+from parity.proof.source import STACKED, Source, Weight, source
+
+_PART = re.compile(r"(?P<tensor>.+?)(, summed)?(\[(?P<gate>\d+)\])?")
+
+
+def stored(
+    model: Mapping[str, Any],
+    target: str,
+    precision: str,
+    folder: str,
+    notes: Mapping[str, Any],
+    case: Mapping[str, Array],
+) -> dict[str, Any]:
+    """The tensors that make the module hold what the file holds in every layer whose constants fail the audit.
+
+    {"tensors": {name of a parameter or buffer: float64 values}, "layers": the names of the weights whose layer holds
+    others, in the order of the model, "of": how many layers the file has, "reason": why they cannot be told}. A file
+    whose constants are all the module's has no such tensors and no reason. `case` is one golden input, the other
+    arguments are those of `parity.proof.prove`.
+    """
+    stage("prove")
+    try:
+        torch_side = source(model, case)
+        graph = _read(target, folder, notes, torch_side.bounds).graph
+        audited, _ = audit(graph, match(graph, torch_side)[0], precision)
+        layers = [(a, a.match.weight) for a in audited.values() if a.match.weight is not None]
+        others = [(a.match, layer) for a, layer in layers if not a.sound]
+        tensors = _tensors(torch_side, others)
+    except NotPossible as obstacle:
+        return {"tensors": {}, "layers": [], "of": 0, "reason": str(obstacle)}
+    named = {layer.name for _, layer in others}
+    order = [w.name for w in torch_side.weights if w.name in named]
+    return {"tensors": tensors, "layers": order, "of": len({layer.name for _, layer in layers}), "reason": ""}
+
+
+def _tensors(torch_side: Source, others: Sequence[tuple[Match, Weight]]) -> dict[str, Array]:
+    """What is stored, taken back to the module: out of the file's layout, and out of the BatchNorm folded in."""
+    tensors: dict[str, Array] = {}
+    for one, layer in others:
+        real = one.constant.real
+        if slot := one.constant.slot("weight"):
+            _put(torch_side, tensors, layer.name, _unarranged(layer, slot.layout, real) / _scale(layer))
+            continue
+        shift = (real - one.values).reshape(-1)
+        if layer.mean:  # there may be no bias to move; less of the mean comes to the same
+            shift = -shift / _scale(layer).reshape(-1)
+        name = layer.mean or layer.bias.name
+        now = [torch_side.tensor(tensor)[part] for tensor, part in _parts(torch_side, name)]
+        _put(torch_side, tensors, name, np.concatenate(now) + shift)
+    return tensors
+
+
+def _unarranged(layer: Weight, layout: str, real: Array) -> Array:
+    """A constant in torch's layout: each value goes where `arrange` would fetch it from."""
+    order = arrange(layer, np.arange(layer.values.size).reshape(layer.values.shape), layout, real.shape)
+    assert order is not None  # it was matched in this layout
+    values = np.empty(layer.values.size)
+    values[order.reshape(-1)] = real.reshape(-1)
+    return values.reshape(layer.values.shape)
+
+
+def _scale(layer: Weight) -> Array:
+    """The factor of the BatchNorm folded into each output channel, shaped to divide the weight by; 1 without one."""
+    if layer.unfolded is None:
+        return np.ones(1)
+    axis = 1 if layer.kind == "transposed" else 0
+    others = tuple(i for i in range(layer.values.ndim) if i != axis)
+    power = np.square(layer.unfolded.values).sum(axis=others, keepdims=True)
+    if not power.all():
+        raise NotPossible(f"{layer.name}: a channel of zeros does not tell what was folded into it")
+    return np.asarray((layer.values * layer.unfolded.values).sum(axis=others, keepdims=True) / power)
+
+
+def _put(torch_side: Source, tensors: dict[str, Array], name: str, values: Array) -> None:
+    """Write values into the tensors that together bear a name: one, a gate's part of one, or several stacked."""
+    start = 0
+    for tensor, part in _parts(torch_side, name):
+        into = tensors.setdefault(tensor, torch_side.tensor(tensor).copy())
+        rows = len(into[part])
+        into[part] = values[start : start + rows]
+        start += rows
+
+
+def _parts(torch_side: Source, name: str) -> Iterator[tuple[str, slice]]:
+    """The tensors that a layer's weight or bias is made of, and which of their rows."""
+    for one in name.split(STACKED):
+        found = _PART.fullmatch(one)
+        assert found is not None
+        tensor, gate = found["tensor"], found["gate"]
+        if gate is None:
+            yield tensor, slice(None)
+            continue
+        gates = sum(weight.name.startswith(f"{tensor}[") or weight.bias.name.startswith(f"{tensor}[")
+                    for weight in torch_side.weights)  # fmt: skip
+        rows = len(torch_side.tensor(tensor)) // gates
+        yield tensor, slice(int(gate) * rows, (int(gate) + 1) * rows)
