@@ -80,11 +80,15 @@ def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
     decides: of two weights that are none of the module's, each is found in its place."""
     constants = [(c, slot) for c in graph.constants.values() if (slot := c.slot("weight"))]
     constants.sort(key=lambda pair: pair[1].operator)
+    normed = {
+        name for op in graph.operators if op.kind.lower().replace("_", "").startswith("batchnorm") for name in op.inputs
+    }
+    apart = {op.index for op in graph.operators if normed.intersection(op.outputs)}
     pairs = []
     for i, (constant, slot) in enumerate(constants):
         real = constant.real
         for j, weight in enumerate(weights):
-            likely = _folded_or_not(real, weight, slot.layout)
+            likely = _folded_or_not(real, weight, slot.layout, slot.operator in apart)
             if likely is not None:
                 place = abs(i / len(constants) - j / len(weights))
                 pairs.append((1 - (likely.cosine if likely.cosine >= ALIKE else 0) + _ORDER * place, i, j, likely))
@@ -110,9 +114,10 @@ class _Candidate:
     distance: float
 
 
-def _folded_or_not(real: Array, weight: Weight, layout: str) -> _Candidate | None:
+def _folded_or_not(real: Array, weight: Weight, layout: str, apart: bool) -> _Candidate | None:
     """A layer as what a constant may hold: with the BatchNorm behind it folded in, unless without it is nearer. None
-    where its shape does not fit. Where BatchNorm is one factor for all channels, cosines are the same."""
+    where its shape does not fit. Where BatchNorm is one factor for all channels, cosines are the same; where neither is
+    alike, the graph tells: `apart` if the file has the BatchNorm as an operator."""
     found = []
     for each in (weight, weight.unfolded):
         values = arrange(each, each.values, layout, real.shape) if each else None
@@ -122,7 +127,7 @@ def _folded_or_not(real: Array, weight: Weight, layout: str) -> _Candidate | Non
         return found[0] if found else None
     folded, plain = found
     if max(folded.cosine, plain.cosine) < ALIKE:
-        return folded
+        return plain if apart else folded
     if abs(plain.cosine - folded.cosine) > _TIED:
         return max(folded, plain, key=lambda candidate: candidate.cosine)
     if max(plain.distance * 2, _NEAR * float(np.abs(real).max(initial=0))) < folded.distance:
@@ -203,7 +208,7 @@ def _operands(graph: Graph, terms: Sequence[Term], taken: Mapping[str, Match]) -
         best: Match | None = None
         nearest = CLOSE
         for form, term in forms:
-            values = _placed(term.values, real.shape, graph.channels_last)
+            values = placed(term.values, real.shape, graph.channels_last)
             if values is None or (form == "1/" and not values.all()):
                 continue
             values = _FORMS[form](values)
@@ -212,7 +217,7 @@ def _operands(graph: Graph, terms: Sequence[Term], taken: Mapping[str, Match]) -
             distance = float(np.abs(values - real).max(initial=0)) / reach
             if distance < nearest:
                 nearest = distance
-                magnitude = _placed(term.magnitude, real.shape, graph.channels_last)
+                magnitude = placed(term.magnitude, real.shape, graph.channels_last)
                 assert magnitude is not None
                 magnitude = np.abs(values) if form == "1/" else np.maximum(magnitude, np.abs(values))
                 best = Match(constant, form + term.name, values, magnitude)
@@ -243,7 +248,7 @@ def _masks(graph: Graph, constant: Constant) -> bool:
     return kinds <= set(_SELECTING) and bool(np.all((real == 0) | np.isinf(real)))
 
 
-def _placed(values: Array, shape: tuple[int, ...], channels_last: bool) -> Array | None:
+def placed(values: Array, shape: tuple[int, ...], channels_last: bool) -> Array | None:
     """A torch constant in an artefact's shape: feature maps turned channels-last where the format has them so."""
     if values.size != int(np.prod(shape)):
         return None

@@ -61,6 +61,7 @@ class Source:
 
     def __init__(self, exported: fx.GraphModule):
         self.module = exported
+        self.tensors = dict(exported.named_parameters()) | dict(exported.named_buffers())
         self.known = self._evaluate_constants()
         self.weights: list[Weight] = []
         self.terms: list[Term] = []
@@ -254,10 +255,13 @@ class Source:
 
     def tensor(self, name: str) -> Array:
         """A parameter or buffer of the module. Raises NotPossible where the module has none of that name."""
-        try:
-            return _array(_attribute(self.module, name))
-        except AttributeError as error:
-            raise NotPossible(f"the module has no tensor {name!r}: the file's stands for an expression") from error
+        if name not in self.tensors:
+            raise NotPossible(f"the module has no tensor {name!r}: the file's stands for an expression")
+        return _array(self.tensors[name])
+
+    def size(self, name: str) -> int:
+        """How many numbers a parameter or buffer has; 0 where there is none."""
+        return self.tensors[name].numel() if name in self.tensors else 0
 
     def run(self, case: Sequence[Array], watch: Sequence[str] = ()) -> Values:
         """float64 values of the nodes in `watch`; a layer's anchor is the value that it reads."""

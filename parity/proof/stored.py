@@ -14,9 +14,9 @@ import numpy as np
 
 from parity.child import stage
 from parity.proof import _read
-from parity.proof.audit import audit
-from parity.proof.graph import Array, NotPossible
-from parity.proof.match import Match, arrange, match
+from parity.proof.audit import Audited, audit
+from parity.proof.graph import Array, Constant, Graph, NotPossible
+from parity.proof.match import Match, arrange, match, placed
 from parity.proof.source import STACKED, Source, Weight, source
 
 _PART = re.compile(r"(?P<tensor>.+?)(, summed)?(\[(?P<gate>\d+)\])?")
@@ -45,11 +45,12 @@ def stored(
         layers = [(a, a.match.weight) for a in audited.values() if a.match.weight is not None]
         others = [(a.match, layer) for a, layer in layers if not a.sound]
         tensors = _tensors(torch_side, others)
+        operands = dict(_operands(graph, torch_side, audited))
     except NotPossible as obstacle:
         return {"tensors": {}, "layers": [], "of": 0, "reason": str(obstacle)}
-    named = {layer.name for _, layer in others}
-    order = [w.name for w in torch_side.weights if w.name in named]
-    return {"tensors": tensors, "layers": order, "of": len({layer.name for _, layer in layers}), "reason": ""}
+    named = [w.name for w in torch_side.weights if w.name in {layer.name for _, layer in others}]
+    of = len({layer.name for _, layer in layers})
+    return {"tensors": tensors | operands, "layers": [*named, *operands], "of": of, "reason": ""}
 
 
 def _tensors(torch_side: Source, others: Sequence[tuple[Match, Weight]]) -> dict[str, Array]:
@@ -67,6 +68,40 @@ def _tensors(torch_side: Source, others: Sequence[tuple[Match, Weight]]) -> dict
         now = [torch_side.tensor(tensor)[part] for tensor, part in _parts(torch_side, name)]
         _put(torch_side, tensors, name, np.concatenate(now) + shift)
     return tensors
+
+
+def _operands(graph: Graph, torch_side: Source, audited: Mapping[str, Audited]) -> Iterator[tuple[str, Array]]:
+    """Tensors that element-wise operators hold: gains, tables, the bias behind a product.
+
+    Those that resemble the module's are matched. The others are paired in their order with the tensors of their size
+    that nothing in the file holds, where there are as many of both: the outputs say whether that is right.
+    """
+    held = {part for a in audited.values() for part in (a.match.name, a.match.weight.name if a.match.weight else "")}
+    free: dict[int, list[str]] = {}
+    for name in dict.fromkeys(term.name for term in torch_side.terms):
+        if name not in held and (size := torch_side.size(name)) > 1:
+            free.setdefault(size, []).append(name)
+    left: dict[int, list[Constant]] = {}
+    for operator in graph.operators:
+        for constant in (graph.constants[name] for name in operator.inputs if name in graph.constants):
+            if (constant.name not in audited and constant.stored.dtype.kind == "f" and constant.slot("operand")
+                    and constant not in left.setdefault(constant.stored.size, [])):  # fmt: skip
+                left[constant.stored.size].append(constant)
+    pairs = [(a.match.name, a.match.constant) for a in audited.values() if a.match.weight is None and not a.sound]
+    for size, names in free.items():
+        if len(names) == len(left.get(size, ())):
+            pairs += zip(names, left[size], strict=True)
+    for name, constant in pairs:
+        if torch_side.size(name) == constant.stored.size:
+            yield name, _unplaced(torch_side.tensor(name), constant.real, graph.channels_last)
+
+
+def _unplaced(values: Array, real: Array, channels_last: bool) -> Array:
+    """An operand in the shape of the module's `values`."""
+    order = placed(np.arange(values.size).reshape(values.shape), real.shape, channels_last)
+    found = np.empty(values.size)
+    found[(np.arange(values.size) if order is None else order).reshape(-1)] = real.reshape(-1)
+    return found.reshape(values.shape)
 
 
 def _unarranged(layer: Weight, layout: str, real: Array) -> Array:

@@ -53,8 +53,8 @@ def noisy(rows: Rows, seed: int) -> Rows:
     return [{k: v + 1e-7 * rng.standard_normal(v.shape) for k, v in row.items()} for row in rows]
 
 
-def diagnosis(on: Bench, artefact: Rows, read: torch.Tensor | None) -> Diagnosis:
-    held = Stored({NAME: read.double().numpy()}, (NAME,), 6) if read is not None else None
+def diagnosis(on: Bench, artefact: Rows, read: torch.Tensor | None, name: str = NAME) -> Diagnosis:
+    held = Stored({name: read.double().numpy()}, (name,), 6) if read is not None else None
     known = registered("fp32", ["swap_rgb_bgr", "output_gain", "sign_flipped", "labels_rotated"])
     return Search(on, artefact, noisy(on.clean(), 9), known, LIMITS["fp32"], seconds=60, stored=held).diagnose()
 
@@ -73,9 +73,10 @@ def test_weights_that_the_file_holds_explain_it_or_do_not() -> None:
 def test_a_fault_with_a_name_is_named_whatever_the_file_holds() -> None:
     on = BENCHES["drawings"]("fp32")
     (fault,) = registered(names=["sign_flipped"])
-    faulty = fault.on(on.subject, NAME)
+    faulty = fault.on(on.subject)
     assert faulty is not None
-    found = diagnosis(on, noisy(on.run(faulty), 1), faulty.tensors[NAME])
+    ((name, flipped),) = faulty.tensors.items()
+    found = diagnosis(on, noisy(on.run(faulty), 1), flipped, name)
     assert found.causes[0].faults == ("sign_flipped",)
 
 

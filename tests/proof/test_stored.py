@@ -44,7 +44,7 @@ def redrawn(net: nn.Module, layers: Sequence[str]) -> nn.Module:
     with torch.no_grad():
         for layer in layers:
             for p in other.get_submodule(layer).parameters():
-                p.copy_(torch.randn(p.shape, generator=generator) * (p.std() if p.numel() > 1 else 1))
+                p.copy_(torch.randn(p.shape, generator=generator) * (float(p.std()) or 1))
     return other
 
 
@@ -61,7 +61,8 @@ class Beside(nn.Module):
         self.query, self.key = nn.Linear(6, 8), nn.Linear(6, 8)
         self.up = nn.ConvTranspose1d(8, 5, 3, 2)
         self.norm = nn.BatchNorm1d(5)
-        self.norm.running_mean.uniform_(-1, 1)  # type: ignore[union-attr]
+        for tensor in (self.norm.weight, self.norm.bias, self.norm.running_mean, self.norm.running_var):
+            nn.init.uniform_(tensor, 0.5, 2.0)  # type: ignore[arg-type]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm(self.up((self.query(x).tanh() * self.key(x)).transpose(1, 2)))
