@@ -62,7 +62,7 @@ class Diagnosis:
 @dataclass(frozen=True)
 class Stored:
     """What the file stores where it is not the model's weights: `tensors` of the module by name, in float64; `layers`
-    are the names of the weights concerned, `of` how many layers the file has."""
+    are the modules concerned, `of` how many the file has weights of."""
 
     tensors: Mapping[str, Array]
     layers: tuple[str, ...]

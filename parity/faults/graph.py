@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -121,13 +122,14 @@ def dropout_live(subject: Subject) -> Subject | None:
 @fault("same_padding", "strided convolutions pad as TensorFlow's SAME does, more after than before", "graph", "module")
 def same_padding(subject: Subject) -> Subject | None:
     def same(a: dict[str, Any]) -> dict[str, Any]:
-        x, size = a["input"], a["weight"].shape[2:]
+        x = a["input"]  # sizes as constants of a file: pnnx loses a padding that is computed from them
+        lengths, size = ([int(n) for n in a[name].shape[2:]] for name in ("input", "weight"))
         stride, padding, dilation = (_pair(a.get(n, d)) for n, d in (("stride", 1), ("padding", 0), ("dilation", 1)))
         if isinstance(padding, str) or max(stride) == 1 or not any(padding):
             return a
         pads: list[int] = []
         for axis in (1, 0):
-            length, reach = x.shape[2 + axis], dilation[axis] * (size[axis] - 1) + 1
+            length, reach = lengths[axis], dilation[axis] * (size[axis] - 1) + 1
             total = max((-(-length // stride[axis]) - 1) * stride[axis] + reach - length, 0)
             pads += [total // 2, total - total // 2]
         return {**a, "input": F.pad(x, pads), "padding": 0}
@@ -259,8 +261,10 @@ def first_layer_gain(subject: Subject, gain: float) -> Subject | None:
        parameter=Parameter("share of its rms", usual=0.02, low=1e-6, high=1.0, log=True, neutral=None))  # fmt: skip
 def first_layer_noise(subject: Subject, share: float) -> Subject | None:
     def noisy(x: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(subject.seed)
-        one = torch.randn(x.shape[1:], generator=generator, dtype=torch.float32).to(x.dtype)
+        shape = [
+            int(n) for n in x.shape[1:]
+        ]  # NumPy's draw is a constant in a file; torch's is drawn again at each call
+        one = torch.from_numpy(np.random.default_rng(subject.seed).standard_normal(shape)).to(x.dtype)
         return x + one * (share * x.square().mean(tuple(range(1, x.ndim)), keepdim=True).sqrt())
 
     return at_first_layer(subject, noisy)

@@ -19,6 +19,7 @@ ALIKE = 0.5  # below this cosine a weight is matched for its shape alone, and th
 _TIED = 1e-7  # two cosines that rounding alone may tell apart
 _NEAR = 1e-3  # of the largest value: two weights that rounding alone may tell apart
 _ORDER = 1e-4  # what graph order counts against content: enough to tell equal weights apart, no more
+_NORMS = ("batchnorm", "batchnormalization")
 _FORMS: Mapping[str, Callable[[Array], Array]] = {"": lambda v: v, "1/": lambda v: 1 / v, "-": lambda v: -v}
 
 
@@ -76,32 +77,35 @@ def _unused(names: Sequence[str], used: Collection[str]) -> list[str]:
 
 
 def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
-    """Greedy by 1 - cosine, the most alike first; each torch layer is used once. Where nothing is alike, graph order
-    decides: of two weights that are none of the module's, each is found in its place."""
+    """Greedy by 1 - cosine, the most alike first; each torch layer is used once. What is like none is no weight of the
+    module's, and is matched in the order of the graph: with the first that fits and that no constant has."""
     constants = [(c, slot) for c in graph.constants.values() if (slot := c.slot("weight"))]
     constants.sort(key=lambda pair: pair[1].operator)
-    normed = {
-        name for op in graph.operators if op.kind.lower().replace("_", "").startswith("batchnorm") for name in op.inputs
-    }
+    normed = {name for op in graph.operators if op.kind.lower().replace("_", "") in _NORMS for name in op.inputs}
     apart = {op.index for op in graph.operators if normed.intersection(op.outputs)}
-    pairs = []
+    alike, unlike = [], []
     for i, (constant, slot) in enumerate(constants):
         real = constant.real
         for j, weight in enumerate(weights):
             likely = _folded_or_not(real, weight, slot.layout, slot.operator in apart)
-            if likely is not None:
+            if likely is not None and likely.cosine >= ALIKE:
                 place = abs(i / len(constants) - j / len(weights))
-                pairs.append((1 - (likely.cosine if likely.cosine >= ALIKE else 0) + _ORDER * place, i, j, likely))
-    found: dict[str, Match] = {}
-    taken: tuple[set[int], set[int]] = (set(), set())
-    for _, i, j, likely in sorted(pairs, key=lambda pair: pair[:3]):
-        if i in taken[0] or j in taken[1]:
-            continue
-        taken[0].add(i)
-        taken[1].add(j)
-        constant, values = constants[i][0], likely.values
-        found[constant.name] = Match(constant, likely.weight.name, values, np.abs(values), likely.weight, likely.cosine)
-    return found
+                alike.append((1 - likely.cosine + _ORDER * place, i, j, likely))
+            elif likely is not None:
+                unlike.append((i, j, likely))
+    found: dict[int, _Candidate] = {}
+    taken: set[int] = set()
+    for _, i, j, likely in sorted(alike, key=lambda pair: pair[:3]):
+        if i not in found and j not in taken:
+            found[i] = likely
+            taken.add(j)
+    for again in (False, True):  # a layer that the module calls twice may be stored once
+        for i, j, likely in unlike:
+            held = {each.weight.name for each in found.values()}
+            if i not in found and j not in taken and (again or likely.weight.name not in held):
+                found[i] = likely
+                taken.add(j)
+    return {constants[i][0].name: likely.match(constants[i][0]) for i, likely in found.items()}
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,10 @@ class _Candidate:
     values: Array
     cosine: float
     distance: float
+
+    def match(self, constant: Constant) -> Match:
+        values = self.values
+        return Match(constant, self.weight.name, values, np.abs(values), self.weight, self.cosine)
 
 
 def _folded_or_not(real: Array, weight: Weight, layout: str, apart: bool) -> _Candidate | None:

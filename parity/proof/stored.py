@@ -7,7 +7,7 @@ whether the file is this model with other weights, or another model. In a child 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,10 @@ def stored(
 ) -> dict[str, Any]:
     """The tensors that make the module hold what the file holds in every layer whose constants fail the audit.
 
-    {"tensors": {name of a parameter or buffer: float64 values}, "layers": the names of the weights whose layer holds
-    others, in the order of the model, "of": how many layers the file has, "reason": why they cannot be told}. A file
-    whose constants are all the module's has no such tensors and no reason. `case` is one golden input, the other
-    arguments are those of `parity.proof.prove`.
+    {"tensors": {name of a parameter or buffer: float64 values}, "layers": the modules that hold them, in their order,
+    "of": how many modules the file has weights of, "reason": why they cannot be told}. A file whose constants are all
+    the module's has no such tensors and no reason. `case` is one golden input, the other arguments are those of
+    `parity.proof.prove`.
     """
     stage("prove")
     try:
@@ -48,9 +48,16 @@ def stored(
         operands = dict(_operands(graph, torch_side, audited))
     except NotPossible as obstacle:
         return {"tensors": {}, "layers": [], "of": 0, "reason": str(obstacle)}
-    named = [w.name for w in torch_side.weights if w.name in {layer.name for _, layer in others}]
-    of = len({layer.name for _, layer in layers})
-    return {"tensors": tensors | operands, "layers": [*named, *operands], "of": of, "reason": ""}
+    tensors |= operands
+    every = _modules([*(layer.name for _, layer in layers), *tensors])
+    named = _modules([*(layer.name for _, layer in others), *operands])
+    order = [module for module in _modules(torch_side.tensors) if module in named]
+    return {"tensors": tensors, "layers": order, "of": len(every), "reason": ""}
+
+
+def _modules(names: Iterable[str]) -> list[str]:
+    """The modules that hold tensors of these names, each once."""
+    return list(dict.fromkeys(part.rpartition(".")[0] for name in names for part in name.split(STACKED)))
 
 
 def _tensors(torch_side: Source, others: Sequence[tuple[Match, Weight]]) -> dict[str, Array]:

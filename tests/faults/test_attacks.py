@@ -179,6 +179,42 @@ def test_a_layer_of_another_draw_is_not_explained_by_what_draws_itself() -> None
     assert not np.allclose(one[0]["y"], on.clean()[0]["y"])
 
 
+class Steps(nn.Module):
+    """[batch, 5] -> its mean three times, by way of what a fault may round."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.abs(torch.tanh(x)).mean(-1, keepdim=True) * torch.tensor([1.0, 2.0, 3.0])
+
+
+def test_what_falls_to_the_other_side_of_a_rounding_is_noise_of_the_fault(own: None) -> None:
+    """It does in one case of many, which need not be one of those that candidates are chosen on."""
+
+    def rounds(call: Any, args: Any, kwargs: Any) -> Tensor:
+        return torch.round(call(*args, **kwargs) * 8) / 8
+
+    register_fault(Fault("own_rounds", "it rounds to eighths", "precision", "module",
+                         lambda s: s.with_patch(lambda: {"abs": rounds})))  # fmt: skip
+    rng = np.random.default_rng(1)
+    inputs = [{"x": rng.standard_normal((1, 5)).astype(np.float32)} for _ in range(30)]
+    edge = next(  # on a tie in float32, beyond it in float64
+        x for tie in (0.0625, 0.3125, 0.5625, 0.8125)
+        for x in (torch.arange(-40, 40) * 2.0**-24 + float(np.arctanh(tie))).float()
+        if torch.tanh(x) == tie < torch.tanh(x.double()) - 1e-9
+    )  # fmt: skip
+    contract = Contract((InputSpec("x", ("batch", 5)),), (OutputSpec("y", "dense"),))
+    inputs[2]["x"][0, 0] = float(edge)
+    on = Bench(Steps(), contract, inputs, "fp32")
+    (fault,) = registered(names=["own_rounds"])
+    faulty = fault.on(on.subject)
+    assert faulty is not None
+    artefact = noisy(on.run(faulty, exact=False))
+    assert abs(float(artefact[2]["y"][0, 0] - on.run(faulty)[2]["y"][0, 0])) > 0.02, "it falls to the other side"
+    search = Search(on, artefact, noisy(on.clean(exact=False)), [fault], LIMITS["fp32"], seconds=60)
+    found = search.diagnose()
+    assert 2 not in search.sample
+    assert found.causes and found.causes[0].faults == ("own_rounds",), found.sentence
+
+
 def test_an_int8_file_takes_no_input_beyond_its_grid() -> None:
     """Pixels that were not scaled end at the largest value that the calibration data had."""
     on = BENCHES["encoded"]("int8")

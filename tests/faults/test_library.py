@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 from parity.errors import ParityError
-from parity.faults import Fault, library, register_fault, trial
+from parity.faults import Fault, faulty, library, register_fault, trial
 from parity.faults.base import PRECISIONS, registered
 from parity.faults.bench import Bench, Inapplicable
 from tests.faults.small import BENCHES
+from tests.faults.test_divergence import CONTRACT, EXAMPLE, SPEC
 
 FAULTS = [f for f in registered() if not f.benign]
 BENIGN = [f for f in registered() if f.benign]
@@ -131,3 +134,14 @@ def test_a_fault_that_stops_the_model_is_said() -> None:
     broken = bench.subject.with_inputs(lambda case: {"x": case["x"][..., :3]})
     with pytest.raises(Inapplicable, match="does not run"):
         bench.run(broken)
+
+
+@pytest.mark.parametrize(("name", "operator"), [("first_layer_noise", "aten::randn"), ("same_padding", "aten::size")])
+def test_a_fault_in_a_file_is_the_one_that_a_hypothesis_is(name: str, operator: str) -> None:
+    """A draw that a file makes anew at each call is none that a hypothesis can have; pnnx takes a padding that is
+    computed from sizes for none."""
+    module = faulty.module(SPEC, CONTRACT, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(module, torch.from_numpy(EXAMPLE["image"]), check_trace=False)
+    assert operator not in str(traced.inlined_graph)
