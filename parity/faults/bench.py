@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from parity.cases import Array
 from parity.contract import Contract
 from parity.faults.base import Handler, Row, Rows, Subject
 from parity.reference import twin
+from parity.reference.dispatch import Ranges
 from parity.reference.recipes import recipe
 
 BATCH = 16  # cases that go through the module together: more are no faster on one thread
@@ -83,13 +84,25 @@ class Bench:
             rows = change(rows)
         return rows
 
-    def twin(self, subject: Subject, cases: Sequence[int], flavour: str | None, calibration: Sequence[Row]) -> Rows:
-        """What the precision's twin gives for these cases with the fault in place; outputs are left as they come."""
-        names = [o.name for o in subject.contract.outputs]
-        inputs = [subject.inputs[i] for i in cases]
+    def twin(
+        self, subject: Subject, cases: Sequence[int], flavour: str | None, calibration: Sequence[Row],
+        ranges: Ranges | None = None,
+    ) -> Rows:  # fmt: skip
+        """What the precision's twin gives for these cases with the fault in place; outputs are left as they come.
+
+        `ranges` are those of the module without a fault, kept from call to call: empty, they are filled. Where they are
+        given, cases go through together, as no range is a case's own.
+        """
+        names, own = [o.name for o in subject.contract.outputs], bool(subject.tensors or subject.patches)
+        together = ranges is not None and not own and not subject.alone and self._batches()
+        groups = self._groups(subject, list(cases)) if together else [[i] for i in cases]
+        inputs = [_joined([subject.inputs[i] for i in group]) for group in groups]
         with _wearing(self.module, subject), Patched(subject):
-            rows, _ = twin.run(self.module, inputs, names, recipe(subject.precision, flavour), calibration or None)
-        return rows
+            rows, _ = twin.run(self.module, inputs, names, recipe(subject.precision, flavour), calibration or None,
+                               None if own else ranges)  # fmt: skip
+        parts = [part for group, row in zip(groups, rows, strict=True) for part in _split(row, subject, group)]
+        found = dict(zip((i for group in groups for i in group), parts, strict=True))
+        return [found[i] for i in cases]
 
     def _rows(self, subject: Subject, cases: list[int], dtype: torch.dtype) -> Rows:
         groups = [[i] for i in cases] if subject.alone or not self._batches() else self._groups(subject, cases)
@@ -111,22 +124,17 @@ class Bench:
 
     def _forward(self, subject: Subject, group: list[int], dtype: torch.dtype, worn: bool = False) -> list[Row]:
         """The outputs of some cases, run together; batch sizes of the cases may differ."""
-        cases = [subject.inputs[i] for i in group]
-        fed = {}
-        for name in cases[0]:
-            value = torch.from_numpy(np.concatenate([np.asarray(c[name]) for c in cases]) if len(group) > 1 else
-                                     np.array(cases[0][name]))  # fmt: skip
-            fed[name] = value.to(dtype) if value.is_floating_point() else value
+        given = _joined([subject.inputs[i] for i in group])
+        fed = {name: torch.from_numpy(np.array(value)) for name, value in given.items()}
+        fed = {name: value.to(dtype) if value.is_floating_point() else value for name, value in fed.items()}
         torch.manual_seed(subject.seed)
         with modelling.plain_attention():
             result = modelling.forward(self._module(dtype), fed, [o.name for o in subject.contract.outputs])
-        if len(group) == 1:
-            return [{k: _numpy(v) for k, v in result.items()}]
-        sizes = [next(iter(c.values())).shape[0] for c in cases]
-        if any(v.ndim == 0 or v.shape[0] != sum(sizes) for v in result.values()):
+        rows = {k: _numpy(v) for k, v in result.items()}
+        whole = sum(_size(subject.inputs[i]) for i in group)
+        if len(group) > 1 and any(v.ndim == 0 or v.shape[0] != whole for v in rows.values()):
             raise RuntimeError("an output has no batch axis")
-        parts = {k: [_numpy(p) for p in v.split(sizes)] for k, v in result.items()}
-        return [{k: p[i] for k, p in parts.items()} for i in range(len(group))]
+        return _split(rows, subject, group)
 
     def _groups(self, subject: Subject, cases: list[int]) -> list[list[int]]:
         """Cases of equal shapes, together as long as they are few and small."""
@@ -157,6 +165,26 @@ class Bench:
                         for t, s in zip(together, single, strict=True) for k in s
                     )  # fmt: skip
         return self._batched
+
+
+def _joined(cases: Sequence[Mapping[str, Array]]) -> Row:
+    """Cases one after the other along their first axis."""
+    if len(cases) == 1:
+        return dict(cases[0])
+    return {name: np.concatenate([np.asarray(case[name]) for case in cases]) for name in cases[0]}
+
+
+def _split(rows: Row, subject: Subject, group: Sequence[int]) -> list[Row]:
+    """The outputs of joined cases, for each case."""
+    if len(group) == 1:
+        return [rows]
+    ends = np.cumsum([_size(subject.inputs[i]) for i in group])[:-1]
+    parts = {k: np.split(v, ends) for k, v in rows.items()}
+    return [{k: p[n] for k, p in parts.items()} for n in range(len(group))]
+
+
+def _size(case: Mapping[str, Array]) -> int:
+    return int(next(iter(case.values())).shape[0])
 
 
 def _numpy(value: Tensor) -> Array:

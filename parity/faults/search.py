@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from parity.errors import ParityError
-from parity.faults.base import Array, Evidence, Fault, Row, Rows, Subject, Value
+from parity.faults.base import Evidence, Fault, Row, Rows, Subject, Value
 from parity.faults.bench import Bench, Inapplicable
 from parity.faults.causes import OTHER_WEIGHTS, Cause, Diagnosis, Hypothesis, Stored
 from parity.faults.extra import foreign
@@ -24,6 +24,7 @@ from parity.faults.fit import fitted
 from parity.faults.library import SAME_INPUT
 from parity.faults.trial import Broken, choices, put, ran, usual
 from parity.faults.yardstick import Yardstick, distance
+from parity.reference.dispatch import Ranges
 from parity.reference.floor import floors
 
 SAMPLE = 8  # cases on which candidates are chosen
@@ -47,7 +48,7 @@ class Search:
     ):  # fmt: skip
         self.on, self.twin, self.known, self.limits = on, twin, list(known), limits
         self.flavour, self.calibration, self.stored = flavour, calibration, stored
-        self.held = _reach(calibration) if on.subject.precision == "int8" else {}
+        self.ranges: Ranges | None = {} if on.subject.precision == "int8" and calibration else None
         self.start, self.seconds = time.process_time(), seconds
         self.clean = on.clean()
         self.artefact, self.lost = _comparable(artefact, self.clean)
@@ -226,19 +227,29 @@ class Search:
         subject: Subject | None = self.on.subject
         for fault, value in zip(hypothesis.faults, hypothesis.values, strict=True):
             subject = put(fault, subject, value) if subject is not None else None
-        if subject is None or not self.held or subject.inputs is self.on.subject.inputs:
-            return subject
-        return subject.with_inputs(self._held)
-
-    def _held(self, case: Mapping[str, Array]) -> Mapping[str, Array]:
-        """A case as an int8 file takes it: its input has a grid, which ends where the calibration data did."""
-        return {k: np.clip(v, *self.held[k]).astype(v.dtype) if k in self.held else v for k, v in case.items()}
+        return subject
 
     def _ran(self, hypothesis: Hypothesis, subject: Subject, exact: bool, cases: list[int] | None) -> Rows:
         """The subject's outputs, checked where one of the faults is a project's own."""
         strange = next((f for f in hypothesis.faults if foreign(f.apply)), hypothesis.faults[0])
         clean = self._part(self.clean) if cases is not None else self.clean
-        return ran(strange, lambda: self.on.run(subject, exact, cases), clean)
+        return ran(strange, lambda: self._run(subject, exact, cases), clean)
+
+    def _run(self, subject: Subject, exact: bool, cases: list[int] | None) -> Rows:
+        """As the reference computes them; at int8, where a fault stands before the file, as the twin does. The file's
+        grids end where the calibration data did, at every operator, and what the fault drives beyond them is lost. A
+        fault in the file is there already when its grids are made."""
+        before = subject.inputs is not self.on.subject.inputs and not subject.tensors and not subject.patches
+        if self.ranges is None or not before:
+            return self.on.run(subject, exact, cases)
+        chosen = range(len(subject.inputs)) if cases is None else cases
+        try:
+            rows = self.on.twin(subject, chosen, self.flavour, self.calibration, self.ranges)
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            raise Inapplicable(f"the model does not run with it: {str(error).splitlines()[0]:.120}") from error
+        for change in subject.after:
+            rows = change(rows)
+        return rows
 
     def _part(self, rows: Rows) -> Rows:
         return [rows[i] for i in self.sample]
@@ -275,13 +286,22 @@ class Search:
 
     def _same(self, hypothesis: Hypothesis, found: Sequence[tuple[Hypothesis, Cause]]) -> tuple[str, ...]:
         """The other causes that are this one's function, by the reference's own outputs."""
-        rows = self._evaluated(hypothesis, exact=True, sampled=False)
+        rows = self._function(hypothesis) if len(found) > 1 else None
         names = []
         for other, _ in found:
-            theirs = self._evaluated(other, exact=True, sampled=False) if other.faults != hypothesis.faults else None
+            theirs = self._function(other) if other.faults != hypothesis.faults else None
             if rows and theirs and self.one_function(rows, theirs, (*hypothesis.faults, *other.faults)):
                 names.append(" + ".join(f.name for f in other.faults))
         return tuple(dict.fromkeys(names))
+
+    def _function(self, hypothesis: Hypothesis) -> Rows | None:
+        """The reference's own outputs, whatever a file makes of them."""
+        if self.ranges is None:
+            return self._evaluated(hypothesis, exact=True, sampled=False)
+        subject = self._subject(hypothesis)
+        with contextlib.suppress(Inapplicable):
+            return self.on.run(subject) if subject is not None else None
+        return None
 
     def one_function(self, rows: Rows, others: Rows, faults: Sequence[Fault]) -> bool:
         """Whether two hypotheses are too near to each other for any file to tell them apart. What acts on pictures is
@@ -339,12 +359,6 @@ def _share(residual: float, before: float) -> float:
     if not math.isfinite(residual):
         return -math.inf
     return 1.0 if not math.isfinite(before) else 1 - (residual / before) ** 2 if before else 0.0
-
-
-def _reach(cases: Sequence[Row]) -> dict[str, tuple[float, float]]:
-    """The least and the largest value of each input of real numbers."""
-    names = [n for n, v in cases[0].items() if v.dtype.kind == "f"] if cases else []
-    return {n: (min(float(c[n].min()) for c in cases), max(float(c[n].max()) for c in cases)) for n in names}
 
 
 def _alike(rows: Rows, clean: Rows) -> bool:
