@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.faults import Setting, flavour_of  # noqa: E402
 from parity import config as configuration  # noqa: E402
+from parity import targets  # noqa: E402
 from parity.cache import Store  # noqa: E402
 from parity.errors import ParityError  # noqa: E402
 from parity.faults import ask, library  # noqa: E402
@@ -39,6 +40,7 @@ from parity.faults.bench import Bench  # noqa: E402
 from parity.faults.causes import Cause, Stored  # noqa: E402
 from parity.faults.diagnose import LIMITS, Search  # noqa: E402
 from parity.faults.faulty import spec_of  # noqa: E402
+from parity.faults.search import EQUAL  # noqa: E402
 from parity.plan import PROVED, Cell  # noqa: E402
 from parity.record import plain  # noqa: E402
 from parity.reference.floor import natural  # noqa: E402
@@ -111,6 +113,14 @@ def diagnose(setting: Setting, cell: Cell, args: argparse.Namespace, out: Any) -
         given = ask.stored(session, cell, session.golden(setting.model)[0], setting.spec)
         return Stored(given["tensors"], tuple(given["layers"]), given["of"]) if given else None
 
+    def one_function(one: Search, fault: Fault, truth: Rows, cause: Cause) -> bool:
+        """Whether a cause is the fault's function by the oracle: as it was fitted, or fitted to the function itself."""
+        named = registered(names=cause.faults)
+        exact = search(truth, named)
+        return one.one_function(given(cause, on), truth, [fault, *named]) or any(
+            c.faults == cause.faults and c.residual < EQUAL for c in exact.causes
+        )
+
     def without(fault: Fault, rows: Rows) -> tuple[Any, list[str]]:
         """The search with the true fault out of the library, and with it what is the same function by the oracle."""
         gone, truth = [fault.name], library.inject(on, fault).rows
@@ -119,8 +129,7 @@ def diagnose(setting: Setting, cell: Cell, args: argparse.Namespace, out: Any) -
                          calibration=setting.calibration())  # fmt: skip
             found = one.diagnose()
             first = found.causes[0] if found.causes else None
-            named = registered(names=first.faults) if first else []
-            if first is None or not one.one_function(given(first, on), truth, [fault, *named]):
+            if first is None or not one_function(one, fault, truth, first):
                 return found, gone[1:]
             gone += first.faults
 
@@ -231,6 +240,9 @@ def main() -> int:
                 wanted = args.cells.split(",") if args.cells else []
                 for cell in setting.model.cells:
                     if not wanted or f"{cell.target}-{cell.precision}" in wanted:
+                        if reason := targets.get(cell.target).unavailable(cell, setting.model, sys.executable):
+                            print(f"{cell}: {reason}")
+                            continue
                         start = time.monotonic()
                         try:
                             diagnose(setting, cell, args, out)
