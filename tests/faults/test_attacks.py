@@ -231,3 +231,22 @@ def test_an_int8_file_takes_no_input_beyond_its_grid() -> None:
     assert found.causes and found.causes[0].faults == ("not_scaled",), found.sentence
     blind = Search(BENCHES["encoded"]("int8"), artefact, twin, known, LIMITS["int8"], seconds=60).diagnose()
     assert not blind.causes or blind.causes[0].faults != ("not_scaled",)
+
+
+def test_an_int8_file_s_grids_end_where_its_calibration_did() -> None:
+    """At every operator: behind a fault that makes pictures brighter, most of the outputs are those ends."""
+    on = BENCHES["encoded"]("int8")
+    calibration = [dict(case) for case in on.subject.inputs]
+    cases = range(len(calibration))
+    (fault,) = registered(names=["half_for_mean_std"])
+    faulty = fault.on(on.subject)
+    assert faulty is not None
+    twin = on.twin(on.subject, cases, None, calibration)
+    scale = 0.1 * float(np.std([t["y"] - r["y"] for t, r in zip(twin, on.clean(), strict=True)]))
+    artefact = noisy(on.twin(faulty, cases, None, calibration), size=scale)
+    known = registered("int8", ["half_for_mean_std", "not_scaled", "mean_missing", "std_missing", "input_offset"])
+    found = Search(on, artefact, twin, known, LIMITS["int8"], seconds=60, calibration=calibration).diagnose()
+    assert found.causes and found.causes[0].faults == ("half_for_mean_std",), found.sentence
+    assert found.causes[0].residual < 0.5
+    alone, together = (on.twin(faulty, cases, None, calibration, ranges) for ranges in (None, {}))
+    assert all(np.allclose(a["y"], b["y"], atol=scale) for a, b in zip(alone, together, strict=True))
