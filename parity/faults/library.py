@@ -13,7 +13,7 @@ from parity.faults import attention, benign, graph, inputs, outputs, precision, 
 from parity.faults.base import Fault, Row, Rows, Subject, Value, registered
 from parity.faults.bench import UNUSED, Bench, Inapplicable
 from parity.faults.extra import load
-from parity.faults.trial import Broken, put, ran, usual
+from parity.faults.trial import Broken, put, ran, untouched, usual
 from parity.faults.yardstick import distance
 from parity.record import plain
 
@@ -93,6 +93,8 @@ def inject(on: Bench, fault: Fault, value: Value | None = None, cases: Sequence[
         subject = put(fault, on.subject, value)
         if subject is None:
             return Injected(fault, value, "inapplicable", UNUSED, [])
+        if not fault.benign and untouched(subject, on.subject):
+            return Injected(fault, value, "equivalent", "nothing that is computed is other", on.clean())
         exact = fault.where == "output" or fault.benign
         if exact or subject.after or subject.alone:
             cases = None

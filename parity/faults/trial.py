@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from parity.faults.base import Evidence, Fault, Rows, Subject, Value
+from parity.faults.base import Array, Evidence, Fault, Rows, Subject, Value
 from parity.faults.bench import UNUSED, Inapplicable
 from parity.faults.extra import foreign, said
 
@@ -28,6 +28,21 @@ def put(fault: Fault, subject: Subject, value: Value | None) -> Subject | None:
     if found is not None and not isinstance(found, Subject):
         raise Broken(f"it gave a {type(found).__name__}, not a Subject or None")
     return found
+
+
+def untouched(subject: Subject, right: Subject) -> bool:
+    """Whether a fault left everything as it was: transparency, say, where no picture has any. Raises Broken."""
+    if subject.patches or subject.tensors or subject.after or subject.single:
+        return False
+    return len(subject.inputs) == len(right.inputs) and _tried(
+        lambda: all(_equal(a, b) for a, b in zip(subject.inputs, right.inputs, strict=True))
+    )
+
+
+def _equal(case: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
+    return case.keys() == other.keys() and all(
+        case[k].dtype == other[k].dtype and np.array_equal(case[k], other[k]) for k in other
+    )
 
 
 def usual(fault: Fault, subject: Subject) -> Value | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from parity.errors import ParityError
 from parity.faults import Fault, faulty, library, register_fault, trial
-from parity.faults.base import PRECISIONS, registered
+from parity.faults.base import PRECISIONS, Subject, registered
 from parity.faults.bench import Bench, Inapplicable
 from tests.faults.small import BENCHES
 from tests.faults.test_divergence import CONTRACT, EXAMPLE, SPEC
@@ -77,6 +79,27 @@ def test_a_fault_that_changes_nothing_is_told_by_the_oracle() -> None:
     grey = tuple({"image": np.repeat(case["image"][:, :1], 3, 1)} for case in bench.subject.inputs)
     same = Bench(bench.module, bench.subject.contract, grey)
     assert library.inject(same, registered(names=["swap_rgb_bgr"])[0]).state == "equivalent"
+
+
+def test_a_fault_that_leaves_every_input_as_it_is_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = BENCHES["drawings"]("fp32")
+    bench.clean()
+    ran: list[Subject] = []
+    run = Bench.run
+    monkeypatch.setattr(Bench, "run", lambda self, subject, *more: ran.append(subject) or run(self, subject, *more))
+
+    def found(name: str, change: Callable[[Subject], Subject]) -> str:
+        ran.clear()
+        return library.inject(bench, Fault(name, "x", "input", "input", change)).state
+
+    def each(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Subject], Subject]:
+        return lambda s: s.with_inputs(lambda case: {name: change(value) for name, value in case.items()})
+
+    assert (found("same", each(np.copy)), ran) == ("equivalent", [])
+    assert found("nan", each(lambda v: v + np.float32("nan"))) == "changed" and ran
+    assert found("after", lambda s: s.then(list)) == "equivalent" and ran
+    assert found("other type", each(lambda v: v.astype(np.float64))) and ran
+    assert found("fewer", lambda s: replace(s, inputs=s.inputs[1:])) == "broken" and ran
 
 
 def test_two_faults_are_one_after_the_other() -> None:
