@@ -38,7 +38,7 @@ _SIGNALS = {
     "SIGFPE": "arithmetic fault",
 }
 _PIPE_BYTES = 1 << 20
-_POLL = 0.05  # seconds between looks at memory and clock
+_POLL = 0.2  # seconds between looks at memory and clock, each of which costs a busy machine half a millisecond
 
 
 class ChildFailure(ParityError):

@@ -53,7 +53,7 @@ class TFLiteArtefact:
         own = notes.get("kernels") or next(iter(_KERNELS))
         self.kernels = (own, *(name for name in _KERNELS if name != own))
         self.content = Path(folder, notes["entry"]).read_bytes()
-        model = self._parse()
+        self.model = model = self._parse()  # as read: what is run is parsed anew
         if len(model.subgraphs) > 1 and not nested:
             raise NotPossible(
                 f"the file has {len(model.subgraphs)} sub-graphs (control flow or fused recurrent layers)"

@@ -26,7 +26,7 @@ class TFLiteDraft(Draft):
     def __init__(self, folder: str, notes: Mapping[str, Any]):
         artefact = tflite.TFLiteArtefact(folder, notes)
         super().__init__(folder, {k: v for k, v in notes.items() if k != "files"}, artefact.graph)
-        self.model = artefact._parse()
+        self.model = artefact.model
         self.graph_of = self.model.subgraphs[0]
         self.place = {name: i for i, name in enumerate(artefact.names)}
 
