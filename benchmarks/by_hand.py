@@ -139,21 +139,26 @@ def files(made: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 
 
 def spoil(given: argparse.Namespace, out: Path) -> None:
-    """Faulty copies of every ONNX file; and what `allclose` on the one random input says of them."""
+    """Faulty copies of every file; and what `allclose` on the one random input says of them."""
     import shutil
 
     import torch
 
     from parity import modelling
+    from parity.errors import ParityError
+    from parity.exports import Artifact
     from parity.faults.artefact.make import every
+    from parity.plan import Cell
+    from parity.record import ArtifactRecord
+    from parity.runtimes import Runtime
 
     config, told = project.load(), []
     with project.session(config) as session:
         for made in json.loads((out / "by_hand.json").read_text()):
-            name, target, precision = made["cell"].split("-")
-            model, folder, notes = config.models[name], Path(made["folder"]), made["notes"]
+            cell = Cell(*made["cell"].split("-"))
+            model, folder, notes = config.models[cell.model], Path(made["folder"]), made["notes"]
             with tempfile.TemporaryDirectory() as scratch:
-                for fault, faulty, _ in every(target, precision, folder, notes, Path(scratch)):
+                for fault, faulty, _ in every(cell.target, cell.precision, folder, notes, Path(scratch)):
                     shutil.copytree(faulty, folder / "faulty" / fault)
             one = draw.inputs(model.contract, model.contract.example(), SEED)
             names = [o.name for o in model.contract.outputs]
@@ -161,11 +166,12 @@ def spoil(given: argparse.Namespace, out: Path) -> None:
             want = modelling.forward(modelling.load(session.model_spec(model)), torched, names)
             found = {}
             for fault, file in files(made):
+                runtime = Runtime(session, cell, Artifact(file.parent, notes, ArtifactRecord(), "by hand"))
                 try:
-                    opened = function(targets.get(target).session)(str(file.parent), notes)
-                    got = named(notes, opened.run(fed(notes, one)))
+                    got = runtime.run([one])[0]
+                    runtime.close()
                     found[fault] = all(np.allclose(got[n], want[n].numpy(), rtol=1e-3, atol=1e-3) for n in names)
-                except Exception:  # a file that does not load
+                except ParityError:  # a file that does not load, or that the runtime dies of
                     found[fault] = False
             found.pop("whole")
             told.append({"cell": made["cell"], "faults": {k: bool(v) for k, v in found.items()}})
