@@ -54,7 +54,7 @@ def explain(
     else:
         text += f"; worst case {cases[worst]}, {_share(sizes[worst], scale)}"
     where = f": nearly all of it in {cases[worst]}" if kind.kind == "one case" else f": {kind.sentence}"
-    return f"{text}. Kind of error: {_SHAPES[kind.kind]}{where}"
+    return f"{text}. By the output alone: {_SHAPES[kind.kind]}{where}"
 
 
 def _share(value: float, scale: float) -> str:

@@ -57,7 +57,7 @@ def add(commands: Any) -> None:
                          help="an argument of the factory; VALUE as in TOML, else text; repeat for more")  # fmt: skip
     command.add_argument("--checkpoint", metavar="FILE", help="weights to load into it")
     command.add_argument("--golden", metavar="FOLDER", help="pictures or .npz files to compare on (default: "
-                         "golden/NAME, filled with drawn inputs where it does not exist)")  # fmt: skip
+                         "golden/NAME, filled with drawn inputs where there is none)")  # fmt: skip
     command.add_argument("--no-run", action="store_true", help="leave out the first quick run")
     command.set_defaults(run=run)
 
@@ -85,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
     config = configuration.parse(base + head + table, file, targets.names(), factories=True)
     table += f"golden = {json.dumps(golden.as_posix())}\n"
     drawn = not (root / golden).exists()
+    if drawn and options.golden:
+        raise ParityError(f"golden data: there is no {golden}; without --golden, inputs are drawn into golden/{name}")
     if not drawn and not golden_files(root / golden):
         raise ParityError(f"golden data: {golden} holds no picture and no .npz file")
     test = _test(root, text)

@@ -66,7 +66,7 @@ def first_divergence(
 def sentence(told: Divergence) -> str:
     """The divergence in words, for the terminal and the report's findings."""
     share = "values that are no counterpart of the module's" if told.introduced is None else f"{told.introduced:.2g}"
-    text = f"first divergence: {told.layer}" + (f" ({told.source})" if told.source else "")
+    text = f"first divergence: {told.layer or 'outside every module'}" + (f" ({told.source})" if told.source else "")
     text += f": {told.operator} introduces {share}"
     if told.introduced is not None and told.allowed is not None:
         text += f", where its precision allows {told.allowed:.2g}"

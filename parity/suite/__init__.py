@@ -19,6 +19,7 @@ from parity.errors import NoTwin, ParityError
 from parity.explain import explain
 from parity.faults import ask
 from parity.faults.power import BROKEN
+from parity.isolate import ChildFailure
 from parity.limits import Limit, fallback
 from parity.plan import LOWERED, PROVED, Cell
 from parity.proof.ask import proof_of
@@ -29,6 +30,7 @@ from parity.reference.statistics import sensitivity
 from parity.runtimes import Runtime
 from parity.samples import words
 from parity.session import Reference, Session
+from parity.suite import hint
 from parity.suite.batch import check_batch
 from parity.suite.contract import check_contract
 from parity.suite.golden import check_references
@@ -233,7 +235,7 @@ def compare_cases(
     """Every output of every case against the oracle, in units of its own and of what the precision alone costs."""
     session = runtime.session
     model = session.config.models[cell.model]
-    raw = runtime.run([case.inputs for case in cases])
+    raw = _run(runtime, cases)
     oracle = oracle.seen(model)
     wants = oracle.outputs
     got = [posts.seen(model.contract.outputs, row, want) for row, want in zip(raw, wants, strict=True)]
@@ -281,6 +283,18 @@ def compare_cases(
     if oracle.note:
         parity.find(f"reference is {oracle.dtype}: {oracle.note}", "warning")
     return raw
+
+
+def _run(runtime: Runtime, cases: list[Case]) -> list[dict[str, Any]]:
+    """The outputs of every case; where a file of fixed sizes refuses one, the reason is that, and not the runtime's."""
+    try:
+        return runtime.run([case.inputs for case in cases])
+    except ChildFailure as failure:
+        contract = runtime.session.config.models[runtime.cell.model].contract
+        for case in cases:
+            if why := hint.unheld(contract, runtime.artifact.notes, case.inputs):
+                raise ChildFailure(failure.state, failure.stage, f"case {case.id}: {why}", failure.log) from None
+        raise
 
 
 def _describe(

@@ -49,7 +49,11 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
             if isinstance(spec, InputSpec) and found["shape"] is not None:
                 shape = _shape(spec, found, entry, fixed.get(spec.name))
                 parity.add(shape)
-                if prebuilt and not shape.passed and (said := hint.reshaped(model.contract, spec, found)):
+                if (
+                    prebuilt
+                    and not shape.passed
+                    and (said := hint.reshaped(model.contract, spec, found, entry.get("layout") or ""))
+                ):
                     parity.find(said)
                 parity.add(*_enumerated(spec, found, notes.get("enumerated", {})))
             quantised = bool(found.get("scale"))
@@ -83,7 +87,9 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
         sizes = model.contract.example()
         if axes:
             text = ", ".join(f"{a} = {sizes[a]}" for a in axes)
-            parity.find(f"this route fixes the dynamic axes: {text}; other sizes are not in this file")
+            only_batch = all(map(model.contract.is_batch, axes))  # as mobile files have it
+            text = f"this route fixes the dynamic axes: {text}; other sizes are not in this file"
+            parity.find(text, "note" if only_batch else "warning")
         for axis, lengths in held.items():
             parity.find(f"{axis} is enumerated: {', '.join(map(str, lengths))}; other sizes are not in this file")
 
@@ -99,7 +105,8 @@ def _shape(spec: InputSpec, found: dict[str, Any], entry: dict[str, Any], fixed:
         (h is None) if isinstance(d, str) else h == d for d, h in zip(declared, have, strict=False)
     )
     shown = [h if h is not None else "dynamic" for h in have]
-    return judge.fact("signature", spec.name, "shape", ok, f"declared {declared}, the file has {shown}")
+    told = f"declared {list(spec.shape)}, exported at {declared}" if fixed else f"declared {declared}"
+    return judge.fact("signature", spec.name, "shape", ok, f"{told}, the file has {shown}")
 
 
 def _enumerated(spec: InputSpec, found: dict[str, Any], held: dict[str, list[int]]) -> list[Any]:

@@ -22,20 +22,40 @@ def renamed(name: str, candidates: Sequence[str]) -> str:
     return f"hint: say which is the model's {name!r}, one of {', '.join(candidates)}: {_written(name, 'THEIRS')}"
 
 
-def reshaped(contract: Contract, spec: InputSpec, found: Mapping[str, Any]) -> str:
-    """For an input of another shape: another layout, or dynamic axes at one size. Empty where neither explains it."""
+def reshaped(contract: Contract, spec: InputSpec, found: Mapping[str, Any], layout: str = "") -> str:
+    """For an input of another shape: another layout than the `layout` already given, dynamic axes at one size, or both.
+    Empty where neither explains it."""
     have = [d if isinstance(d, int) else None for d in found["shape"]]
     if len(have) != len(spec.shape):
         return ""
-    example = contract.example()
-    sizes = [example[d] if isinstance(d, str) else d for d in spec.shape]
-    fits = all(h in (s, None) for h, s in zip(have, sizes, strict=True))
-    if fits:
-        return 'hint: if one size is meant: --fixed (in a table: artifacts."..." = { ..., fixed = true })'
-    last = [sizes[0], *sizes[2:], *sizes[1:2]]
-    if len(have) in CHANNELS_LAST and all(h in (s, None) for h, s in zip(have, last, strict=True)):
+    example, last = contract.example(), CHANNELS_LAST.get(len(have), "")
+    axes = [(example[d], True) if isinstance(d, str) else (d, False) for d in spec.shape]
+    moved = [axes[0], *axes[2:], *axes[1:2]]
+
+    def fits(sizes: Sequence[tuple[int, bool]]) -> bool:
+        return all(h in (size, None) for h, (size, _) in zip(have, sizes, strict=True))
+
+    one_size = '--fixed (in a table: artifacts."..." = { ..., fixed = true })'
+    if fits(moved if layout and layout == last else axes):
+        return f"hint: if one size is meant: {one_size}"
+    if last and not layout and fits(moved):
         own = found["name"] if found["name"] != spec.name else ""
-        return f"hint: it looks like {CHANNELS_LAST[len(have)]}: {_written(spec.name, own, CHANNELS_LAST[len(have)])}"
+        held = any(dynamic and h is not None for h, (_, dynamic) in zip(have, moved, strict=True))
+        also = f", at one size: {one_size}" if held else ""
+        return f"hint: it looks like {last}: {_written(spec.name, own, last)}{also}"
+    return ""
+
+
+def unheld(contract: Contract, notes: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
+    """For a case that a file of fixed sizes refused: the axis that the file has at other sizes only; else empty."""
+    for spec in contract.inputs:
+        sizes = notes.get("fixed", {}).get(spec.name, ())
+        for dim, own, here in zip(spec.shape, sizes, inputs[spec.name].shape, strict=False):
+            held = notes.get("enumerated", {}).get(dim, [own])
+            if isinstance(dim, str) and here not in held:
+                lengths = f'dims = {{ {dim} = [{here}, ...] }} with enumerated = ["{dim}"]'
+                one = "store one row a case" if contract.is_batch(dim) else f"say which the app uses, {lengths}"
+                return f"it has {dim} = {here}, and this file only {', '.join(map(str, held))}: {one}"
     return ""
 
 

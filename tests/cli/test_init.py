@@ -84,6 +84,7 @@ def test_a_project_is_set_up_and_a_second_model_added(folder, run):
         (["gone.onnx"], 1, "gone.onnx: no such file"),
         (["acme.models:make", "--option", "name"], 2, "write KEY=VALUE"),
         (["acme.models:make", "--option", "name=a", "--golden", "checks"], 1, "checks holds no picture and no .npz"),
+        (["acme.models:make", "--option", "name=a", "--golden", "chekcs"], 1, "there is no chekcs; without --golden"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_writes_nothing(folder, run, arguments, code, words):

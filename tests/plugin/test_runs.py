@@ -119,7 +119,7 @@ def test_one_test_named_alone_is_partial(project: Project) -> None:
 def test_a_narrowed_run_that_fails_is_a_fail(project: Project) -> None:
     run = project.run("--parity-precisions=fp16", env={"PLAIN_RUN": "wrong"})
     assert (run.code, run.verdict) == (1, "fail"), run.text
-    assert "why: logits: measured" in run.text and "Kind of error: channels in other places: 4 of 4" in run.text
+    assert "why: logits: measured" in run.text and "By the output alone: channels in other places: 4 of 4" in run.text
 
 
 def test_the_quick_profile_is_partial(project: Project) -> None:

@@ -28,11 +28,11 @@ def one_case(rows: list[Any]) -> list[Any]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda rows: [r * 1.05 for r in rows], "Kind of error: a gain: the output is 1.05 times the oracle's"),
-        (lambda rows: [r + 0.3 for r in rows], "Kind of error: an offset: every channel is off by a constant"),
-        (lambda rows: [r[:, [1, 0, 2, 3, 4]] for r in rows], "Kind of error: channels in other places: 2 of 5"),
-        (one_case, "Kind of error: one case only: nearly all of it in hand_05"),
-        (lambda rows: [r + RNG.normal(0, 0.2, r.shape) for r in rows], "Kind of error: noise"),
+        (lambda rows: [r * 1.05 for r in rows], "By the output alone: a gain: the output is 1.05 times the oracle's"),
+        (lambda rows: [r + 0.3 for r in rows], "By the output alone: an offset: every channel is off by a constant"),
+        (lambda rows: [r[:, [1, 0, 2, 3, 4]] for r in rows], "By the output alone: channels in other places: 2 of 5"),
+        (one_case, "By the output alone: one case only: nearly all of it in hand_05"),
+        (lambda rows: [r + RNG.normal(0, 0.2, r.shape) for r in rows], "By the output alone: noise"),
         (lambda rows: [r * np.nan for r in rows], "NaN or infinity in 8 of 8 cases"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from parity.contract import Contract, InputSpec, OutputSpec
@@ -30,6 +31,7 @@ def test_another_name(candidates: list[str], part: str) -> None:
         ("image", [None, 3, 8, 6], "--fixed"),
         ("image", [None, 8, None, 3], "--tensor image=:NHWC "),
         ("img", [1, 8, 6, 3], '--tensor image=img:NHWC (in a table: "image" = { name = "img", layout = "NHWC" })'),
+        ("image", [1, 8, 6, 3], "at one size: --fixed"),
     ],
 )
 def test_another_layout_or_one_size(name: str, shape: list[int | None], part: str) -> None:
@@ -39,3 +41,35 @@ def test_another_layout_or_one_size(name: str, shape: list[int | None], part: st
 @pytest.mark.parametrize("shape", [[1, 3, 8, 9], [1, 3, 8], [1, 6, 8, 3], [2, 3, 8, 6]])
 def test_what_neither_explains_gets_no_hint(shape: list[int]) -> None:
     assert hint.reshaped(CONTRACT, IMAGE, {"name": "image", "shape": shape}) == ""
+
+
+def test_a_layout_that_is_given_is_not_suggested_again() -> None:
+    said = hint.reshaped(CONTRACT, IMAGE, {"name": "image", "shape": [1, 8, 6, 3]}, "NHWC")
+    assert "--fixed" in said and "--tensor" not in said
+
+
+@pytest.mark.parametrize(
+    ("shape", "enumerated", "part"),
+    [
+        (
+            (1, 3, 8, 9),
+            {},
+            "it has width = 9, and this file only 6: say which the app uses, dims = { width = [9, ...] }",
+        ),
+        ((4, 3, 8, 6), {}, "it has batch = 4, and this file only 1: store one row a case"),
+        ((1, 3, 8, 7), {"width": [6, 9]}, "this file only 6, 9"),
+        ((1, 3, 8, 9), {"width": [6, 9]}, ""),
+        ((1, 3, 8, 6), {}, ""),
+    ],
+)
+def test_a_case_of_a_size_that_the_file_lacks(
+    shape: tuple[int, ...], enumerated: dict[str, list[int]], part: str
+) -> None:
+    said = hint.unheld(
+        CONTRACT, {"fixed": {"image": [1, 3, 8, 6]}, "enumerated": enumerated}, {"image": np.zeros(shape)}
+    )
+    assert part in said and bool(part) == bool(said)
+
+
+def test_a_file_of_any_size_lacks_none() -> None:
+    assert hint.unheld(CONTRACT, {}, {"image": np.zeros((4, 3, 8, 9))}) == ""
