@@ -28,6 +28,10 @@ from parity.reference.dispatch import Ranges
 from parity.reference.floor import floors
 
 SAMPLE = 8  # cases on which candidates are chosen
+FEW = (
+    4  # of them where twins are run for it, which takes ten times as long, and tells one from another ten times better
+)
+HOPELESS = 10.0  # times the limit: what is so far off on the sample is not decided on where another is within it
 FINALISTS = 10  # candidates that all cases in float64 decide between
 SPARE = 2  # numbers to explain beyond those that were fitted: one that is fitted meets one exactly, whatever it is
 SHARE = 0.5  # of the squared error: what explains less is not worth a name, however small the rest
@@ -98,8 +102,8 @@ class Search:
 
     def _sampled(self) -> list[int]:
         """Some cases, evenly spread. The same for every artefact of a model, so that hypotheses are evaluated once."""
-        last = len(self.clean) - 1
-        return sorted({round(k * last / (SAMPLE - 1)) for k in range(SAMPLE)})
+        last, count = len(self.clean) - 1, SAMPLE if self.ranges is None else FEW
+        return sorted({round(k * last / (count - 1)) for k in range(count)})
 
     def _singles(self) -> list[Hypothesis]:
         """Every fault at its usual value."""
@@ -268,6 +272,9 @@ class Search:
             h for h in sorted(candidates, key=promise, reverse=True)
             if promise(h) > 0.8 or (promise(h) > 0.1 and h.residual < 2 * self.limits["pooled"])
         ]  # fmt: skip
+        limit = self.limits["pooled"]
+        if any(h.residual <= limit for h in near):
+            near = [h for h in near if h.residual <= HOPELESS * limit]
         found = []
         for rank, hypothesis in enumerate(near[:FINALISTS]):
             if rank >= 3 and self._late("finalists"):

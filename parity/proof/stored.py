@@ -49,7 +49,7 @@ def stored(
     except NotPossible as obstacle:
         return {"tensors": {}, "layers": [], "of": 0, "reason": str(obstacle)}
     tensors |= operands
-    every = _modules([*(layer.name for _, layer in layers), *tensors])
+    every = _modules([*(layer.name for _, layer in layers), *operands])
     named = _modules([*(layer.name for _, layer in others), *operands])
     order = [module for module in _modules(torch_side.tensors) if module in named]
     return {"tensors": tensors, "layers": order, "of": len(every), "reason": ""}
