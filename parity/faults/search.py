@@ -28,9 +28,7 @@ from parity.reference.dispatch import Ranges
 from parity.reference.floor import floors
 
 SAMPLE = 8  # cases on which candidates are chosen
-FEW = (
-    4  # of them where twins are run for it, which takes ten times as long, and tells one from another ten times better
-)
+FEW = 4  # of them where twins are run for it: that takes ten times as long, and tells one from another ten times better
 HOPELESS = 10.0  # times the limit: what is so far off on the sample is not decided on where another is within it
 FINALISTS = 10  # candidates that all cases in float64 decide between
 SPARE = 2  # numbers to explain beyond those that were fitted: one that is fitted meets one exactly, whatever it is
