@@ -30,11 +30,12 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from parity import steps, targets  # noqa: E402
+from parity import formats as targets  # noqa: E402
 from parity.cases import draw  # noqa: E402
 from parity.commands import project  # noqa: E402
-from parity.exports import _contract as contract_of  # noqa: E402
-from parity.targets.serve import fed, named  # noqa: E402
+from parity.formats.serve import fed, named  # noqa: E402
+from parity.process import steps  # noqa: E402
+from parity.session.exports import _contract as contract_of  # noqa: E402
 
 SEED = 3
 
@@ -56,7 +57,7 @@ def by_hand(given: argparse.Namespace, out: Path) -> None:
     """Convert, run one random input, `allclose`; leaves each cell's files and notes for the other two."""
     import torch
 
-    from parity import modelling
+    from parity.reference import modelling
 
     config, told = project.load(), []
     with project.session(config) as session:
@@ -95,7 +96,7 @@ def polygraphy(given: argparse.Namespace, out: Path) -> None:
     from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
     from polygraphy.comparator import Comparator, CompareFunc, DataLoader, IterationResult, RunResults
 
-    from parity import modelling
+    from parity.reference import modelling
 
     config = project.load()
     told = []
@@ -144,13 +145,13 @@ def spoil(given: argparse.Namespace, out: Path) -> None:
 
     import torch
 
-    from parity import modelling
-    from parity.errors import ParityError
-    from parity.exports import Artifact
+    from parity.core.errors import ParityError
+    from parity.core.plan import Cell
+    from parity.core.record import ArtifactRecord
     from parity.faults.artefact.make import every
-    from parity.plan import Cell
-    from parity.record import ArtifactRecord
-    from parity.runtimes import Runtime
+    from parity.reference import modelling
+    from parity.session.exports import Artifact
+    from parity.session.runtimes import Runtime
 
     config, told = project.load(), []
     with project.session(config) as session:
@@ -181,8 +182,8 @@ def spoil(given: argparse.Namespace, out: Path) -> None:
 def gate(given: argparse.Namespace, out: Path) -> None:
     """What the suite's golden checks and chain of proof say of the same faulty files."""
     from benchmarks import seeded
-    from parity.errors import ParityError
-    from parity.plan import Cell
+    from parity.core.errors import ParityError
+    from parity.core.plan import Cell
 
     config, told = project.load(), []
     with project.session(config, cache=str(out / "cache")) as session:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from parity import isolate
+from parity.process import isolate
 
 
 def used(pid: int | None) -> float:
@@ -36,7 +36,7 @@ def measured(real: Callable[..., Any], log: Path) -> Callable[..., Any]:
             return real(self, request, *rest)
         finally:
             function = request["function"]
-            if function == "parity.steps:run":
+            if function == "parity.process.steps:run":
                 function = request["arguments"]["function"]
             line = {"family": self.name, "call": request["function"], "function": function, "warm": warm,
                     "cpu": max(used(self.pid) - before, 0.0), "wall": time.monotonic() - start}  # fmt: skip

@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from parity.compare import compare
+from parity.judging.compare import compare
 
 OURS = "parity.compare, all metrics"
 BASE = "numpy max abs(got - want), once"

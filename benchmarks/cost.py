@@ -29,10 +29,11 @@ PLAIN = "benchmarks.cost"  # this module, as a pytest plugin, takes the measured
 
 def pytest_configure() -> None:
     """As a plugin: no twin can be made, and no chain of proof is planned."""
-    from parity import planning, suite
-    from parity.errors import ParityError
+    from parity import suite
+    from parity.core.errors import ParityError
     from parity.faults.causes import Diagnosis
-    from parity.session import Session
+    from parity.session import planning
+    from parity.session.session import Session
 
     def none(*_: Any, **__: Any) -> Any:
         raise ParityError("measured limits are left out to see what they cost")

@@ -31,20 +31,21 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.faults import Setting, flavour_of  # noqa: E402
 from parity import config as configuration  # noqa: E402
-from parity import targets  # noqa: E402
-from parity.cache import Store  # noqa: E402
-from parity.errors import ParityError  # noqa: E402
-from parity.faults import ask, library  # noqa: E402
+from parity import formats as targets  # noqa: E402
+from parity.core.errors import ParityError  # noqa: E402
+from parity.core.plan import PROVED, Cell  # noqa: E402
+from parity.core.record import plain  # noqa: E402
+from parity.faults import library  # noqa: E402
 from parity.faults.base import Fault, Rows, Subject, registered  # noqa: E402
 from parity.faults.bench import Bench  # noqa: E402
 from parity.faults.causes import Cause, Stored  # noqa: E402
 from parity.faults.diagnose import LIMITS, Search  # noqa: E402
 from parity.faults.faulty import spec_of  # noqa: E402
 from parity.faults.search import EQUAL  # noqa: E402
-from parity.plan import PROVED, Cell  # noqa: E402
-from parity.record import plain  # noqa: E402
-from parity.reference.floor import natural  # noqa: E402
-from parity.session import Session  # noqa: E402
+from parity.judging.floor import natural  # noqa: E402
+from parity.session import faults as ask  # noqa: E402
+from parity.session.session import Session  # noqa: E402
+from parity.store.cache import Store  # noqa: E402
 
 
 @dataclass(frozen=True)

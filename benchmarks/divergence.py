@@ -33,18 +33,17 @@ import torch  # noqa: E402
 
 from benchmarks.faults import Setting, flavour_of  # noqa: E402
 from parity import config as configuration  # noqa: E402
-from parity import modelling  # noqa: E402
-from parity.cache import Store  # noqa: E402
+from parity.core.errors import ParityError  # noqa: E402
+from parity.core.plan import Cell  # noqa: E402
+from parity.core.record import plain  # noqa: E402
 from parity.divergence import locate  # noqa: E402
-from parity.errors import ParityError  # noqa: E402
 from parity.faults.base import registered  # noqa: E402
 from parity.faults.faulty import spec_of  # noqa: E402
 from parity.faults.yardstick import Yardstick  # noqa: E402
-from parity.plan import Cell  # noqa: E402
-from parity.record import plain  # noqa: E402
-from parity.reference import oracle  # noqa: E402
-from parity.reference.floor import floors  # noqa: E402
-from parity.session import Session  # noqa: E402
+from parity.judging.floor import floors  # noqa: E402
+from parity.reference import modelling, oracle  # noqa: E402
+from parity.session.session import Session  # noqa: E402
+from parity.store.cache import Store  # noqa: E402
 
 CASES = 8
 LAYERED = ("dead_channel", "sign_flipped", "bit_flipped", "bias_dropped", "kernel_transposed", "channels_swapped",
@@ -174,7 +173,7 @@ if {walk}:
            given['outputs'], given['flavour'], given['calibration'])
 else:
     modelling.forward(module, {{k: torch.from_numpy(v) for k, v in given['case'].items()}}, given['outputs'])
-    from parity.targets import serve
+    from parity.formats import serve
     serve._open[1] = (session, given['notes'])
     serve.run(1, [given['case']])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -185,7 +184,7 @@ def memory(setting: Setting) -> None:
     """Peak resident memory of a process that runs module and artefact once, and of one that finds the divergence."""
     import pickle
 
-    from parity import targets
+    from parity import formats as targets
 
     for cell in setting.model.cells:
         try:

@@ -30,23 +30,23 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from parity import config as configuration  # noqa: E402
-from parity import modelling  # noqa: E402
 from parity.cases.files import PICTURES, golden_files  # noqa: E402
 from parity.config import ModelConfig  # noqa: E402
-from parity.errors import ParityError  # noqa: E402
-from parity.faults import ask, library  # noqa: E402
+from parity.core.errors import ParityError  # noqa: E402
+from parity.core.plan import Cell  # noqa: E402
+from parity.core.record import plain  # noqa: E402
+from parity.faults import library  # noqa: E402
 from parity.faults.base import Fault, Rows, registered  # noqa: E402
 from parity.faults.bench import Bench  # noqa: E402
 from parity.faults.diagnose import LIMITS, Search  # noqa: E402
 from parity.faults.measure import measure  # noqa: E402
 from parity.faults.power import Gate, Tally  # noqa: E402
-from parity.limits import Limit, resolve  # noqa: E402
-from parity.plan import Cell  # noqa: E402
-from parity.record import plain  # noqa: E402
-from parity.reference import twin  # noqa: E402
-from parity.reference.floor import natural  # noqa: E402
+from parity.judging.floor import natural  # noqa: E402
+from parity.judging.limits import Limit, resolve  # noqa: E402
+from parity.reference import modelling, twin  # noqa: E402
 from parity.reference.recipes import recipe  # noqa: E402
-from parity.session import Session  # noqa: E402
+from parity.session import faults as ask  # noqa: E402
+from parity.session.session import Session  # noqa: E402
 
 
 class Setting:

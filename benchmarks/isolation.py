@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from parity.commands import project
-from parity.isolate import Child
-from parity.plan import Cell
-from parity.targets.onnx import OrtSession
+from parity.core.plan import Cell
+from parity.formats.onnx.target import OrtSession
+from parity.process.isolate import Child
 
 ROUNDS = 200
 
@@ -38,13 +38,13 @@ def main() -> None:
         artifact, runtime = session.artifact(cell), session.runtime(cell).open()
         inputs = {"image": np.random.default_rng(0).random((1, 3, 96, 96), np.float32)}
         here = OrtSession(str(artifact.folder), artifact.notes)
-        arguments = {"session": "parity.targets.onnx:OrtSession", "folder": str(artifact.folder),
+        arguments = {"session": "parity.formats.onnx.target:OrtSession", "folder": str(artifact.folder),
                      "notes": artifact.notes}  # fmt: skip
 
         def fresh() -> None:
             child = Child("fresh", root=config.root)
-            opened = child.call("parity.targets.serve:open_session", arguments)
-            child.call("parity.targets.serve:run", {"handle": opened["handle"], "cases": [inputs]})
+            opened = child.call("parity.formats.serve:open_session", arguments)
+            child.call("parity.formats.serve:run", {"handle": opened["handle"], "cases": [inputs]})
             child.close()
 
         rows = [

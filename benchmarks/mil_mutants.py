@@ -28,20 +28,20 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import parity.mil
-from parity import judge
-from parity.cases import Case
-from parity.contract import OutputSpec
-from parity.errors import ParityError
-from parity.gate import passes
-from parity.limits import fallback, resolve
-from parity.lowering import STORAGE, worst_case
+from parity.core.case import Case
+from parity.core.contract import OutputSpec
+from parity.core.errors import ParityError
+from parity.core.plan import Cell
+from parity.formats.coreml.modes import Rows
+from parity.judging import judge
+from parity.judging.floor import floors, natural
+from parity.judging.gate import passes
+from parity.judging.limits import fallback, resolve
 from parity.mil.package import Package
 from parity.mil.types import TensorType
-from parity.plan import Cell
-from parity.reference.floor import floors, natural
 from parity.reference.recipes import recipe
 from parity.reference.twin import run as twin
-from parity.targets.coreml_modes import Rows
+from parity.session.lowering import STORAGE, worst_case
 from tests.mil import zoo
 
 BAR, CASES = 0.90, 4

@@ -31,16 +31,16 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import zoo  # noqa: E402
 from benchmarks.natural_table import LINES, TABLE, Line, read, write  # noqa: E402
 from parity import config as configuration  # noqa: E402
-from parity import targets  # noqa: E402
-from parity.cache import Store  # noqa: E402
-from parity.contract import OutputSpec  # noqa: E402
-from parity.errors import ParityError  # noqa: E402
-from parity.plan import PRECISIONS, PROVED  # noqa: E402
-from parity.proof.ask import proof_of  # noqa: E402
-from parity.reference.floor import STATISTICS, channel_axis, floor  # noqa: E402
+from parity import formats as targets  # noqa: E402
+from parity.core.contract import OutputSpec  # noqa: E402
+from parity.core.errors import ParityError  # noqa: E402
+from parity.core.plan import PRECISIONS, PROVED  # noqa: E402
+from parity.formats.target import version  # noqa: E402
+from parity.judging.floor import STATISTICS, channel_axis, floor  # noqa: E402
 from parity.reference.recipes import RECIPES  # noqa: E402
-from parity.session import Session  # noqa: E402
-from parity.targets.base import version  # noqa: E402
+from parity.session.proof import proof_of  # noqa: E402
+from parity.session.session import Session  # noqa: E402
+from parity.store.cache import Store  # noqa: E402
 
 GOLDEN, CALIBRATION = 24, 16
 PACKAGES = ("torch", "onnxruntime", "onnx2tf", "tensorflow", "ai-edge-litert", "coremltools", "ncnn", "pnnx")
@@ -88,7 +88,7 @@ def prepare(work: Path, names: Iterable[str], wanted: list[str]) -> configuratio
 
 def with_own(config: configuration.Config) -> configuration.Config:
     """The project's own example models beside the zoo's."""
-    from parity.plan import Cell
+    from parity.core.plan import Cell
 
     own = configuration.load(ROOT / "pyproject.toml").models
     wanted = dict.fromkeys(cell.target for cell in config.cells)

@@ -5,7 +5,7 @@
 `natural.csv` has one line for every output of every cell and flavour of twin, as `natural.py rows` measured it. Wrong
 exports must not make limits, so each cell passes a *guard* first: it is not taken in, and is named, when its chain of
 proof failed, or when its ratio is an outlier against all other architectures. With --write the table goes to
-`parity/reference/natural.json`; --check says whether that file is what the lines give.
+`parity/judging/natural.json`; --check says whether that file is what the lines give.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from parity.plan import PRECISIONS  # noqa: E402
-from parity.reference.floor import STATISTICS  # noqa: E402
+from parity.core.plan import PRECISIONS  # noqa: E402
+from parity.judging.floor import STATISTICS  # noqa: E402
 from parity.reference.recipes import RECIPES  # noqa: E402
 
 LINES = Path(__file__).with_name("natural.csv")
-TABLE = ROOT / "parity" / "reference" / "natural.json"
+TABLE = ROOT / "parity" / "judging" / "natural.json"
 MARGIN, LEAST = 1.5, {"fp32": 4.0, "fp16": 3.0, "dynamic": 1.5, "int8": 1.5}
 TIED = 0.05
 FAR, NARROWEST = 6.0, float(np.log(1.25))

@@ -26,10 +26,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 BARE = ("converters", "runtimes")
 PARTS = {  # the first that fits
-    "parity.steps:run": "converters",
-    "parity.targets.serve:": "runtimes",
+    "parity.process.steps:run": "converters",
+    "parity.formats.serve:": "runtimes",
     "parity.reference.": "oracle and twins",
-    "parity.modelling:": "fingerprints",
+    "parity.reference.modelling:": "fingerprints",
     "parity.proof:": "proof",
     "parity.faults.": "diagnosis and power",
 }

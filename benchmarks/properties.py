@@ -8,7 +8,7 @@
 `DIR/CELL.jsonl`; cells that are done are not measured again, and the cells of one model share oracle and twins. The
 twins are asked about every input that is further off than ASK, so that the ratios do not depend on today's limits.
 `table` prints what was measured beside the limits in force, which with --write it is the ground of
-(`parity/reference/drawn.json`); without --work, the committed one. `speed` compares the processor time of a property
+(`parity/judging/drawn.json`); without --work, the committed one. `speed` compares the processor time of a property
 test (judging with both children, and the drawing that the cells of a model share) with a bare loop that runs the same
 arrays through the same runtime and the same oracle in one process.
 """
@@ -33,21 +33,22 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import natural  # noqa: E402
 from benchmarks.natural_table import TRACED  # noqa: E402
-from parity import targets  # noqa: E402
-from parity.cases import Case, digest, strategies  # noqa: E402
+from parity import formats as targets  # noqa: E402
+from parity.cases import strategies  # noqa: E402
 from parity.cases.drawing import Drawing  # noqa: E402
 from parity.cases.recipes import Recipe  # noqa: E402
 from parity.commands import project  # noqa: E402
-from parity.limits import DRAWN, Limit, resolve  # noqa: E402
-from parity.plan import Cell  # noqa: E402
-from parity.reference import single  # noqa: E402
-from parity.reference.floor import UNITS, _table, stretch  # noqa: E402
-from parity.reference.floor import drawn as drawn_limit  # noqa: E402
-from parity.session import Session  # noqa: E402
+from parity.core.case import Case, digest  # noqa: E402
+from parity.core.plan import Cell  # noqa: E402
+from parity.formats.target import version  # noqa: E402
+from parity.judging import single  # noqa: E402
+from parity.judging.floor import UNITS, _table, stretch  # noqa: E402
+from parity.judging.floor import drawn as drawn_limit  # noqa: E402
+from parity.judging.limits import DRAWN, Limit, resolve  # noqa: E402
+from parity.session.session import Session  # noqa: E402
 from parity.suite.bench import Bench, Result  # noqa: E402
-from parity.targets.base import version  # noqa: E402
 
-TABLE = ROOT / "parity" / "reference" / "drawn.json"
+TABLE = ROOT / "parity" / "judging" / "drawn.json"
 RULE = (
     "worst: the largest ratio of any drawn input of each model's correct file, the twins asked. Limit of a target and "
     "precision = what one golden case may be off by there (worst in natural.json) x stretch, and stretch = ROOM x the "
@@ -248,8 +249,8 @@ def bare(session: Session, cell: Cell) -> Callable[[list[Any]], float]:
     """The loop that anyone would write: processor seconds of artefact and float64 module on arrays that are there."""
     import torch
 
-    from parity import modelling
-    from parity.targets.serve import fed
+    from parity.formats.serve import fed
+    from parity.reference import modelling
 
     torch.set_num_threads(1)
     runtime, notes = session.runtime(cell).open(), session.artifact(cell).notes

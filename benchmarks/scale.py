@@ -30,13 +30,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from parity import baseline, gate, record  # noqa: E402
-from parity.cache import Store  # noqa: E402
-from parity.heard import Heard  # noqa: E402
-from parity.plan import Cell, Plan, PlannedCell  # noqa: E402
-from parity.record import CellRecord, Check, Environment, RunRecord  # noqa: E402
-from parity.redact import redacted  # noqa: E402
+from parity.core import record  # noqa: E402
+from parity.core.plan import Cell, Plan, PlannedCell  # noqa: E402
+from parity.core.record import CellRecord, Check, Environment, RunRecord  # noqa: E402
+from parity.judging import baseline, gate  # noqa: E402
+from parity.pytest_plugin.heard import Heard  # noqa: E402
 from parity.report import markdown, render  # noqa: E402
+from parity.report.redact import redacted  # noqa: E402
+from parity.store.cache import Store  # noqa: E402
 
 KINDS = ("contract", "static", "golden", "accuracy", "sequence", "batch", "property")
 PAIRS = tuple((t, p) for t in ("onnx", "tflite") for p in ("fp32", "fp16", "dynamic", "int8"))

@@ -33,21 +33,21 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import natural, natural_table, zoo  # noqa: E402
-from parity.cache import Store  # noqa: E402
-from parity.cases import Case  # noqa: E402
 from parity.config import ModelConfig  # noqa: E402
-from parity.errors import ParityError  # noqa: E402
-from parity.exports import Artifact  # noqa: E402
+from parity.core.case import Case  # noqa: E402
+from parity.core.errors import ParityError  # noqa: E402
+from parity.core.plan import Cell  # noqa: E402
+from parity.core.record import ArtifactRecord  # noqa: E402
 from parity.faults.artefact.make import every  # noqa: E402
 from parity.faults.base import on_files  # noqa: E402
 from parity.faults.power import Gate  # noqa: E402
-from parity.gate import passes  # noqa: E402
-from parity.limits import resolve  # noqa: E402
-from parity.plan import Cell  # noqa: E402
-from parity.record import ArtifactRecord  # noqa: E402
-from parity.reference.floor import natural as limits_of  # noqa: E402
-from parity.runtimes import Runtime  # noqa: E402
-from parity.session import Session  # noqa: E402
+from parity.judging.floor import natural as limits_of  # noqa: E402
+from parity.judging.gate import passes  # noqa: E402
+from parity.judging.limits import resolve  # noqa: E402
+from parity.session.exports import Artifact  # noqa: E402
+from parity.session.runtimes import Runtime  # noqa: E402
+from parity.session.session import Session  # noqa: E402
+from parity.store.cache import Store  # noqa: E402
 
 Rows = Sequence[Mapping[str, Any]]
 CHANGED = 1e-6  # relative rms; less is what float32 kernels differ by

@@ -17,7 +17,7 @@ sys.path[:0] = [str(DOCS.parent), str(DOCS.parent / "tests/report")]
 from browser import Browser, browser  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from parity.record import read  # noqa: E402
+from parity.core.record import read  # noqa: E402
 
 WIDTH, HEIGHT = 1180, 860
 

@@ -8,32 +8,33 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from parity.core.errors import ConfigError, ParityError
+
 # Eager, because `parity.compare` is both this function and a submodule: whichever is bound last would win.
-from parity.compare import Comparison, compare, register_metric
-from parity.errors import ConfigError, ParityError
+from parity.judging.compare import Comparison, compare, register_metric
 
 if TYPE_CHECKING:
     from parity.cases.recipes import register_recipe
+    from parity.core.plan import Cell, Plan
+    from parity.core.record import RunRecord
     from parity.faults import Fault, FileFault, register_fault
-    from parity.plan import Cell, Plan
-    from parity.posts import register_match, register_post
-    from parity.record import RunRecord
+    from parity.formats import register_target
+    from parity.formats.target import Target
+    from parity.judging.post_processing import register_match, register_post
     from parity.report.render import render
-    from parity.targets import register_target
-    from parity.targets.base import Target
 
 _HOMES = {
-    "Cell": "parity.plan",
+    "Cell": "parity.core.plan",
     "Fault": "parity.faults",
     "FileFault": "parity.faults",
-    "Plan": "parity.plan",
-    "RunRecord": "parity.record",
-    "Target": "parity.targets.base",
+    "Plan": "parity.core.plan",
+    "RunRecord": "parity.core.record",
+    "Target": "parity.formats.target",
     "register_fault": "parity.faults",
-    "register_match": "parity.posts",
-    "register_post": "parity.posts",
+    "register_match": "parity.judging.post_processing",
+    "register_post": "parity.judging.post_processing",
     "register_recipe": "parity.cases.recipes",
-    "register_target": "parity.targets",
+    "register_target": "parity.formats",
     "render": "parity.report",
 }
 

@@ -21,9 +21,9 @@ from parity.commands import (
     verify,
     video,
 )
-from parity.errors import ConfigError, ParityError
-from parity.targets.base import version
-from parity.visible import visible
+from parity.core.errors import ConfigError, ParityError
+from parity.core.visible import visible
+from parity.formats.target import version
 
 COMMANDS = (init, demo, doctor, export, verify, video, gate, diff, release, report, promote, capsule, cache)
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from parity.commands import capsule
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m parity.capsule", description=capsule.__doc__)

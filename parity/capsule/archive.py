@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from parity import atomic, strict_json
-from parity.errors import ParityError
+from parity.core import strict_json
+from parity.core.errors import ParityError
+from parity.store import atomic
 
 Content = Literal["capsule", "outputs"]
 MANIFEST = "~manifest.json"  # "~" sorts after every name that a member may have

@@ -16,15 +16,16 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from parity import npz, strict_json
 from parity.capsule.archive import Archive
-from parity.cases import Array
-from parity.contract import OutputKind, OutputSpec
-from parity.errors import ParityError
-from parity.gate import SET_BY_TEST
-from parity.limits import Limit
-from parity.plan import Cell
-from parity.record import CellRecord, ExecutionRecord, FileRecord, build, plain
+from parity.core import strict_json
+from parity.core.case import Array
+from parity.core.contract import OutputKind, OutputSpec
+from parity.core.errors import ParityError
+from parity.core.plan import Cell
+from parity.core.record import CellRecord, ExecutionRecord, FileRecord, build, plain
+from parity.files import npz
+from parity.judging.gate import SET_BY_TEST
+from parity.judging.limits import Limit
 
 Batch = Literal["golden", "video"]
 PLAN, RUN = "plan.json", "run.json"

@@ -1,6 +1,6 @@
 """The child's side of `parity capsule run`: an artefact opened on a chosen compute unit, without its exporter's tools.
 
-It stands between `parity.targets.serve`, which knows names and layouts, and the target's own session, whose
+It stands between `parity.formats.serve`, which knows names and layouts, and the target's own session, whose
 description of a file may need a converter that the machine does not have.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.errors import ParityError
-from parity.targets.base import Array, lacking
+from parity.core.errors import ParityError
+from parity.formats.target import Array, lacking
 
 
 class Device:

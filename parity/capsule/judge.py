@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from parity import gate, judge
 from parity.capsule.archive import Archive
 from parity.capsule.contents import (
     Batch,
@@ -28,11 +27,12 @@ from parity.capsule.contents import (
     members,
 )
 from parity.capsule.run import expect
-from parity.cases import Array
 from parity.config import Waiver
-from parity.errors import ParityError
-from parity.record import CellRecord, Check, Finding, RunRecord, loads
-from parity.reference.floor import floors
+from parity.core.case import Array
+from parity.core.errors import ParityError
+from parity.core.record import CellRecord, Check, Finding, RunRecord, loads
+from parity.judging import gate, judge
+from parity.judging.floor import floors
 
 Row = Mapping[str, Array]
 

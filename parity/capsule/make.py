@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import targets
-from parity.cache import Store, sha256_file
+from parity import formats as targets
 from parity.capsule.archive import pack
 from parity.capsule.contents import (
     KINDS,
@@ -33,14 +32,15 @@ from parity.capsule.contents import (
     executions,
     save_array,
 )
-from parity.cases import Case
 from parity.config import ModelConfig
-from parity.control import Control
-from parity.errors import NoTwin, ParityError
-from parity.limits import fallback, resolve
-from parity.plan import Cell, choose
-from parity.record import CellRecord, RunRecord, dumps
-from parity.session import Reference
+from parity.core.case import Case
+from parity.core.errors import NoTwin, ParityError
+from parity.core.plan import Cell, choose
+from parity.core.record import CellRecord, RunRecord, dumps
+from parity.judging.limits import fallback, resolve
+from parity.pytest_plugin.control import Control
+from parity.session.session import Reference
+from parity.store.cache import Store, sha256_file
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from parity import targets
+from parity import formats as targets
 from parity.capsule.archive import Archive, pack
 from parity.capsule.contents import (
     RUN,
@@ -27,9 +27,9 @@ from parity.capsule.contents import (
     members,
     save_array,
 )
-from parity.errors import ParityError
-from parity.isolate import Budget, ChildFailure, Children
-from parity.targets.base import lacking, version, versions
+from parity.core.errors import ParityError
+from parity.formats.target import lacking, version, versions
+from parity.process.isolate import Budget, ChildFailure, Children
 
 PACKAGES = ("numpy", "coremltools", "onnxruntime", "ai-edge-litert", "ncnn", "torch", "pytest-parity")
 _STATES: Mapping[str, Literal["crash", "timeout"]] = {"crash": "crash", "timeout": "timeout"}
@@ -110,7 +110,7 @@ def _execute(
         with Children(None, budget) as children:
             child = children.get(target.family)
             opened = child.call(
-                "parity.targets.serve:open_session",
+                "parity.formats.serve:open_session",
                 {"session": "parity.capsule.device:Device", "folder": str(folder),
                  "notes": {**cell.notes, "run_by": how}},
                 budget=budget, stage="load",
@@ -125,7 +125,7 @@ def _execute(
                          for k, n in enumerate(data.inputs)} for i in indices
                     ]  # fmt: skip
                     result = child.call(
-                        "parity.targets.serve:run", {"handle": opened["handle"], "cases": rows},
+                        "parity.formats.serve:run", {"handle": opened["handle"], "cases": rows},
                         budget=budget, stage="run", again=False,
                     )  # fmt: skip
                     times += result["milliseconds"]

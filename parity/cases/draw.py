@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.cases import Array
-from parity.contract import Contract, InputSpec
+from parity.core.case import Array
+from parity.core.contract import Contract, InputSpec
 
 
 def tensor(spec: InputSpec, dims: Mapping[str, int], rng: np.random.Generator) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parity.config import ModelConfig
-from parity.errors import ConfigError
+from parity.core.errors import ConfigError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm")

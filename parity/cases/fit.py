@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.cases import Case
-from parity.contract import Contract
+from parity.core.case import Case
+from parity.core.contract import Contract
 
 
 def fitted(cases: Sequence[Case], contract: Contract) -> list[Case]:

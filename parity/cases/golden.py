@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from parity import npz
-from parity.cases import Array, Case
 from parity.cases.files import check_classes, golden_files
-from parity.contract import Contract, Preprocess
-from parity.errors import ParityError
+from parity.core.case import Array, Case
+from parity.core.contract import Contract, Preprocess
+from parity.core.errors import ParityError
+from parity.files import npz
 
 
 def load(folder: Path, contract: Contract, classes: bool = False) -> list[Case]:

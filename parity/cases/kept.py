@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from parity import atomic, npz
-from parity.cases import Array
 from parity.cases.recipes import Recipe
 from parity.config import ModelConfig
-from parity.errors import ParityError
+from parity.core.case import Array
+from parity.core.errors import ParityError
+from parity.files import npz
+from parity.store import atomic
 
 MOST = 20  # replayed in one run, the latest first
 

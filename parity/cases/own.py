@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from parity.cases import Case
 from parity.cases.golden import tensors
-from parity.contract import Contract
-from parity.errors import ConfigError, ParityError
+from parity.core.case import Case
+from parity.core.contract import Contract
+from parity.core.errors import ConfigError, ParityError
 
 _made: dict[tuple[str, str, str], list[Case]] = {}
 

@@ -19,10 +19,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from parity import strict_json
-from parity.cases import Array, Case
-from parity.contract import Contract, InputSpec
-from parity.errors import ParityError
+from parity.core import strict_json
+from parity.core.case import Array, Case
+from parity.core.contract import Contract, InputSpec
+from parity.core.errors import ParityError
 
 Layout = Literal["plain", "strided", "channels_last"]
 Family = Literal["float", "integer", "mask"]

@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from parity import atomic, npz, strict_json
-from parity.cases import Array, Case, digest
-from parity.contract import Contract
-from parity.errors import ConfigError, ParityError
-from parity.record import plain
+from parity.core import strict_json
+from parity.core.case import Array, Case, digest
+from parity.core.contract import Contract
+from parity.core.errors import ConfigError, ParityError
+from parity.core.record import plain
+from parity.files import npz
+from parity.store import atomic
 
 SCHEMA = "parity.references/1"
 INDEX, ARRAYS = "references.json", "references.npz"

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.cases import Array
 from parity.config import ModelConfig
-from parity.contract import Contract, InputSpec
-from parity.errors import ParityError
+from parity.core.case import Array
+from parity.core.contract import Contract, InputSpec
+from parity.core.errors import ParityError
 
 Step = Mapping[str, Array]
 

@@ -15,8 +15,8 @@ from hypothesis.errors import HypothesisException
 
 from parity.cases.own import function as own_function
 from parity.cases.recipes import ELEMENTS, MAGNITUDES, Fill, Recipe, family, kinds, layouts
-from parity.contract import Contract, InputSpec
-from parity.errors import ParityError
+from parity.core.contract import Contract, InputSpec
+from parity.core.errors import ParityError
 
 Strategy = Any  # a hypothesis SearchStrategy of Recipe
 SEEDS = 1 << 16

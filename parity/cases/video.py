@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from parity.cases import Array, Case
 from parity.cases.golden import normalised
-from parity.contract import Contract, Preprocess
-from parity.errors import ParityError
+from parity.core.case import Array, Case
+from parity.core.contract import Contract, Preprocess
+from parity.core.errors import ParityError
 
 MOST_OF = 0.9  # of the frames that a container declares; some declare a few too many
 Crop = Literal["center", "top", "bottom"]

@@ -6,12 +6,12 @@ import argparse
 from typing import Any
 
 from parity import config as configuration
-from parity.cache import Store, differences
 from parity.commands import project
 from parity.config import Config
-from parity.errors import ParityError
-from parity.exports import step_keys
-from parity.plan import Cell, did_you_mean
+from parity.core.errors import ParityError
+from parity.core.plan import Cell, did_you_mean
+from parity.session.exports import step_keys
+from parity.store.cache import Store, differences
 
 
 def add(commands: Any) -> None:

@@ -11,9 +11,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from parity import atomic
-from parity.errors import ConfigError
-from parity.words import plural
+from parity.core.errors import ConfigError
+from parity.core.words import plural
+from parity.store import atomic
 
 
 def add(commands: Any) -> None:
@@ -53,9 +53,9 @@ def _names(text: str) -> tuple[str, ...]:
 def _make(options: argparse.Namespace) -> int:
     from parity.capsule.make import make
     from parity.commands import project
-    from parity.control import Control
-    from parity.planning import make_plan
-    from parity.record import read
+    from parity.core.record import read
+    from parity.pytest_plugin.control import Control
+    from parity.session.planning import make_plan
 
     record = read(options.record)
     config = project.load()
@@ -78,7 +78,7 @@ def _make(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from parity.capsule.run import run
-    from parity.isolate import Budget
+    from parity.process.isolate import Budget
 
     if not 0 < options.timeout < float("inf"):
         raise ConfigError("--timeout: expected a number of seconds above 0")
@@ -92,9 +92,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _judge(options: argparse.Namespace) -> int:
-    from parity import gate
     from parity.capsule.judge import judged
-    from parity.record import dumps
+    from parity.core.record import dumps
+    from parity.judging import gate
 
     record = judged(options.capsule, options.outputs, options.record, seal=options.seal)
     for cell in gate.by_urgency(record.cells):

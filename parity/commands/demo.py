@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 
 FAULTY = "shipped.onnx"
 FILES = {
@@ -67,8 +67,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0 when the demonstration showed what it should: a failing verdict with the true cause named first."""
-    from parity.isolate import Budget, Children
-    from parity.record import read
+    from parity.core.record import read
+    from parity.process.isolate import Budget, Children
 
     folder = options.folder.resolve()
     if folder.exists():

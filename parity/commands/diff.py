@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from parity import baseline
-from parity import gate as gating
 from parity.commands.gate import judged
-from parity.record import RunRecord, State, read
-from parity.visible import visible
+from parity.core.record import RunRecord, State, read
+from parity.core.visible import visible
+from parity.judging import baseline
+from parity.judging import gate as gating
 
 # How much a state takes from the evidence: a cell may get worse within a run that still passes.
 _RANK: dict[State, int] = {

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from parity import modelling
-from parity.child import stage
-from parity.contract import Contract, InputSpec
-from parity.errors import ParityError
+from parity.core.contract import Contract, InputSpec
+from parity.core.errors import ParityError
+from parity.process.child import stage
+from parity.reference import modelling
 
 BATCH = "batch"
 INDICES = re.compile(r"ids?$|ids?_|token|mask|index|indices|position|length")
@@ -27,9 +27,9 @@ INDICES = re.compile(r"ids?$|ids?_|token|mask|index|indices|position|length")
 def discover(model: Mapping[str, Any], given: Sequence[Mapping[str, Any]], outputs: Sequence[str]) -> dict[str, Any]:
     """{"inputs": [{"name", "shape", "dtype", "range"?}], "outputs": [name], "preprocess": {...} or None}.
 
-    `model` is what `parity.modelling.load` takes; `given` are inputs from the command line, whose name may be empty;
-    `outputs` the names asked for, which must be as many as the model returns. Raises ParityError with one line that
-    says what to add where something cannot be found out, or does not run.
+    `model` is what `parity.reference.modelling.load` takes; `given` are inputs from the command line, whose name may
+    be empty; `outputs` the names asked for, which must be as many as the model returns. Raises ParityError with one
+    line that says what to add where something cannot be found out, or does not run.
     """
     module = modelling.load(model)
     stage("run")

@@ -9,12 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from parity import extensions, targets
+from parity import formats as targets
 from parity.config import Config
-from parity.errors import ParityError
-from parity.plan import PRECISIONS, Cell
-from parity.targets.base import Target, installed, lacking, version
-from parity.words import plural
+from parity.core import extensions
+from parity.core.errors import ParityError
+from parity.core.plan import PRECISIONS, Cell
+from parity.core.words import plural
+from parity.formats.target import Target, installed, lacking, version
 
 WIDTH = 12
 HEAVY = ("torch", "onnx", "onnxruntime", "onnx2tf", "tensorflow", "coremltools", "ncnn", "pnnx")

@@ -19,15 +19,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from parity import targets
+from parity import formats as targets
 from parity.commands import project
 from parity.config import Config, ModelConfig
-from parity.errors import ConfigError, ParityError
+from parity.core.errors import ConfigError, ParityError
 from parity.exporting import adapt, contracts, options, publish, table, torch_file, verify
 from parity.exporting.adapt import Work
-from parity.isolate import ChildFailure
-from parity.session import Session
-from parity.targets.base import version
+from parity.formats.target import version
+from parity.process.isolate import ChildFailure
+from parity.session.session import Session
 
 _FINE = ("pass", "unverified", "unavailable", "skipped")
 _PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "onnx2tf", "tensorflow", "ai-edge-litert", "coremltools", "ncnn",

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from parity import config as configuration
-from parity import gate as gating
-from parity import publishing, targets
+from parity import formats as targets
 from parity.config import Waiver
-from parity.errors import ParityError
-from parity.record import CellRecord, RunRecord, loads, text_of
-from parity.visible import visible
+from parity.core.errors import ParityError
+from parity.core.record import CellRecord, RunRecord, loads, text_of
+from parity.core.visible import visible
+from parity.judging import gate as gating
+from parity.report import publishing
 
 
 def add(commands: Any) -> None:

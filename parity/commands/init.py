@@ -17,16 +17,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from parity import atomic, signature, targets
 from parity import config as configuration
+from parity import formats as targets
 from parity.cases import draw
 from parity.cases.files import golden_files
-from parity.contract import DTYPES
-from parity.errors import ConfigError, ParityError
-from parity.isolate import Budget, ChildFailure, Children
-from parity.plan import did_you_mean, model_name
+from parity.core.contract import DTYPES
+from parity.core.errors import ConfigError, ParityError
+from parity.core.plan import did_you_mean, model_name
+from parity.formats.target import installed
+from parity.process.isolate import Budget, ChildFailure, Children
 from parity.reference import files
-from parity.targets.base import installed
+from parity.session import signature
+from parity.store import atomic
 
 if sys.version_info >= (3, 11):
     import tomllib

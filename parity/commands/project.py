@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from parity import config as configuration
-from parity import targets
-from parity.cache import Store
+from parity import formats as targets
 from parity.config import Config
-from parity.errors import ConfigError
-from parity.isolate import Budget
-from parity.progress import Narrator
-from parity.session import Session
+from parity.core.errors import ConfigError
+from parity.process.isolate import Budget
+from parity.report.progress import Narrator
+from parity.session.session import Session
+from parity.store.cache import Store
 
 
 def load(*, factories: bool = False, checkpoints: bool = True) -> Config:

@@ -7,7 +7,7 @@ from typing import Any
 
 from parity.cases import kept
 from parity.commands import project
-from parity.plan import choose
+from parity.core.plan import choose
 
 
 def add(commands: Any) -> None:

@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from parity import gate as gating
-from parity.cache import Store, sha256_file
 from parity.commands import gate, project
 from parity.config import Config, Waiver
-from parity.errors import ParityError
-from parity.record import CellRecord, Check, FileRecord, RunRecord, WaiverRecord, loads, plain
-from parity.words import plural
+from parity.core.errors import ParityError
+from parity.core.record import CellRecord, Check, FileRecord, RunRecord, WaiverRecord, loads, plain
+from parity.core.words import plural
+from parity.judging import gate as gating
+from parity.store.cache import Store, sha256_file
 
 SCHEMA = "parity.release/1"
 MANIFEST = "manifest.json"

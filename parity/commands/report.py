@@ -9,12 +9,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from parity import atomic, gate, publishing
 from parity.commands.gate import judged
-from parity.errors import ConfigError
-from parity.record import RunRecord, dumps, loads, read, text_of
-from parity.shards import merge
-from parity.visible import visible
+from parity.core.errors import ConfigError
+from parity.core.record import RunRecord, dumps, loads, read, text_of
+from parity.core.visible import visible
+from parity.judging import gate
+from parity.judging.shards import merge
+from parity.report import publishing
+from parity.store import atomic
 
 
 def add(commands: Any) -> None:

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from parity import config as configuration
-from parity import targets
+from parity import formats as targets
 from parity.cases import draw
 from parity.commands import project
 from parity.config import Config, ModelConfig
-from parity.errors import ConfigError, ParityError
-from parity.plan import PRECISIONS, Cell, choose, model_name
-from parity.record import read
-from parity.words import plural
+from parity.core.errors import ConfigError, ParityError
+from parity.core.plan import PRECISIONS, Cell, choose, model_name
+from parity.core.record import read
+from parity.core.words import plural
 
 SUFFIXES = {
     ".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml", ".mlmodel": "coreml_nn", ".param": "ncnn",

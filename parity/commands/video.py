@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from parity import judge, targets
-from parity.cases import Array, Case
+from parity import formats as targets
 from parity.cases import video as videos
 from parity.commands import project
 from parity.config import ModelConfig
-from parity.contract import OutputSpec
-from parity.errors import ConfigError, ParityError
-from parity.limits import fallback, resolve
-from parity.plan import PRECISIONS, Cell, choose
-from parity.record import Check
-from parity.session import Session
-from parity.targets.base import version
+from parity.core.case import Array, Case
+from parity.core.contract import OutputSpec
+from parity.core.errors import ConfigError, ParityError
+from parity.core.plan import PRECISIONS, Cell, choose
+from parity.core.record import Check
+from parity.formats.target import version
+from parity.judging import judge
+from parity.judging.limits import fallback, resolve
+from parity.session.session import Session
 
 
 def add(commands: Any) -> None:

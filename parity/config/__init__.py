@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from parity import toml_lines
 from parity.config.model import DEPLOYMENT_TARGETS, KERNELS, ModelConfig, Prebuilt, TensorName, read_model
 from parity.config.rules import Waiver, read_limits, read_waiver
 from parity.config.table import Reader, Table, parse_size
-from parity.errors import ConfigError
-from parity.limits import Rule
-from parity.plan import PRECISIONS, TARGETS, Cell, did_you_mean
+from parity.core.errors import ConfigError
+from parity.core.plan import PRECISIONS, TARGETS, Cell, did_you_mean
+from parity.files import toml_lines
+from parity.judging.limits import Rule
 
 __all__ = ["DEPLOYMENT_TARGETS", "KERNELS", "Config", "ModelConfig", "Prebuilt", "TensorName", "Waiver", "find", "load",
            "parse", "parse_size"]  # fmt: skip

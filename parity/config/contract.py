@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 from parity.config.table import Table
-from parity.contract import DTYPES, InputSpec, OutputKind, OutputSpec, Preprocess
-from parity.errors import ConfigError
-from parity.plan import choose, did_you_mean
+from parity.core.contract import DTYPES, InputSpec, OutputKind, OutputSpec, Preprocess
+from parity.core.errors import ConfigError
+from parity.core.plan import choose, did_you_mean
 
 
 def read_input(t: Table, index: int, value: Any) -> InputSpec:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from parity.contract import Contract
-from parity.plan import did_you_mean
+from parity.core.contract import Contract
+from parity.core.plan import did_you_mean
 
 FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 

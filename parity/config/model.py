@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from parity import signature
 from parity.config import inputs as inputs_of
 from parity.config.contract import read_dims, read_input, read_name, read_output, read_preprocess
 from parity.config.inputs import Decode, Playing, Properties
 from parity.config.table import Reader, Table
-from parity.contract import Contract
-from parity.errors import ConfigError, ParityError
-from parity.factories import fault
-from parity.plan import PRECISIONS, Cell, check_model_name, did_you_mean
+from parity.core.contract import Contract
+from parity.core.errors import ConfigError, ParityError
+from parity.core.factories import fault
+from parity.core.plan import PRECISIONS, Cell, check_model_name, did_you_mean
 from parity.reference import files
+from parity.session import signature
 
 # Systems that coremltools can be asked to convert for; neural network specs need iOS14 or macOS11 at least.
 DEPLOYMENT_TARGETS = tuple(f"iOS{n}" for n in (14, 15, 16, 17, 18)) + tuple(f"macOS{n}" for n in (11, 12, 13, 14, 15))

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from parity.bounds import impossible
 from parity.config.model import ModelConfig
 from parity.config.table import Reader, Table
-from parity.judge import SENSES
-from parity.limits import Rule
-from parity.metrics import METRICS
-from parity.plan import PRECISIONS, did_you_mean
+from parity.core.plan import PRECISIONS, did_you_mean
+from parity.judging.bounds import impossible
+from parity.judging.judge import SENSES
+from parity.judging.limits import Rule
+from parity.judging.metrics import METRICS
 
 
 @dataclass(frozen=True)

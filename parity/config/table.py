@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from parity import toml_lines
-from parity.errors import ConfigError, ParityError
-from parity.plan import did_you_mean
-from parity.toml_lines import key_lines
+from parity.core.errors import ConfigError, ParityError
+from parity.core.plan import did_you_mean
+from parity.files import toml_lines
+from parity.files.toml_lines import key_lines
 
 _KINDS = {str: "text", int: "a number", float: "a number", dict: "a table", list: "a list", bool: "true or false",
           datetime.date: "a date"}  # fmt: skip

@@ -27,18 +27,18 @@ def locate(
     calibration: Sequence[Case] = (),
     submodel: str | None = None,
 ) -> dict[str, Any]:
-    """{"divergence": a `parity.record.Divergence` or None, "drift": [`Drift`, ...], "reason": why there is none}.
+    """{"divergence": a `parity.core.record.Divergence` or None, "drift": [`Drift`, ...], "reason": why there is none}.
 
-    `model` is what `parity.modelling.load` takes, `notes` the artefact's, `case` one set of inputs by the model's
-    names, the one on which the artefact is worst. `flavour` and `calibration` are the precision's twin's. `submodel` is
-    a folder in which the step and its neighbours are saved as a file that runs. Raises ParityError only where the
-    model itself is no good.
+    `model` is what `parity.reference.modelling.load` takes, `notes` the artefact's, `case` one set of inputs by the
+    model's names, the one on which the artefact is worst. `flavour` and `calibration` are the precision's twin's.
+    `submodel` is a folder in which the step and its neighbours are saved as a file that runs. Raises ParityError
+    only where the model itself is no good.
     """
-    from parity.child import stage
+    from parity.core.record import plain
     from parity.divergence.reference import Reference
-    from parity.divergence.steps import NotPossible, opened
     from parity.divergence.walk import walk
-    from parity.record import plain
+    from parity.formats.steps import NotPossible, opened
+    from parity.process.child import stage
 
     stage("divergence")
     try:

@@ -24,8 +24,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
 import parity
-from parity import modelling
-from parity.reference import twin
+from parity.reference import modelling, twin
 from parity.reference.dispatch import Place, Twin
 from parity.reference.recipes import Recipe, recipe
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parity.core.record import Divergence, Drift
 from parity.divergence.blame import blamed, meant
 from parity.divergence.pair import Pair, Pairing
 from parity.divergence.reference import Array, Reference, off
-from parity.divergence.steps import Step, Steps, real, stored
-from parity.proof.graph import Values
-from parity.record import Divergence, Drift
+from parity.formats.graph import Values
+from parity.formats.steps import Step, Steps, real, stored
 
 ALLOWED: Mapping[str, tuple[float, float]] = {
     "fp32": (8.0, 5e-6),

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from parity import strict_json, targets
+from parity import formats as targets
 from parity.cases.files import golden_files
 from parity.config import Config, ModelConfig
-from parity.contract import Contract
-from parity.errors import ConfigError, ParityError
+from parity.core import strict_json
+from parity.core.contract import Contract
+from parity.core.errors import ConfigError, ParityError
+from parity.core.plan import PRECISIONS, Cell, choose
 from parity.exporting.options import QUANTIZE
-from parity.plan import PRECISIONS, Cell, choose
 
 SHAPE_SETS = "shape_sets.json"
 CORE_ML = {"mlprogram": "coreml", "neuralnetwork": "coreml_nn"}

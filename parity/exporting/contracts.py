@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parity import strict_json
-from parity.cases import Case, draw
+from parity.cases import draw
 from parity.config import ModelConfig
-from parity.contract import DTYPES, Contract, InputSpec, OutputSpec
-from parity.errors import ParityError
-from parity.record import plain
-from parity.session import Session
-from parity.visible import visible
+from parity.core import strict_json
+from parity.core.case import Case
+from parity.core.contract import DTYPES, Contract, InputSpec, OutputSpec
+from parity.core.errors import ParityError
+from parity.core.record import plain
+from parity.core.visible import visible
+from parity.session.session import Session
 
 FILE = "contract.json"
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from parity import targets
+from parity import formats as targets
 from parity.config import DEPLOYMENT_TARGETS
-from parity.errors import ConfigError
-from parity.plan import PRECISIONS
+from parity.core.errors import ConfigError
+from parity.core.plan import PRECISIONS
 
 QUANTIZE = {"float16": "fp16", "dynamic": "dynamic", "int8": "int8"}
 MODES = ("prefill", "decode", "both")

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parity import atomic
-from parity.cache import sha256_file
+from parity.core.plan import Cell
 from parity.exporting import contracts
-from parity.exports import Artifact
-from parity.plan import Cell
+from parity.session.exports import Artifact
+from parity.store import atomic
+from parity.store.cache import sha256_file
 
 MANIFEST, RESULTS = "manifest.json", "export_results.json"
 EXTENSION = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage", "coreml_nn": ".mlmodel", "ncnn": "",

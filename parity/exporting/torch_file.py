@@ -15,17 +15,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parity import judge, targets
-from parity.cases import Array, Case, draw
-from parity.contract import Contract
-from parity.errors import ConfigError, ParityError
+from parity import formats as targets
+from parity.cases import draw
+from parity.core.case import Array, Case
+from parity.core.contract import Contract
+from parity.core.errors import ConfigError, ParityError
+from parity.core.plan import PRECISIONS, Cell, choose
+from parity.core.record import Check, plain
 from parity.exporting import adapt, contracts, publish, verify
 from parity.exporting.options import QUANTIZE
-from parity.isolate import Budget, ChildFailure, Children
-from parity.limits import fallback, resolve
-from parity.plan import PRECISIONS, Cell, choose
-from parity.progress import Narrator
-from parity.record import Check, plain
+from parity.judging import judge
+from parity.judging.limits import fallback, resolve
+from parity.process.isolate import Budget, ChildFailure, Children
+from parity.report.progress import Narrator
 
 SUFFIXES = (".pt", ".pt2")
 SEED, DRAWN = 20260101, 4  # inputs drawn at each size
@@ -88,7 +90,7 @@ def _one(
     with tempfile.TemporaryDirectory(prefix="parity-") as work:
         try:
             notes = children.call(
-                "coremltools", "parity.targets.coreml_from_file:convert",
+                "coremltools", "parity.formats.coreml.from_file:convert",
                 {"work": work, "file": str(path.resolve()), "options": options, "contract": shaped,
                  "example": draw.inputs(contract, contract.example(), SEED)},
                 stage="convert", on_stage=lambda s: narrator.say(cell.id, s),
@@ -122,7 +124,7 @@ def _compare(
     names = {"inputs": {s.name: {"name": s.name} for s in contract.inputs},
              "outputs": {s.name: {"name": s.name} for s in contract.outputs}}  # fmt: skip
     source = "ScriptSession" if path.suffix == ".pt" else "ProgramSession"
-    session = f"parity.targets.torch_files:{source}"
+    session = f"parity.formats.torch.target:{source}"
     want = _run(children, "torch-runtime", session, path.resolve().parent, {"entry": path.name, **names}, cases)
     target = targets.get(cell.target)
     got = _run(children, target.family, target.session, work, notes, cases)
@@ -152,8 +154,8 @@ def _run(
     children: Children, family: str, session: str, folder: Path, notes: Mapping[str, Any], cases: Sequence[Case]
 ) -> list[dict[str, Array]]:
     opened = children.call(
-        family, "parity.targets.serve:open_session",
+        family, "parity.formats.serve:open_session",
         {"session": session, "folder": str(folder), "notes": notes}, stage="load",
     )  # fmt: skip
     arguments = {"handle": opened["handle"], "cases": [c.inputs for c in cases]}
-    return list(children.call(family, "parity.targets.serve:run", arguments, stage="run", again=False)["outputs"])
+    return list(children.call(family, "parity.formats.serve:run", arguments, stage="run", again=False)["outputs"])

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from parity import gate, suite, targets
-from parity.cases import Case, draw
+from parity import formats as targets
+from parity import suite
+from parity.cases import draw
 from parity.cases.files import labelled
 from parity.cases.fit import fitted
 from parity.config import ModelConfig
-from parity.plan import Cell
-from parity.record import CellRecord, Check, Kind
-from parity.recorder import Recorder
-from parity.session import Session
+from parity.core.case import Case
+from parity.core.plan import Cell
+from parity.core.record import CellRecord, Check, Kind
+from parity.judging import gate
+from parity.session.session import Session
+from parity.suite.recorder import Recorder
 
 DRAWN = 8  # cases to verify on where a model has no golden data
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from parity.contract import Contract, OutputSpec
-from parity.errors import ParityError
-from parity.plan import PRECISIONS
+from parity.core.contract import Contract, OutputSpec
+from parity.core.errors import ParityError
+from parity.core.plan import PRECISIONS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from parity.faults.artefact.draft import Draft
+    from parity.formats.draft import Draft
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Row = dict[str, Array]

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from parity import modelling
-from parity.cases import Array
-from parity.contract import Contract
+from parity.core.case import Array
+from parity.core.contract import Contract
 from parity.faults.base import Handler, Row, Rows, Subject
-from parity.reference import twin
+from parity.reference import modelling, twin
 from parity.reference.dispatch import Ranges
 from parity.reference.recipes import recipe
 

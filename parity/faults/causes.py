@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from parity.core.record import Explanation
 from parity.faults.base import Array, Fault, Rows, Subject, Value
-from parity.record import Explanation
 
 OTHER_WEIGHTS = "other_weights"
 """The name of the cause that lies in no library: the file holds weights that are not the model's."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parity.child import stage
+from parity.core.record import plain
 from parity.faults.base import Row, Rows, registered
 from parity.faults.causes import Cause, Diagnosis, Stored
 from parity.faults.extra import load
 from parity.faults.library import bench
 from parity.faults.search import Search
-from parity.record import plain
+from parity.process.child import stage
 
 __all__ = ["LIMITS", "Cause", "Diagnosis", "Search", "explain"]
 
@@ -49,7 +49,7 @@ def explain(
 
     `contract` is `plain(contract)`; `twin` are the outputs of the precision's twin (`flavour`) for the same cases.
     `limits` are the noise ratios that correct artefacts of this kind stay within, by statistic of
-    `parity.reference.floor`. `faults` names the hypotheses, all that occur at this precision by default; `without`
+    `parity.judging.floor`. `faults` names the hypotheses, all that occur at this precision by default; `without`
     leaves some out. `calibration` are the cases that int8 ranges come from. No search is begun after `seconds` of
     processor time. `stored` is what `parity.proof.stored` found in the file in place of the model's weights.
     """

@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from parity import extensions
-from parity.errors import ParityError
+from parity.core import extensions
+from parity.core.errors import ParityError
 
 
 def load(plugins: Sequence[str] = ()) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from parity import modelling
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 from parity.faults.base import Subject, Value, registered
 from parity.faults.bench import Patched
 from parity.faults.extra import load
 from parity.faults.library import contract_of
+from parity.reference import modelling
 
 FACTORY = "parity.faults.faulty:module"
 
@@ -27,7 +27,7 @@ def spec_of(
     model: Mapping[str, Any], contract: Mapping[str, Any], fault: str, value: Value | None, within: str = "",
     plugins: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """What `parity.modelling.load` makes the faulty module of: the model's own spec behind this module's factory."""
+    """What `modelling.load` makes the faulty module of: the model's own spec behind this module's factory."""
     options = {"model": dict(model), "contract": dict(contract), "fault": fault, "value": value,
                "within": within, "plugins": list(plugins)}  # fmt: skip
     return {"root": model["root"], "factory": FACTORY, "options": options, "checkpoint": None}

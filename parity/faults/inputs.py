@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from parity.cases import golden
-from parity.contract import InputSpec, Preprocess
-from parity.errors import ConfigError
+from parity.core.contract import InputSpec, Preprocess
+from parity.core.errors import ConfigError
 from parity.faults.base import Array, Parameter, Subject, fault
 
 Pixels = Callable[[Array, Preprocess], Array]

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from parity import modelling
-from parity.child import stage
-from parity.contract import Contract, InputSpec, OutputSpec, Preprocess
+from parity.core.contract import Contract, InputSpec, OutputSpec, Preprocess
+from parity.core.record import plain
 from parity.faults import attention, benign, graph, inputs, outputs, precision, recurrent, time, weights
 from parity.faults.base import Fault, Row, Rows, Subject, Value, registered
 from parity.faults.bench import UNUSED, Bench, Inapplicable
 from parity.faults.extra import load
 from parity.faults.trial import Broken, put, ran, untouched, usual
 from parity.faults.yardstick import distance
-from parity.record import plain
+from parity.process.child import stage
+from parity.reference import modelling
 
 FAMILIES = (inputs, time, graph, attention, recurrent, weights, precision, outputs, benign)
 SAME = 1e-9
@@ -54,7 +54,7 @@ class Injected:
 
 
 def contract_of(data: Mapping[str, Any]) -> Contract:
-    """The contract from the builtins that `parity.record.plain` makes of it."""
+    """The contract from the builtins that `parity.core.record.plain` makes of it."""
 
     def tuples(value: Any) -> Any:
         return tuple(tuples(v) for v in value) if isinstance(value, list) else value

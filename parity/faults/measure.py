@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from parity.child import stage
+from parity.core.record import plain
 from parity.faults.base import Row, registered
 from parity.faults.extra import load
 from parity.faults.library import Injected, bench, inject
 from parity.faults.power import FIRST, Gate, Tally
 from parity.faults.trial import Broken
-from parity.limits import Limit
+from parity.judging.limits import Limit
+from parity.process.child import stage
 from parity.proof import spread
-from parity.record import plain
 
 
 def measure(
@@ -34,9 +34,9 @@ def measure(
     """The `CellPower` of each cell, as builtins: {"cells": [...], "note"}.
 
     `contract` is `plain(contract)`. Each of `cells` is {"id", "precision", "twin": the twin's rows, "limits": {output:
-    {metric: value or None}}}, as `parity.limits.resolve` gives them. The oracle's outputs are computed here, by the
-    same evaluation as the faults'. `sources` are the encoded pictures behind the cases, `plugins` modules that register
-    a project's own faults.
+    {metric: value or None}}}, as `parity.judging.limits.resolve` gives them. The oracle's outputs are computed here, by
+    the same evaluation as the faults'. `sources` are the encoded pictures behind the cases, `plugins` modules that
+    register a project's own faults.
     """
     stage("faults")
     load(plugins)

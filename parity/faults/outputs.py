@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.contract import OutputSpec
+from parity.core.contract import OutputSpec
 from parity.faults.base import Array, Evidence, Parameter, Rows, Subject, Value, fault
 
 

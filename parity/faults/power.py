@@ -12,15 +12,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from parity import judge
-from parity.compare import METRICS
-from parity.contract import Contract
-from parity.exhibits import FaultFate
+from parity.core.contract import Contract
+from parity.core.exhibits import FaultFate
+from parity.core.record import Check, Power
 from parity.faults.base import Fault, FileFault, Rows, Value
-from parity.gate import passes
-from parity.limits import NOISE, Limit
-from parity.record import Check, Power
-from parity.reference.floor import floors
+from parity.judging import judge
+from parity.judging.compare import METRICS
+from parity.judging.floor import floors
+from parity.judging.gate import passes
+from parity.judging.limits import NOISE, Limit
 
 TELLING = (*NOISE, "rel_rms", "max_abs", "cosine")
 """The metrics in which a limit is proposed: those that move with any change, unlike decisions."""

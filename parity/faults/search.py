@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 from parity.faults.base import Evidence, Fault, Row, Rows, Subject, Value
 from parity.faults.bench import Bench, Inapplicable
 from parity.faults.causes import OTHER_WEIGHTS, Cause, Diagnosis, Hypothesis, Stored
@@ -24,8 +24,8 @@ from parity.faults.fit import fitted
 from parity.faults.library import SAME_INPUT
 from parity.faults.trial import Broken, choices, put, ran, usual
 from parity.faults.yardstick import Yardstick, distance
+from parity.judging.floor import floors
 from parity.reference.dispatch import Ranges
-from parity.reference.floor import floors
 
 SAMPLE = 8  # cases on which candidates are chosen
 FEW = 4  # of them where twins are run for it: that takes ten times as long, and tells one from another ten times better

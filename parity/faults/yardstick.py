@@ -1,6 +1,6 @@
 """Distances between sets of outputs in units of the noise floor. NumPy only.
 
-The floor of each output comes from `parity.reference.floor`; here the centre is any hypothesis, not only the oracle.
+The floor of each output comes from `parity.judging.floor`; here the centre is any hypothesis, not only the oracle.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from parity.faults.base import Array, Rows
-from parity.reference.floor import Floor
+from parity.judging.floor import Floor
 
 
 def distance(rows: Rows, clean: Rows) -> float:

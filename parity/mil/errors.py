@@ -1,6 +1,6 @@
 """What can be wrong with a Core ML file or with its inputs, as errors that a user can act on."""
 
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 
 
 class CorruptPackage(ParityError):

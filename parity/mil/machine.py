@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 from parity.mil import events
 from parity.mil.errors import OperatorFailed
 from parity.mil.events import FP16_MAX, Event, Peak

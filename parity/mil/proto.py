@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 
 _ALIAS = "_parity_coreml_proto"
 

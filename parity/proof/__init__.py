@@ -34,13 +34,14 @@ def prove(
 ) -> dict[str, Any]:
     """The proof of one artefact as builtins: state, summary, seconds, and each link by name.
 
-    `model` is what `parity.modelling.load` takes, `notes` the artefact's, `cases` golden inputs by the model's names,
-    `calibration` what an int8 file was calibrated on, `wants` the oracle's outputs where they are known already,
-    `known` the links that hold already and are not made again. Not `whole`: one link that fails is answer enough; none
-    is made after it, and nothing that only describes. Links that cannot be made say so, with the reason. Raises
+    `model` is what `parity.reference.modelling.load` takes, `notes` the artefact's, `cases` golden inputs by the
+    model's names, `calibration` what an int8 file was calibrated on, `wants` the oracle's outputs where they are known
+    already, `known` the links that hold already and are not made again. Not `whole`: one link that fails is answer
+    enough; none is made after it, and nothing that only describes. Links that cannot be made say so, with the reason.
+    Raises
     ParityError only when the model itself is no good.
     """
-    from parity.child import stage
+    from parity.process.child import stage
     from parity.proof.result import builtins
 
     start = time.perf_counter()
@@ -66,8 +67,8 @@ def _chain(
     known: Collection[str],
     clock: Callable[[], float],
 ) -> Any:
+    from parity.formats.graph import NotPossible
     from parity.proof import audit, lift, local, match, range, result, source
-    from parity.proof.graph import NotPossible
     from parity.reference import oracle
 
     try:
@@ -106,7 +107,7 @@ def _chain(
 
 def _made(name: str, make: Callable[[], Any]) -> Any:
     """A link, or why it could not be made: native runtimes refuse a damaged file with whatever exception they like."""
-    from parity.proof.graph import NotOffered, NotPossible
+    from parity.formats.graph import NotOffered, NotPossible
     from parity.proof.result import Link
 
     try:
@@ -119,22 +120,22 @@ def _made(name: str, make: Callable[[], Any]) -> Any:
 
 
 def _read(target: str, folder: str, notes: Mapping[str, Any], bounds: Collection[float]) -> Any:
-    from parity.proof.graph import NotPossible
+    from parity.formats.graph import NotPossible
 
     if target == "tflite":
-        from parity.proof.tflite_graph import TFLiteArtefact
+        from parity.formats.tflite.graph import TFLiteArtefact
 
         return TFLiteArtefact(folder, notes)
     if target == "onnx":
-        from parity.proof.onnx_graph import OnnxArtefact
+        from parity.formats.onnx.graph import OnnxArtefact
 
         return OnnxArtefact(folder, notes, bounds)
     if target == "ncnn":
-        from parity.proof.ncnn_graph import NcnnArtefact
+        from parity.formats.ncnn.graph import NcnnArtefact
 
         return NcnnArtefact(folder, notes)
     if target == "coreml":
-        from parity.proof.mil_graph import CoreMLArtefact
+        from parity.formats.coreml.graph import CoreMLArtefact
 
         return CoreMLArtefact(folder, notes)
     raise NotPossible(f"no reader for {target} yet")

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from parity.proof.graph import Array, Constant, Graph, Grid
+from parity.formats.graph import Array, Constant, Graph, Grid
 from parity.proof.match import ALIKE, Match
 from parity.proof.result import Culprit, Link
 

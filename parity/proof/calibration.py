@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from parity.proof.graph import Graph, Grid, Run
-from parity.proof.kept import known
+from parity.formats.graph import Graph, Grid, Run
+from parity.formats.kept import known
 from parity.proof.lift import Case, feed
 from parity.proof.result import Culprit
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from parity.formats.graph import Array, Artefact, Constant, Graph, Run, Values, relative_rms
+from parity.formats.kept import known
 from parity.proof.audit import Audited
-from parity.proof.graph import Array, Artefact, Constant, Graph, Run, Values, relative_rms
-from parity.proof.kept import known
 from parity.proof.result import Culprit, Link
 from parity.proof.source import Source
 

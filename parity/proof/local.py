@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from parity.proof.graph import Array, Artefact, Graph, Operator, Run, Values
+from parity.formats.graph import Array, Artefact, Graph, Operator, Run, Values
 from parity.proof.lift import Case, feed
 from parity.proof.result import Culprit, Link
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from parity.proof.graph import Array, Constant, Graph
+from parity.formats.graph import Array, Constant, Graph
 from parity.proof.result import Culprit, Link
 from parity.proof.source import STACKED, Source, Term, Weight
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from parity.formats.graph import Array, Artefact, Graph, Grid, Port, Run, Values
+from parity.formats.kept import known
 from parity.proof.calibration import calibrated
-from parity.proof.graph import Array, Artefact, Graph, Grid, Port, Run, Values
-from parity.proof.kept import known
 from parity.proof.lift import Case, feed
 from parity.proof.result import Culprit, Link
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from parity import modelling
-from parity.proof.graph import Array, NotPossible, Values, relative_rms
+from parity.formats.graph import Array, NotPossible, Values, relative_rms
+from parity.reference import modelling
 
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
 _TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.child import stage
+from parity.formats.graph import Array, Constant, Graph, NotPossible
+from parity.process.child import stage
 from parity.proof import _read
 from parity.proof.audit import Audited, audit
-from parity.proof.graph import Array, Constant, Graph, NotPossible
 from parity.proof.match import Match, arrange, match, placed
 from parity.proof.source import STACKED, Source, Weight, source
 

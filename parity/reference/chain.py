@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity import modelling
 from parity.cases.sequence import play
-from parity.child import stage
-from parity.reference import oracle, twin
+from parity.process.child import stage
+from parity.reference import modelling, oracle, twin
 from parity.reference.recipes import recipe
 
 Case = Mapping[str, np.ndarray[Any, Any]]

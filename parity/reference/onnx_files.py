@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 from parity.reference.onnx_layers import Unsupported
 from parity.reference.onnx_operators import OPERATORS, Node, dtype_of
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity import modelling
-from parity.child import stage
-from parity.errors import ParityError
+from parity.core.errors import ParityError
+from parity.process.child import stage
+from parity.reference import modelling
 
 _double: dict[str, tuple[torch.nn.Module, str]] = {}
 _KEPT = 4  # power asks for one module after another, each with a fault

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from parity.errors import ParityError
-from parity.formats.torch_archives import open_program, open_script
+from parity.core.errors import ParityError
+from parity.files.torch_archives import open_program, open_script
 
 _SCALAR_TYPES = {torch.float16: 5, torch.float32: 6, torch.float64: 7}  # as TorchScript writes them
 

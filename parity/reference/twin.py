@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parity import modelling
-from parity.cases import Case as Kept
-from parity.cases import digest
-from parity.child import stage
-from parity.errors import ParityError
+from parity.core.case import Case as Kept
+from parity.core.case import digest
+from parity.core.errors import ParityError
+from parity.process.child import stage
+from parity.reference import modelling
 from parity.reference.dispatch import Ranges, Twin
 from parity.reference.recipes import Recipe, recipe
 

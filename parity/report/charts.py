@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from parity.exhibits import Distribution, Exhibit
-from parity.record import Divergence, Drift
+from parity.core.exhibits import Distribution, Exhibit
+from parity.core.record import Divergence, Drift
 from parity.report.text import clip, number, plural, visible
 
 WIDTH, HEIGHT, FOOT = 520, 110, 16  # FOOT: room for the text of the scale

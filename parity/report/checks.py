@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from parity.exhibits import Spread
-from parity.record import Check
+from parity.core.exhibits import Spread
+from parity.core.record import Check
 from parity.report import svg, text
 
 ORDERED_KINDS = frozenset({"video", "sequence"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from parity.record import State, Verdict
+from parity.core.record import State, Verdict
 
 STATE_ORDER: Final[tuple[State, ...]] = (
     "fail",

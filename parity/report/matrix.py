@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from parity.record import State
+from parity.core.record import State
 from parity.report.glossary import STATE_ORDER
 from parity.report.view import PRECISIONS, TARGETS, CellView
 

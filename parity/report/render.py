@@ -20,7 +20,7 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup, escape
 
-from parity.record import RunRecord
+from parity.core.record import RunRecord
 from parity.report import charts, glossary, svg, text
 from parity.report.matrix import matrix, tally
 from parity.report.view import Budget, CellView, shown_size, source_of, verdict_sentence, views

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from parity.record import RunRecord
+from parity.core.record import RunRecord
 from parity.report import text
 from parity.report.glossary import EMOJI, GAPS, VERDICT_EMOJI
 from parity.report.matrix import Matrix, matrix, tally

@@ -1,7 +1,7 @@
 """Strings and numbers as a person reads them: visible control characters, honest rounding, units.
 
 Nothing here escapes for HTML or Markdown; that is the work of the renderers. Imports only the
-standard library and `parity.visible`.
+standard library and `parity.core.visible`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import hashlib
 import math
 import re
 
-from parity.visible import visible as visible
-from parity.words import plural as plural
+from parity.core.visible import visible as visible
+from parity.core.words import plural as plural
 
 _PLAIN_ANCHOR = re.compile(r"[A-Za-z][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)+")
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from parity.exhibits import Exhibit, Picture
-from parity.record import CellRecord, Check, Finding, RunRecord, State
+from parity.core.exhibits import Exhibit, Picture
+from parity.core.record import CellRecord, Check, Finding, RunRecord, State
 from parity.report import text
 from parity.report.checks import Group, Points, Rank, group, rank, tightest, used
 from parity.report.glossary import BLOCKING, STATE_ORDER

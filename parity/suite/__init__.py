@@ -9,33 +9,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from parity import evidence, judge, lowering, posts
-from parity.cases import Case
 from parity.cases.drawing import Drawing
 from parity.cases.files import has_pictures, unlabelled_folders
-from parity.contract import OutputSpec
-from parity.divergence.ask import first_divergence
-from parity.errors import NoTwin, ParityError
-from parity.explain import explain
-from parity.faults import ask
+from parity.core.case import Case
+from parity.core.contract import OutputSpec
+from parity.core.errors import NoTwin, ParityError
+from parity.core.plan import LOWERED, PROVED, Cell
+from parity.core.record import Kind
 from parity.faults.power import BROKEN
-from parity.isolate import ChildFailure
-from parity.limits import Limit, fallback
-from parity.plan import LOWERED, PROVED, Cell
-from parity.proof.ask import proof_of
-from parity.record import Kind
-from parity.recorder import Recorder
-from parity.reference.floor import PLAUSIBLE, Floor, channel_axis
-from parity.reference.statistics import sensitivity
-from parity.runtimes import Runtime
-from parity.samples import words
-from parity.session import Reference, Session
-from parity.suite import hint
+from parity.judging import judge
+from parity.judging import post_processing as posts
+from parity.judging.explain import explain
+from parity.judging.floor import PLAUSIBLE, Floor, channel_axis
+from parity.judging.limits import Limit, fallback
+from parity.judging.samples import words
+from parity.judging.statistics import sensitivity
+from parity.process.isolate import ChildFailure
+from parity.session import faults as ask
+from parity.session import lowering
+from parity.session.divergence import first_divergence
+from parity.session.proof import proof_of
+from parity.session.runtimes import Runtime
+from parity.session.session import Reference, Session
+from parity.suite import evidence, hint
 from parity.suite.batch import check_batch
 from parity.suite.contract import check_contract
 from parity.suite.golden import check_references
 from parity.suite.preparing import compare_resizers, name_worst_frames
 from parity.suite.property import check_property
+from parity.suite.recorder import Recorder
 from parity.suite.sequence import check_sequence
 
 __all__ = [

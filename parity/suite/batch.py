@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from parity import judge
-from parity.cases import Array, Case, draw
+from parity.cases import draw
 from parity.config import ModelConfig
-from parity.contract import Contract
-from parity.errors import ParityError
-from parity.recorder import Recorder
-from parity.reference.single import rms
-from parity.runtimes import Runtime
+from parity.core.case import Array, Case
+from parity.core.contract import Contract
+from parity.core.errors import ParityError
+from parity.judging import judge
+from parity.judging.single import rms
+from parity.session.runtimes import Runtime
 from parity.suite.bench import Bench, Result
+from parity.suite.recorder import Recorder
 
 ALONE = 1e-6  # of the output: rows that differ by more than this in float64 are mixed by the model itself
 

@@ -1,6 +1,6 @@
 """One cell's artefact and its oracle, warm, for inputs that belong to no golden set: run, judged, shrunk, repeated.
 
-What each input may be off by is its own floor (`parity.reference.single`). Everything goes through the children in
+What each input may be off by is its own floor (`parity.judging.single`). Everything goes through the children in
 batches, and only what is left undecided reaches the twins.
 """
 
@@ -14,19 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parity import judge, posts
-from parity.cases import Array, Case, kept
+from parity.cases import kept
 from parity.cases.recipes import Recipe, family
-from parity.contract import OutputSpec
-from parity.errors import NoTwin, ParityError
-from parity.isolate import ChildFailure
-from parity.limits import DRAWN, Limit
-from parity.record import Check, Kind
-from parity.recorder import Recorder
-from parity.reference import single
+from parity.core.case import Array, Case
+from parity.core.contract import OutputSpec
+from parity.core.errors import NoTwin, ParityError
+from parity.core.record import Check, Kind
+from parity.formats import snippet
+from parity.judging import judge, single
+from parity.judging import post_processing as posts
+from parity.judging.limits import DRAWN, Limit
+from parity.process.isolate import ChildFailure
 from parity.reference.recipes import RECIPES
-from parity.runtimes import Runtime
-from parity.targets import snippet
+from parity.session.runtimes import Runtime
+from parity.suite.recorder import Recorder
 
 BATCH_BYTES = 64 << 20  # of inputs, in one call of a child
 SHRINKS = 80  # evaluations that shrinking may cost

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from parity import judge
 from parity.config import ModelConfig
-from parity.contract import InputSpec
-from parity.recorder import Recorder
-from parity.runtimes import Runtime
+from parity.core.contract import InputSpec
+from parity.judging import judge
+from parity.session.runtimes import Runtime
 from parity.suite import hint
+from parity.suite.recorder import Recorder
 
 
 def check_contract(runtime: Runtime, parity: Recorder) -> None:

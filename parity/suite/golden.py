@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from parity import judge
-from parity.cases import Case, references
-from parity.errors import ParityError
-from parity.recorder import Recorder
-from parity.reference.single import rms
-from parity.runtimes import Runtime
-from parity.session import Reference
+from parity.cases import references
+from parity.core.case import Case
+from parity.core.errors import ParityError
+from parity.judging import judge
+from parity.judging.single import rms
+from parity.session.runtimes import Runtime
+from parity.session.session import Reference
+from parity.suite.recorder import Recorder
 
 DRIFT = 1e-9  # of the output's rms: float64 on another machine, or by another torch, may round otherwise
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parity.contract import Contract, InputSpec
+from parity.core.contract import Contract, InputSpec
 
 CHANNELS_LAST = {3: "NLC", 4: "NHWC", 5: "NDHWC"}
 

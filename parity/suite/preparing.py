@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from parity import judge
-from parity.cases import Case
 from parity.cases import video as videos
-from parity.errors import ParityError
-from parity.recorder import Recorder
-from parity.reference.single import rms
-from parity.runtimes import Runtime
+from parity.core.case import Case
+from parity.core.errors import ParityError
+from parity.judging import judge
+from parity.judging.single import rms
+from parity.session.runtimes import Runtime
+from parity.suite.recorder import Recorder
 
 PATHS = {  # metric -> (child, function, its further arguments, in words)
     "resize_opencv": ("video", "parity.cases.video:resize_opencv", {}, "OpenCV's bilinear"),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from parity import judge
 from parity.cases import kept
 from parity.cases.drawing import Drawing
-from parity.recorder import Recorder
-from parity.runtimes import Runtime
+from parity.judging import judge
+from parity.session.runtimes import Runtime
 from parity.suite.bench import Bench, Result
+from parity.suite.recorder import Recorder
 
 MOST_UNDEFINED = 0.5  # share of the inputs on which the model itself may be undefined at the cell's precision
 

@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from parity import judge
-from parity.cases import Array, Case, draw
+from parity.cases import draw
 from parity.cases import sequence as steps_of
 from parity.config import ModelConfig
-from parity.contract import OutputSpec
-from parity.errors import NoTwin, ParityError
-from parity.record import Check
-from parity.recorder import Recorder
-from parity.reference import single
-from parity.runtimes import Runtime
+from parity.core.case import Array, Case
+from parity.core.contract import OutputSpec
+from parity.core.errors import NoTwin, ParityError
+from parity.core.record import Check
+from parity.judging import judge, single
+from parity.session.runtimes import Runtime
 from parity.suite.bench import Bench, Result
+from parity.suite.recorder import Recorder
 
 MOST = 6  # golden cases that are replayed and reordered
 QUICK = 32  # steps of a sequence under the quick profile

@@ -244,7 +244,7 @@ def test_gate_and_report_work_from_the_record_alone(project, run):
 
 
 def test_a_stored_state_excuses_nothing(tmp_path, run):
-    from parity.record import CellRecord, Check, Environment, RunRecord, WaiverRecord, dumps
+    from parity.core.record import CellRecord, Check, Environment, RunRecord, WaiverRecord, dumps
 
     broken = Check("golden", "a", "logits", "max_abs", 2.0, 1.0, "max", False)
     waived = CellRecord(

@@ -16,7 +16,7 @@ import torch
 
 from parity import cli, mil
 from parity.commands import project as projects
-from parity.errors import ConfigError
+from parity.core.errors import ConfigError
 from parity.exporting import adapt, options
 from tests.cli.conftest import CONFIG
 from tests.cli.test_commands import one_line
@@ -355,9 +355,9 @@ def test_without_a_precision_the_configured_cells_are_exported_int8_only_when_as
 
 
 def test_golden_sequences_are_cut_or_repeated_to_the_length_that_was_asked_for():
-    from parity.cases import Case
     from parity.cases.fit import fitted
-    from parity.contract import Contract, InputSpec, OutputSpec
+    from parity.core.case import Case
+    from parity.core.contract import Contract, InputSpec, OutputSpec
 
     spec = InputSpec("x", ("batch", "sequence", 2))
     value = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
@@ -454,7 +454,7 @@ def test_a_real_picture_model_is_converted_with_the_network_cut_off(project):
 
 def test_core_ml_packages_are_named_by_what_they_hold(tmp_path):
     """coremltools draws new identifiers at every save: the same model must not have two hashes."""
-    from parity.targets.coreml import _settle
+    from parity.formats.coreml.target import _settle
 
     for name, first, second in (("one", "AAAA", "BBBB"), ("two", "CCCC", "DDDD")):
         items = {first: {"path": "com.apple.CoreML/model.mlmodel"}, second: {"path": "com.apple.CoreML/weights"}}

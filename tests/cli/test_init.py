@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import tomllib
 
-from parity import atomic
-from parity.errors import ParityError
+from parity.core.errors import ParityError
+from parity.store import atomic
 
 MODEL = """
 import torch

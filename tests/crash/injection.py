@@ -93,7 +93,7 @@ def forked(act: Callable[[], object], folders: list[Path], way: str = "none", at
 
 
 def _scene(act: Callable[[], object], saboteur: Saboteur, pipe: int) -> int:
-    from parity.errors import ParityError
+    from parity.core.errors import ParityError
 
     sys.addaudithook(saboteur)
     how, text = "done", ""

@@ -52,7 +52,7 @@ def strike(way: str) -> None:
         while True:
             kept.append(bytearray(os.urandom(1) * (8 << 20)))
     elif way in ("garbage", "half"):
-        from parity import child, wire
+        from parity.process import child, wire
 
         assert child._out is not None
         whole = b"".join(wire.encode({"event": "result", "value": "x" * 10_000}))
@@ -94,7 +94,7 @@ def way_of(arguments: Any) -> str | None:
 
 
 def install(call: str) -> None:
-    from parity import child
+    from parity.process import child
 
     resolve, opened = child._resolve, {}
 
@@ -102,7 +102,7 @@ def install(call: str) -> None:
         real = resolve(path)
 
         def act(**arguments: Any) -> Any:
-            called = arguments["function"] if path == "parity.steps:run" else path
+            called = arguments["function"] if path == "parity.process.steps:run" else path
             way = way_of(arguments) or opened.get(arguments.get("handle"))
             if called == call and way is not None:
                 print(f"sabotage: {way} in {call}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.cache import Store
+from parity.store.cache import Store
 from tests.crash import sabotage
 from tests.crash.sabotage import WAYS
 from tests.fuzz.seeds import CORPUS, video
@@ -38,11 +38,11 @@ class Stage:
 
 PREBUILT = 'artifacts = {{ "onnx-fp32" = {{ path = "made/{name}/{file}", fixed = false }} }}'
 STAGES = {
-    "fingerprint": Stage("parity.modelling:fingerprint", "export"),
+    "fingerprint": Stage("parity.reference.modelling:fingerprint", "export"),
     "export": Stage("plain_target:export", "export"),
     "convert": Stage("plain_target:halve", "convert", "plain-fp16"),
-    "load": Stage("parity.targets.serve:open_session", "load"),
-    "run": Stage("parity.targets.serve:run", "run"),
+    "load": Stage("parity.formats.serve:open_session", "load"),
+    "run": Stage("parity.formats.serve:run", "run"),
     "oracle": Stage("parity.reference.oracle:evaluate", "oracle", options=("-k", "golden")),
     "twin": Stage("parity.reference.twin:evaluate", "twin", options=("-k", "golden"), without="no noise floor"),
     "decode": Stage("parity.cases.video:decode", "decode", only='video = "clips/{name}"', options=("-k", "video")),

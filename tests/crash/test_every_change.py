@@ -14,19 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity import atomic, baseline, publishing
-from parity.cache import Entry, Store, sha256_file
 from parity.capsule.archive import Archive, pack
-from parity.cases import Case, golden, kept, references
+from parity.cases import golden, kept, references
 from parity.cases.recipes import Fill, Recipe
 from parity.commands import export, release
 from parity.config import ModelConfig
-from parity.contract import Contract, InputSpec, OutputSpec
-from parity.errors import ParityError
+from parity.core.case import Case
+from parity.core.contract import Contract, InputSpec, OutputSpec
+from parity.core.errors import ParityError
+from parity.core.record import FileRecord, read
 from parity.exporting import publish as exporting
-from parity.progress import Board
-from parity.record import FileRecord, read
-from parity.remote import Remote
+from parity.judging import baseline
+from parity.report import publishing
+from parity.report.progress import Board
+from parity.store import atomic
+from parity.store.cache import Entry, Store, sha256_file
+from parity.store.remote import Remote
 from tests.crash.injection import WAYS, forked
 from tests.unit.ledgers import figure, run
 

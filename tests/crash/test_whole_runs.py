@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity.record import read
+from parity.core.record import read
 from tests.crash import injection
 from tests.crash.test_campaign import consistent
 from tests.crash.test_crashes import begin, good

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import tomllib
 
-from parity import cli, targets
+from parity import cli
 from parity import config as configuration
+from parity import formats as targets
 from parity.report import glossary
 from tests.docs.blocks import ROOT, Block, blocks, commands
 

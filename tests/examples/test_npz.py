@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tomllib
 
-from parity.record import RunRecord, read
+from parity.core.record import RunRecord, read
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "parity-npz"
 SCORER = """

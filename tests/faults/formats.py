@@ -40,7 +40,7 @@ def onnx(folder: Path) -> dict[str, Any]:
 def tflite(folder: Path) -> dict[str, Any]:
     from ai_edge_litert import schema_py_generated as schema
 
-    from parity.proof import tflite_graph
+    from parity.formats.tflite import graph as tflite_graph
 
     model, graph = schema.ModelT(), schema.SubGraphT()
     model.version, model.description, model.buffers, graph.tensors = 3, b"two layers", [schema.BufferT()], []

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parity.cases import golden
-from parity.contract import Contract, InputSpec, OutputSpec, Preprocess
+from parity.core.contract import Contract, InputSpec, OutputSpec, Preprocess
 from parity.faults.bench import Bench
 
 GOLDEN = Path(__file__).resolve().parents[2] / "fixtures" / "golden" / "skin"

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity import targets
-from parity.errors import ParityError
+from parity import formats as targets
+from parity.core.errors import ParityError
 from parity.faults import FileFault, register_fault
 from parity.faults import base as registry
 from parity.faults.artefact import make
 from parity.faults.base import FILES, on_files
-from parity.targets import serve
+from parity.formats import serve
 from tests.faults import formats
 from tests.faults.test_divergence import CONTRACT, EXAMPLE, SPEC, to_ncnn, to_onnx
 
@@ -135,7 +135,8 @@ def test_the_graph_of_a_converted_network_is_edited(
 
 
 def to_coreml(spec: dict[str, Any], work: Path) -> dict[str, Any]:
-    from parity.targets import coreml, torch_files
+    from parity.formats.coreml import target as coreml
+    from parity.formats.torch import target as torch_files
 
     torch_files.trace(str(work), {"half": False}, spec, CONTRACT, EXAMPLE)
     options = {"backend": "mlprogram", "precision": "fp32"}

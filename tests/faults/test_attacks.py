@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from parity.contract import Contract, InputSpec, OutputSpec
+from parity.core.contract import Contract, InputSpec, OutputSpec
+from parity.core.record import plain
 from parity.faults import Fault, register_fault
 from parity.faults import base as registry
 from parity.faults.base import Parameter, Rows, registered
 from parity.faults.bench import Bench
 from parity.faults.causes import Diagnosis
 from parity.faults.diagnose import LIMITS, Search, explain
-from parity.record import plain
 from tests.faults.small import BENCHES, drawn
 
 ROOT = Path(__file__).resolve().parents[2]

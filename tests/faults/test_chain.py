@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from parity import config, modelling
-from parity.cases import Case
-from parity.errors import ParityError
+from parity import config
+from parity.core.case import Case
+from parity.core.errors import ParityError
+from parity.core.plan import Cell
+from parity.core.record import plain
 from parity.faults import faulty
-from parity.faults.chain import with_chain
 from parity.faults.power import CellPower, Survivor
-from parity.plan import Cell
+from parity.formats.onnx import target as onnx_target
 from parity.proof import prove, source
 from parity.proof.source import export
-from parity.record import plain
-from parity.targets import onnx as onnx_target
+from parity.reference import modelling
+from parity.session.fault_chain import with_chain
 from tests.faults.test_divergence import CONTRACT, EXAMPLE, SPEC
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +66,7 @@ class Told:
 
 @pytest.fixture(autouse=True)
 def asked_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parity.faults.chain.proof_of", lambda session, cell, cases: session.proof(cell, cases))
+    monkeypatch.setattr("parity.session.fault_chain.proof_of", lambda session, cell, cases: session.proof(cell, cases))
 
 
 def _failed(links: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import numpy as np
 
 from parity import config
 from parity.cases import golden
+from parity.core.plan import Cell
+from parity.core.record import build, plain
 from parity.faults.power import CellPower
-from parity.isolate import Children
-from parity.limits import resolve
-from parity.plan import Cell
-from parity.record import build, plain
+from parity.judging.limits import resolve
+from parity.process.isolate import Children
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["swap_rgb_bgr", "labels_rotated", "epsilon", "layer_norm_epsilon"]

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 import torch
 
-from parity import config, modelling
+from parity import config
 from parity.cases import golden
 from parity.cases.files import golden_files
-from parity.contract import OutputSpec
+from parity.core.contract import OutputSpec
 from parity.faults.base import Parameter, Rows, Value, registered
 from parity.faults.bench import Bench
 from parity.faults.diagnose import LIMITS, Diagnosis, Search
 from parity.faults.fit import fitted
 from parity.faults.library import inject
-from parity.reference import twin
-from parity.reference.floor import floors
+from parity.judging.floor import floors
+from parity.reference import modelling, twin
 from parity.reference.recipes import recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,7 +140,7 @@ def test_outputs_that_cannot_be_compared_are_said(skin: Skin, broken: str) -> No
 
 
 def test_a_diagnosis_is_plain_json(skin: Skin) -> None:
-    from parity.record import plain
+    from parity.core.record import plain
 
     found = skin.diagnose(skin.artefact(("labels_rotated", None)))
     assert json.loads(json.dumps(plain(found), allow_nan=False))["state"] == "explained"

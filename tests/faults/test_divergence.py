@@ -13,17 +13,17 @@ import onnxruntime
 import pytest
 import torch
 
-from parity import modelling
-from parity.contract import Contract, InputSpec, OutputSpec
+from parity.core.contract import Contract, InputSpec, OutputSpec
+from parity.core.record import plain
 from parity.divergence import locate
 from parity.divergence.blame import _laid, _readers
 from parity.divergence.pair import arrangements
 from parity.divergence.reference import Value
 from parity.faults import faulty
-from parity.record import plain
-from parity.targets import ncnn as ncnn_target
-from parity.targets import onnx as onnx_target
-from parity.targets import torch_files
+from parity.formats.ncnn import target as ncnn_target
+from parity.formats.onnx import target as onnx_target
+from parity.formats.torch import target as torch_files
+from parity.reference import modelling
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = {"root": str(ROOT), "factory": "tests.faults.diverging:net", "options": {}, "checkpoint": None}

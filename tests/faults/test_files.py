@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from parity import config
-from parity.cases import Case
-from parity.errors import ParityError
+from parity.core.case import Case
+from parity.core.errors import ParityError
+from parity.core.plan import Cell
 from parity.faults import FileFault, register_fault
 from parity.faults import base as registry
-from parity.faults.files import Files, with_files
 from parity.faults.power import CellPower
-from parity.isolate import ChildFailure
-from parity.plan import Cell
+from parity.process.isolate import ChildFailure
+from parity.session.fault_files import Files, with_files
 from tests.faults import formats
 from tests.faults.test_artefact import opened, serve
 
@@ -135,9 +135,9 @@ def test_the_chain_of_proof_is_asked_of_what_no_figure_shows(tmp_path: Path, mon
         bad = "parity-fault-" in found
         return [SimpleNamespace(metric="audit_faults", value=1.0 if bad else 0.0, limit=0.0, passed=not bad)]
 
-    monkeypatch.setattr("parity.faults.files.proof_of", lambda *_: "right")
-    monkeypatch.setattr("parity.faults.files.judge.check_proof", checks)
-    monkeypatch.setattr("parity.faults.files.passes", lambda check: check.passed)
+    monkeypatch.setattr("parity.session.fault_files.proof_of", lambda *_: "right")
+    monkeypatch.setattr("parity.session.fault_files.judge.check_proof", checks)
+    monkeypatch.setattr("parity.session.fault_files.passes", lambda check: check.passed)
     monkeypatch.setattr("parity.faults.power.passes", lambda check: check.passed)
     loose = ", ".join(f"noise_ratio{part} = 1e12" for part in ("", "_case", "_channel", "_peak"))
     found = measured(Here(tmp_path, f"fp32 = {{ {loose}, cosine = 0.01 }}", "true"))

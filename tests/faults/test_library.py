@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 from parity.faults import Fault, faulty, library, register_fault, trial
 from parity.faults.base import PRECISIONS, Subject, registered
 from parity.faults.bench import Bench, Inapplicable

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from parity import config
-from parity.cache import Store
-from parity.faults import ask
+from parity.core.plan import Cell
 from parity.faults.base import Array, Rows, registered
 from parity.faults.bench import Bench
 from parity.faults.causes import OTHER_WEIGHTS, Diagnosis, Stored
 from parity.faults.diagnose import LIMITS, Search
-from parity.plan import Cell
-from parity.session import Session
+from parity.session import faults as ask
+from parity.session.session import Session
+from parity.store.cache import Store
 from tests.faults import formats
 from tests.faults.small import BENCHES
 

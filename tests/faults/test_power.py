@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from parity.contract import Contract, InputSpec, OutputSpec
+from parity.core.contract import Contract, InputSpec, OutputSpec
+from parity.core.record import build, plain
 from parity.faults import library
 from parity.faults import measure as measuring
 from parity.faults.base import Rows, Subject, registered
 from parity.faults.bench import Bench
 from parity.faults.power import CellPower, Gate, Tally, badness, between, figure
-from parity.limits import Limit
-from parity.record import build, plain
+from parity.judging.limits import Limit
 from tests.faults.small import BENCHES
 
 NAMES = ("swap_rgb_bgr", "scaled_by_256", "bias_dropped", "labels_rotated", "weights_bfloat16", "gru_gate_order")

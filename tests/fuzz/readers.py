@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.contract import Contract, InputSpec, OutputSpec, Preprocess
-from parity.errors import ParityError
+from parity.core.contract import Contract, InputSpec, OutputSpec, Preprocess
+from parity.core.errors import ParityError
 
 TENSORS = Contract(
     (InputSpec("x", ("batch", 3), "float32", (-1.0, 1.0)), InputSpec("m", ("batch", "n"), "int32", (0, 5))),
@@ -28,7 +28,7 @@ ROWS = [{"x": np.linspace(-1, 1, 3, dtype=np.float32)[None] * np.float32(k)} for
 
 def _configuration(file: Path) -> Any:
     from parity import config
-    from parity.limits import resolve
+    from parity.judging.limits import resolve
 
     loaded = config.load(file, checkpoints=False)
     return [resolve(loaded.rules, cell, o.name) for cell in loaded.cells
@@ -37,7 +37,8 @@ def _configuration(file: Path) -> Any:
 
 def _record(file: Path) -> Any:
     """Everything that a stored record is used for: judged, shown, compared with itself."""
-    from parity import baseline, gate, record
+    from parity.core import record
+    from parity.judging import baseline, gate
     from parity.report import markdown, render
 
     read = record.read(file)
@@ -49,7 +50,8 @@ def _record(file: Path) -> Any:
 
 
 def _shard(file: Path) -> Any:
-    from parity import record, shards
+    from parity.core import record
+    from parity.judging import shards
 
     other = record.read(file.parent / "other.json") if (file.parent / "other.json").exists() else None
     read = record.read(file)
@@ -57,14 +59,14 @@ def _shard(file: Path) -> Any:
 
 
 def _ledger(file: Path) -> Any:
-    from parity import baseline
+    from parity.judging import baseline
 
     return baseline.costs(baseline.read(file))
 
 
 def _manifest(file: Path) -> Any:
     """The manifest of a cache entry: damage is no error, the entry just is not there."""
-    from parity.cache import Store
+    from parity.store.cache import Store
 
     with tempfile.TemporaryDirectory() as folder:
         key = "cc1e27c1cb6e2c0bd9d2b1b6b9a2fb0d31a3e8a3b7e6ef6a6de2b1b6b9a2fb0d"
@@ -83,7 +85,7 @@ def _manifest(file: Path) -> Any:
 
 def _archive(file: Path) -> Any:
     """An entry of a shared cache."""
-    from parity.remote import Remote
+    from parity.store.remote import Remote
 
     with tempfile.TemporaryDirectory() as folder:
         shared = Path(folder, "shared", "objects")
@@ -173,7 +175,7 @@ def _video(file: Path) -> Any:
 
 
 def _checkpoint(file: Path) -> Any:
-    from parity.modelling import read_checkpoint
+    from parity.reference.modelling import read_checkpoint
 
     return {n: list(v.shape) for n, v in read_checkpoint(file).items()}
 
@@ -192,7 +194,7 @@ def _capsule(file: Path) -> Any:
 
 
 def _param(file: Path) -> Any:
-    from parity.formats import ncnn_files
+    from parity.files import ncnn as ncnn_files
 
     layers = ncnn_files.layers(file.read_text(encoding="utf-8", errors="replace"))
     return len(ncnn_files.blobs(layers, (file.parent / "weights.bin").read_bytes()))
@@ -221,10 +223,10 @@ def _artefact(target: str) -> Callable[[Path], Any]:
     """
 
     def read(file: Path) -> Any:
-        from parity import targets
+        from parity import formats as targets
+        from parity.formats import serve
+        from parity.formats.graph import NotPossible
         from parity.proof import _read
-        from parity.proof.graph import NotPossible
-        from parity.targets import serve
 
         notes = {"entry": file.name, **NAMES}
         try:

@@ -67,8 +67,8 @@ def configuration() -> bytes:
 
 def records() -> dict[str, bytes]:
     """A failing record, the two shards of a plan, and a ledger."""
-    from parity import baseline
-    from parity.record import dumps
+    from parity.core.record import dumps
+    from parity.judging import baseline
     from tests.unit.ledgers import figure
     from tests.unit.test_shards import shard
 
@@ -82,7 +82,7 @@ def records() -> dict[str, bytes]:
 
 
 def manifest() -> bytes:
-    from parity.cache import key_of
+    from parity.store.cache import key_of
 
     value: dict[str, Any] = {
         "key": "cc1e27c1cb6e2c0bd9d2b1b6b9a2fb0d31a3e8a3b7e6ef6a6de2b1b6b9a2fb0d", "name": "tiny-onnx-fp32~1-export",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from parity.isolate import Budget, Child, ChildFailure
+from parity.process.isolate import Budget, Child, ChildFailure
 from tests.fuzz.damage import damaged
 from tests.fuzz.readers import NATIVE, READERS
 from tests.fuzz.seeds import CORPUS

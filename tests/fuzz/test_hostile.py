@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity import npz
 from parity.cases import golden
-from parity.errors import ParityError
-from parity.remote import Remote, _unpack
+from parity.core.errors import ParityError
+from parity.files import npz
+from parity.store.remote import Remote, _unpack
 from tests.fuzz.readers import TENSORS
 from tests.fuzz.seeds import CORPUS
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import parity.mil
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 from parity.mil import CorruptPackage, InputError, UnsupportedOperator
 from parity.mil.blob import BlobFile
 from tests.mil import zoo

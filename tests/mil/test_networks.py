@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import parity.mil
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 from parity.mil import CorruptPackage, InputError, UnsupportedOperator
 from parity.mil.proto import schema
 from tests.mil import zoo

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from parity.record import CellRecord, read
+from parity.core.record import CellRecord, read
 from tests.mil import zoo
 from tests.mil.silent import modules
 

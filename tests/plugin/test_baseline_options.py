@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parity import baseline
+from parity.judging import baseline
 from tests.plugin.tiny_project import Project, Run
 
 pytest_plugins = "pytester"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.record import read
+from parity.core.record import read
 from tests.plugin.tiny_project import Project
 
 pytest_plugins = "pytester"
@@ -18,7 +18,7 @@ pytest_plugins = "pytester"
 # The command line knows the project's own target only when something registers it.
 MAIN = """
 import sys, plain_target
-from parity.targets import register_target
+from parity.formats import register_target
 register_target(plain_target.Plain)
 from parity.cli import main
 sys.exit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ import pytest
 
 from parity.cases import own
 from parity.config import parse
-from parity.errors import ConfigError
+from parity.core.errors import ConfigError
 from tests.plugin.tiny_project import PYPROJECT, Project
 
 pytest_plugins = "pytester"

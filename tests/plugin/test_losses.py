@@ -79,11 +79,11 @@ def pytest_collection_modifyitems(items):
             i.add_marker(pytest.mark.xfail(run=False))
 """,
     "a runtime that gives no row": """
-from parity.runtimes import Runtime
+from parity.session.runtimes import Runtime
 Runtime.run = lambda self, inputs: []
 """,
     "a runtime that gives one case too few": """
-from parity.runtimes import Runtime
+from parity.session.runtimes import Runtime
 real = Runtime.run
 Runtime.run = lambda self, inputs: real(self, inputs)[1:]
 """,
@@ -119,8 +119,8 @@ def broken(*a): raise OSError("disk")
 batch._sizes = broken
 """,
     "limits that were taken away": """
-import parity.limits
-parity.limits.DEFAULTS = {}
+import parity.judging.limits
+parity.judging.limits.DEFAULTS = {}
 """,
     "a test that stops the session as if all were well": """
 import pytest

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.record import read
+from parity.core.record import read
 from tests.plugin.tiny_project import Project, count, timeless
 
 pytest_plugins = "pytester"

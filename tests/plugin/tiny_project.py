@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.record import RunRecord, read
+from parity.core.record import RunRecord, read
 
 PYPROJECT = """
 [tool.parity]
@@ -48,7 +48,7 @@ TARGET = '''
 import ctypes, os, sys, time
 from pathlib import Path
 import numpy as np
-from parity.targets.base import Route, Step, Target
+from parity.formats.target import Route, Step, Target
 
 class Plain(Target):
     name, precisions, requires, extra = "plain", ("fp32", "fp16"), ("torch",), "torch"
@@ -88,7 +88,7 @@ def notes(folder):
     return {"entry": "weights.npz", "inputs": {"x": {"name": "x"}}, "outputs": {"logits": {"name": "logits"}}}
 
 def export(work, model, **_):
-    from parity import modelling
+    from parity.reference import modelling
     counted("weights")
     misbehave(os.environ.get("PLAIN_EXPORT"))
     net = modelling.load(model)
@@ -132,7 +132,7 @@ class PlainSession:
 
 CONFTEST = """
 import plain_target
-from parity.targets import register_target
+from parity.formats import register_target
 register_target(plain_target.Plain)
 """
 

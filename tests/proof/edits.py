@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from parity.proof import tflite_graph as tflite
+from parity.formats.tflite import graph as tflite
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from parity import modelling, steps
 from parity.cases import golden
 from parity.config import ModelConfig, load
+from parity.process import steps
+from parity.reference import modelling
 
 ROOT = Path(__file__).resolve().parents[2]
 PRECISIONS = ("int8", "dynamic", "fp16", "fp32")
@@ -341,7 +342,7 @@ def _step(subject: Subject, folder: Path, function: str, after: Path | None, opt
             "work": str(folder), "after": str(after) if after else None, "options": options, "model": subject.model,
             "contract": subject.contract, "example": subject.calibration[0], "calibration": subject.calibration,
         }  # fmt: skip
-        made = steps.run(f"parity.targets.{function}", "convert", arguments)
+        made = steps.run("parity.formats." + function.replace(":", ".target:"), "convert", arguments)
         (folder / "manifest.json").write_text(json.dumps({"notes": made}))
     return folder
 

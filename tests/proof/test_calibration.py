@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parity.formats.graph import Graph, Grid, Operator, Port
 from parity.proof.calibration import calibrated
-from parity.proof.graph import Graph, Grid, Operator, Port
 from parity.proof.result import Culprit
 
 COUNT = 8

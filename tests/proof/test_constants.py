@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parity.formats.graph import Constant, Graph, Grid, Operator, Slot
 from parity.proof.audit import audit, gain
-from parity.proof.graph import Constant, Graph, Grid, Operator, Slot
 from parity.proof.match import Match, arrange, match
 from parity.proof.source import Term, Weight
 
@@ -311,7 +311,7 @@ def test_a_grid_whose_last_negative_integer_is_in_use_gives_no_gain(weight: np.n
     ],
 )
 def test_the_ends_of_a_grid_stand_for_a_clip_only_behind_one(low: float, high: float, expected: Any) -> None:
-    onnx_graph = pytest.importorskip("parity.proof.onnx_graph")
+    onnx_graph = pytest.importorskip("parity.formats.onnx.graph")
     artefact = object.__new__(onnx_graph.OnnxArtefact)
     artefact.bounds, artefact.unclipped = {0.0, 6.0}, False
     step = (high - low) / 255
@@ -334,7 +334,7 @@ def test_a_hybrid_kernel_is_allowed_for_the_data_that_it_multiplies(weight: np.n
 
 
 def test_a_table_that_is_dequantised_after_the_look_up_has_its_grid() -> None:
-    onnx_graph = pytest.importorskip("parity.proof.onnx_graph")
+    onnx_graph = pytest.importorskip("parity.formats.onnx.graph")
     from onnx import TensorProto, helper, numpy_helper
 
     table = np.random.default_rng(0).integers(0, 255, (7, 4), np.uint8)

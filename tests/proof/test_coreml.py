@@ -67,7 +67,7 @@ def inputs(name: str = "", count: int = 6) -> list[dict[str, Any]]:
 
 def saved(folder: Path, precision: str, name: str = "") -> tuple[Path, dict[str, Any]]:
     """A package in `folder`, by the target's own code, and its notes."""
-    from parity.targets.coreml import convert
+    from parity.formats.coreml.target import convert
 
     folder.mkdir(parents=True, exist_ok=True)
     example = {"x": torch.from_numpy(inputs(name, 1)[0]["x"])}
@@ -76,7 +76,7 @@ def saved(folder: Path, precision: str, name: str = "") -> tuple[Path, dict[str,
         out = module(*example.values())
         traced = torch.jit.trace(module, tuple(example.values()))
         (folder / "traced").mkdir(exist_ok=True)
-        from parity.targets.torch_files import SCRIPT_FILE
+        from parity.formats.torch.target import SCRIPT_FILE
 
         traced.save(str(folder / "traced" / SCRIPT_FILE))
         count = len(out) if isinstance(out, tuple) else 1
@@ -244,13 +244,14 @@ SEEDED = {
 @pytest.mark.parametrize("fault", SEEDED)
 def test_fp16_cells_are_gated_by_the_measured_noise_ratio(files: Any, tmp_path: Path, fault: str) -> None:
     """Under the default limits alone, as correct exports to Core ML were measured to have."""
-    from parity import judge, mil
-    from parity.contract import OutputSpec
-    from parity.gate import passes
-    from parity.limits import MEASURED, NOISE, resolve
-    from parity.plan import Cell
+    from parity import mil
+    from parity.core.contract import OutputSpec
+    from parity.core.plan import Cell
+    from parity.judging import judge
+    from parity.judging.floor import floors, natural
+    from parity.judging.gate import passes
+    from parity.judging.limits import MEASURED, NOISE, resolve
     from parity.reference import oracle, twin
-    from parity.reference.floor import floors, natural
 
     edit, broken = SEEDED[fault]
     shutil.copytree(files["fp16"][0], tmp_path / "edited")

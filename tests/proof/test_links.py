@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.proof.graph import Array, Graph, Grid, Operator, Port, Run, Values
-from parity.proof.kept import Lifted
+from parity.formats.graph import Array, Graph, Grid, Operator, Port, Run, Values
+from parity.formats.kept import Lifted
 from parity.proof.lift import lift
 from parity.proof.local import local
 from parity.proof.range import range_
@@ -145,7 +145,7 @@ def test_a_fault_of_kernels_on_demand_is_told_and_does_not_fail() -> None:
 
 @pytest.fixture
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parity.proof.kept._known", {})
+    monkeypatch.setattr("parity.formats.kept._known", {})
 
 
 @pytest.mark.usefixtures("nothing_known")

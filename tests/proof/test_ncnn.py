@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import nn
 
-from parity import steps
-from parity.errors import ParityError
+from parity.core.errors import ParityError
+from parity.formats.ncnn.graph import NcnnArtefact
+from parity.formats.ncnn.target import row
+from parity.process import steps
 from parity.proof import prove
-from parity.proof.ncnn_graph import NcnnArtefact
-from parity.targets.ncnn import row
 from tests.proof.seeded import ROOT
 
 pytest.importorskip("pnnx")
@@ -77,9 +77,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dic
             (folder := base / name).mkdir()
             before = os.getcwd()
             os.chdir(folder)
-            function, half = ("torch_files:trace", False) if name == "traced" else ("ncnn:convert", name == "fp16")
+            function, half = ("torch:trace", False) if name == "traced" else ("ncnn:convert", name == "fp16")
             given = {**arguments, "work": str(folder), "after": str(base / "traced"), "options": {"half": half}}
-            made[name] = folder, steps.run(f"parity.targets.{function}", "convert", given)
+            made[name] = folder, steps.run("parity.formats." + function.replace(":", ".target:"), "convert", given)
             os.chdir(before)
     return made
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from parity import modelling
-from parity.contract import Contract, InputSpec, OutputSpec
+from parity.core.contract import Contract, InputSpec, OutputSpec
+from parity.core.record import plain
+from parity.formats.onnx import target as onnx_target
 from parity.proof.stored import stored
-from parity.record import plain
-from parity.targets import onnx as onnx_target
+from parity.reference import modelling
 from tests.faults import diverging, formats
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -61,8 +61,8 @@ def test_a_fault_of_the_runtime_is_not_blamed_on_the_file(exports: Path) -> None
 
 def test_every_kernel_set_runs_every_operator_alone(clean: dict[str, Path]) -> None:
     """On the same stored inputs, the integer kernels of one set are within a step of another's."""
+    from parity.formats.tflite.graph import TFLiteArtefact
     from parity.proof.lift import feed
-    from parity.proof.tflite_graph import TFLiteArtefact
 
     artefact = TFLiteArtefact(str(clean["int8"]), seeded.notes(clean["int8"]))
     trace = artefact.trace(feed(artefact.graph, seeded.cases(count=1)[0]))

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.proof.graph import NotPossible
-from parity.proof.mil_graph import CoreMLArtefact
-from parity.proof.onnx_graph import OnnxArtefact
-from parity.proof.tflite_graph import TFLiteArtefact
+from parity.formats.coreml.graph import CoreMLArtefact
+from parity.formats.graph import NotPossible
+from parity.formats.onnx.graph import OnnxArtefact
+from parity.formats.tflite.graph import TFLiteArtefact
 
 
 def onnx_file(folder: Path, node: Any, **more: Any) -> OnnxArtefact:

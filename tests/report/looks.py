@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from parity import evidence, pictures
-from parity.contract import OutputSpec, Preprocess
-from parity.exhibits import Distribution, Exhibit, FaultFate, Spread
-from parity.record import Drift, ExecutionRecord
+from parity.core.contract import OutputSpec, Preprocess
+from parity.core.exhibits import Distribution, Exhibit, FaultFate, Spread
+from parity.core.record import Drift, ExecutionRecord
+from parity.suite import evidence, pictures
 
 LABELS = ("nevus", "keratosis", "linear_rising", "linear_falling", "eccentric")
 FAULTS = ("swap_rgb_bgr", "mean_bgr", "scale_256", "bias_dropped", "stale_layer", "same_padding", "bn_epsilon",

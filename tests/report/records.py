@@ -10,8 +10,8 @@ from typing import Any
 
 import looks
 
-from parity.exhibits import Distribution, FaultFate, Picture, Spread
-from parity.record import (
+from parity.core.exhibits import Distribution, FaultFate, Picture, Spread
+from parity.core.record import (
     ArtifactRecord,
     BaselineRecord,
     CellRecord,

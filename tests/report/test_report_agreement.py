@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from reading import cells as sections
 from reading import read
 
-from parity import annotations, gate, terminal
 from parity.commands.gate import judged
 from parity.config import Waiver
-from parity.record import BaselineRecord, CellRecord, Regression, RunRecord, dumps, loads
-from parity.report import markdown, render
+from parity.core.record import BaselineRecord, CellRecord, Regression, RunRecord, dumps, loads
+from parity.judging import gate
+from parity.report import annotations, markdown, render, terminal
 
 TODAY = datetime.date(2026, 6, 1)
 FIGURES = st.one_of(st.none(), st.floats(0, 1, allow_nan=False))

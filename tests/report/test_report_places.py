@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import records
 
-from parity import atomic, publishing, terminal
 from parity.cli import main
-from parity.errors import ParityError
-from parity.record import RunRecord, read
+from parity.core.errors import ParityError
+from parity.core.record import RunRecord, read
+from parity.report import publishing, terminal
+from parity.store import atomic
 
 WHOLE = records.passing()
 NARROWED = dataclasses.replace(records.run([records.cell()], "partial"), partial="-k skin-tflite-int8")
@@ -99,7 +100,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import records
-from parity import publishing
+from parity.report import publishing
 html, left, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 real = Path.replace
 def replace(self, target):
@@ -172,7 +173,7 @@ WRITER = """
 import dataclasses, sys
 from pathlib import Path
 import records
-from parity import publishing
+from parity.report import publishing
 for n in range(25):
     record = dataclasses.replace(records.crashed(), command=f"{sys.argv[2]} {n}")
     publishing.publish(Path(sys.argv[1]), record, whole=True)

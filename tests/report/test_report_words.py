@@ -13,7 +13,7 @@ import records
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.record import Divergence, Drift
+from parity.core.record import Divergence, Drift
 from parity.report import charts, render, svg, text
 
 FIRST = Divergence("net.stem.conv", 0.02)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from parity import config, targets
-from parity.plan import Cell
-from parity.targets import base
+from parity import config
+from parity import formats as targets
+from parity.core.plan import Cell
+from parity.formats import target as base
 
 ROOT = Path(__file__).parents[2]
 CELL = Cell("skin", "coreai", "fp32")
@@ -46,8 +47,8 @@ def test_without_wheels_or_environment_it_is_unavailable_and_says_what_helps(pro
 def test_a_file_is_made_and_run(project, precision, tmp_path):
     import numpy as np
 
-    from parity.cache import Store
-    from parity.session import Session
+    from parity.session.session import Session
+    from parity.store.cache import Store
 
     session = Session(project, "coreai-test", store=Store.at(str(tmp_path / "cache"), project.root))
     try:

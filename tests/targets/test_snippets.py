@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 
 from parity import config as configuration
-from parity import targets
-from parity.cache import Store
+from parity import formats as targets
 from parity.cases.recipes import Fill, Recipe
-from parity.limits import resolve
-from parity.plan import Cell
-from parity.session import Session
+from parity.core.plan import Cell
+from parity.formats import snippet
+from parity.judging.limits import resolve
+from parity.session.session import Session
+from parity.store.cache import Store
 from parity.suite.bench import Bench
-from parity.targets import snippet
 
 MODELS = """
 import torch

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from parity import config as configuration
-from parity import suite, targets
-from parity.cache import Store
-from parity.isolate import ChildFailure
-from parity.plan import PRECISIONS, Cell
-from parity.recorder import Recorder
-from parity.session import Session
+from parity import formats as targets
+from parity import suite
+from parity.core.plan import PRECISIONS, Cell
+from parity.process.isolate import ChildFailure
+from parity.session.session import Session
+from parity.store.cache import Store
+from parity.suite.recorder import Recorder
 
 MODEL = """
 import torch
@@ -113,11 +114,11 @@ def test_outputs_that_change_places_are_found(session: Session, target: str) -> 
     swapped["inputs"] = {k: dict(v) for k, v in swapped["inputs"].items()}
     swapped["outputs"] = dict(zip(swapped["outputs"], reversed(list(swapped["outputs"].values())), strict=True))
     arguments = {"session": runtime.target.session, "folder": str(runtime.artifact.folder), "notes": swapped}
-    opened = session.children.call(runtime.target.family, "parity.targets.serve:open_session", arguments)
+    opened = session.children.call(runtime.target.family, "parity.formats.serve:open_session", arguments)
     case = session.golden(session.config.models["two"])[0]
     run = {"handle": opened["handle"], "cases": [case.inputs]}
     try:
-        got = session.children.call(runtime.target.family, "parity.targets.serve:run", run)["outputs"][0]
+        got = session.children.call(runtime.target.family, "parity.formats.serve:run", run)["outputs"][0]
     except ChildFailure:
         return  # a layout that does not fit the rank is refused, which is as good
     assert got["logits"].ndim == 4 or got["features"].ndim == 2  # never silently reshaped into place
@@ -151,7 +152,7 @@ def test_the_file_itself_decides_and_not_the_model(session: Session, tmp_path: P
     values[0, 0, 0, 0] += 0.05
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, str(tmp_path / "model.onnx"))
-    from parity.runtimes import Runtime
+    from parity.session.runtimes import Runtime
 
     broken = Runtime(session, cell, replace(artifact, folder=tmp_path))
     cases = session.golden(session.config.models["two"])

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from parity.gate import judge, settle
-from parity.record import (
+from parity.core.record import (
     ArtifactRecord,
     CellRecord,
     Check,
@@ -17,6 +16,7 @@ from parity.record import (
     RunRecord,
     RuntimeRecord,
 )
+from parity.judging.gate import judge, settle
 
 CASES = ("a", "b")
 FIGURES = (  # metric, worst value, limit, sense

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.annotations import MOST, Annotation, lines
-from parity.control import Control
-from parity.record import BaselineRecord, Finding, Regression, WaiverRecord
+from parity.core.record import BaselineRecord, Finding, Regression, WaiverRecord
+from parity.pytest_plugin.control import Control
+from parity.report.annotations import MOST, Annotation, lines
 from tests.unit.ledgers import cell, edited, figure, run
 
 INT8 = "skin-tflite-int8"

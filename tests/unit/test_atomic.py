@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from parity import atomic
-from parity.errors import ParityError
+from parity.core.errors import ParityError
+from parity.store import atomic
 
 WRITER = """
 import sys
 from pathlib import Path
-from parity import atomic
+from parity.store import atomic
 folder, letter = Path(sys.argv[1]), sys.argv[2]
 for _ in range(60):
     atomic.publish({folder / name: letter * 200_000 for name in ("a.html", "a.md")})

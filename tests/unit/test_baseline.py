@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parity import baseline
-from parity.baseline import FLOORS, RATIO, Baseline, attach, compare, load, of, save
-from parity.baseline_options import Keeper
-from parity.errors import ConfigError, ParityError
-from parity.gate import judge
-from parity.record import KINDS, STATES, Check, FileRecord, Power, Regression, RunRecord, RuntimeRecord
+from parity.core.errors import ConfigError, ParityError
+from parity.core.record import KINDS, STATES, Check, FileRecord, Power, Regression, RunRecord, RuntimeRecord
+from parity.judging import baseline
+from parity.judging.baseline import FLOORS, RATIO, Baseline, attach, compare, load, of, save
+from parity.judging.gate import judge
+from parity.session.ledger import Keeper
 from tests.unit.ledgers import CASES, PACKAGES, cell, edited, figure, run
 
 INT8 = "skin-tflite-int8"

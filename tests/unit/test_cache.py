@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity import atomic
-from parity.cache import MANIFEST, Entry, Store, canonical, differences, key_of, sha256_file, sha256_tree
-from parity.errors import ParityError
+from parity.core.errors import ParityError
+from parity.store import atomic
+from parity.store.cache import MANIFEST, Entry, Store, canonical, differences, key_of, sha256_file, sha256_tree
 
 SPEC = {"step": "onnx", "options": {"opset": 17}}
 
@@ -218,7 +218,7 @@ def test_no_space_while_building_is_one_line_and_leaves_nothing(store: Store) ->
 @pytest.mark.parametrize("what", ["atomic.write_text", "sha256_file"])
 def test_no_space_while_publishing_is_one_line(store: Store, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(f"parity.cache.{what}", no_space)
+        patch.setattr(f"parity.store.cache.{what}", no_space)
         with pytest.raises(ParityError) as caught:
             store.build(SPEC, "n", Builder())
     one_line(caught, "No space left on device")
@@ -308,7 +308,7 @@ def test_an_entry_in_a_read_only_folder_can_be_read(store: Store, monkeypatch: p
 WORKER = """
 import json, os, sys, time
 from pathlib import Path
-from parity.cache import Store
+from parity.store.cache import Store
 root, counter, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 def builder(folder):
     with counter.open("a") as file:

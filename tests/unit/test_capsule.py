@@ -23,7 +23,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parity import cli, gate, judge, targets
+from parity import cli
+from parity import formats as targets
 from parity.capsule import archive, contents
 from parity.capsule.archive import MANIFEST, Archive, pack
 from parity.capsule.contents import (
@@ -43,9 +44,8 @@ from parity.capsule.contents import (
 from parity.capsule.device import Device
 from parity.capsule.judge import judged
 from parity.capsule.run import run
-from parity.errors import ParityError
-from parity.isolate import Budget
-from parity.record import (
+from parity.core.errors import ParityError
+from parity.core.record import (
     ArtifactRecord,
     CellRecord,
     Check,
@@ -56,8 +56,10 @@ from parity.record import (
     dumps,
     loads,
 )
-from parity.reference.floor import floors
-from parity.targets.base import Target
+from parity.formats.target import Target
+from parity.judging import gate, judge
+from parity.judging.floor import floors
+from parity.process.isolate import Budget
 
 SESSION = '''
 import os
@@ -665,8 +667,8 @@ def test_run_needs_numpy_psutil_and_the_runtime_only(bundle: Bundle, plain: Path
     )
     script = (
         "import sys, runpy\n"
-        "from parity import targets\n"
-        "from parity.targets.base import Target\n"
+        "from parity import formats as targets\n"
+        "from parity.formats.target import Target\n"
         "class Plain(Target):\n"
         "    name, precisions, requires, extra = 'plain', ('fp32',), (), 'none'\n"
         "    session, family, runtime_package = 'plain_session:PlainSession', 'plain', 'numpy'\n"

@@ -10,8 +10,8 @@ import pytest
 
 from fixtures.scripts import make_line_clips
 from parity.cases import video
-from parity.contract import Contract, InputSpec, OutputSpec, Preprocess
-from parity.errors import ParityError
+from parity.core.contract import Contract, InputSpec, OutputSpec, Preprocess
+from parity.core.errors import ParityError
 
 cv2 = pytest.importorskip("cv2")
 

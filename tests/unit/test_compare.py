@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity import metrics
-from parity.compare import EXACT_DB, Worst, compare
-from parity.metrics import SUMMED
+from parity.judging import metrics
+from parity.judging.compare import EXACT_DB, Worst, compare
+from parity.judging.metrics import SUMMED
 
 FLOATS = ["float16", "float32", "float64", ">f4"]
 INTEGERS = ["int8", "uint8", "int16", "int32", "uint32", "int64", "uint64"]

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from parity.compare import (
+from parity.core.errors import ConfigError, ParityError
+from parity.judging.compare import (
     EXACT_DB,
     METRICS,
     Aggregate,
@@ -19,8 +20,7 @@ from parity.compare import (
     compare,
     register_metric,
 )
-from parity.errors import ConfigError, ParityError
-from parity.metrics import DECIDED, SUMMED, Nonfinite
+from parity.judging.metrics import DECIDED, SUMMED, Nonfinite
 
 WANT = np.linspace(-1, 1, 12).reshape(3, 4)
 
@@ -290,7 +290,11 @@ def test_sense_is_max_or_min():
 
 
 def test_every_metric_has_a_sentence():
-    assert set(METRICS) == {*SUMMED, *DECIDED, "iou"}  # `iou` is registered as a project would, by parity.posts
+    assert set(METRICS) == {
+        *SUMMED,
+        *DECIDED,
+        "iou",
+    }  # `iou` is registered as a project would
     for name, metric in METRICS.items():
         assert metric.name == name
         assert metric.doc.endswith(".")
@@ -394,7 +398,7 @@ def test_aggregate_is_frozen():
 
 def test_imports_neither_pytest_nor_torch():
     heavy = {"pytest", "torch", "onnx", "tensorflow"}
-    code = f"import sys, parity.compare; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, parity.judging.compare; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from parity.compare import compare
-from parity.errors import ParityError
-from parity.metrics import BLOCK, EXACT_DB, METRICS, SUMMED
+from parity.core.errors import ParityError
+from parity.judging.compare import compare
+from parity.judging.metrics import BLOCK, EXACT_DB, METRICS, SUMMED
 
 # Limits that anything measured at all would keep, or nearly: those that nothing could break are refused.
 LOOSE = {"max_abs": 1e300, "cosine": -0.999, "sqnr": -399, "rel_rms": 1e300}

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.config import Config, find, load, parse, parse_size
-from parity.contract import Preprocess
-from parity.errors import ConfigError, ParityError
-from parity.plan import PRECISIONS, TARGETS, Cell
+from parity.core.contract import Preprocess
+from parity.core.errors import ConfigError, ParityError
+from parity.core.plan import PRECISIONS, TARGETS, Cell
 
 BASE = """\
 [project]

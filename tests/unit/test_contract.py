@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from parity.contract import BATCH_SIZES, OTHER_SIZES, Contract, InputSpec, OutputSpec
-from parity.errors import ConfigError
+from parity.core.contract import BATCH_SIZES, OTHER_SIZES, Contract, InputSpec, OutputSpec
+from parity.core.errors import ConfigError
 
 IMAGE = InputSpec("image", ("batch", 3, 24, 20))
 OUT = (OutputSpec("y"),)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.targets.coreml_state import execute
+from parity.formats.coreml.state import execute
 
 NOTES = {"states": {"keys": "next_keys"}}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from parity import detail
-from parity.errors import ParityError
-from parity.exhibits import Spread
-from parity.record import Divergence, Drift
+from parity.core.errors import ParityError
+from parity.core.exhibits import Spread
+from parity.core.record import Divergence, Drift
+from parity.judging import detail
 
 
 def test_the_last_word_counts_and_what_is_gathered_adds_up() -> None:

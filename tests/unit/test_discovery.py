@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from parity import modelling  # noqa: E402
 from parity.commands.discovery import discover  # noqa: E402
-from parity.errors import ParityError  # noqa: E402
+from parity.core.errors import ParityError  # noqa: E402
+from parity.reference import modelling  # noqa: E402
 
 
 class Plain(torch.nn.Module):

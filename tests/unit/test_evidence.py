@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from parity import evidence, judge, pictures
-from parity.cases import Case
-from parity.contract import Contract, InputSpec, OutputSpec, Preprocess
-from parity.exhibits import Distribution, Exhibit, Picture, Spread
-from parity.limits import Limit
-from parity.plan import Cell
-from parity.record import Check, build
-from parity.reference.floor import floor
+from parity.core.case import Case
+from parity.core.contract import Contract, InputSpec, OutputSpec, Preprocess
+from parity.core.exhibits import Distribution, Exhibit, Picture, Spread
+from parity.core.plan import Cell
+from parity.core.record import Check, build
+from parity.judging import judge
+from parity.judging.floor import floor
+from parity.judging.limits import Limit
+from parity.suite import evidence, pictures
 
 RNG = np.random.default_rng(1)
 CONTRACT = Contract(

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.explain import explain
-from parity.reference.floor import floor
+from parity.judging.explain import explain
+from parity.judging.floor import floor
 
 RNG = np.random.default_rng(3)
 WANT = [RNG.normal(0, 2, (1, 5)) for _ in range(8)]

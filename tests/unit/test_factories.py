@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.factories import fault, roots
+from parity.core.factories import fault, roots
 
 SOURCE = "class Net:\n    def __getattr__(self, name):\n        return 1\n\n\ndef make():\n    pass\n\n\nalias = make\n"
 
@@ -46,7 +46,7 @@ def test_what_is_not_there_is_named(project: Path, factory: str, words: str) -> 
 
 
 def test_a_package_that_is_often_wanted_comes_with_its_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parity.factories._installed", lambda module: False)
+    monkeypatch.setattr("parity.core.factories._installed", lambda module: False)
     assert fault("timm:create_model", project).endswith("or installed: pip install timm")
 
 

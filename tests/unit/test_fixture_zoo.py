@@ -467,8 +467,8 @@ def test_a_checkpoint_with_timm_names_is_loaded_as_it_is(tmp_path: Path) -> None
     from safetensors.torch import save_file
 
     from fixtures.models.skin import B0_STAGES
-    from parity.errors import ParityError
-    from parity.modelling import load_checkpoint
+    from parity.core.errors import ParityError
+    from parity.reference.modelling import load_checkpoint
 
     state = {name: torch.full(shape, 0.5) for name, shape in timm_names(B0_STAGES, 32, 1280).items()}
     save_file(state, tmp_path / "timm.safetensors")

@@ -7,22 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.contract import OutputSpec
-from parity.errors import ParityError
-from parity.reference import floor as module
-from parity.reference import statistics
-from parity.reference.floor import (
-    ROOM,
-    STATISTICS,
-    UNITS,
-    channel_axis,
-    drawn,
-    floor,
-    floors,
-    natural,
-    stretch,
-)
-from parity.reference.single import EXCUSED
+from parity.core.contract import OutputSpec
+from parity.core.errors import ParityError
+from parity.judging import floor as module
+from parity.judging import statistics
+from parity.judging.floor import ROOM, STATISTICS, UNITS, channel_axis, drawn, floor, floors, natural, stretch
+from parity.judging.single import EXCUSED
 
 seeds = st.integers(0, 2**32 - 1)
 precisions = st.sampled_from(sorted(UNITS))

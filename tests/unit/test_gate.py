@@ -13,10 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.config import Waiver
-from parity.errors import ParityError
-from parity.gate import apply_waivers, by_urgency, describe, exit_code, judge, passes, rejudge, settle
-from parity.limits import Rule
-from parity.record import (
+from parity.core.errors import ParityError
+from parity.core.record import (
     KINDS,
     STATES,
     BaselineRecord,
@@ -27,6 +25,8 @@ from parity.record import (
     RunRecord,
     WaiverRecord,
 )
+from parity.judging.gate import apply_waivers, by_urgency, describe, exit_code, judge, passes, rejudge, settle
+from parity.judging.limits import Rule
 
 CASES, OUTPUTS = ("a", "b", "c"), ("logits", "mask")
 TODAY = datetime.date(2026, 6, 1)

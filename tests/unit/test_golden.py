@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parity.cases import Case, digest
 from parity.cases.files import golden_files
 from parity.cases.golden import load, picture
-from parity.contract import Contract, InputSpec, OutputSpec, Preprocess
-from parity.errors import ParityError
+from parity.core.case import Case, digest
+from parity.core.contract import Contract, InputSpec, OutputSpec, Preprocess
+from parity.core.errors import ParityError
 
 SHAPE = ("batch", 3, 12, 20)
 NAIVE = Preprocess(scale=1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from parity.contract import Contract, InputSpec, OutputSpec
+from parity.core.contract import Contract, InputSpec, OutputSpec
 from parity.suite import hint
 
 IMAGE = InputSpec("image", ("batch", 3, 8, "width"))

@@ -8,7 +8,7 @@ import pytest
 
 from parity.config import Config, parse
 from parity.config.inputs import Decode, Playing, Properties
-from parity.errors import ConfigError
+from parity.core.errors import ConfigError
 
 BASE = """
 [tool.parity.models.m]

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from parity.isolate import Budget, Child, ChildFailure, Children, child_environment
+from parity.process.isolate import Budget, Child, ChildFailure, Children, child_environment
 
 HERE = Path(__file__).parent
 SHORT, LONG = Budget(seconds=0.6), Budget(seconds=20.0)
@@ -113,8 +113,8 @@ def test_the_project_comes_first_on_the_path(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_stages_are_heard_in_order(warm: Child) -> None:
     heard: list[str] = []
-    warm.call("parity.child:stage", {"name": "load"}, on_stage=heard.append, budget=Budget(10))
-    warm.call("parity.child:stage", {"name": "run"}, on_stage=heard.append, budget=Budget(10))
+    warm.call("parity.process.child:stage", {"name": "load"}, on_stage=heard.append, budget=Budget(10))
+    warm.call("parity.process.child:stage", {"name": "run"}, on_stage=heard.append, budget=Budget(10))
     assert heard == ["load", "run"]
 
 
@@ -336,7 +336,7 @@ def test_interrupting_a_call_ends_the_child(child: Child) -> None:
 PARENT = """
 import sys
 from pathlib import Path
-from parity.isolate import Budget, Child
+from parity.process.isolate import Budget, Child
 child = Child("test", root=Path(sys.argv[1]))
 child.start()
 child.call("workload:" + sys.argv[2], {"file": sys.argv[3]} if sys.argv[2] == "hang_with_children" else {})

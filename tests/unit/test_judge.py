@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity import judge
-from parity.contract import OutputSpec
-from parity.gate import passes
-from parity.limits import Limit
-from parity.record import Check
+from parity.core.contract import OutputSpec
+from parity.core.record import Check
+from parity.judging import judge
+from parity.judging.gate import passes
+from parity.judging.limits import Limit
 
 LOGITS = OutputSpec("logits", "logits", ("a", "b", "c"))
 LIMITS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.targets.lengths import enumerated, named, variants
+from parity.formats.lengths import enumerated, named, variants
 
 CONTRACT = {
     "inputs": [

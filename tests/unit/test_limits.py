@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.config import parse
-from parity.limits import DEFAULTS, Rule, defaults, resolve, scopes
-from parity.plan import PRECISIONS, Cell
+from parity.core.plan import PRECISIONS, Cell
+from parity.judging.limits import DEFAULTS, Rule, defaults, resolve, scopes
 
 CELL = Cell("skin", "tflite", "int8")
 ORDER = ("default", "int8", "tflite", "tflite-int8", "skin", "skin-tflite-int8")

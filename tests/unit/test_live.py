@@ -13,8 +13,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.live import Live, Shared, Terminal
-from parity.progress import Board, Watcher
+from parity.report.live import Live, Shared, Terminal
+from parity.report.progress import Board, Watcher
 
 COLUMNS, ROWS = 40, 8
 _PART = re.compile(r"\x1b\[(\d*)([A-Z])|\x1b([78D])|\r|\n|[^\x1b\r\n]+")

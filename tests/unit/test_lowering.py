@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from parity.cases import Case
-from parity.gate import passes
-from parity.limits import Limit
-from parity.lowering import Lowering, worst_case
-from parity.metrics import EXACT_DB
-from parity.record import EventRecord, RiskRecord
+from parity.core.case import Case
+from parity.core.record import EventRecord, RiskRecord
+from parity.judging.gate import passes
+from parity.judging.limits import Limit
+from parity.judging.metrics import EXACT_DB
+from parity.session.lowering import Lowering, worst_case
 
 LIMITS = {"lowering_db": Limit("lowering_db", 100.0, "d"), "lowering_ratio": Limit("lowering_ratio", 4.0, "d")}
 CASES = [Case(f"c{i}", {}) for i in range(3)]

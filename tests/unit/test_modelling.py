@@ -15,8 +15,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from parity import modelling  # noqa: E402
-from parity.errors import ParityError  # noqa: E402
+from parity.core.errors import ParityError  # noqa: E402
+from parity.reference import modelling  # noqa: E402
 
 
 def net() -> Any:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.errors import ConfigError
-from parity.plan import PRECISIONS, TARGETS, Cell, Plan, PlannedCell, check_model_name, choose, did_you_mean
+from parity.core.errors import ConfigError
+from parity.core.plan import PRECISIONS, TARGETS, Cell, Plan, PlannedCell, check_model_name, choose, did_you_mean
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(
     lambda name: not any(token in name for token in (*TARGETS, *PRECISIONS))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from parity import targets
+from parity import formats as targets
 from parity.cases.files import unlabelled_folders
 from parity.config import Config, parse
-from parity.errors import ConfigError
-from parity.planning import make_plan
+from parity.core.errors import ConfigError
+from parity.session.planning import make_plan
 
 TABLE = """
 [tool.parity]
@@ -34,7 +34,7 @@ def config(folder: Path, more: str = "") -> Config:
 @pytest.fixture
 def _everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that lacks nothing, as the one of the core's tests on other Pythons does."""
-    monkeypatch.setattr("parity.targets.base.installed", lambda module: True)
+    monkeypatch.setattr("parity.formats.target.installed", lambda module: True)
 
 
 @pytest.mark.usefixtures("_everything")
@@ -51,7 +51,7 @@ def test_int8_with_calibration_is_measured(tmp_path: Path) -> None:
 
 
 def test_what_a_machine_lacks_does_not_block_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parity.targets.base.installed", lambda module: False)
+    monkeypatch.setattr("parity.formats.target.installed", lambda module: False)
     planned = make_plan(config(tmp_path, 'calibration = "calibration"\n'), {})["tiny-onnx-int8"]
     assert "not installed" in (planned.unavailable or "") and not planned.required
 

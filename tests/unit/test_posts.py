@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from parity.compare import compare
-from parity.contract import OutputSpec
-from parity.errors import ParityError
-from parity.posts import boxes, iou, overlap, register_match, register_post, seen
+from parity.core.contract import OutputSpec
+from parity.core.errors import ParityError
+from parity.judging.compare import compare
+from parity.judging.post_processing import boxes, iou, overlap, register_match, register_post, seen
 
 BOXES = np.array([[[0, 0, 10, 10, 0.9, 1], [20, 0, 30, 10, 0.8, 2], [20, 0, 30, 10, 0.7, 3], [0, 0, 0, 0, 0, 0.0]]])
 

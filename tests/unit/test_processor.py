@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from parity import processor
+from parity.process import processor
 
 FLAGS = "model name\t: Some  Xeon\nflags\t\t: fpu sse2 {}\nbugs\t\t:\n"
 PRODUCT = """
 import sys
-from parity import processor
+from parity.process import processor
 
 if "without" in sys.argv:
     assert processor.without_amx()
@@ -75,7 +75,7 @@ def test_which_machines_multiply_wrongly(machine, flags, version, system, archit
 
 @pytest.mark.skipif(" amx_int8" not in processor._cpuinfo(), reason="this processor has no AMX")
 def test_a_process_that_looked_at_the_processor_before_keeps_amx() -> None:
-    late = "import onnxruntime\nfrom parity import processor\nprint(processor.without_amx())"
+    late = "import onnxruntime\nfrom parity.process import processor\nprint(processor.without_amx())"
     done = subprocess.run([sys.executable, "-c", late], stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -27,10 +27,10 @@ from parity.cases.recipes import (
     viewed,
 )
 from parity.config import ModelConfig
-from parity.contract import Contract, InputSpec, OutputSpec
-from parity.errors import ParityError
-from parity.plan import Cell
-from parity.targets import snippet
+from parity.core.contract import Contract, InputSpec, OutputSpec
+from parity.core.errors import ParityError
+from parity.core.plan import Cell
+from parity.formats import snippet
 
 IMAGE = InputSpec("image", ("batch", 3, 8, 10), range=(-2.2, 2.7))
 IDS = InputSpec("ids", ("batch", "length"), "int32", (1, 126))
@@ -260,7 +260,7 @@ def test_promoting_never_overwrites_a_golden_file(tmp_path: Path) -> None:
 SAVE = """
 import os, sys
 from pathlib import Path
-from parity import atomic
+from parity.store import atomic
 from parity.cases import kept
 from parity.cases.recipes import Fill, Recipe
 if sys.argv[2] == "die":

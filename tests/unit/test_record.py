@@ -16,9 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.errors import ParityError
-from parity.faults.causes import Cause
-from parity.record import (
+from parity.core.errors import ParityError
+from parity.core.record import (
     SCHEMA,
     ArtifactRecord,
     CellRecord,
@@ -33,6 +32,7 @@ from parity.record import (
     plain,
     read,
 )
+from parity.faults.causes import Cause
 
 CHECK = Check("golden", "hand_07", "logits", "max_abs", 0.25, 0.5, "max", True)
 CELL = CellRecord("skin-onnx-fp32", "skin", "onnx", "fp32", "pass", checks=(CHECK,), planned=("golden",))

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.errors import ParityError
-from parity.limits import Rule
-from parity.plan import Cell
-from parity.record import Check
-from parity.recorder import Recorder
+from parity.core.errors import ParityError
+from parity.core.plan import Cell
+from parity.core.record import Check
+from parity.judging.limits import Rule
+from parity.suite.recorder import Recorder
 
 CELL = Cell("skin", "onnx", "fp32")
 ONE = np.array([1.0, 2.0, 3.0])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from parity.exhibits import FaultFate
-from parity.record import ArtifactRecord, CellRecord, Check, Environment, Finding, Power, RunRecord
-from parity.redact import redacted
+from parity.core.exhibits import FaultFate
+from parity.core.record import ArtifactRecord, CellRecord, Check, Environment, Finding, Power, RunRecord
+from parity.report.redact import redacted
 
 HOME = Path("/home/ada")
 SECRET = "hunter2-hunter2"

@@ -13,9 +13,15 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from parity import modelling  # noqa: E402
-from parity.errors import ParityError  # noqa: E402
-from parity.reference import files, onnx_files, operators, oracle, twin  # noqa: E402
+from parity.core.errors import ParityError  # noqa: E402
+from parity.reference import (  # noqa: E402
+    files,
+    modelling,
+    onnx_files,
+    operators,
+    oracle,
+    twin,
+)
 from parity.reference.onnx_operators import OPERATORS  # noqa: E402
 from parity.reference.recipes import recipe  # noqa: E402
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.cases import Case
 from parity.cases.references import ARRAYS, INDEX, compare, origin, read, refuse_in_ci, stale, write
-from parity.contract import Contract, InputSpec, OutputSpec
-from parity.errors import ConfigError, ParityError
+from parity.core.case import Case
+from parity.core.contract import Contract, InputSpec, OutputSpec
+from parity.core.errors import ConfigError, ParityError
 
 CONTRACT = Contract((InputSpec("x", ("batch", 2)),), (OutputSpec("y"),))
 MADE = {"weights": "a" * 64, "structure": "b" * 64, "source": "c" * 64}

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from parity import cli
-from parity.cache import Store, sha256_file
 from parity.commands.release import publish as copy_out
-from parity.errors import ParityError
-from parity.gate import judge
-from parity.record import ArtifactRecord, CellRecord, FileRecord, RunRecord, WaiverRecord, dumps
+from parity.core.errors import ParityError
+from parity.core.record import ArtifactRecord, CellRecord, FileRecord, RunRecord, WaiverRecord, dumps
+from parity.judging.gate import judge
+from parity.store.cache import Store, sha256_file
 from tests.unit.ledgers import cell, edited, figure, run
 
 FP32, INT8 = "skin-tflite-fp32", "skin-tflite-int8"
@@ -171,7 +171,7 @@ REFUSED: dict[str, tuple[Callable[[RunRecord], RunRecord | str], str]] = {
 
 
 def judged_worse(record: RunRecord) -> RunRecord:
-    from parity.baseline import attach, of
+    from parity.judging.baseline import attach, of
 
     return attach(of(run()), figure(0.2))
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from parity.cache import MANIFEST, Store, key_of
-from parity.errors import ParityError
-from parity.remote import Remote
+from parity.core.errors import ParityError
+from parity.store.cache import MANIFEST, Store, key_of
+from parity.store.remote import Remote
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -188,7 +188,7 @@ def s3() -> Iterator[dict[str, str]]:
 MACHINE = """
 import sys
 from pathlib import Path
-from parity.cache import Store
+from parity.store.cache import Store
 def builder(folder):
     (folder / "model.bin").write_bytes(b"weights" * 200_000)
     return {"entry": "model.bin"}

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from parity.cache import Store
-from parity.exports import Artifact
-from parity.isolate import Budget, ChildFailure
-from parity.plan import Cell
-from parity.record import ArtifactRecord
-from parity.routes import first_that_works
-from parity.targets.base import Route, Step
+from parity.core.plan import Cell
+from parity.core.record import ArtifactRecord
+from parity.formats.target import Route, Step
+from parity.process.isolate import Budget, ChildFailure
+from parity.session.exports import Artifact
+from parity.session.routes import first_that_works
+from parity.store.cache import Store
 
 CELL = Cell("skin", "tflite", "int8")
 ROUTES = tuple(Route(name, (Step(name, "f", "m:f", ()),)) for name in ("first", "second", "third"))

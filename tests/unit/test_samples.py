@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from parity import gate, samples
-from parity.limits import DEFAULTS, Rule, fallback, is_default, resolve
-from parity.plan import Cell
-from parity.record import CellRecord, Check
-from parity.reference.statistics import binomial_upper
+from parity.core.plan import Cell
+from parity.core.record import CellRecord, Check
+from parity.judging import gate, samples
+from parity.judging.limits import DEFAULTS, Rule, fallback, is_default, resolve
+from parity.judging.statistics import binomial_upper
 
 OWN = "pyproject.toml:7 [tool.parity.limits] fp16"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from parity import config as configuration
-from parity.errors import ConfigError
-from parity.limits import resolve
-from parity.plan import Cell
+from parity.core.errors import ConfigError
+from parity.core.plan import Cell
+from parity.judging.limits import resolve
 
 TEXT = """
 [tool.parity]

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity import gate
 from parity.commands.gate import judged
-from parity.errors import ParityError
-from parity.plan import Cell, Plan, PlannedCell
-from parity.record import CellRecord, Check, Environment, RunRecord, dumps, loads
-from parity.shards import merge
+from parity.core.errors import ParityError
+from parity.core.plan import Cell, Plan, PlannedCell
+from parity.core.record import CellRecord, Check, Environment, RunRecord, dumps, loads
+from parity.judging import gate
+from parity.judging.shards import merge
 
 WHOLE = Plan(tuple(PlannedCell(Cell("skin", t, p), ("golden",), cases=1, outputs=("logits",))
                    for t in ("onnx", "tflite", "ncnn") for p in ("fp32", "fp16")))  # fmt: skip

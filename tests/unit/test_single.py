@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from parity.reference.floor import UNITS, floor
-from parity.reference.single import Usual, judge, rms, settle
+from parity.judging.floor import UNITS, floor
+from parity.judging.single import Usual, judge, rms, settle
 
 WANT = np.linspace(-1, 1, 101)
 USUAL = Usual(1e-6, 1e-8)

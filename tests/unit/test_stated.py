@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from parity import signature, targets
-from parity.cache import Store
+from parity import formats as targets
 from parity.config import TensorName, parse
-from parity.errors import ConfigError, ParityError
-from parity.planning import make_plan
+from parity.core.errors import ConfigError, ParityError
 from parity.reference import files
+from parity.session import signature
+from parity.session.planning import make_plan
+from parity.store.cache import Store
 
 HEAD = '[tool.parity]\ntargets = ["onnx", "exported"]\nprecisions = ["fp32"]\n\n[tool.parity.models.net]\n'
 FULL = 'inputs = [{ name = "x", shape = ["batch", 3] }]\noutputs = [{ name = "y" }]\n'
@@ -65,7 +66,7 @@ def test_a_table_that_says_too_much_or_too_little_is_one_line(root: Path, table:
 def test_a_target_that_cannot_start_from_the_file_is_unavailable_unless_it_is_given(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("parity.targets.base.installed", lambda module: True)
+    monkeypatch.setattr("parity.formats.target.installed", lambda module: True)
     table = 'reference = "net.onnx"\n' + FULL
     planned = {p.cell.target: p for p in make_plan(read(root, table), {}).cells}
     assert planned["exported"].unavailable == (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from parity.record import CellRecord, Environment, Finding, RunRecord
-from parity.terminal import RERUN, WARNINGS, lines, warnings
+from parity.core.record import CellRecord, Environment, Finding, RunRecord
+from parity.report.terminal import RERUN, WARNINGS, lines, warnings
 
 
 def record(*findings: tuple[str, tuple[str, ...]]) -> RunRecord:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from parity.toml_lines import key_lines
+from parity.files.toml_lines import key_lines
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -18,8 +18,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from parity.errors import ParityError  # noqa: E402
-from parity.formats.torch_archives import open_program, open_script  # noqa: E402
+from parity.core.errors import ParityError  # noqa: E402
+from parity.files.torch_archives import open_program, open_script  # noqa: E402
 
 
 class Small(torch.nn.Module):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parity.errors import ParityError
+from parity.core.errors import ParityError
 from parity.reference import grid, recipes, twin
 from parity.reference.recipes import RECIPES, Recipe, recipe
 

@@ -19,7 +19,7 @@ from torch import nn
 from fixtures.models.skin import skin as build
 from parity import config
 from parity.cases import golden
-from parity.reference.floor import Floor, floor, natural
+from parity.judging.floor import Floor, floor, natural
 from parity.reference.recipes import RECIPES, recipe
 from parity.reference.twin import run
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity import terminal
 from parity.cli import main
-from parity.plan import Cell
-from parity.record import CellRecord, Check, Environment, Finding, RunRecord, dumps
-from parity.recorder import Recorder
-from parity.visible import visible
+from parity.core.plan import Cell
+from parity.core.record import CellRecord, Check, Environment, Finding, RunRecord, dumps
+from parity.core.visible import visible
+from parity.report import terminal
+from parity.suite.recorder import Recorder
 
 FORGED = "gone\x1b[2J\nverdict: pass: all is well\r\n::error::x\u2028::set-env name=A::b\x00\u202e"
 TEXTS = st.text(st.characters(codec=None), max_size=40) | st.just(FORGED)

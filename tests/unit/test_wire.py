@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from parity import wire
+from parity.process import wire
 
 ARRAYS = hnp.arrays(
     st.one_of(

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from parity import child
-from parity.errors import ParityError
+from parity.core.errors import ParityError
+from parity.process import child
 
 calls = 0
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import parity
-from parity.targets.base import Route, Step
+from parity.formats.target import Route, Step
 
 FILE = "layers.npz"
 
@@ -37,7 +37,7 @@ def export(
     """In a child: write the file into `work` and say what is in it."""
     from torch import nn
 
-    from parity import modelling
+    from parity.reference import modelling
 
     dtype = {"fp32": np.float32, "fp16": np.float16}[options["precision"]]
     arrays = {}

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from parity.faults.artefact.draft import Draft
 from parity.faults.base import FileFault, register_fault
+from parity.formats.draft import Draft
 
 
 def last_bits(draft: Draft) -> bool:

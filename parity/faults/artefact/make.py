@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parity.child import stage
 from parity.faults.artefact import benign, structure, weights
-from parity.faults.artefact.draft import NotPossible, opened
 from parity.faults.base import FileFault, on_files
 from parity.faults.extra import load, said
+from parity.formats.draft import NotPossible, opened
+from parity.process.child import stage
 
 FAMILIES = (weights, structure, benign)
 

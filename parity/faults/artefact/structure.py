@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from parity.faults.artefact.draft import Draft
 from parity.faults.base import FileFault, register_fault
+from parity.formats.draft import Draft
 
 
 def truncated(draft: Draft) -> bool:

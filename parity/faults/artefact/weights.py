@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from parity.faults.artefact.draft import Draft, Layer
 from parity.faults.base import FileFault, register_fault
-from parity.proof.graph import Array
+from parity.formats.draft import Draft, Layer
+from parity.formats.graph import Array
 
 Edit = Callable[[Draft], bool]
 Change = Callable[[Draft, Array, Layer], Array | None]

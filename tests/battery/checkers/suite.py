@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from parity import compare, config, judge, metrics, register_metric
+from parity import compare, config, register_metric
 from parity.commands.gate import judged
-from parity.compare import aggregate
-from parity.contract import OutputSpec
-from parity.gate import SET_BY_TEST, settle
-from parity.limits import Limit
-from parity.plan import Cell
-from parity.record import CellRecord, Environment, RunRecord, dumps, loads, read
-from parity.recorder import Recorder
+from parity.core.contract import OutputSpec
+from parity.core.plan import Cell
+from parity.core.record import CellRecord, Environment, RunRecord, dumps, loads, read
+from parity.judging import judge, metrics
+from parity.judging.compare import aggregate
+from parity.judging.gate import SET_BY_TEST, settle
+from parity.judging.limits import Limit
+from parity.suite.recorder import Recorder
 
 from ..protocol import Base, File, Limited, Loss, NotApplicable, Pair, Saved
 from .peers import ident, load_plugins, write_plugins

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity.record import CellRecord, read
+from parity.core.record import CellRecord, read
 from tests.faults.corpus.catalogue import Fault
 
 CALIBRATED = 48  # inputs that int8 ranges are taken from

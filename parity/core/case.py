@@ -1,0 +1,31 @@
+"""The inputs that models are checked on. A case is one set of input arrays with a name that a person can find."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input: arrays by input name in the model's layout, batch included; `label` is the true class where known."""
+
+    id: str
+    inputs: Mapping[str, Array]
+    label: int | None = None
+
+
+def digest(cases: Sequence[Case]) -> str:
+    """One hash for the names, dtypes, shapes and bytes of all inputs, in order."""
+    whole = hashlib.sha256()
+    for case in cases:
+        for name, value in case.inputs.items():
+            whole.update(f"{case.id}\0{name}\0{value.dtype.str}\0{value.shape}\0".encode())
+            whole.update(np.ascontiguousarray(value).view(np.uint8).reshape(-1).data if value.size else b"")
+    return whole.hexdigest()

@@ -1,0 +1,228 @@
+"""PyTorch's own files (.pt2, TorchScript), opened without running what somebody put into them. In a child process only.
+
+Both loaders trust the file. `torch.export.load` unpickles without restriction, evaluates shape expressions as Python,
+imports modules that a tree spec names and compiles guards; each was seen to run a stranger's code with torch 2.13
+(tests/unit/test_torch_archives.py). TorchScript runs no Python, but its operators write files, also while it loads. So
+every record is read once, held against what an honest file needs, and only then given to the loader.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parity.core.errors import ParityError
+
+_NAME = re.compile(r"[A-Za-z_]\w*")
+_UNQUOTED = re.compile(r"[^'\"\\\r\n\0]*")
+_OPERATOR = re.compile(r"torch\.ops\.([a-z]\w*)\.(\w+)(?:\.(\w+))?")
+_PYTHON = re.compile(
+    r"math\.(ceil|floor|trunc|sqrt|log2|pow|isnan|isinf)|torch\._?sym_[a-z0-9_]+|"
+    r"_operator\.(add|sub|mul|floordiv|truediv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|xor|not_|inv|lshift|"
+    r"rshift|getitem)"
+)
+_NAMESPACES = {"aten", "prims", "prim", "quantized", "quantized_decomposed", "torchvision", "mkldnn", "higher_order"}
+_CONTROL = {"cond", "while_loop", "scan", "map_impl", "associative_scan", "wrap_with_set_grad_enabled",
+            "wrap_with_autocast", "flex_attention"}  # fmt: skip
+_FILES = ("save", "from_file")  # operators that write or map files
+_TREES = {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict", None}
+_WORDS = """
+    Symbol Integer Float Rational Add Mul Pow Max Min Mod Abs And Or Not Eq Ne Lt Le Gt Ge Equality Unequality
+    StrictLessThan LessThan StrictGreaterThan GreaterThan Piecewise ExprCondPair Tuple FloorDiv ModularIndexing Where
+    PythonMod CleanDiv CeilDiv CeilToInt FloorToInt TruncToInt TruncToFloat RoundToInt RoundDecimal ToFloat LShift
+    RShift PowByNatural FloatPow FloatTrueDiv IntTrueDiv IsNonOverlappingAndDenseIndicator Identity
+"""
+_SYMBOLIC = frozenset(_WORDS.split())  # what shape expressions call
+_EXPRESSIONS = (ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp,
+                ast.Compare, ast.BoolOp, ast.Tuple, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)  # fmt: skip
+
+
+def open_program(path: Path) -> torch.export.ExportedProgram:
+    """The ExportedProgram in a .pt2 file. Raises ParityError with one line for a file that would run code when it is
+    loaded, and for one that is none. Ask it for `module(check_guards=False)`: guards are compiled from the file."""
+    content = _content(path)
+    try:
+        reader = torch._C.PyTorchFileReader(io.BytesIO(content))
+        records = list(reader.get_all_records())
+        names = zipfile.ZipFile(io.BytesIO(content)).namelist()
+    except (RuntimeError, zipfile.BadZipFile):
+        raise ParityError(f"{path.name}: damaged, or no file that torch.export.save wrote") from None
+    if any(name.rpartition("/")[2] == "serialized_exported_program.json" for name in names):
+        raise ParityError(f"{path.name}: written by torch.export.save of PyTorch 2.7 or older; save it again with a "
+                          "newer one")  # fmt: skip
+    if "models/model.json" not in records:
+        raise ParityError(f"{path.name}: holds no program named 'model'; torch.export.save writes one")
+    for name in records:
+        if reason := _record(name, reader.get_record(name), reader):
+            raise _refused(path, reason)
+    try:
+        return torch.export.load(io.BytesIO(content))
+    except Exception as error:
+        raise ParityError(f"{path.name}: torch.export.load cannot read it: {_first(error)}") from None
+
+
+def open_script(path: Path) -> torch.jit.ScriptModule:
+    """The module in a TorchScript file, in eval mode on the CPU. Raises ParityError with one line for a file whose code
+    could reach other files, and for one that is none."""
+    content = _content(path)
+    try:
+        reader = torch._C.PyTorchFileReader(io.BytesIO(content))
+        records = list(reader.get_all_records())
+    except RuntimeError:
+        raise ParityError(f"{path.name}: damaged, or no TorchScript file") from None
+    if not any(name.startswith("code/") for name in records):
+        kind = "a checkpoint" if "data.pkl" in records else "some other archive"
+        raise ParityError(
+            f"{path.name}: {kind}, not a TorchScript module; weights go with a model's name: --checkpoint"
+        )
+    word = re.compile(rb"\.[\s\\]*(" + "|".join(_FILES).encode() + rb")\b")
+    for name in records:
+        if name.startswith("code/") and name.endswith(".py") and (found := word.search(reader.get_record(name))):
+            raise _refused(path, f"its code calls {found[1].decode()!r}, which writes or maps files")
+    try:
+        return torch.jit.load(io.BytesIO(content), map_location="cpu").eval()  # type: ignore[no-any-return]
+    except Exception as error:
+        raise ParityError(f"{path.name}: torch.jit.load cannot read it: {_first(error)}") from None
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ParityError(f"{path.name}: cannot be read: {error.strerror or error}") from None
+
+
+def _refused(path: Path, reason: str) -> ParityError:
+    return ParityError(f"{path.name}: would run code when loaded ({reason}); refused. Save the program again yourself, "
+                       "or give the factory and a checkpoint")  # fmt: skip
+
+
+def _first(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:200]
+
+
+def _record(name: str, content: bytes, reader: Any) -> str:
+    """Why one record of a .pt2 archive is not harmless; empty where it is."""
+    if name.startswith("data/aotinductor/") or name.endswith((".so", ".cpp", ".dll", ".dylib")):
+        return f"{name} is compiled code"
+    if name.startswith(("data/sample_inputs/", "data/weights/", "data/constants/")) and name.endswith(".pt"):
+        return _pickle(name, content)
+    if name.startswith("models/"):
+        return _wrong_program(_json(content))
+    if name.startswith(("data/weights/", "data/constants/")) and name.endswith(".json"):
+        folder = name.rpartition("/")[0]
+        for payload in (_json(content) or {}).get("config", {}).values():
+            path = f"{folder}/{payload.get('path_name')}"
+            if path.rpartition("/")[2].startswith(("custom_obj_", "opaque_obj_")):
+                return f"{path} is a pickled object"
+            if payload.get("use_pickle") and (reason := _pickle(path, bytes(reader.get_record(path)))):
+                return reason
+    return ""
+
+
+def _pickle(name: str, content: bytes) -> str:
+    try:
+        torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception:
+        return f"{name} is a pickle of more than tensors"
+    return ""
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None  # the loader says that it is damaged
+
+
+def _wrong_program(program: Any) -> str:
+    """The first thing in a serialised program that its loader would run as code, or look up where it should not."""
+    for key, value in _texts(program, ""):
+        if key == "target":
+            reason = _wrong_operator(value)
+        elif key == "expr_str":
+            reason = "" if _arithmetic(value) else f"shape expression {value!r:.60}"
+        elif key in ("in_spec", "out_spec"):
+            reason = "" if _plain_tree(_json(value.encode())) else f"tree {value!r:.60}"
+        elif key in ("name", "as_name", "forward_arg_names"):
+            reason = "" if not value or _NAME.fullmatch(value) else f"name {value!r:.60}"
+        else:
+            reason = "" if _UNQUOTED.fullmatch(value) else f"text {value!r:.60}"
+        if reason:
+            return reason
+    return ""
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Every text of a serialised program with the key that holds it, keys themselves among them; not what is only
+    shown to people, nor guards, which are never compiled."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _texts(entry, key)
+    elif isinstance(value, dict):
+        for inner, entry in value.items():
+            if inner not in ("metadata", "guards_code", "torch_version"):
+                yield "", inner
+                yield from _texts(entry, inner)
+
+
+def _wrong_operator(target: str) -> str:
+    reason = f"operator {target!r:.80}"
+    if _PYTHON.fullmatch(target):
+        return ""
+    found = _OPERATOR.fullmatch(target)
+    if not found or found[1] not in _NAMESPACES or found[2] in _FILES:
+        return reason
+    operator = getattr(getattr(torch.ops, found[1]), found[2], None)
+    if found[1] == "higher_order":
+        return "" if found[2] in _CONTROL and found[3] is None else reason
+    if operator is not None and found[3] is not None:
+        operator = getattr(operator, found[3], None)
+    return "" if isinstance(operator, torch._ops.OpOverload) else reason
+
+
+def _arithmetic(text: str) -> bool:
+    """Whether a shape expression is arithmetic on symbols, and calls nothing but SymPy's functions for it."""
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if not isinstance(node, _EXPRESSIONS):
+            return False
+        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in _SYMBOLIC):
+            return False
+        if isinstance(node, ast.Name) and "__" in node.id and id(node) not in called:
+            return False
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and not _NAME.fullmatch(node.value):
+            return False
+    return True
+
+
+def _plain_tree(spec: Any) -> bool:
+    """Whether a tree spec is made of tuples, lists and dicts with plain keys: others name modules to import."""
+    if not (isinstance(spec, list) and len(spec) == 2 and isinstance(spec[1], dict)):
+        return False
+    waiting = [spec[1]]
+    while waiting:
+        node = waiting.pop()
+        context = node.get("context")
+        keys = _json(context.encode()) if isinstance(context, str) else context
+        if node.get("type") not in _TREES or not (keys is None or isinstance(keys, list)):
+            return False
+        if not all(isinstance(k, (str, int)) and (isinstance(k, int) or _NAME.fullmatch(k)) for k in keys or ()):
+            return False
+        waiting += node.get("children_spec") or ()
+    return True

@@ -1,0 +1,1 @@
+"""Core ML programs and neural networks: made by coremltools, run by the evaluator in parity.mil."""

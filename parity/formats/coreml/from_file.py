@@ -1,0 +1,37 @@
+"""Core ML from a TorchScript or ExportedProgram file, without the module that it came from. In the child only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parity.formats.coreml import target as coreml
+from parity.formats.target import Array
+from parity.process.child import stage
+
+SCRIPT, PROGRAM = ".pt", ".pt2"
+
+
+def load(path: Path) -> Any:
+    """The traced module or exported program in a file. Raises ParityError with one line for anything else, and for a
+    file that would run code."""
+    from parity.files import torch_archives
+
+    return (torch_archives.open_script if path.suffix == SCRIPT else torch_archives.open_program)(path)
+
+
+def convert(
+    work: str, file: str, options: Mapping[str, Any], contract: Mapping[str, Any], example: Mapping[str, Array]
+) -> dict[str, Any]:
+    """Convert `file` with the names, shapes and enumerated sizes of `contract`; the notes of the artefact."""
+    stage("load")
+    source = load(Path(file))  # before coremltools, whose import takes seconds: a wrong file is told at once
+    ct = coreml.tools()
+    stage("convert")
+    if file.endswith(PROGRAM):
+        source = source.run_decompositions({})
+    inputs = coreml.inputs(contract, example)
+    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
+    entry = coreml.save(source, inputs, outputs, options, Path(work))
+    return coreml.notes(entry, contract, example, options)

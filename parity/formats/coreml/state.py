@@ -1,0 +1,127 @@
+"""Core ML files that keep a state between calls, such as the key and value cache of a language model.
+
+The model itself stays without state: it takes the cache and gives the next one. `states = { keys = "next_keys" }` in
+its table says which output replaces which input; with `stateful = true` the file holds that input as a Core ML state. A
+measurement writes the state before a call and reads it after, so that the file is judged by the very cases that judge
+the model without state. Core ML keeps states in float16 only, and needs iOS 18 or macOS 15.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.config import ModelConfig
+from parity.formats.target import Array, Route, Step
+from parity.formats.torch.target import SCRIPT_FILE
+from parity.process.child import stage
+
+
+def route(model: ModelConfig, options: Mapping[str, Any]) -> Route:
+    """Traced with buffers in place of the states, then converted with a Core ML state for each buffer."""
+    held = {"states": dict(model.states)}
+    package = "parity.formats.coreml.state"
+    trace_step = Step("torchscript-stateful", "torch", f"{package}:trace", ("torch",), held, stage="export")
+    name = f"stateful-{options['precision']}"
+    system = {"deployment_target": "iOS18", **options}
+    return Route("coremltools, stateful", (
+        trace_step, Step(name, "coremltools", f"{package}:convert", ("coremltools",), {**system, **held}),
+    ))  # fmt: skip
+
+
+def execute(
+    program: Any, notes: Mapping[str, Any], given: Mapping[str, Array], mode: str = "program"
+) -> dict[str, Array]:
+    """Run a program of `parity.mil`: states are written from `given` before and read into the outputs after."""
+    states: Mapping[str, str] = notes.get("states", {})
+    if not states:
+        return dict(program.run(given, mode=mode))
+    held = program.make_state()
+    for name in states:
+        held.write(name, given[name])
+    got = dict(program.run({n: v for n, v in given.items() if n not in states}, mode=mode, state=held))
+    return got | {output: _wide(held.read(name)) for name, output in states.items()}
+
+
+def _wide(value: Array) -> Array:
+    return value.astype(np.float32) if value.dtype == np.float16 else value
+
+
+def predict(model: Any, notes: Mapping[str, Any], given: Mapping[str, Array]) -> dict[str, Array]:  # pragma: no cover
+    """The same by Core ML itself (macOS)."""
+    states: Mapping[str, str] = notes.get("states", {})
+    if not states:
+        return dict(model.predict(given))
+    held = model.make_state()
+    for name in states:
+        held.write_state(name=name, value=given[name].astype(np.float16))
+    got = dict(model.predict({n: v for n, v in given.items() if n not in states}, state=held))
+    return got | {output: _wide(np.asarray(held.read_state(name=name))) for name, output in states.items()}
+
+
+# In the child.
+
+
+def trace(
+    work: str, options: Mapping[str, Any], model: Mapping[str, Any], contract: Mapping[str, Any],
+    example: Mapping[str, Array], **_: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Trace the model with a buffer for each state, which the call replaces."""
+    import torch
+
+    from parity.reference import modelling
+
+    module = modelling.load(model)
+    stage("export")
+    states: Mapping[str, str] = options["states"]
+    taken = [s["name"] for s in contract["inputs"]]
+    given = [s["name"] for s in contract["outputs"]]
+
+    class Stateful(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+            for name in states:
+                self.register_buffer(name, torch.zeros(example[name].shape))
+
+        def forward(self, *plain: torch.Tensor) -> Any:
+            rest = iter(plain)
+            inputs = {n: getattr(self, n) if n in states else next(rest) for n in taken}
+            results = modelling.forward(self.module, inputs, given)
+            for name, output in states.items():
+                getattr(self, name)[:] = results[output]  # the assignment that coremltools takes for an update
+            return tuple(results[n] for n in given if n not in states.values())
+
+    arguments = tuple(torch.from_numpy(np.array(example[n])) for n in taken if n not in states)
+    with modelling.plain_attention(), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(Stateful().eval(), arguments, check_trace=False)
+    torch.jit.save(traced, str(Path(work, SCRIPT_FILE)))
+    return {"entry": SCRIPT_FILE}
+
+
+def convert(
+    work: str, after: str, options: Mapping[str, Any], contract: Mapping[str, Any],
+    example: Mapping[str, Array], **_: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Convert with the states declared; everything else is as without them."""
+    import torch
+
+    from parity.formats.coreml import target as coreml
+
+    ct = coreml.tools()
+    stage("convert")
+    traced = torch.jit.load(str(Path(after, SCRIPT_FILE)), map_location="cpu")
+    states: Mapping[str, str] = options["states"]
+    held = [
+        ct.StateType(wrapped_type=ct.TensorType(shape=example[name].shape, dtype=np.float16), name=name)
+        for name in states
+    ]
+    inputs = [i for i in coreml.inputs(contract, example) if i.name not in states]
+    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"] if s["name"] not in states.values()]
+    file = coreml.save(traced, inputs, outputs, options, Path(work), states=held)
+    return coreml.notes(file, contract, example, options) | {"states": dict(states)}

@@ -1,0 +1,1 @@
+"""NCNN: made by pnnx, run by ncnn."""

@@ -1,0 +1,1 @@
+"""ONNX: exported by torch.onnx, run by ONNX Runtime."""

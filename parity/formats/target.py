@@ -1,0 +1,161 @@
+"""What a target has to say: by which chains of steps a cell is exported, and which class runs the result.
+
+A step is one call in a child process that turns the model, or what the step before it made, into files. Each step is
+content-addressed by itself, so cells share what they have in common. This module imports no converter and no runtime.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from parity.config import Config, ModelConfig
+from parity.core.errors import ParityError
+from parity.core.plan import Cell
+from parity.reference import files
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+NO_CALIBRATION = 'int8 needs calibration data: set calibration = "folder" for this model'
+"""A setting that is missing, not something that this machine lacks: such a cell blocks wherever it is planned."""
+
+
+def narrowed(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Inputs for files of Apple's, which have no int64: such integers as int32."""
+    return {name: v.astype(np.int32) if v.dtype == np.int64 else v for name, v in inputs.items()}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One converter call. `function` is `module:name`, run in the warm child `family` as
+
+        function(work=folder to fill, after=folder of the step before or None, options=..., model=..., contract=...,
+                 example=arrays by input name, calibration=list of such or None) -> notes
+
+    The notes of a route's last step are the artefact's: `entry` (the file to open), `inputs` and `outputs` (contract
+    name -> {"name": name in the artefact, "layout": "NHWC" where it differs}), and what the target wants to remember.
+    """
+
+    name: str
+    family: str
+    function: str
+    packages: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    calibration: bool = False
+    stage: str = "convert"
+    python: str | None = None  # another interpreter than the session's own
+
+
+@dataclass(frozen=True)
+class Route:
+    """A named chain of steps from the PyTorch model to an artefact."""
+
+    name: str
+    steps: tuple[Step, ...]
+
+
+class Target:
+    """One kind of artefact. A new target is one subclass in one file and one line in the registry."""
+
+    name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]]
+    requires: ClassVar[tuple[str, ...]]  # modules that export and runtime import
+    extra: ClassVar[str]  # the extra of this package that brings them
+    session: ClassVar[str]  # "module:Class" of the Session, opened in the child `family`
+    family: ClassVar[str]
+    runtime_package: ClassVar[str]
+    fixed_dims: ClassVar[bool] = False  # the route exports every dynamic axis at the example's size
+    enumerates: ClassVar[bool] = False  # but one file can hold several sizes of an axis that the model enumerates
+    starts_from: ClassVar[tuple[str, ...]] = ("ExportedProgram", "TorchScript", "ONNX")  # besides a module
+    environment: ClassVar[str] = ""  # the route whose Python exports and runs, where that is not the session's own
+
+    def python(self, config: Config) -> str:
+        """The interpreter that exports and runs this target's files."""
+        other = config.routes.get(self.environment) if self.environment else None
+        return str(other) if other is not None and other.exists() else sys.executable
+
+    def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
+        """The chains to try for a cell, best first."""
+        raise NotImplementedError
+
+    def several_sizes(self, model: ModelConfig) -> bool:
+        """Whether a file of the model is to be tried at other sizes than the example's."""
+        return bool(model.contract.sizes()) and (not self.fixed_dims or bool(model.enumerated))
+
+    def stored_dtype(self, declared: str) -> str:
+        """The element type that a declared input has in this target's files."""
+        return declared
+
+    def unavailable(self, cell: Cell, model: ModelConfig, python: str | None = None) -> str | None:
+        """Why this cell cannot be measured on this machine, with what would change that; None when it can.
+
+        `python` is the interpreter of its environment, as `python` gave it: what is installed there shows when it runs.
+        """
+        if cell.precision not in self.precisions:
+            return f"{self.name} has no {cell.precision} route"
+        missing = [name for name in self.requires if not installed(name)] if python in (None, sys.executable) else []
+        if missing:
+            why = f"{', '.join(missing)} not installed: pip install 'pytest-parity[{self.extra}]'"
+            return why + (f", or name a Python that has them in [tool.parity.routes.{self.environment}]"
+                          if self.environment else "")  # fmt: skip
+        if cell.precision == "int8" and model.calibration is None:
+            return NO_CALIBRATION
+        return None
+
+    def cannot_start_from(self, model: ModelConfig) -> str | None:
+        """Why this target's files cannot be made from the model's reference file; None where they can."""
+        kind = files.KINDS.get(model.reference.suffix) if model.reference else None
+        if kind is None or kind in self.starts_from:
+            return None
+        return f"{self.name} files are not made from {kind} files: give the factory, or the finished file in artifacts"
+
+
+class Session(Protocol):
+    """An opened artefact, in the child. `run` takes and gives arrays under the artefact's own names and layouts."""
+
+    def __init__(self, folder: str, notes: Mapping[str, Any]) -> None: ...
+
+    def describe(self) -> dict[str, Any]:
+        """{"inputs": [{"name", "shape", "dtype"}], "outputs": [...], "ops": {operator: count}, ...}; a dynamic axis is
+        None or a name in `shape`."""
+        ...
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
+def lacking(capability: str) -> str | None:
+    """Why this machine lacks a capability that a test `needs`; None where it has it. Raises ParityError."""
+    if capability == "coreml-runtime":
+        if platform.system() != "Darwin":
+            return f"Core ML predicts only on macOS; this is {platform.system()}"
+        return None if installed("coremltools") else "coremltools not installed: pip install 'pytest-parity[coreml]'"
+    raise ParityError(f"needs({capability!r}): unknown capability; known: coreml-runtime")
+
+
+def installed(module: str) -> bool:
+    """Whether `module` can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """The installed versions of distributions; also called in children that have another environment."""
+    return {package: version(package) for package in packages}
+
+
+def version(package: str) -> str:
+    """The installed version of a distribution, or 'absent'. Imports nothing."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,1 @@
+"""TFLite: made by onnx2tf or litert-torch, run by LiteRT."""

@@ -1,0 +1,337 @@
+"""TFLite in the words of the proof: the flatbuffer read, rewritten to float, and cut into its operators.
+
+LiteRT has three kernel sets: XNNPACK (what apps get), its own optimised ones, and the reference ones. All rewriting
+is surgery on the schema's objects; nothing of a converter is involved. Child only.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.tools import flatbuffer_utils
+
+from parity.formats.graph import Array, Constant, Graph, Grid, NotPossible, Operator, Port, Run, Slot, Values
+from parity.formats.kept import Lifted
+
+KINDS = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
+TYPES = {
+    schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT16: np.float16, schema.TensorType.INT8: np.int8,
+    schema.TensorType.UINT8: np.uint8, schema.TensorType.INT16: np.int16, schema.TensorType.INT32: np.int32,
+    schema.TensorType.INT64: np.int64, schema.TensorType.BOOL: np.bool_,
+}  # fmt: skip
+_BY_PASSED = ("QUANTIZE", "DEQUANTIZE")
+_WEIGHTS = {  # operator -> (slot of the weight, its layout, slot of the bias, slot of the data)
+    "CONV_2D": (1, "OHWI", 2, 0),
+    "DEPTHWISE_CONV_2D": (1, "1HWO", 2, 0),
+    "FULLY_CONNECTED": (1, "OI", 2, 0),
+    "TRANSPOSE_CONV": (1, "OHWI", 3, 2),
+    "CONV_3D": (1, "DHWIO", 2, 0),
+    "BATCH_MATMUL": (1, "IO", -1, 0),
+    "GATHER": (0, "VD", -1, 1),
+}
+_KERNELS = {
+    "XNNPACK": OpResolverType.AUTO,
+    "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    "reference": OpResolverType.BUILTIN_REF,
+}
+
+
+class TFLiteArtefact:
+    """One .tflite file. Raises NotPossible for files that the proof cannot follow."""
+
+    def __init__(self, folder: str, notes: Mapping[str, Any], nested: bool = False):
+        """`nested` takes files with control flow too, of which only the outermost graph is seen."""
+        own = notes.get("kernels") or next(iter(_KERNELS))
+        self.kernels = (own, *(name for name in _KERNELS if name != own))
+        self.content = Path(folder, notes["entry"]).read_bytes()
+        self.model = model = self._parse()  # as read: what is run is parsed anew
+        if len(model.subgraphs) > 1 and not nested:
+            raise NotPossible(
+                f"the file has {len(model.subgraphs)} sub-graphs (control flow or fused recurrent layers)"
+            )
+        kinds = [kind(model, op) for op in model.subgraphs[0].operators]
+        custom = sorted({k for k in kinds if k.startswith(("Flex", "custom"))})
+        if custom:
+            raise NotPossible(f"the plain interpreter cannot run {', '.join(custom)}")
+        self.names = _unique([_text(t.name) for t in model.subgraphs[0].tensors])
+        self.graph = self._read(model, notes)
+        self._tracer: Any = None
+
+    def _parse(self) -> Any:
+        return parsed(self.content)
+
+    def _read(self, model: Any, notes: Mapping[str, Any]) -> Graph:
+        graph, names = model.subgraphs[0], self.names
+        fixed: dict[int, int] = {}  # a constant read through DEQUANTIZE -> the constant
+        constants: dict[int, Constant] = {}
+        grids: dict[str, Grid] = {}
+        for index, tensor in enumerate(graph.tensors):
+            stored, grid = constant(model, tensor), grid_of(tensor)
+            if stored is not None and tensor.type in TYPES:
+                constants[index] = Constant(names[index], stored, grid)
+            elif grid is not None:
+                grids[names[index]] = grid
+        operators: list[Operator] = []
+        slots: dict[int, list[Slot]] = {}
+        for op in graph.operators:
+            inputs = [int(i) for i in op.inputs]
+            name = kind(model, op)
+            if name in _BY_PASSED and inputs[0] in constants:
+                fixed[int(op.outputs[0])] = inputs[0]
+                continue
+            index = len(operators)
+            resolved = [fixed.get(i, i) for i in inputs]
+            weight, layout, bias, data = _WEIGHTS.get(name, (-1, "", -1, -1))
+            for place, i in enumerate(resolved):
+                if i not in constants:
+                    continue
+                if place == weight:
+                    slot = Slot(index, "weight", _matmul_layout(op, layout), data=names[inputs[data]])
+                elif place == bias and resolved[weight] in constants:
+                    slot = Slot(index, "bias", "O", names[resolved[weight]], names[inputs[data]])
+                else:
+                    slot = Slot(index, "operand")
+                slots.setdefault(i, []).append(slot)
+            operators.append(Operator(
+                index, name, tuple(names[i] for i in resolved if i >= 0), tuple(names[int(i)] for i in op.outputs)
+            ))  # fmt: skip
+        ports = {side: self._ports(model, notes, side) for side in ("inputs", "outputs")}
+        return Graph(
+            tuple(operators),
+            {c.name: replace(c, slots=tuple(slots.get(i, ()))) for i, c in constants.items()},
+            grids, ports["inputs"], ports["outputs"], channels_last=True, symmetric_weights=True,
+        )  # fmt: skip
+
+    def _ports(self, model: Any, notes: Mapping[str, Any], side: str) -> tuple[Port, ...]:
+        """The file's inputs or outputs by its signature, under the model's own names."""
+        by_name = {names: i for i, names in enumerate(self.names)}
+        for signature in model.signatureDefs or []:
+            by_name |= {_text(m.name): int(m.tensorIndex) for m in getattr(signature, side)}
+        try:
+            return tuple(
+                Port(name, self.names[by_name[entry["name"]]], entry.get("layout") or "")
+                for name, entry in notes[side].items()
+            )
+        except KeyError as error:
+            raise NotPossible(f"the file has no {side[:-1]} {error.args[0]!r}") from None
+
+    # Running.
+
+    def whole(self, kernels: str) -> Run:
+        interpreter = open_content(self.content, kernels)
+        inputs, outputs = self._indices(self.graph.inputs), self._indices(self.graph.outputs)
+
+        def run(case: Values) -> Values:
+            self._feed(interpreter, inputs, case)
+            interpreter.invoke()
+            return {name: self._real(name, interpreter.get_tensor(i)) for name, i in outputs.items()}
+
+        return run
+
+    def trace(self, case: Values) -> Values:
+        if self._tracer is None:
+            self._tracer = open_content(self.content, "builtin", keep=True)
+        self._feed(self._tracer, self._indices(self.graph.inputs), case)
+        self._tracer.invoke()
+        wanted = set(self.graph.activations)
+        return {n: self._tracer.get_tensor(i) for i, n in enumerate(self.names) if n in wanted}
+
+    def _feed(self, interpreter: Any, indices: Mapping[str, int], case: Values) -> None:
+        for name, index in indices.items():
+            grid, value = self.graph.grids.get(name), case[name]
+            if grid is not None and value.dtype.kind == "f":
+                value = grid.nearest(value).astype(interpreter.tensor(index)().dtype)
+            interpreter.set_tensor(index, np.ascontiguousarray(value))
+
+    def _real(self, name: str, stored: Array) -> Array:
+        grid = self.graph.grids.get(name)
+        return grid.real(stored) if grid else stored.astype(np.float64) if stored.dtype.kind == "f" else stored
+
+    def _indices(self, ports: Sequence[Port]) -> dict[str, int]:
+        where = {name: i for i, name in enumerate(self.names)}
+        return {port.tensor: where[port.tensor] for port in ports}
+
+    # Rewriting.
+
+    def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
+        model, alias = self._lifted(weights)
+        where = {name: alias.get(i, i) for i, name in enumerate(self.names)}
+        wanted = [*(port.tensor for port in self.graph.outputs), *watch]
+        content, inputs = pack(model), self._indices(self.graph.inputs)
+
+        def opened() -> Run:
+            interpreter = open_content(content, "builtin", keep=bool(watch))
+
+            def run(case: Values) -> Values:
+                for name, index in inputs.items():
+                    interpreter.set_tensor(index, np.ascontiguousarray(case[name]))
+                interpreter.invoke()
+                return {name: interpreter.get_tensor(where[name]) for name in wanted}
+
+            return run
+
+        return Lifted(content, opened)
+
+    def _lifted(self, weights: Mapping[str, Array], *, join: bool = True) -> tuple[Any, dict[int, int]]:
+        """The model in float with `weights` in their places, and which tensor stands for each by-passed one.
+
+        Without `join`, what a dropped QUANTIZE wrote stays a tensor of its own, for the operators' isolation.
+        """
+        model = self._parse()
+        graph = model.subgraphs[0]
+        for index, tensor in enumerate(graph.tensors):
+            name = self.names[index]
+            stored = self.graph.constants.get(name)
+            if stored is not None and (name in weights or stored.reduced):
+                put(model, tensor, weights.get(name, stored.real).astype(np.float32))
+            if (stored is not None and stored.reduced) or name in self.graph.grids:
+                tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
+        alias: dict[int, int] = {}
+        kept = []
+        for op in graph.operators:
+            op.inputs = np.array([alias.get(int(i), int(i)) for i in op.inputs], np.int32)
+            if kind(model, op) in _BY_PASSED:
+                if join or self.names[int(op.inputs[0])] in self.graph.constants:
+                    alias[int(op.outputs[0])] = int(op.inputs[0])
+            else:
+                kept.append(op)
+        graph.operators = kept
+        graph.outputs = np.array([alias.get(int(i), int(i)) for i in graph.outputs], np.int32)
+        model.signatureDefs = []
+        return model, alias
+
+    def alone(self, kernels: str) -> Run:
+        return self._cut(self._parse(), kernels)
+
+    def alone_lifted(self) -> Run:
+        model, _ = self._lifted({}, join=False)
+        return self._cut(model, "builtin")
+
+    def reread(self) -> bool:
+        return False
+
+    def _cut(self, model: Any, kernels: str) -> Run:
+        """A model in which each operator reads graph inputs of its own and writes graph outputs."""
+        graph = model.subgraphs[0]
+        constants = {i for i, t in enumerate(graph.tensors) if constant(model, t) is not None}
+        constants |= {  # constants that the file itself turns to float
+            int(op.outputs[0]) for op in graph.operators if {int(i) for i in op.inputs} <= constants
+        }
+        entry: dict[int, int] = {}
+        outputs: list[int] = []
+        for op in graph.operators:
+            if {int(i) for i in op.inputs} <= constants:
+                continue
+            for i in {int(i) for i in op.inputs} - constants - set(entry) - {-1}:
+                fresh = copy.copy(graph.tensors[i])
+                fresh.buffer, fresh.name = 0, fresh.name + b"/alone"
+                graph.tensors.append(fresh)
+                entry[i] = len(graph.tensors) - 1
+            op.inputs = np.array([entry.get(int(i), int(i)) for i in op.inputs], np.int32)
+            outputs += [int(i) for i in op.outputs]
+        graph.inputs = np.array(list(entry.values()), np.int32)
+        graph.outputs = np.array(outputs, np.int32)
+        model.signatureDefs = []
+        interpreter = open_content(pack(model), kernels)
+        names = self.names
+
+        def run(values: Values) -> Values:
+            for i, place in entry.items():
+                interpreter.set_tensor(place, np.ascontiguousarray(values[names[i]]))
+            interpreter.invoke()
+            return {names[i]: interpreter.get_tensor(i) for i in outputs}
+
+        return run
+
+
+def kind(model: Any, op: Any) -> str:
+    """The operator's name; custom ones by their own (`FlexErf`) or as `custom NAME`."""
+    code = model.operatorCodes[op.opcodeIndex]
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if number == schema.BuiltinOperator.CUSTOM:
+        name = _text(code.customCode or b"")
+        return name if name.startswith("Flex") else f"custom {name}"
+    return str(KINDS.get(number, f"operator {number}"))
+
+
+def grid_of(tensor: Any) -> Grid | None:
+    """The grid of a quantised tensor. int32 and int64 are biases, whose range no real file comes near."""
+    given = tensor.quantization
+    if given is None or given.scale is None or not len(given.scale) or tensor.type not in TYPES:
+        return None
+    dtype = np.dtype(TYPES[tensor.type])
+    if dtype.kind not in "iu":
+        return None
+    limits: Any = np.iinfo(dtype)
+    scale = np.asarray(given.scale, np.float64)
+    zero = np.zeros(len(scale)) if given.zeroPoint is None else np.asarray(given.zeroPoint, np.float64)
+    return Grid(scale, zero, int(given.quantizedDimension or 0), limits.min, limits.max)
+
+
+def constant(model: Any, tensor: Any) -> Array | None:
+    """The stored values of a constant, None for an activation."""
+    data = model.buffers[tensor.buffer].data
+    if data is None or not len(data) or tensor.type not in TYPES:
+        return None
+    shape = [] if tensor.shape is None else [int(n) for n in tensor.shape]
+    return np.frombuffer(np.asarray(data, np.uint8).tobytes(), TYPES[tensor.type]).reshape(shape)
+
+
+def put(model: Any, tensor: Any, values: Array) -> None:
+    """Give a tensor a buffer of its own with `values`; the type must be set to match."""
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    tensor.buffer = len(model.buffers) - 1
+
+
+def parsed(content: bytes) -> Any:
+    """The schema's objects of a file, to be changed at will."""
+    return pickle.loads(_parsed(content))
+
+
+@functools.lru_cache(maxsize=2)
+def _parsed(content: bytes) -> bytes:
+    """Reading a flatbuffer in Python takes ten times as long as a copy of what was read."""
+    return pickle.dumps(schema.ModelT.InitFromPackedBuf(content, 0))
+
+
+def pack(model: Any) -> bytes:
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _matmul_layout(op: Any, layout: str) -> str:
+    """BATCH_MATMUL stores [in, out] unless adjY says that it is the other way round."""
+    return "OI" if layout == "IO" and getattr(op.builtinOptions, "adjY", False) else layout
+
+
+def open_content(content: bytes, kernels: str, keep: bool = False) -> Any:
+    interpreter = Interpreter(
+        model_content=content, num_threads=1, experimental_op_resolver_type=_KERNELS[kernels],
+        experimental_preserve_all_tensors=keep,
+    )  # fmt: skip
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def _text(name: Any) -> str:
+    return str(name, "utf-8", "replace") if isinstance(name, bytes) else str(name or "")
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Tensor names are not unique by law: a repeated one gets its index."""
+    seen: set[str] = set()
+    result = []
+    for index, name in enumerate(names):
+        result.append(f"{name}#{index}" if name in seen else name)
+        seen.add(result[-1])
+    return result

@@ -1,0 +1,1 @@
+"""TorchScript and ExportedProgram: made and run by PyTorch."""

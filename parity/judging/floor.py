@@ -1,0 +1,290 @@
+"""The noise floor: how far a precision alone moves an output; and an artefact's distance from the oracle in its units.
+
+Pure functions on the outputs of oracle, twin and artefact. NumPy and the standard library only.
+
+Every ratio divides like by like, so it has no unit and does not change when an output is scaled. For a part of the
+data (one case, one channel) the divisor is the larger of the twin's error in that part and its error overall: a part in
+which the twin is right by chance makes no ratio, and a part that is hard for the precision has its own floor.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from parity.core.contract import OutputSpec
+from parity.core.errors import ParityError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Rows = Sequence[Array]
+
+UNITS: Mapping[str, float] = {"fp32": 2.0**-24, "fp16": 2.0**-15, "dynamic": 2.0**-11, "int8": 1 / 256}
+"""The least floor, as a share of the output's rms over all cases: what storing the output once costs.
+
+fp32: half a unit in the last place. Less is chance: the twin of a small network is right to a quarter of that on some
+pictures, and one in ten sets of three failed a correct file. fp16: a sixteenth of half a unit. int8: one of the 256
+levels of an output that reaches its rms once; real ranges are wider. dynamic: outputs are float, and layers with small
+weights stay float too, so it is that of fp16.
+Without it, a twin that happens to be exact (a model that only moves data) would make every ratio infinite.
+"""
+PLAUSIBLE: Mapping[str, float] = {"fp32": 1e-3, "fp16": 0.1, "dynamic": 0.5, "int8": 0.5}
+"""A precision that costs more of an output's rms than this leaves little to tell a faulty file from a correct one."""
+STATISTICS = ("pooled", "worst", "channel", "peak")
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """An artefact's error over the floor. 1: as far from the oracle as the twin is. Infinite: not finite, or unjudged.
+
+    `pooled`: rms over all cases. `worst`: rms of the worst case, `worst_case` its index. `channel`: rms of the worst
+    class or channel over all cases, `worst_channel` its index; NaN where the output has no such axis. `peak`: largest
+    error of any element over the twin's largest. `by_case`, `by_channel`: what the worst are the largest of.
+    `distance`: rms between artefact and twin over the floor. Near 0 where the runtime rounds exactly where the twin
+    does (the usual case below fp32), 1.4 where both err for reasons of their own. Described, not gated: an artefact
+    that is better than its precision is at distance 1.
+    """
+
+    pooled: float
+    worst: float
+    channel: float
+    peak: float
+    worst_case: int = 0
+    worst_channel: int | None = None
+    by_case: tuple[float, ...] = ()
+    by_channel: tuple[float, ...] = ()
+    distance: float = math.inf
+    reason: str = ""
+
+    def over(self, limits: Mapping[str, float]) -> list[str]:
+        """The statistics that are over their limit; one that is not finite is over every limit, one that does not
+        apply is over none."""
+        values = {name: float(getattr(self, name)) for name in STATISTICS}
+        if self.worst_channel is None and not self.reason:
+            del values["channel"]
+        return [n for n, v in values.items() if n in limits and not v <= limits[n]]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a precision costs on one output: the twin's rms error overall, by case and by channel, and its largest."""
+
+    precision: str
+    pooled: float
+    peak: float
+    by_case: tuple[float, ...]
+    by_channel: tuple[float, ...]
+    magnitude: float  # rms of the oracle's output over all cases
+    least: float  # the floor below which no part goes: UNITS of the magnitude
+    axis: int | None
+    reason: str = ""  # why nothing can be judged against it
+    want: tuple[Array, ...] = field(default=(), repr=False, compare=False)
+    twin: tuple[Array, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def relative(self) -> float:
+        """What the precision costs, as a share of the output: `quantisation costs 5.3 % rms`."""
+        return self.pooled / self.magnitude if self.magnitude else 0.0
+
+    @property
+    def absolute(self) -> bool:
+        """Whether the twin was closer than storing the output allows, so that the floor is the least one."""
+        return self.pooled <= self.least
+
+    def ratio(self, got: Rows) -> Ratio:
+        """How far `got`, one array a case in the oracle's order, is from the oracle. Raises ParityError for other
+        shapes or another number of cases."""
+        errors = differences(got, self.want)
+        if self.reason:
+            return _refused(self.reason, 0)
+        bad = [i for i, e in enumerate(errors) if not np.isfinite(e).all()]
+        if bad:
+            return _refused(f"{len(bad)} of {len(errors)} cases hold values that are not finite", bad[0])
+        cases = np.array([_rms([e]) for e in errors]) / self._divisors(self.by_case)
+        channels = _by_channel(errors, self.axis)
+        parts = channels / self._divisors(self.by_channel) if len(channels) else channels
+        peak = max((float(np.abs(e).max()) for e in errors if e.size), default=0.0)
+        return Ratio(
+            pooled=_rms(errors) / max(self.pooled, self.least),
+            worst=float(cases.max()),
+            channel=float(parts.max()) if len(parts) else math.nan,
+            peak=peak / max(self.peak, self.least),
+            worst_case=int(cases.argmax()),
+            worst_channel=int(parts.argmax()) if len(parts) else None,
+            by_case=tuple(cases.tolist()),
+            by_channel=tuple(parts.tolist()),
+            distance=_rms(differences(got, self.twin)) / max(self.pooled, self.least),
+        )
+
+    def _divisors(self, parts: Sequence[float]) -> Array:
+        return np.maximum(np.asarray(parts, np.float64), max(self.pooled, self.least))
+
+
+def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Floor:
+    """The floor of one output from the oracle's and the twin's arrays, one a case. `axis` counts classes or channels.
+
+    Raises ParityError for an unknown precision, no cases, or arrays that do not match.
+    """
+    if precision not in UNITS:
+        raise ParityError(f"no noise floor for precision {precision!r}")
+    if not want:
+        raise ParityError("a noise floor needs at least one case")
+    errors = differences(twin, want)
+    magnitude = _rms([np.where(np.isfinite(w), w, 0.0) for w in want])
+    # An output that is zero everywhere may be off by what float32 cannot tell from zero, and no more.
+    least = UNITS[precision] * magnitude or float(np.finfo(np.float32).tiny)
+    bad = sum(not np.isfinite(e).all() for e in errors)
+    reason = ""
+    if any(np.isnan(w).any() for w in want):
+        reason = "the oracle itself gives NaN"
+    elif bad:
+        reason = f"the model itself overflows at {precision}: its twin is not finite in {bad} of {len(want)} cases"
+    elif not np.isfinite(magnitude):
+        reason = "the oracle's values are too large to square"
+    if reason:
+        return Floor(precision, math.inf, math.inf, (), (), magnitude, least, axis, reason, tuple(want))
+    channels = _by_channel(errors, axis)
+    return Floor(
+        precision,
+        _rms(errors),
+        max((float(np.abs(e).max()) for e in errors if e.size), default=0.0),
+        tuple(_rms([e]) for e in errors),
+        tuple(channels.tolist()),
+        magnitude,
+        least,
+        axis if len(channels) else None,
+        "",
+        tuple(want),
+        tuple(twin),
+    )
+
+
+def floors(
+    oracle: Sequence[Mapping[str, Array]],
+    twin: Sequence[Mapping[str, Array]],
+    precision: str,
+    outputs: Sequence[OutputSpec],
+) -> dict[str, Floor]:
+    """The floor of every output that holds real numbers, from rows of {output: array}, one a case.
+
+    Integer outputs (class indices, token ids) are left out: no rounding makes a wrong one right.
+    """
+    found = {}
+    for spec in outputs:
+        want = [row[spec.name] for row in oracle]
+        if all(w.dtype.kind == "f" for w in want):
+            axis = channel_axis(spec, want[0].ndim) if want else None
+            found[spec.name] = floor(want, [row[spec.name] for row in twin], precision, axis)
+    return found
+
+
+def channel_axis(spec: OutputSpec, ndim: int) -> int | None:
+    """Which axis counts classes or channels: the last of scores, embeddings and boxes, the second of feature maps."""
+    if ndim < 2:
+        return None
+    return 1 if spec.kind == "dense" and ndim >= 3 else ndim - 1
+
+
+def differences(got: Rows, want: Rows) -> list[Array]:
+    """got - want in float64 for each case; equal infinities differ by nothing. Raises ParityError."""
+    if len(got) != len(want):
+        raise ParityError(f"{len(want)} cases were asked for and {len(got)} came back")
+    errors = []
+    for index, (g, w) in enumerate(zip(got, want, strict=True)):
+        if g.shape != w.shape:
+            raise ParityError(f"case {index}: shape {list(g.shape)}, the oracle's is {list(w.shape)}")
+        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            errors.append(np.where(g == w, 0.0, g - w))
+    return errors
+
+
+def _rms(arrays: Rows) -> float:
+    """Root mean square over all elements of all arrays; scaled first, so that no square over- or underflows."""
+    count = sum(a.size for a in arrays)
+    peak = max((float(np.abs(a).max()) for a in arrays if a.size), default=0.0)
+    if not count or not peak or not math.isfinite(peak):
+        return peak
+    return peak * math.sqrt(sum(float(np.square(a / peak).sum()) for a in arrays) / count)
+
+
+def _by_channel(errors: Rows, axis: int | None) -> Array:
+    """Rms error of each channel over all cases; empty where there is no such axis or cases differ in its length."""
+    if axis is None or not errors or len({e.shape[axis] for e in errors}) != 1:
+        return np.zeros(0)
+    flat = [np.moveaxis(e, axis, 0).reshape(e.shape[axis], -1) for e in errors]
+    return np.array([_rms([f[c] for f in flat]) for c in range(len(flat[0]))])
+
+
+def _refused(reason: str, case: int) -> Ratio:
+    return Ratio(math.inf, math.inf, math.inf, math.inf, worst_case=case, reason=reason)
+
+
+@dataclass(frozen=True)
+class Natural:
+    """What correct exports were measured to have: the twin's flavour, default limits by statistic, and the spread."""
+
+    flavour: str
+    limits: Mapping[str, float]
+    count: int
+    spread: Mapping[str, Mapping[str, float]]  # statistic -> {"median", "p95", "max"}
+    note: str = ""
+
+
+@functools.cache
+def _table(name: str = "natural.json") -> dict[str, Any]:
+    text = resources.files("parity.judging").joinpath(name).read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+ROOM = 1.25
+"""How much further off a drawn input may be than any that was measured, where all are counted in limits of cases."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The limit of one drawn input over its own floor, and how many inputs of how many correct files it rests on."""
+
+    limit: float
+    inputs: int
+    files: int
+
+
+def drawn(target: str, precision: str) -> Drawn:
+    """What one drawn input may be off by: `stretch` times what one golden case may. A target that nobody measured has
+    the widest limit of its precision. Raises ParityError for an unknown precision."""
+    known = [found for name in _table()["cells"] if name.endswith(f"-{precision}")
+             if (found := natural(*name.split("-"))) is not None]  # fmt: skip
+    if not known:
+        raise ParityError(f"no limit was measured for inputs drawn at {precision!r}")
+    own = natural(target, precision)
+    case = own.limits["worst"] if own else max(n.limits["worst"] for n in known)
+    cells = _table("drawn.json")["cells"].values()
+    return Drawn(round(stretch() * case, 1), sum(c["inputs"] for c in cells), sum(c["models"] for c in cells))
+
+
+@functools.cache
+def stretch(without: str = "") -> float:
+    """How much wider limits of golden cases are for drawn inputs: ROOM times the most that any input of any correct
+    file used of its own. One number for all targets and precisions, so that no model sets its own limit; `without` is
+    a model whose files are left out."""
+    used = [1 / ROOM]
+    for name, cell in _table("drawn.json")["cells"].items():
+        if (found := natural(*name.split("-"))) is not None:
+            used += [worst / found.limits["worst"] for model, worst in cell["worst"].items() if model != without]
+    return ROOM * max(used)
+
+
+def natural(target: str, precision: str) -> Natural | None:
+    """The committed measurements for a target and precision; None where none were made, so that nothing is gated by
+    a number that nobody measured."""
+    entry = _table()["cells"].get(f"{target}-{precision}")
+    if entry is None:
+        return None
+    return Natural(entry["flavour"], entry["limits"], entry["count"], entry["spread"], entry.get("note", ""))

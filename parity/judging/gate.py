@@ -1,0 +1,278 @@
+"""From records to a verdict. Pure: no pytest, no converter, no clock of its own.
+
+A closed world: a cell passes only if every planned kind of check ran to its end, every planned golden case has a
+finite measurement against a limit on every output, and every such check is inside its limit. Everything else is a
+named state. Nothing here trusts a stored `passed`: it is derived again from value, limit and sense.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from parity.config import Waiver
+from parity.core.errors import ParityError
+from parity.core.plan import PRECISIONS, Cell
+from parity.core.record import BY_CONTRACT, CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
+from parity.judging.limits import Rule, resolve
+from parity.judging.metrics import METRICS
+from parity.judging.samples import blocking as blocking_sample
+from parity.judging.samples import held, words
+
+SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
+_FIXED = (SET_BY_TEST, BY_CONTRACT)
+PER_CASE = ("golden", "video", "property", "sequence", "batch")
+_BAD: tuple[State, ...] = ("fail", "crash", "timeout", "error")
+_ORDER: tuple[State, ...] = (*_BAD, "missing", "unavailable", "waived", "pass")
+
+
+def passes(check: Check) -> bool:
+    """Whether the check holds, from its figures alone. A figure without a limit holds when it is finite.
+
+    A check of a known metric that states another sense than the metric's holds for no figure: an error of at least so
+    much is no limit.
+    """
+    if check.value is None or not math.isfinite(check.value) or check.nonfinite:
+        return False
+    if check.limit is None:
+        return True
+    if check.metric in METRICS and check.sense != METRICS[check.metric].sense:
+        return False
+    return check.value <= check.limit if check.sense == "max" else check.value >= check.limit
+
+
+def rejudge(cell: CellRecord, rules: Iterable[Rule]) -> CellRecord:
+    """The cell under the limits that `rules` set now, for every check that a limit of the cascade applies to.
+
+    Raises ParityError for a precision that has no limits: a record of another version, or a damaged one.
+    """
+    if cell.precision not in PRECISIONS:
+        raise ParityError(
+            f"cell {cell.id:.80}: unknown precision {cell.precision!r:.40}; known: {', '.join(PRECISIONS)}"
+        )
+    rules = tuple(rules)
+    identity = Cell(cell.model, cell.target, cell.precision)
+    by_output = {output: resolve(rules, identity, output) for output in {c.output for c in cell.checks}}
+    checks = []
+    for check in cell.checks:
+        if check.source in _FIXED:
+            checks.append(check)
+            continue
+        limit = by_output[check.output].get(check.metric)
+        if limit is not None:
+            check = held(check, limit.value, limit.source)
+        elif check.kind in PER_CASE or check.kind == "accuracy":
+            check = held(check, None, "")
+        checks.append(check)
+    return settle(replace(cell, checks=tuple(checks)))
+
+
+def settle(cell: CellRecord, waived: Sequence[Waiver] = ()) -> CellRecord:
+    """The cell with its state and reason derived from what it holds. `waived` are waivers in force for this cell."""
+    checks = tuple(replace(check, passed=passes(check)) for check in cell.checks)
+    cell = replace(cell, checks=checks)
+    if cell.state in ("crash", "timeout", "error", "unavailable"):
+        return cell
+    broken = [check for check in checks if not check.passed]
+    excused = [check for check in broken if any(_excuses(w, check) for w in waived)]
+    blocking = [check for check in broken if check not in excused]
+    if blocking:
+        return replace(cell, state="fail", reason=describe(blocking))
+    lost = _lost(cell)
+    if lost:
+        return replace(cell, state="missing", reason=lost)
+    unsure = blocking_sample(checks)
+    if unsure:
+        return replace(cell, state="missing", reason=words(unsure))
+    if broken:
+        return replace(cell, state="waived", reason=f"waived: {describe(excused)}")
+    return replace(cell, state="pass", reason="")
+
+
+def _excuses(waiver: Waiver, check: Check) -> bool:
+    if waiver.metric != check.metric or check.nonfinite or check.value is None or not math.isfinite(check.value):
+        return False
+    if waiver.limit is None:
+        return True
+    return check.value <= waiver.limit if check.sense == "max" else check.value >= waiver.limit
+
+
+def _lost(cell: CellRecord) -> str:
+    """What the cell should have measured and did not, by its runtime and by every execution that a capsule added:
+    none stands in for another. Empty when nothing is missing."""
+    prefixes = {f"{e.name}: ": e for e in cell.executions}
+    own = tuple(c for c in cell.checks if not c.case.startswith(tuple(prefixes)))
+    lost = _lost_by_one(replace(cell, checks=own))
+    for prefix, execution in prefixes.items():
+        mine = tuple(replace(c, case=c.case.removeprefix(prefix)) for c in cell.checks if c.case.startswith(prefix))
+        planned = execution.planned
+        why = _lost_by_one(replace(cell, checks=mine, planned=planned, measured=planned))
+        lost = lost or (f"{prefix}{why}" if why else "")
+    return lost
+
+
+def _against(check: Check) -> bool:
+    """Whether a limit was in force, decided or not: an undecided one that may block is looked at by itself."""
+    return check.limit is not None or check.undecided is not None
+
+
+def _lost_by_one(cell: CellRecord) -> str:
+    if not cell.planned:
+        return cell.reason if cell.state == "missing" and cell.reason else "nothing was planned for it"
+    for kind in cell.planned:
+        if kind not in cell.measured:
+            return f"{kind}: its test did not run to its end"
+        if not any(c.kind == kind and _against(c) and c.value is not None for c in cell.checks):
+            return f"{kind}: nothing was measured against a limit"
+    seen: dict[tuple[str, str, str], bool] = {}
+    for check in cell.checks:
+        if check.kind in PER_CASE:
+            key = (check.kind, check.case, check.output)
+            seen[key] = seen.get(key, False) or (check.limit is not None and check.value is not None)
+    for (kind, case, output), gated in seen.items():
+        if not gated and case != "all":  # a figure over all cases needs no limit where every case has its own
+            return f"{kind}: no limit is in force for output {output!r} of case {case!r}"
+    if "video" in cell.planned:
+        played = {case.rpartition("#")[0] for kind, case, _ in seen if kind == "video" and case != "all"}
+        if len(played) != cell.planned_clips:
+            return f"video: {cell.planned_clips} clips were planned and frames of {len(played)} were measured"
+    if "golden" in cell.planned:
+        found = {case for kind, case, _ in seen if kind == "golden" and case != "all"}
+        if len(found) != cell.planned_cases:
+            return f"golden: {cell.planned_cases} cases were planned and {len(found)} were measured"
+        if not found:
+            return "golden: no case was measured"
+        outputs = {output for kind, case, output in seen if kind == "golden" and case in found}
+        for case in sorted(found):
+            for output in sorted({*outputs, *cell.planned_outputs}):
+                if ("golden", case, output) not in seen:
+                    return f"golden: output {output!r} of case {case!r} was not measured"
+    return ""
+
+
+def describe(checks: Sequence[Check]) -> str:
+    """One line for broken checks: the one furthest over its limit, how many more there are, and who set the limit.
+
+    A broken contract comes first: a file of another shape or name has wrong numbers because of it.
+    """
+    worst = max(checks, key=lambda c: (c.source == BY_CONTRACT, excess(c)))
+    others = len(checks) - 1
+    text = f"{worst.output}: " if worst.output else ""
+    if worst.source == BY_CONTRACT and worst.detail:  # a promise kept or not, which has no figure worth telling
+        return f"{text}{worst.metric}: {worst.detail}" + (f"; and {others} more" if others else "")
+    text += f"{worst.metric} {figure(worst)} (case {worst.case})"
+    if worst.source:
+        text += f", limit from {worst.source}"
+    if worst.detail and worst.value is None:
+        text += f": {worst.detail}"
+    return text + (f"; and {others} more" if others else "")
+
+
+def excess(check: Check) -> float:
+    """How far a check is over its limit, as a share of it; infinite without a value, 0 without a limit."""
+    if check.value is None:
+        return math.inf
+    if check.limit is None:
+        return 0.0
+    scale = abs(check.limit) or 1.0
+    return (check.value - check.limit if check.sense == "max" else check.limit - check.value) / scale
+
+
+def figure(check: Check) -> str:
+    """Value and limit of a broken check in words: `0.3 > 0.1`."""
+    if check.value is None:
+        return f"has no finite value ({check.nonfinite} not finite)" if check.nonfinite else "was not measured"
+    if check.limit is None:
+        return f"{check.value:.4g}"
+    return f"{check.value:.4g} {'>' if check.sense == 'max' else '<'} {check.limit:.4g}"
+
+
+def apply_waivers(
+    cells: Sequence[CellRecord], waivers: Sequence[Waiver], today: datetime.date, planned: Iterable[str]
+) -> tuple[tuple[CellRecord, ...], tuple[WaiverRecord, ...]]:
+    """Cells settled under the waivers in force, and what became of each waiver. A waiver of a cell that this run did
+    not plan, or that cannot run here, is neither used nor unmatched, and left out."""
+    ids = set(planned)
+    settled = tuple(settle(c, [w for w in waivers if w.cell == c.id and w.expires >= today]) for c in cells)
+    by_id = {c.id: c for c in settled}
+    records = []
+    for w in waivers:
+        cell = by_id.get(w.cell)
+        if w.cell not in ids or (cell is not None and cell.state == "unavailable"):
+            continue
+        used = cell is not None and any(_excuses(w, c) for c in cell.checks if not c.passed)
+        state = "expired" if w.expires < today else "used" if used else "unmatched"
+        records.append(
+            WaiverRecord(w.cell, w.metric, w.reason, w.expires.isoformat(), w.limit, state, w.source)  # type: ignore[arg-type]
+        )
+    return settled, tuple(records)
+
+
+def judge(record: RunRecord) -> RunRecord:
+    """The record with its verdict and the sentence that explains it, derived from its cells and waivers."""
+    bad = [c for c in record.cells if c.state in _BAD]
+    missing = [c for c in record.cells if c.state == "missing"]
+    absent = [c for c in record.cells if c.state == "unavailable" and c.required]
+    waivers, regressed = record.waivers_that_block, record.regressions_that_block
+    measured = [c for c in record.cells if c.state in ("pass", "waived")]
+    verdict: Verdict
+    if bad or regressed or waivers:
+        parts = [f"{_count(bad, 'cell')} failed: {_listed([c.id for c in bad])}"] if bad else []
+        parts += (
+            [f"{_count(regressed, 'regression')}: {_listed(list(dict.fromkeys(r.cell for r in regressed)))}"]
+            if regressed
+            else []
+        )
+        parts += [f"{_count(waivers, 'waiver')} {_listed(sorted({w.state for w in waivers}))}: "
+                  f"{_listed([w.cell for w in waivers])}"] if waivers else []  # fmt: skip
+        verdict, reason = "fail", "; ".join(parts)
+    elif missing or absent or not measured:
+        parts = (
+            [f"{_count(missing, 'cell')} without a measurement: {_listed([c.id for c in missing])}"] if missing else []
+        )
+        parts += (
+            [f"{_count(absent, 'required cell')} cannot run here: {_listed([c.id for c in absent])}"] if absent else []
+        )
+        verdict, reason = "incomplete", "; ".join(parts) or "no cell was measured"
+    elif record.partial:
+        verdict = "partial"
+        reason = f"{_inside(measured)}, of a narrowed plan ({record.partial})"
+    else:
+        waived = [c for c in measured if c.state == "waived"]
+        verdict, reason = "pass", _inside(measured)
+        reason += f", {len(waived)} of them by a waiver" if waived else ""
+    elsewhere = [c for c in record.cells if c.state == "unavailable" and not c.required]
+    if elsewhere and verdict in ("pass", "partial"):
+        reason += f"; {_count(elsewhere, 'cell')} could not run here"
+    unsure = [check for c in measured for check in c.checks if check.undecided is not None]
+    if unsure and verdict in ("pass", "partial"):
+        reason += f"; {_count(unsure, 'built-in limit')} on shares undecided: too few cases"
+    files = sorted({c.reference for c in record.cells if c.reference})
+    if files:
+        reason += f"; measured against {_listed(files)}, no PyTorch module"
+    return replace(record, verdict=verdict, reason=reason)
+
+
+def exit_code(record: RunRecord) -> int:
+    """0 for pass, and for partial with nothing failing; 1 otherwise."""
+    return 0 if record.verdict in ("pass", "partial") else 1
+
+
+def by_urgency(cells: Iterable[CellRecord]) -> list[CellRecord]:
+    """Failing cells first, in an order that every output shares."""
+    return sorted(cells, key=lambda c: _ORDER.index(c.state))
+
+
+def _count(items: Sequence[object], word: str) -> str:
+    return f"{len(items)} {word}{'' if len(items) == 1 else 's'}"
+
+
+def _inside(measured: Sequence[object]) -> str:
+    return f"{_count(measured, 'cell')} measured and inside {'its' if len(measured) == 1 else 'their'} limits"
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

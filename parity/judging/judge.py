@@ -1,0 +1,284 @@
+"""From arrays to checks: one output of one case against the oracle, under the limits in force. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.core.case import Array
+from parity.core.contract import OutputSpec
+from parity.core.record import BY_CONTRACT, Check, Kind, LinkRecord, ProofRecord
+from parity.judging.compare import METRICS, Comparison, compare
+from parity.judging.floor import Floor
+from parity.judging.limits import DRAWN, NOISE, PROOF, Limit
+from parity.judging.samples import held
+from parity.judging.statistics import binomial_upper, drop_bound, trend
+from parity.judging.statistics import flips as changed
+
+RECORDED = ("max_abs", "max_rel", "rel_rms", "cosine", "sqnr")  # measured on every output of every case
+
+
+def check_output(
+    kind: Kind, case: str, output: OutputSpec, got: Array | None, want: Array, limits: Mapping[str, Limit]
+) -> list[Check]:
+    """The checks of one output of one case: every recorded metric and every further one that has a limit.
+
+    An output that the artefact did not give, or that cannot be compared, makes checks without a value: they fail.
+    """
+    gated: dict[str, Any] = {
+        n: lim.value for n, lim in limits.items() if n in METRICS and lim.value is not None and not over_all(n)
+    }
+    names = dict.fromkeys((*RECORDED, *gated))
+    if got is None:
+        return [
+            _check(kind, case, output, n, None, limits, detail="the artefact does not give this output") for n in names
+        ]
+    result = compare(got, want, also=tuple(n for n in names if METRICS[n].fn is not None), **gated)
+    detail = _worst(result)
+    return [_check(kind, case, output, n, result.metrics.get(n), limits, result, detail) for n in names]
+
+
+def check_decisions(
+    kind: Kind, output: OutputSpec, got: Sequence[Array], want: Sequence[Array], limits: Mapping[str, Limit],
+    floor: Floor | None = None,
+) -> list[Check]:  # fmt: skip
+    """Share of rows, over all cases, whose largest element is the oracle's, with its lower bound; limit `top1`."""
+    rows_got, rows_want = _rows(got), _rows(want)
+    result = compare(rows_got, rows_want, also=("top1", "decision_flips"))
+    value, flips = result.metrics["top1"], result.metrics["decision_flips"]
+    detail, bound = "", None
+    if flips == flips and len(rows_want):
+        bound = 1 - binomial_upper(round(flips), len(rows_want))
+        detail = (
+            f"{flips:.0f} of {len(rows_want)} rows decide otherwise than the oracle, at most {1 - bound:.3g} of all"
+        )
+        if flips and floor is not None and not floor.reason:
+            detail += f"; {changed(got, want, floor).beyond_noise} beyond what the precision moves"
+    return [_check(kind, "all", output, "top1", value, limits, result, detail, bound)]
+
+
+def check_noise(
+    kind: Kind,
+    output: OutputSpec,
+    cases: Sequence[str],
+    got: Sequence[Array],
+    floor: Floor,
+    limits: Mapping[str, Limit],
+) -> list[Check]:
+    """The error in units of what the precision alone costs: over all cases, by case, worst channel, worst element."""
+    ratio = floor.ratio(got)
+    costs = f"the precision alone costs {floor.relative:.3g} of the output's rms"
+    worst = f"worst case {cases[ratio.worst_case]}, {ratio.worst:.3g} times the floor"
+    values = {
+        "noise_ratio": (ratio.pooled, f"{costs}; {worst}"),
+        "noise_ratio_peak": (ratio.peak, costs),
+    }
+    if ratio.worst_channel is not None:
+        name = output.labels[ratio.worst_channel] if ratio.worst_channel < len(output.labels) else None
+        values["noise_ratio_channel"] = (
+            ratio.channel,
+            f"channel {ratio.worst_channel}" + (f" ({name})" if name else ""),
+        )
+    checks = [
+        _check(kind, "all", output, metric, value, limits, detail=ratio.reason or detail)
+        for metric, (value, detail) in values.items()
+    ]
+    by_case = ratio.by_case or (math.inf,) * len(cases)
+    checks += [
+        _check(kind, case, output, "noise_ratio_case", value, limits, detail=ratio.reason)
+        for case, value in zip(cases, by_case, strict=True)
+    ]
+    return checks
+
+
+def describe_error(kind: Kind, output: OutputSpec, got: Sequence[Array], want: Sequence[Array]) -> list[Check]:
+    """Gain, offset and signed mean of the error over all cases: description, never a gate. Quantisation has a bias of
+    its own, so correct int8 files have all three."""
+    line = trend(got, want)
+    values = {"gain": line.gain, "offset": line.offset, "bias": line.mean_signed}
+    return [_check(kind, "all", output, name, v, {}) for name, v in values.items() if math.isfinite(v)]
+
+
+def check_accuracy(
+    output: OutputSpec,
+    got: Sequence[Array],
+    want: Sequence[Array],
+    labels: Sequence[int],
+    limits: Mapping[str, Limit],
+) -> list[Check]:
+    """How much accuracy the artefact loses against the oracle on labelled cases, and at most loses with 95 %
+    confidence; limit `top1_drop` (share of cases)."""
+    truth = np.asarray(labels)
+    rows_got, rows_want = _rows(got), _rows(want)
+    finite = bool(np.isfinite(rows_got).all() and np.isfinite(rows_want).all())
+    finite &= rows_got.shape == rows_want.shape and len(truth) == len(rows_got) > 0
+    if not finite:
+        detail = f"{len(truth)} labels, outputs {rows_got.shape} against {rows_want.shape}, or not finite"
+        return [_check("accuracy", "all", output, "top1_drop", None, limits, detail=detail)]
+    right, theirs_right = rows_got.argmax(-1) == truth, rows_want.argmax(-1) == truth
+    ours, theirs = float(right.mean()), float(theirs_right.mean())
+    bound = drop_bound(int((theirs_right & ~right).sum()), int((right & ~theirs_right).sum()), len(truth))
+    detail = f"artefact {ours:.1%}, oracle {theirs:.1%} of {len(truth)} labelled cases right; at most {bound:.3g} lost"
+    return [
+        _check("accuracy", "all", output, "top1_drop", theirs - ours, limits, detail=detail, sample=bound),
+        _check("accuracy", "all", output, "top1_accuracy", ours, limits, detail=detail),
+    ]
+
+
+def check_proof(found: Mapping[str, Any], limits: Mapping[str, Limit]) -> list[Check]:
+    """One check a link of the chain of proof that could be made: how many culprits it names; limit `LINK_faults`, 0.
+
+    The first check counts the links that failed. It is there also when no link could be made, in which case the noise
+    ratio has to judge alone.
+    """
+    links = list(found["links"].values())
+    failed = [link["name"] for link in links if link["state"] == "failed"]
+    checks = [_static("chain", "links_failed", float(len(failed)), limits, found["summary"])]
+    for link in links:
+        if link["state"] != "not possible":
+            checks.append(
+                _static(link["name"], f"{link['name']}_faults", float(len(link["culprits"])), limits, _link(link))
+            )
+    return checks
+
+
+def proof_record(found: Mapping[str, Any]) -> ProofRecord:
+    links = tuple(LinkRecord(link["name"], link["state"], _link(link)) for link in found["links"].values())
+    return ProofRecord(found["state"], found["summary"], links)
+
+
+def lowered(output: OutputSpec, metric: str, value: float, limits: Mapping[str, Limit], detail: str) -> Check:
+    """How close one output of a file, executed with no activation rounded, is to the oracle."""
+    return _check("static", "lowering", output, metric, value, limits, detail=detail)
+
+
+def _static(case: str, metric: str, value: float, limits: Mapping[str, Limit], detail: str) -> Check:
+    limit = limits.get(metric) or Limit(metric, 0.0, "built-in default")
+    return _check("static", case, OutputSpec(""), metric, value, {metric: limit}, detail=detail)
+
+
+def _link(link: Mapping[str, Any]) -> str:
+    """One sentence: the culprits of a failed link, the reason of one that was not made, the figures of a good one."""
+    if link["reason"]:
+        return str(link["reason"])
+    if link["culprits"]:
+        said = []
+        for culprit in link["culprits"][:5]:
+            channels = f" channels {', '.join(map(str, culprit['channels'][:4]))}" if culprit["channels"] else ""
+            said.append(f"{culprit['kind']} {culprit['name']}{channels}: {culprit['what']}")
+        more = len(link["culprits"]) - len(said)
+        return "; ".join(said) + (f"; and {more} more" if more else "")
+    plain = {k: v for k, v in link["figures"].items() if isinstance(v, (int, float, str))}
+    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in plain.items())
+
+
+def measured_power(share: float | None, limits: Mapping[str, Limit], detail: str) -> Check:
+    """The share of injected faults that a cell's limits notice; limit `power`, at least."""
+    return _check("static", "power", OutputSpec(""), "power", share, limits, detail=detail)
+
+
+def fact(case: str, output: str, metric: str, holds: bool, detail: str, kind: Kind = "contract") -> Check:
+    """A contract check: 1 when the file keeps what was declared, 0 when it does not."""
+    return Check(
+        kind,
+        case,
+        output,
+        metric,
+        float(holds),
+        1.0,
+        "min",
+        holds,
+        source=BY_CONTRACT,
+        detail=detail,
+    )
+
+
+def limited(kind: Kind, case: str, metric: str, value: float, most: float, detail: str, output: str = "") -> Check:
+    """A check against a limit that belongs to the measurement itself and that no configuration changes."""
+    sense = SENSES.get(metric, "max")
+    passed = value <= most if sense == "max" else value >= most
+    return Check(
+        kind, case, output, metric, float(value), float(most), sense, passed, source=BY_CONTRACT, detail=detail
+    )
+
+
+def described(
+    kind: Kind, output: OutputSpec, metric: str, value: float, limits: Mapping[str, Limit], detail: str
+) -> Check:
+    """A figure over all cases that is recorded, and gates only where a project limits it."""
+    return _check(kind, "all", output, metric, value, limits, detail=detail)
+
+
+def single(kind: Kind, case: str, output: OutputSpec, limit: Limit, value: float | None, detail: str) -> Check:
+    """The check of one output of one input under one limit."""
+    return _check(kind, case, output, limit.metric, value, {limit.metric: limit}, detail=detail)
+
+
+def counted(case: str, metric: str, value: float, limits: Mapping[str, Limit], detail: str = "") -> Check:
+    """A contract check on a count or a figure that is limited like any other metric."""
+    return _check("contract", case, OutputSpec(""), metric, value, limits, detail=detail)
+
+
+def over_all(metric: str) -> bool:
+    """Whether the limit of a metric is on all cases together and means nothing for one."""
+    return metric in ("top1", "top5", "decision_flips")
+
+
+def _rows(arrays: Sequence[Array]) -> Array:
+    return np.concatenate([a.reshape(-1, a.shape[-1]) for a in arrays])
+
+
+def _check(
+    kind: Kind,
+    case: str,
+    output: OutputSpec,
+    metric: str,
+    value: float | None,
+    limits: Mapping[str, Limit],
+    result: Comparison | None = None,
+    detail: str = "",
+    sample: float | None = None,
+) -> Check:
+    limit = limits.get(metric)
+    bound = limit.value if limit else None
+    sense = METRICS[metric].sense if metric in METRICS else SENSES.get(metric, "max")
+    finite = value is not None and math.isfinite(value)
+    nonfinite = result.nonfinite.refused if result is not None else 0
+    if result is not None and (result.mismatch or (result.error and bound is not None and not finite)):
+        detail = result.reason
+    if metric == "mean_signed" and finite and value is not None:
+        value = abs(value)
+    passed = finite and not nonfinite
+    if passed and bound is not None and value is not None:
+        passed = value <= bound if sense == "max" else value >= bound
+    check = Check(
+        kind, case, output.name, metric, float(value) if finite and value is not None else None, bound, sense, passed,
+        nonfinite=nonfinite, source=limit.source if limit else "", detail=detail, bound=sample if finite else None,
+    )  # fmt: skip
+    return held(check, bound, check.source) if sample is not None else check
+
+
+SENSES: Mapping[str, Any] = {
+    **dict.fromkeys((*PROOF, *NOISE, DRAWN), "max"),
+    "differing_share": "max",
+    "steps_right": "min",
+    **dict.fromkeys(("resize_opencv", "resize_area", "resize_torch", "resize_filtered"), "max"),
+    "power": "min",
+    "lowering_db": "min",
+    "lowering_ratio": "max",
+    "top1_drop": "max",
+    "top1_accuracy": "min",
+    **dict.fromkeys(("gain", "offset", "bias"), "max"),  # described, never limited
+    "flex_ops": "max",
+    "repeat": "max",
+}
+
+
+def _worst(result: Comparison) -> str:
+    if result.worst is None:
+        return result.reason
+    place = ", ".join(str(i) for i in result.worst.index)
+    return f"worst at [{place}]: got {result.worst.got:.6g}, oracle {result.worst.want:.6g}"

@@ -1,0 +1,220 @@
+"""What kind of error it is, how sure a count makes us, and whether the cases say anything: description for people.
+
+Pure functions. NumPy and the standard library only; the binomial bounds are computed here, scipy is no dependency.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from parity.judging.floor import Floor, differences
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Rows = Sequence[Array]
+
+EXPLAINED = 0.5  # a kind names an error when taking it out leaves at most this share of the rms
+ONE_PLACE = 0.9  # share of the squared error that makes it one case's or one channel's
+WEAK_SPREAD = 0.02  # outputs that vary by less than this share of their size hardly depend on the inputs
+WEAK_FLOOR = 10.0  # and so do those whose variation is less than this many noise floors
+
+
+@dataclass(frozen=True)
+class Trend:
+    """got = gain * want + offset by least squares over all elements, and the mean of got - want."""
+
+    gain: float
+    offset: float
+    mean_signed: float
+    left: float  # rms of what the line does not explain, as a share of the rms error
+
+
+def trend(got: Rows, want: Rows) -> Trend:
+    """Description only: quantisation has a real bias, so correct int8 files have a gain and an offset too."""
+    errors = differences(got, want)
+    e, w = _flat(errors), _flat([np.asarray(x, np.float64) for x in want])
+    keep = np.isfinite(e) & np.isfinite(w)
+    e, w = e[keep], w[keep]
+    if not e.size:
+        return Trend(math.nan, math.nan, math.nan, math.nan)
+    centred = w - w.mean()
+    size = float(centred @ centred)
+    slope = float(centred @ (e - e.mean())) / size if size > 0 else 0.0
+    offset = float(e.mean() - slope * w.mean())
+    total = float(e @ e)
+    left = float(np.square(e - slope * w - offset).sum())
+    return Trend(1 + slope, offset, float(e.mean()), math.sqrt(left / total) if total else 0.0)
+
+
+Kind = Literal["none", "not finite", "permutation", "one case", "one channel", "gain", "offset", "noise"]
+
+
+@dataclass(frozen=True)
+class Error:
+    """What kind of error an artefact has, and the sentence that says so."""
+
+    kind: Kind
+    sentence: str
+    left: float = 1.0  # rms of what the kind does not explain, as a share of the rms error
+
+
+def classify(got: Rows, want: Rows, axis: int | None = None) -> Error:
+    """The first kind that explains the error, from the most to the least specific."""
+    errors = differences(got, want)
+    flat = _flat(errors)
+    if not np.isfinite(flat).all():
+        bad = sum(not np.isfinite(e).all() for e in errors)
+        return Error("not finite", f"NaN or infinity in {bad} of {len(errors)} cases")
+    total = float(flat @ flat)
+    if not total:
+        return Error("none", "equal to the oracle", 0.0)
+    channels = _channels(errors, axis)
+    wanted = _channels([np.asarray(w, np.float64) for w in want], axis)
+    found = _permuted(wanted + channels, wanted, total) if channels.size else None
+    if found:
+        return found
+    cases = np.array([float(np.square(e).sum()) for e in errors])
+    if len(cases) >= 4 and cases.max() > ONE_PLACE * total:
+        return Error("one case", f"{cases.max() / total:.0%} of the squared error is in case {int(cases.argmax())} of "
+                     f"{len(cases)}", math.sqrt(1 - cases.max() / total))  # fmt: skip
+    line = trend(got, want)
+    proportional = _without_gain(flat, _flat([np.asarray(w, np.float64) for w in want]), total)
+    if proportional[1] <= EXPLAINED:
+        return Error("gain", f"the output is {proportional[0]:.4g} times the oracle's", proportional[1])
+    if channels.size:
+        means = channels.mean(1, keepdims=True)
+        left = math.sqrt(float(np.square(channels - means).sum()) / total)
+        if left <= EXPLAINED and channels.shape[1] >= 4:
+            biggest = int(np.abs(means).argmax())
+            most = f"channel {biggest} by {float(means[biggest, 0]):+.4g}"
+            return Error("offset", f"every channel is off by a constant, {most}", left)
+        shares = np.square(channels).sum(1) / total
+        if len(shares) >= 4 and shares.max() > ONE_PLACE:
+            return Error("one channel", f"{shares.max():.0%} of the squared error is in channel {int(shares.argmax())} "
+                         f"of {len(shares)}", math.sqrt(1 - float(shares.max())))  # fmt: skip
+    if line.left <= EXPLAINED and flat.size >= 4:
+        return Error("offset", f"the output is {line.gain:.4g} times the oracle's and {line.offset:+.4g}", line.left)
+    return Error("noise", "no gain, offset, permutation or single case explains it")
+
+
+def _permuted(got: Array, want: Array, total: float) -> Error | None:
+    """Channels in another order: each one's nearest oracle channel is another's, and taking them so leaves little."""
+    if len(got) < 2:
+        return None
+    distance = np.square(got).sum(1)[:, None] + np.square(want).sum(1)[None] - 2 * got @ want.T
+    nearest = distance.argmin(1)
+    if len(set(nearest.tolist())) != len(nearest) or (nearest == np.arange(len(nearest))).all():
+        return None
+    left = math.sqrt(float(np.square(got - want[nearest]).sum()) / total)
+    if left > EXPLAINED:
+        return None
+    moved = [i for i, n in enumerate(nearest.tolist()) if i != n]
+    pairs = ", ".join(f"{i} holds the oracle's {nearest[i]}" for i in moved[:3])
+    return Error("permutation", f"{len(moved)} of {len(got)} channels are in other places: {pairs}", left)
+
+
+def _without_gain(error: Array, want: Array, total: float) -> tuple[float, float]:
+    """The gain g of got = g * want through the origin, and the share of the rms error that it leaves."""
+    size = float(want @ want)
+    slope = float(want @ error) / size if size else 0.0
+    return 1 + slope, math.sqrt(float(np.square(error - slope * want).sum()) / total)
+
+
+def _flat(rows: Rows) -> Array:
+    return np.concatenate([r.reshape(-1) for r in rows]) if rows else np.zeros(0)
+
+
+def _channels(rows: Rows, axis: int | None) -> Array:
+    """[channels, everything else] over all cases; empty where there is no such axis."""
+    if axis is None or not rows or len({r.shape[axis] for r in rows}) != 1:
+        return np.zeros((0, 0))
+    return np.concatenate([np.moveaxis(r, axis, 0).reshape(r.shape[axis], -1) for r in rows], 1)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How much an output varies over the cases: rms around its mean, as a share of its rms and in noise floors."""
+
+    spread: float
+    floors: float
+    weak: str  # why the evidence is weak; empty where it is not
+
+
+def sensitivity(want: Rows, floor: Floor) -> Sensitivity:
+    """Whether an output depends on its inputs enough for the cases to say anything about the artefact."""
+    if len(want) < 2:
+        return Sensitivity(math.nan, math.nan, "there is one case only: nothing shows whether outputs follow inputs")
+    if len({w.shape for w in want}) > 1:
+        return Sensitivity(math.nan, math.nan, "")
+    stacked = np.stack([np.asarray(w, np.float64) for w in want])
+    around = math.sqrt(float(np.square(stacked - stacked.mean(0)).mean()))
+    spread = around / floor.magnitude if floor.magnitude else 0.0
+    floors = around / max(floor.pooled, floor.least)
+    weak = ""
+    if not spread > WEAK_SPREAD:
+        weak = f"the output varies by only {spread:.2%} of its size over {len(want)} cases: untrained or saturated?"
+    elif not floors > WEAK_FLOOR:
+        weak = f"over {len(want)} cases the output varies by only {floors:.2g} times what the precision costs"
+    return Sensitivity(spread, floors, weak)
+
+
+def binomial_upper(count: int, total: int, confidence: float = 0.95) -> float:
+    """The largest share p with P(X <= count) >= 1 - confidence for X ~ Binomial(total, p).
+
+    The one-sided exact bound of Clopper and Pearson, Biometrika 26 (1934) 404-413. For a count of 0 it is
+    1 - (1 - confidence) ** (1 / total), about 3 / total at 95 %.
+    """
+    if not 0 <= count <= total or total < 1:
+        raise ValueError(f"{count} of {total} is no share")
+    if count == total:
+        return 1.0
+    choices, hits = _log_choices(count, total), np.arange(count + 1)
+    low, high = count / total, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = float(np.exp(choices + hits * math.log(middle) + (total - hits) * math.log1p(-middle)).sum())
+        low, high = (middle, high) if below >= 1 - confidence else (low, middle)
+    return high
+
+
+def binomial_lower(count: int, total: int, confidence: float = 0.95) -> float:
+    """The smallest share that is not refuted: the mirror image of `binomial_upper`."""
+    return 1 - binomial_upper(total - count, total, confidence)
+
+
+def _log_choices(count: int, total: int) -> Array:
+    """log C(total, i) for i = 0 .. count, as running sums, so that large totals do not overflow."""
+    i = np.arange(1, count + 1, dtype=np.float64)
+    return np.concatenate([[0.0], np.cumsum(np.log((total - i + 1) / i))])
+
+
+def drop_bound(lost: int, won: int, total: int) -> float:
+    """How large the loss of accuracy may be: `lost` cases only the oracle has right, `won` only the artefact.
+
+    upper(lost) - lower(won), each at 97.5 %, so that both hold together with at least 95 % (Bonferroni).
+    """
+    return binomial_upper(lost, total, 0.975) - binomial_lower(won, total, 0.975)
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Rows whose largest element changed: all, and those whose lead was beyond what the precision moves."""
+
+    total: int
+    rows: int
+    beyond_noise: int
+
+
+def flips(got: Rows, want: Rows, floor: Floor, sigmas: float = 6.0) -> Flips:
+    """Decisions along the last axis. A lead below `sigmas` floors times sqrt(2), since two scores move, may flip."""
+    a, b = (np.concatenate([np.asarray(r, np.float64).reshape(-1, r.shape[-1]) for r in rows]) for rows in (got, want))
+    chosen = np.where(np.isfinite(a).all(1), a.argmax(1), -1)
+    best = b.argmax(1)
+    changed = chosen != best
+    lead = b.max(1) - np.take_along_axis(b, np.maximum(chosen, 0)[:, None], 1)[:, 0]
+    noise = sigmas * math.sqrt(2) * max(floor.pooled, floor.least)
+    return Flips(int(changed.sum()), len(b), int((changed & ((lead > noise) | (chosen < 0))).sum()))

@@ -1,0 +1,124 @@
+"""The child's side of isolation: `python -m parity.process.child` serves calls until its parent closes the pipe.
+
+Whatever native code prints goes to the log (the file that the parent gave as stderr), never into the protocol. A
+child whose parent is gone ends itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from parity.core.errors import ParityError
+from parity.process import processor, wire
+
+_out: BinaryIO | None = None
+
+
+def stage(name: str) -> None:
+    """Tell the parent which stage begins: export, convert, load, run. A later crash or time-out is named after it."""
+    if _out is not None:
+        _send({"event": "stage", "stage": name})
+    print(f"-- {name}", file=sys.stderr, flush=True)
+
+
+def _send(message: Any) -> None:
+    assert _out is not None
+    for piece in wire.encode(message):
+        _out.write(piece)
+    _out.flush()
+
+
+def _resolve(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _end_with_parent() -> None:
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        _end(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _end(code: int) -> None:
+    """Leave at once, with everything that converters have started, where this process leads its own group."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(code)  # skip the teardown of native runtimes: several of them crash there
+
+
+def _call(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"event": "result", "value": _resolve(request["function"])(**request["arguments"])}
+    except ParityError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return {"event": "error", "message": str(error)}
+    except SystemExit as error:
+        traceback.print_exc()
+        return {"event": "error", "message": f"called sys.exit({error.code!r})"}
+    except MemoryError as error:
+        traceback.print_exc()
+        return {"event": "error", "message": f"MemoryError: {error}" if str(error) else "MemoryError"}
+    except BaseException as error:
+        traceback.print_exc()
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return {
+            "event": "error",
+            "message": f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500],
+        }
+
+
+def main() -> None:
+    global _out
+    requests = os.fdopen(os.dup(0), "rb")
+    _out = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
+    os.dup2(2, 1)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    faulthandler.enable()
+    if processor.multiplies_wrongly():  # before any runtime looks at the processor
+        processor.without_amx()
+    _end_with_parent()
+    with contextlib.suppress(OSError):  # let the kernel end a child, not the session, when memory runs out
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+    def read(count: int) -> bytes:
+        data = requests.read(count)
+        if len(data) < count:
+            raise EOFError
+        return data
+
+    while True:
+        try:
+            request = wire.decode(read)
+        except EOFError:
+            break
+        reply = _call(request)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            _send(reply)
+        except (TypeError, ValueError, RecursionError) as error:  # nothing was written: it is encoded as a whole
+            _send({"event": "error", "message": f"{request['function']}: its result cannot be sent: {error}"[:500]})
+    _end(0)
+
+
+if __name__ == "__main__":
+    # Under -m this file is __main__; hand over to the module that `stage` callers import.
+    from parity.process import child
+
+    child.main()

@@ -1,0 +1,311 @@
+"""Child processes with a time-out, a memory cap and a name for every way to die.
+
+Converters and native runtimes never run in the pytest process. A child stays warm between calls; one that dies takes
+only its call with it, and a call that died in a used child is repeated once in a fresh one, so that a verdict never
+depends on what ran before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from parity.core.errors import ParityError
+from parity.core.factories import roots
+from parity.process import wire
+
+LOG_TAIL = 4000  # characters of a child's log that a failure carries
+_SIGNALS = {
+    "SIGSEGV": "segmentation fault",
+    "SIGABRT": "abort",
+    "SIGKILL": "killed: out of memory, or by hand",
+    "SIGBUS": "bus error",
+    "SIGILL": "illegal instruction",
+    "SIGFPE": "arithmetic fault",
+}
+_PIPE_BYTES = 1 << 20
+_POLL = 0.2  # seconds between looks at memory and clock, each of which costs a busy machine half a millisecond
+
+
+class ChildFailure(ParityError):
+    """A call that did not come back with a result: `state` is crash, timeout or error."""
+
+    def __init__(self, state: str, stage: str, reason: str, log: str = ""):
+        super().__init__(f"{stage}: {reason}" if stage else reason)
+        self.state, self.stage, self.reason, self.log = state, stage, reason, log
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one call may use: wall-clock seconds, and resident bytes of the child with its own children."""
+
+    seconds: float = 600.0
+    memory: int = 8 << 30
+
+
+@cache
+def _package_alone() -> tempfile.TemporaryDirectory[str]:
+    """A folder that holds this package and nothing else, for interpreters with an environment of their own: on their
+    path our site-packages would shadow theirs. Kept until this process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="parity-")
+    Path(folder.name, "parity").symlink_to(Path(__file__).resolve().parents[1])
+    return folder
+
+
+def child_environment(root: Path | None, threads: int = 1, python: str = sys.executable) -> dict[str, str]:
+    """The environment of a child: threads pinned, no GPU, quiet, the project importable."""
+    env = dict(os.environ)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
+                 "TF_NUM_INTEROP_THREADS"):  # fmt: skip
+        env[name] = str(threads)
+    env |= {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1",
+            "TF_ENABLE_ONEDNN_OPTS": "0", "TF_USE_LEGACY_KERAS": "1", "PYTHONIOENCODING": "utf-8"}  # fmt: skip
+    env.pop("PYTEST_CURRENT_TEST", None)
+    # Converters call tools of their own environment by name (onnx2tf: onnxsim), which need not be activated.
+    env["PATH"] = os.pathsep.join([str(Path(python).parent), *filter(None, [env.get("PATH")])])
+    own = python == sys.executable
+    here = str(Path(__file__).resolve().parents[2]) if own else _package_alone().name
+    paths = [str(path) for path in roots(root)] if root else []
+    env["PYTHONPATH"] = os.pathsep.join([*paths, here, *filter(None, [env.get("PYTHONPATH")])])
+    return env
+
+
+class Child:
+    """One warm process. `call` runs a function in it by name; arguments and results are builtins and ndarrays."""
+
+    def __init__(self, name: str, python: str = sys.executable, root: Path | None = None, threads: int = 1):
+        self.name, self.python, self.root, self.threads = name, python, root, threads
+        self.calls = 0
+        self.stage = ""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        self.kill()  # one that died by itself may have left children behind
+        self._log.seek(0, os.SEEK_END)
+        self._process = subprocess.Popen(
+            [self.python, "-P", "-m", "parity.process.child"] if sys.version_info >= (3, 11) else
+            [self.python, "-m", "parity.process.child"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, bufsize=0,
+            cwd=self.root, env=child_environment(self.root, self.threads, self.python), start_new_session=True,
+        )  # fmt: skip
+        assert self._process.stdin and self._process.stdout
+        os.set_blocking(self._process.stdin.fileno(), False)
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError, AttributeError):  # Linux; elsewhere the default size has to do
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self.calls = 0
+
+    def call(
+        self,
+        function: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        budget: Budget = Budget(),
+        stage: str = "run",
+        on_stage: Callable[[str], None] | None = None,
+        again: bool = True,
+    ) -> Any:
+        """The result of `module:function(**arguments)` run in the child. Raises ChildFailure.
+
+        `again=False` is for a call that leans on what an earlier one left in the child: a fresh one cannot answer it.
+        """
+        request = {"function": function, "arguments": dict(arguments or {})}
+        used = self.alive and self.calls > 0
+        try:
+            return self._call(request, budget, stage, on_stage)
+        except ChildFailure as failure:
+            if failure.state != "crash" or not (used and again):
+                raise
+            return self._call(request, budget, stage, on_stage)
+
+    def _call(self, request: dict[str, Any], budget: Budget, stage: str, on_stage: Callable[[str], None] | None) -> Any:
+        if not self.alive:
+            try:
+                self.start()
+            except OSError as error:
+                reason = f"cannot start {self.python}: {error.strerror or error}"
+                raise ChildFailure("error", stage, reason) from None
+        assert self._process and self._process.stdin and self._process.stdout
+        self.calls += 1
+        self.stage = stage
+        self._log.seek(0, os.SEEK_END)
+        log_start = self._log.tell()
+        clock = _Clock(self._process.pid, budget)
+        try:
+            clock.write(self._process.stdin.fileno(), wire.encode(request))
+            while True:
+                message = wire.decode(lambda n: clock.read(self._process.stdout.fileno(), n))  # type: ignore[union-attr]
+                match message:
+                    case {"event": "stage", "stage": str(name)}:
+                        clock.check()  # a child that keeps talking never lets the pipe run dry
+                        self.stage = name
+                        if on_stage:
+                            on_stage(name)
+                    case {"event": "result", "value": value}:
+                        return value
+                    case {"event": "error", "message": str(reason)}:
+                        break
+                    case _:
+                        raise ValueError("no answer")
+        except TimeoutError:
+            self.kill()
+            reason = f"no answer within {budget.seconds:g} s, ended"
+            raise ChildFailure("timeout", self.stage, reason, self._tail(log_start)) from None
+        except MemoryError:
+            self.kill()
+            reason = f"used more than {budget.memory / (1 << 30):.1f} GiB, ended"
+            raise ChildFailure("crash", self.stage, reason, self._tail(log_start)) from None
+        except (EOFError, BrokenPipeError, ValueError) as error:
+            reason = self._obituary(0 if isinstance(error, ValueError) else 5)
+            raise ChildFailure("crash", self.stage, reason, self._tail(log_start)) from None
+        except BaseException:
+            self.kill()  # interrupted in mid-message: the pipe is of no more use
+            raise
+        raise ChildFailure("error", self.stage, reason, self._tail(log_start))
+
+    def _obituary(self, seconds: float) -> str:
+        """Why the process is gone, in words. Ends it where it is not gone after `seconds`."""
+        assert self._process
+        try:
+            code = self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "broke off its answer"
+        self.kill()
+        if code >= 0:
+            return f"exited with code {code}"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"{name} ({_SIGNALS[name]})" if name in _SIGNALS else name
+
+    def _tail(self, start: int) -> str:
+        self._log.seek(0, os.SEEK_END)
+        end = self._log.tell()
+        self._log.seek(max(start, end - 4 * LOG_TAIL))
+        return self._log.read().decode("utf-8", "replace").replace("\x00", "")[-LOG_TAIL:].strip()
+
+    def kill(self) -> None:
+        """End the child and everything that it started."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._process.wait()
+        self._process = None
+
+    def close(self) -> None:
+        self.kill()
+        self._log.close()
+
+
+class _Clock:
+    """Pipe input and output that give up on time or memory."""
+
+    def __init__(self, pid: int, budget: Budget):
+        self.budget = budget
+        self.deadline = time.monotonic() + budget.seconds
+        try:
+            self.process: psutil.Process | None = psutil.Process(pid)
+        except psutil.Error:
+            self.process = None
+        self.looked_at_family = 0.0
+
+    def check(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise TimeoutError
+        if self.process is None:
+            return
+        with contextlib.suppress(psutil.Error):
+            used = self.process.memory_info().rss
+            if time.monotonic() - self.looked_at_family > 1:
+                self.looked_at_family = time.monotonic()
+                for relative in self.process.children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        used += relative.memory_info().rss
+            if used > self.budget.memory:
+                raise MemoryError
+
+    def read(self, fd: int, count: int) -> bytes:
+        data = bytearray(count)
+        view, at = memoryview(data), 0
+        while at < count:
+            if not select.select([fd], [], [], _POLL)[0]:
+                self.check()
+                continue
+            got = os.readv(fd, [view[at:]])
+            if got == 0:
+                raise EOFError
+            at += got
+        return bytes(data)
+
+    def write(self, fd: int, pieces: list[bytes | memoryview]) -> None:
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                if not select.select([], [fd], [], _POLL)[1]:
+                    self.check()
+                    continue
+                with contextlib.suppress(BlockingIOError):
+                    rest = rest[os.write(fd, rest) :]
+
+
+class Children:
+    """The warm children of one session, one a family of tools, started when first needed."""
+
+    def __init__(self, root: Path | None = None, budget: Budget = Budget(), threads: int = 1):
+        self.root, self.budget, self.threads = root, budget, threads
+        self._children: dict[tuple[str, str], Child] = {}
+
+    def __getitem__(self, family: str) -> Child:
+        return self.get(family)
+
+    def get(self, family: str, python: str = sys.executable) -> Child:
+        key = (family, python)
+        if key not in self._children:
+            self._children[key] = Child(family, python, self.root, self.threads)
+        return self._children[key]
+
+    def call(self, family: str, function: str, arguments: Mapping[str, Any], **options: Any) -> Any:
+        """`function(**arguments)` in the warm child of `family`, within the session's budget."""
+        options.setdefault("budget", self.budget)
+        return self.get(family, options.pop("python", sys.executable)).call(function, arguments, **options)
+
+    def close(self) -> None:
+        for child in self._children.values():
+            child.close()
+        self._children.clear()
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,84 @@
+"""What the tests of one cell told, and the record that it adds up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from parity.core.plan import PlannedCell
+from parity.core.record import CellRecord, Check, Finding, build
+from parity.judging import detail, gate
+
+
+@dataclass
+class Heard:
+    """What the tests of one cell told so far."""
+
+    checks: list[Check] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    measured: list[str] = field(default_factory=list)
+    failure: dict[str, str] | None = None
+    skipped: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def hear(self, told: Mapping[str, Any]) -> None:
+        """Take in the report of one phase of one test."""
+        self.seconds += told.get("seconds", 0.0)
+        if told.get("failure") and (self.failure is None or self.failure["state"] == "error"):
+            self.failure = told["failure"]
+        if told.get("skipped"):
+            self.skipped = told["skipped"]
+        for data in told.get("checks", ()):
+            self.checks.append(build(Check, data, "check"))
+        for data in told.get("findings", ()):
+            finding = build(Finding, data, "finding")
+            if finding not in self.findings:
+                self.findings.append(finding)
+        detail.merge(self.details, told.get("details", {}))
+        ran = told["when"] == "call" and told["outcome"] != "skipped" and told.get("finished", False)
+        if ran and told["kind"] and not told.get("failure"):
+            self.measured.append(told["kind"])
+
+    def record(self, planned: PlannedCell, rerun: str = "") -> CellRecord:
+        """The record of the cell: its state by what was heard of it. `rerun`: the command that repeats it, where that
+        is not pytest's."""
+        cell, details = planned.cell, self.details
+        record = CellRecord(
+            id=cell.id,
+            model=cell.model,
+            target=cell.target,
+            precision=cell.precision,
+            state="missing",
+            planned=planned.kinds,
+            measured=tuple(k for k in planned.kinds if k in self.measured),
+            planned_cases=planned.cases,
+            planned_outputs=planned.outputs,
+            planned_clips=planned.clips,
+            required=planned.required,
+            reference=planned.reference,
+            checks=tuple(
+                sorted(self.checks, key=lambda c: planned.kinds.index(c.kind) if c.kind in planned.kinds else 9)
+            ),
+            findings=(*(Finding(text, "warning") for text in details.get("rebuilt", ())), *self.findings),
+            seconds=round(self.seconds, 3),
+            rerun=rerun or f"pytest -m parity -k {cell.id}",
+            **detail.fields(details),
+        )
+        if planned.unavailable:
+            return replace(record, state="unavailable", reason=planned.unavailable, rerun="")
+        if self.failure:
+            failure = self.failure
+            where = f"{failure['stage']}: " if failure["stage"] else ""
+            return replace(
+                record,
+                state=failure["state"],  # type: ignore[arg-type]
+                stage=failure["stage"],
+                reason=where + failure["reason"],
+                log=failure["log"],
+            )
+        record = gate.settle(record)
+        if record.state == "missing" and self.skipped:
+            record = replace(record, reason=f"{record.reason} (skipped: {self.skipped})")
+        return record

@@ -1,0 +1,239 @@
+"""The PyTorch side, in a child process only: make the module, load its weights without running foreign code, and
+name what it is by a fingerprint that changes whenever it would compute something else."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from parity.core.errors import ParityError
+from parity.reference import files
+
+_loaded: dict[str, nn.Module] = {}
+
+
+def load(spec: Mapping[str, Any]) -> nn.Module:
+    """The module of `spec` in eval mode, on the CPU, as float32.
+
+    `spec` has "root", "factory", "options", "checkpoint", and "whole_module" where that is allowed; or "reference", a
+    file in place of the factory. Kept for the life of the child. Raises ParityError with one line when the factory,
+    the file or the checkpoint is no good.
+    """
+    key = repr(sorted(spec.items()))
+    if key not in _loaded:
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        module = _make(spec)
+        if spec.get("checkpoint"):
+            load_checkpoint(module, Path(spec["checkpoint"]), bool(spec.get("whole_module")))
+        _loaded[key] = module.eval().requires_grad_(False)
+    return _loaded[key]
+
+
+def _make(spec: Mapping[str, Any]) -> nn.Module:
+    if spec.get("reference"):
+        return files.module(Path(spec["reference"]), spec["options"]["inputs"], spec["options"]["outputs"])
+    name, _, attribute = spec["factory"].partition(":")
+    try:
+        factory = getattr(importlib.import_module(name), attribute)
+    except ImportError as error:
+        raise ParityError(f"factory {spec['factory']}: cannot import {name!r} from {spec['root']}: {error}") from error
+    except AttributeError:
+        raise ParityError(f"factory {spec['factory']}: module {name!r} has no {attribute!r}") from None
+    options = dict(spec.get("options") or {})
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as error:
+        raise ParityError(f"factory {spec['factory']}: options {options}: {error}") from None
+    try:
+        module = factory(**options)
+    except ParityError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        lines = str(error).strip().splitlines() or ["no message"]
+        raise ParityError(f"factory {spec['factory']} raised {type(error).__name__}: {lines[0]:.200}") from None
+    if not isinstance(module, nn.Module):
+        raise ParityError(f"factory {spec['factory']} returned {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def load_checkpoint(module: nn.Module, path: Path, whole_module: bool = False) -> None:
+    """Load `path` (.safetensors, .npz, .pt, .pth) strictly into `module`; nothing in the file is ever executed, unless
+    `whole_module` says that the user vouches for a pickled one."""
+    state = read_checkpoint(path, whole_module)
+    if callable(rename := getattr(module, "adapt_state_dict", None)):  # a model that knows other names of its tensors
+        try:
+            state = rename(state)
+        except (ValueError, KeyError) as error:
+            raise ParityError(f"checkpoint {path.name}: {error}") from None
+    own = module.state_dict()
+    missing = sorted(k for k in own if k not in state and not k.endswith("num_batches_tracked"))
+    unknown = sorted(k for k in state if k not in own)
+    if missing or unknown:
+        what = [f"lacks {len(missing)}, first {missing[0]!r}"] if missing else []
+        what += [f"has {len(unknown)} that the model does not know, first {unknown[0]!r}"] if unknown else []
+        raise ParityError(f"checkpoint {path.name}: of the model's tensors it {' and '.join(what)}")
+    for name, value in state.items():
+        if own[name].shape != value.shape:
+            raise ParityError(
+                f"checkpoint {path.name}: {name!r} is {list(value.shape)} there, {list(own[name].shape)} in the model"
+            )
+    module.load_state_dict(state, strict=False)
+
+
+def read_checkpoint(path: Path, whole_module: bool = False) -> dict[str, torch.Tensor]:
+    """The tensors in a checkpoint file by name. Raises ParityError with one line for anything else.
+
+    `whole_module` unpickles a .pt or .pth file without restriction, which runs whatever code it holds, and takes the
+    tensors of the module that comes out.
+    """
+    try:
+        if whole_module and path.suffix in (".pt", ".pth", ".ckpt"):
+            value = torch.load(path, map_location="cpu", weights_only=False)
+            return _state_dict(value.state_dict() if isinstance(value, nn.Module) else value, path)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: torch.from_numpy(np.array(archive[name])) for name in archive.files}
+        if path.suffix in (".pt", ".pth", ".ckpt"):
+            return _state_dict(torch.load(path, map_location="cpu", weights_only=True), path)
+    except ParityError:
+        raise
+    except Exception as error:
+        text = str(error)
+        pickled = path.is_file() and path.read_bytes()[:1] in (b"P", b"\x80")  # a zip archive, or a bare pickle
+        if pickled and any(w in text for w in ("weights_only", "WeightsUnpickler", "Unsupported global")):
+            raise ParityError(
+                f"checkpoint {path.name}: holds more than tensors and would run code when loaded; refused. "
+                "Save model.state_dict() instead, best as .safetensors (parity export --allow-whole-module runs it)"
+            ) from None
+        first = text.strip().splitlines()[0][:160] if text.strip() else type(error).__name__
+        raise ParityError(f"checkpoint {path.name}: damaged, or not a {path.suffix} checkpoint ({first})") from None
+    raise ParityError(f"checkpoint {path.name}: unknown format; use .safetensors, .npz, .pt or .pth")
+
+
+def _state_dict(value: Any, path: Path) -> dict[str, torch.Tensor]:
+    for name in ("state_dict", "model_state_dict", "model", "ema"):
+        if isinstance(value, dict) and isinstance(value.get(name), dict):
+            value = value[name]
+    if not isinstance(value, dict) or not value or not all(isinstance(v, torch.Tensor) for v in value.values()):
+        raise ParityError(f"checkpoint {path.name}: holds no state dict of tensors")
+    return {str(k).removeprefix("module."): v for k, v in value.items()}
+
+
+def fingerprint(spec: Mapping[str, Any]) -> dict[str, str]:
+    """What the model is, in three hashes: its tensors, its structure, and the project's source that it runs.
+
+    Tensors: every parameter and buffer by name, dtype, shape and bytes. Structure: every submodule's class and plain
+    attributes (strides, epsilons, flags), and which factory made it with which options: a function that it keeps in an
+    attribute shows in neither tensors nor classes. Source: the files of the project that define the factory, the
+    submodules' classes, and what those files import from the project; and the versions of packages that define
+    submodules.
+    """
+    module = load(spec)
+    weights, structure = hashlib.sha256(), hashlib.sha256()
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        weights.update(f"{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
+        weights.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    structure.update(json.dumps([spec["factory"], spec["options"]], sort_keys=True, default=repr).encode())
+    for name, part in module.named_modules():
+        plain = {
+            k: v
+            for k, v in sorted(vars(part).items())
+            if not k.startswith("_") and isinstance(v, (int, float, str, bool, tuple, list, type(None)))
+        }
+        structure.update(f"{name}\0{type(part).__module__}.{type(part).__qualname__}\0{plain!r}\n".encode())
+    files = _project_files(spec, {type(part).__module__ for part in module.modules()})
+    source = hashlib.sha256()
+    for path in sorted(files):
+        source.update(f"{path}\0{hashlib.sha256((Path(spec['root']) / path).read_bytes()).hexdigest()}\n".encode())
+    return {"weights": weights.hexdigest(), "structure": structure.hexdigest(), "source": source.hexdigest()}
+
+
+def _project_files(spec: Mapping[str, Any], modules: set[str]) -> set[str]:
+    """The project's own source files behind `modules` and the factory, following their imports; relative paths."""
+    root = Path(spec["root"]).resolve()
+    waiting, seen, files = {spec["factory"].partition(":")[0], *modules}, set[str](), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            found = importlib.util.find_spec(name) if name not in sys.modules else sys.modules[name].__spec__
+        except (ImportError, ValueError, AttributeError):
+            continue
+        origin = Path(found.origin).resolve() if found and found.origin and found.has_location else None
+        if origin is None or origin.suffix != ".py" or not origin.is_relative_to(root):
+            continue
+        relative = origin.relative_to(root)
+        if any(part in ("site-packages", ".venv", "venv") for part in relative.parts):
+            continue
+        files.add(relative.as_posix())
+        waiting |= _imports(origin, name if origin.name == "__init__.py" else name.rpartition(".")[0])
+    return files
+
+
+def _imports(file: Path, package: str) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *([node.module] if node.module else [])])
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """The module's own attention: the fused path that stands in for it cannot be traced, and computes otherwise."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def forward(module: nn.Module, inputs: Mapping[str, torch.Tensor], names: list[str]) -> dict[str, torch.Tensor]:
+    """The module's outputs by name. Inputs go in by position, in the order given; outputs come as a tensor, a tuple in
+    the declared order, or a dict by name. Raises ParityError when count or names do not match what was declared."""
+    with torch.no_grad():
+        result = module(*inputs.values())
+    if isinstance(result, torch.Tensor):
+        result = (result,)
+    if isinstance(result, Mapping):
+        if set(result) != set(names):
+            raise ParityError(f"the model returns outputs {sorted(result)}, declared are {sorted(names)}")
+        result = tuple(result[name] for name in names)
+    if not isinstance(result, (tuple, list)):
+        result = (result,)
+    if len(result) != len(names):
+        raise ParityError(f"the model returns {len(result)} outputs, declared are {len(names)}: {', '.join(names)}")
+    if not all(isinstance(value, torch.Tensor) for value in result):
+        raise ParityError("the model returns something that is not a tensor: wrap it so that it returns tensors only")
+    return dict(zip(names, result, strict=True))

@@ -1,0 +1,91 @@
+"""Where a run's report goes: three files that appear together, and the last whole run's kept beside a narrowed one's.
+
+A narrowed or interrupted run writes to the same place, for that is where people and scripts look. The report of the
+whole run that stood there is kept as `parity.whole.html`, `.json` and `.md`, until the next whole run has ended.
+
+The record gets its name last, so where a record stands the rest does too. Page and summary carry the sha256 of the
+record that they were made from: whoever reads them later can tell whether they belong to the record beside them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from pathlib import Path
+
+from parity.core.record import SCHEMA, RunRecord, dumps
+from parity.store import atomic
+
+KEPT = ".whole"
+_HEAD = f'"schema": "{SCHEMA}"'
+_WHOLE = '\n "partial": null'  # as `dumps` writes it: one space is the top level, and a string holds no line feed
+_MADE_FROM = {
+    ".html": re.compile(r'<html [^>]*data-record="([0-9a-f]{64})"'),
+    ".md": re.compile(r"^record sha256:([0-9a-f]{64})\n\Z", re.MULTILINE),
+}
+
+
+def digest(text: str) -> str:
+    """The name of a record: the sha256 of its `parity.json`."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _files(html: Path, middle: str = "") -> tuple[Path, Path, Path]:
+    """Page, summary, record: in the order in which they are written."""
+    return tuple(html.with_name(f"{html.stem}{middle}{suffix}") for suffix in (".html", ".md", ".json"))  # type: ignore[return-value]
+
+
+def clear(html: Path) -> None:
+    """Before a run: no report stands, so that a run that dies leaves no verdict of another. A whole run's is kept,
+    unless one is kept already: then what stands here came after it and was narrowed."""
+    with contextlib.suppress(OSError), atomic.alone(html.parent):  # a folder that is not there holds no report
+        files, kept = _files(html), _files(html, KEPT)
+        try:
+            text = files[-1].read_text(encoding="utf-8") if not kept[-1].exists() else ""
+        except (OSError, UnicodeDecodeError):
+            text = ""
+        if _WHOLE in text and _HEAD in text:  # the record goes last here too: broken off, it begins again next time
+            for path, old in zip(files, kept, strict=True):
+                with contextlib.suppress(OSError):
+                    path.replace(old)
+        else:
+            for path in files[::-1]:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+
+def publish(html: Path, record: RunRecord, *, whole: bool) -> tuple[list[Path], str]:
+    """Write `html` and the .json and .md beside it; (the files, `html` last, and a line for the terminal or nothing).
+
+    `whole`: the run measured all that is planned, as far as it could. Raises ParityError when they cannot be written.
+    """
+    text = dumps(record)
+    if not whole:
+        clear(html)  # another run may have ended meanwhile, and have been whole
+    written = atomic.publish({**made(html, record, text), html.with_suffix(".json"): text})
+    kept = _files(html, KEPT)
+    if whole:
+        for old in kept[::-1]:
+            with contextlib.suppress(OSError):
+                old.unlink(missing_ok=True)
+    return written[::-1], f"the report of the last whole run is kept: {kept[0].name}" if kept[-1].exists() else ""
+
+
+def made(html: Path, record: RunRecord, text: str) -> dict[Path, str]:
+    """The page `html` and the summary beside it, made from `record`, whose text is `text`."""
+    from parity.report import markdown, render
+
+    name = digest(text)
+    return {html: render(record, name), html.with_suffix(".md"): markdown(record, name)}
+
+
+def strangers(path: Path, text: str) -> list[Path]:
+    """Pages and summaries beside the record `path`, whose text is `text`, that were made from another record."""
+    name, found = digest(text), []
+    for suffix, pattern in _MADE_FROM.items():
+        beside = path.with_suffix(suffix)
+        with contextlib.suppress(OSError):
+            told = pattern.search(beside.read_text(encoding="utf-8", errors="replace"))
+            found += [beside] if told and told[1] != name else []
+    return found

@@ -1,0 +1,121 @@
+"""What the fault library says of a cell, asked of a child process: the power of its limits, and why it fails."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from parity.cases.files import golden_files
+from parity.config import ModelConfig
+from parity.core.case import Array, Case
+from parity.core.errors import ParityError
+from parity.core.plan import PROVED, Cell
+from parity.core.record import Power, build, plain
+from parity.faults.causes import Diagnosis
+from parity.faults.power import CellPower
+from parity.judging.floor import natural
+from parity.judging.limits import resolve
+from parity.session.fault_chain import with_chain
+from parity.session.fault_files import with_files
+
+if TYPE_CHECKING:
+    from parity.session.session import Session
+
+EXPLAIN = "parity.faults.diagnose:explain"
+
+
+def diagnosis(
+    session: Session, cell: Cell, cases: Sequence[Case], got: Sequence[Mapping[str, Array]], what: str
+) -> Diagnosis:
+    """What explains a failing artefact's outputs: the faults that do, best first; never a guess."""
+    model, measured = session.config.models[cell.model], natural(cell.target, cell.precision)
+    flavour = measured.flavour if measured else None
+    quantised = cell.precision == "int8" and model.calibration is not None
+    session.progress(cell.id, "diagnosis")
+    arguments = {
+        "model": session.model_spec(model),
+        "contract": plain(model.contract),
+        "cases": [c.inputs for c in cases],
+        "artefact": list(got),
+        "twin": list(session.twin(model, cases, what, cell.precision, flavour)),
+        "precision": cell.precision,
+        "limits": dict(measured.limits) if measured else None,
+        "sources": _sources(session, model, cases),
+        "flavour": flavour,
+        "calibration": [c.inputs for c in session.calibration(model)] if quantised else [],
+        "plugins": list(session.config.plugins),
+    }
+    found = build(Diagnosis, session.children.call("torch", EXPLAIN, arguments, stage="diagnosis"))
+    if found.state != "unexplained" or not (held := stored(session, cell, cases[0], arguments["model"])):
+        return found
+    arguments |= {"faults": [], "stored": held}
+    other = build(Diagnosis, session.children.call("torch", EXPLAIN, arguments, stage="diagnosis"))
+    if not other.causes:
+        return found
+    return replace(other, tried=found.tried + other.tried, skipped=found.skipped, broken=found.broken)
+
+
+def stored(session: Session, cell: Cell, case: Case, model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the cell's file stores in place of the weights of `model`, a spec; empty where it stores none, or cannot be
+    read."""
+    if cell.target not in PROVED or not session.config.models[cell.model].proof:
+        return {}
+    artifact = session.artifact(cell)
+    arguments = {
+        "model": dict(model),
+        "target": cell.target,
+        "precision": cell.precision,
+        "folder": str(artifact.folder),
+        "notes": artifact.notes,
+        "case": case.inputs,
+    }
+    with contextlib.suppress(ParityError):  # the cell's own proof says what is wrong with the file
+        found = dict(session.children.call("proof", "parity.proof.stored:stored", arguments, stage="prove"))
+        return found if found["tensors"] else {}
+    return {}
+
+
+def power(session: Session, cell: Cell, cases: Sequence[Case], what: str) -> Power:
+    """How many of the library's faults the cell's limits would notice. What acts on the model is evaluated once a run
+    and model, for all its cells; what acts on the file, for the cell that is asked."""
+    model = session.config.models[cell.model]
+
+    def make() -> Any:
+        asked = []
+        for one in model.cells:
+            limits = {}
+            for spec in model.contract.outputs:
+                found = resolve(session.config.rules, one, spec.name)
+                limits[spec.name] = {n: lim.value for n, lim in found.items()}
+            rows = session.twin(model, cases, what, one.precision, session.flavour(one))
+            asked.append({"id": one.id, "precision": one.precision, "twin": list(rows), "limits": limits})
+        session.progress(model.name, f"injecting faults into {len(asked)} cells")
+        arguments = {
+            "model": session.model_spec(model),
+            "contract": plain(model.contract),
+            "cases": [c.inputs for c in cases],
+            "ids": [c.id for c in cases],
+            "cells": asked,
+            "labels": [c.label for c in cases],
+            "sources": _sources(session, model, cases),
+            "plugins": list(session.config.plugins),
+        }
+        result = session.children.call("torch", "parity.faults.measure:measure", arguments, stage="faults")
+        return {c["cell"]: c for c in result["cells"]}
+
+    shared = session.once("power", model.name, lambda: session.store.once(session.run, f"power {model.name}", make))
+    found = with_chain(session, cell, cases, build(CellPower, shared[cell.id]))
+    oracle = [dict(row) for row in session.reference(model, cases, what).outputs]
+    twin = [dict(row) for row in session.twin(model, cases, what, cell.precision, session.flavour(cell))]
+    return with_files(session, cell, cases, oracle, twin, found).summary()
+
+
+def _sources(session: Session, model: ModelConfig, cases: Sequence[Case]) -> list[str] | None:
+    """The encoded pictures behind the cases, where every case is one."""
+    if model.golden is None or not model.golden.is_dir():
+        return None
+    files = {p.relative_to(model.golden).with_suffix("").as_posix(): str(p) for p in golden_files(model.golden)}
+    found = [files.get(case.id, "") for case in cases]
+    return found if all(found) and not any(f.endswith(".npz") for f in found) else None

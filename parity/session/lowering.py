@@ -1,0 +1,174 @@
+"""The chain of proof for Core ML: is the conversion right, and what may a device do to it?
+
+First the lowering: the fp32 sibling of the file, executed with no activation rounded, is the float64 oracle to 100 dB.
+What holds there holds at every precision, since the same passes of the converter made both files; what the precision
+adds is judged by the golden test. A file without a sibling is held to what storing its weights alone costs. Then the
+risk, which does not gate: fp16 overflow and its headroom, and what accumulation in fp16 would change. Imports no
+converter and no runtime: those are in child processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity.core.case import Array, Case, digest
+from parity.core.contract import OutputSpec
+from parity.core.plan import Cell
+from parity.core.record import Check, EventRecord, RiskRecord, build
+from parity.formats.target import versions
+from parity.judging.floor import floors
+from parity.judging.judge import lowered
+from parity.judging.metrics import EXACT_DB
+from parity.store.cache import sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from parity.judging.limits import Limit
+    from parity.session.exports import Artifact
+    from parity.session.session import Reference, Session
+
+STORAGE = {"fp16": "storage", "dynamic": "weights"}  # the twins that round weights only
+FRAGILE_DB = 30.0  # fp16 accumulation that moves an output by more than 3 % of itself
+Limits = Mapping[str, "Limit"]
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What was measured of one cell, by output: `worst`, the least (decibels, case); `ratio`, the error over the cost
+    of storing the weights, only where there is no fp32 sibling. `risk` is of the cell's own file."""
+
+    worst: Mapping[str, tuple[float, str]]
+    ratio: Mapping[str, float]
+    risk: RiskRecord
+
+    def checks(self, limits: Callable[[str], Limits]) -> list[Check]:
+        """One check an output; `limits` gives the limits in force by output."""
+        found = []
+        for name, (decibels, case) in self.worst.items():
+            spec = OutputSpec(name)
+            if name in self.ratio:
+                what = f"no activation rounded and no fp32 sibling: {decibels:.1f} dB in the worst case, {case}"
+                found.append(lowered(spec, "lowering_ratio", self.ratio[name], limits(name), what))
+            else:
+                what = f"no activation rounded: worst case {case}"
+                found.append(lowered(spec, "lowering_db", decibels, limits(name), what))
+        return found
+
+    def warnings(self) -> list[str]:
+        """What a person should know of the risk, in words."""
+        said = [event.sentence for event in self.risk.events]
+        said += [
+            f"fp16 accumulation alone moves {name} to {decibels:.0f} dB: devices that accumulate in fp16 may differ"
+            for name, decibels in self.risk.stress_db.items() if decibels < FRAGILE_DB
+        ]  # fmt: skip
+        return said
+
+
+def measure(session: Session, cell: Cell, cases: Sequence[Case], oracle: Reference, what: str) -> Lowering:
+    """Execute sibling and file on `cases`. Raises ChildFailure and ParityError."""
+    model = session.config.models[cell.model]
+    artifact, sibling = session.artifact(cell), _sibling(session, cell)
+    rows = _lowered(session, cell, sibling or artifact, cases)
+    # An output that the file does not have is a broken contract and a broken golden check already.
+    shared = [o for o in model.contract.outputs if all(o.name in row for row in rows)]
+    worst = {o.name: worst_case(rows, oracle.outputs, o.name, cases) for o in shared}
+    ratio: dict[str, float] = {}
+    if sibling is None:
+        twin = session.twin(model, cases, what, cell.precision, STORAGE[cell.precision])
+        known = floors(oracle.outputs, twin, cell.precision, shared)
+        ratio = {name: floor.ratio([row[name] for row in rows]).pooled for name, floor in known.items()}
+    return Lowering(worst, ratio, _risk(session, cell, artifact, cases))
+
+
+def _sibling(session: Session, cell: Cell) -> Artifact | None:
+    """The fp32 file of the same model and target; None for a file from elsewhere that came without one."""
+    if cell.precision == "fp32":
+        return session.artifact(cell)
+    given = session.config.models[cell.model].artifacts
+    if f"{cell.target}-{cell.precision}" in given and f"{cell.target}-fp32" not in given:
+        return None
+    return session.artifact(Cell(cell.model, cell.target, "fp32"))
+
+
+def worst_case(
+    rows: Sequence[Mapping[str, Array]], wants: Sequence[Mapping[str, Array]], name: str, cases: Sequence[Case]
+) -> tuple[float, str]:
+    """The least signal to noise of any case, in dB, and the case; the signal is at least the output's rms over all
+    cases, so that a case that is almost zero does not decide. 0 dB where shapes differ or values are not finite."""
+    got, want = [row[name] for row in rows], [row[name] for row in wants]
+    usual = math.sqrt(
+        sum(float(np.square(w, dtype=np.float64).sum()) for w in want) / max(sum(w.size for w in want), 1)
+    )
+    found = []
+    for g, w, case in zip(got, want, cases, strict=True):
+        if g.shape != w.shape or not (np.isfinite(g).all() and np.isfinite(w).all()):
+            same = g.shape == w.shape and np.array_equal(g, w, equal_nan=False)
+            found.append((EXACT_DB if same else 0.0, case.id))
+            continue
+        noise = float(np.linalg.norm((g.astype(np.float64) - w).ravel()))
+        signal = max(float(np.linalg.norm(w.astype(np.float64).ravel())), usual * math.sqrt(w.size))
+        if noise == 0:
+            found.append((EXACT_DB, case.id))
+        else:
+            found.append((max(20 * math.log10(signal / noise), 0.0) if signal else 0.0, case.id))
+    return min(found)
+
+
+def _lowered(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[Case]) -> list[dict[str, Array]]:
+    """Outputs of the artefact with no activation rounded, one a case; made once for the same file and cases."""
+
+    def lower(folder: Path) -> Mapping[str, Any]:
+        session.progress(cell.id, "lower")
+        rows = _call(session, "lower", artifact, cases)
+        np.savez(folder / "outputs.npz", **{f"{i}/{n}": v for i, row in enumerate(rows) for n, v in row.items()})
+        return {"cases": len(rows)}
+
+    entry = session.store.build(_spec("lower", artifact, cases), f"{cell.id}~lower", lower)
+    rows: list[dict[str, Array]] = [{} for _ in cases]
+    with np.load(entry.folder / "outputs.npz", allow_pickle=False) as archive:
+        for key in archive.files:
+            number, _, name = key.partition("/")
+            rows[int(number)][name] = archive[key]
+    return rows
+
+
+def _risk(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[Case]) -> RiskRecord:
+    def risk(folder: Path) -> Mapping[str, Any]:
+        session.progress(cell.id, "risk")
+        return dict(_call(session, "risk", artifact, cases))
+
+    notes = session.store.build(_spec("risk", artifact, cases), f"{cell.id}~risk", risk).notes
+    events = [{**e, "case": cases[e["case"]].id} for e in notes["events"]]
+    peak = notes["peak"]
+    return RiskRecord(
+        tuple(build(EventRecord, e) for e in events),
+        peak["value"], peak["headroom"], peak["operator"], peak["output"], notes["stress"],
+    )  # fmt: skip
+
+
+def _call(session: Session, function: str, artifact: Artifact, cases: Sequence[Case]) -> Any:
+    arguments = {"folder": str(artifact.folder), "notes": artifact.notes, "cases": [c.inputs for c in cases]}
+    return session.children.call("coreml", f"parity.formats.coreml.modes:{function}", arguments, stage=function)
+
+
+def _spec(what: str, artifact: Artifact, cases: Sequence[Case]) -> dict[str, Any]:
+    """All that an execution depends on: the file, how its outputs are named, the inputs, and the evaluator itself."""
+    home = Path(__file__).parents[1]
+    sources = sorted([*(home / "mil").rglob("*.py"), home / "formats" / "coreml" / "modes.py"])
+    code = hashlib.sha256("".join(sha256_file(path) for path in sources).encode()).hexdigest()
+    return {
+        "coreml": what,
+        "artifact": artifact.record.key,
+        "notes": {side: dict(artifact.notes[side]) for side in ("inputs", "outputs")},
+        "cases": digest(cases),
+        "code": code,
+        "packages": versions(("torch", "numpy")),
+    }

@@ -1,0 +1,116 @@
+"""Configuration and options to a plan: which cells, which kinds of check, how many cases, and what cannot run here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from parity import formats as targets
+from parity.cases.files import check_classes, clips, golden_files, labelled
+from parity.config import Config
+from parity.core.errors import ConfigError
+from parity.core.plan import LOWERED, PROVED, Cell, Plan, PlannedCell
+from parity.core.words import plural
+from parity.formats.target import NO_CALIBRATION
+from parity.judging import baseline
+from parity.judging.limits import LOWERING, PROOF, resolve
+from parity.reference import files
+from parity.session.ledger import Keeper
+
+QUICK_CASES = 8
+
+
+def make_plan(config: Config, options: Mapping[str, Any]) -> Plan:
+    """The cells of the configuration, narrowed as the options say. Raises ConfigError."""
+    required = {*config.require, *(options.get("require") or ())}
+    known = {c.target for c in config.cells} | set(config.models)
+    for name in options.get("require") or ():
+        if name not in known:
+            raise ConfigError(f"--parity-require: {name!r} is neither a target nor a model of this project's plan")
+    for model in config.models.values():
+        labels = next((o.labels for o in model.contract.outputs if o.labels), ())
+        if labels and model.golden:
+            check_classes(model.golden, golden_files(model.golden), labels)
+    quick = options.get("profile") == "quick"
+    waiting = () if options.get("profile") == "nightly" else config.nightly
+    cells = tuple(_planned(config, cell, required, quick) for cell in config.cells if cell not in waiting)
+    # What the command line set is in no committed file: such a run is never a release verdict. A command of ours that
+    # set it says itself, not how.
+    settings = [f"--parity-set {s}" for s in options.get("set") or ()]
+    notes = [*([options["rerun"]] if options.get("rerun") else settings), *(["profile quick"] if quick else [])]
+    plan = Plan(cells, "; ".join(notes) or None).narrow(
+        models=options.get("models") or (),
+        targets=options.get("targets") or (),
+        precisions=options.get("precisions") or (),
+    )
+    if options.get("shard"):
+        costs = baseline.costs(Keeper.prepare(config.root, plan.partial, options).known)
+        k, n = options["shard"]
+        plan = plan.shard(k, n, costs, config.file.read_text(encoding="utf-8"))
+    return plan
+
+
+def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> PlannedCell:
+    model = config.models[cell.model]
+    target = targets.get(cell.target)
+    cases = len(golden_files(model.golden)) if model.golden else 0
+    if model.cases:
+        from parity.cases import own
+
+        cases += len(own.cases(model.cases, model.contract, config.root))
+    videos = len(clips(model))
+    kinds = ["contract"]
+    if cases and (cell.target in LOWERED or (cell.target in PROVED and model.proof)):
+        kinds.append("static")
+    if cases or not videos:  # without any data golden stays planned, and says that there is none
+        kinds.append("golden")
+    if labelled(model):
+        kinds.append("accuracy")
+    if videos:
+        kinds.append("video")
+    kinds.append("sequence")
+    if target.several_sizes(model):
+        kinds.append("batch")
+    if model.properties.examples:
+        kinds.append("property")
+    reason = target.unavailable(cell, model, target.python(config))
+    prebuilt = f"{cell.target}-{cell.precision}" in model.artifacts
+    if prebuilt and reason == NO_CALIBRATION:
+        reason = None
+    if reason is None and not prebuilt:
+        reason = target.cannot_start_from(model)
+    return PlannedCell(
+        cell,
+        tuple(kinds),
+        reason,
+        bool({cell.target, cell.model} & required) or reason == NO_CALIBRATION,
+        min(cases, QUICK_CASES) if quick else cases,
+        tuple(o.name for o in model.contract.outputs),
+        videos,
+        files.named(model.reference) if model.reference else "",
+    )
+
+
+def waiting(config: Config, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells that only another profile plans."""
+    return () if options.get("profile") == "nightly" else tuple(cell.id for cell in config.nightly)
+
+
+def shown(config: Config, plan: Plan, options: Mapping[str, Any]) -> str:
+    """Every cell with its kinds of check, its limits and who set each, and what cannot run here and why."""
+    lines = [plural(len(plan.cells), "cell") + (f" (narrowed: {plan.partial})" if plan.partial else "")]
+    for planned in plan.cells:
+        cell, model = planned.cell, config.models[planned.cell.model]
+        required = ", required" if planned.required else ""
+        films = f", {planned.clips} clips" if planned.clips else ""
+        lines.append(f"\n{cell.id}: {', '.join(planned.kinds)}; {planned.cases} golden cases{films}{required}")
+        if planned.unavailable:
+            lines.append(f"  cannot run here: {planned.unavailable}")
+        for spec in model.contract.outputs:
+            for metric, limit in sorted(resolve(config.rules, cell, spec.name).items()):
+                if metric in (*PROOF, *LOWERING) and "static" not in planned.kinds:
+                    continue
+                value = "no limit" if limit.value is None else f"{limit.value:g}"
+                lines.append(f"  {spec.name:<12} {metric:<20} {value:<10} {limit.source}")
+    lines += [f"\n{id}: only with --parity-profile nightly" for id in waiting(config, options)]
+    return "\n".join(lines)

@@ -1,0 +1,50 @@
+"""The chain of proof of a cell's artefact, asked of a child process and kept in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parity.core.case import Case, digest
+from parity.core.plan import Cell
+from parity.formats.target import versions
+from parity.store.cache import sha256_file
+
+if TYPE_CHECKING:
+    from parity.session.session import Session
+
+
+def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, Any]:
+    """The chain of proof of the cell's artefact on golden `cases`, made once for the same file, model and cases."""
+    model, artifact = session.config.models[cell.model], session.artifact(cell)
+    calibrated = cell.precision == "int8" and model.calibration is not None
+    calibration = session.calibration(model) if calibrated else []
+    home = Path(__file__).parents[1]
+    sources = [*(home / "proof").glob("*.py"), *(home / "formats").rglob("*.py")]
+    sources += (home / "mil").rglob("*.py") if cell.target == "coreml" else ()
+    spec = {
+        "proof": {str(path.relative_to(home)): sha256_file(path) for path in sorted(sources)},
+        "artifact": artifact.record.key,
+        "notes": artifact.notes,  # kernels; and what the user says a prebuilt file calls its inputs
+        "model": session.fingerprint(model),
+        "cases": digest(cases),
+        "calibration": digest(calibration),
+        "packages": versions(("torch", "numpy", "onnxruntime", "ai-edge-litert")),
+    }
+
+    def prove(folder: Path) -> Mapping[str, Any]:
+        session.progress(cell.id, "prove")
+        arguments = {
+            "model": session.model_spec(model),
+            "target": cell.target,
+            "precision": cell.precision,
+            "folder": str(artifact.folder),
+            "notes": artifact.notes,
+            "cases": [c.inputs for c in cases],
+            "outputs": [o.name for o in model.contract.outputs],
+            "calibration": [c.inputs for c in calibration],
+        }
+        return dict(session.children.call("proof", "parity.proof:prove", arguments, stage="prove"))
+
+    return dict(session.store.build(spec, f"{cell.id}~proof", prove).notes)

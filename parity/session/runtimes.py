@@ -1,0 +1,115 @@
+"""An exported file, open: where a cell's artefact runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from parity import formats as targets
+from parity.core.case import Array
+from parity.core.errors import ParityError
+from parity.core.plan import Cell
+from parity.core.record import RuntimeRecord
+from parity.formats.target import version
+from parity.process.isolate import ChildFailure
+from parity.session.exports import Artifact
+
+if TYPE_CHECKING:
+    from parity.session.session import Session
+
+
+class Runtime:
+    """An artefact opened in a warm child. `run` gives what the artefact computes, under the model's own names."""
+
+    def __init__(self, session: Session, cell: Cell, artifact: Artifact):
+        self.session, self.cell, self.artifact = session, cell, artifact
+        self.target = targets.get(cell.target)
+        self.python = self.target.python(session.config)
+        self.description: dict[str, Any] = {}
+        self.milliseconds: list[float] = []
+        self._handle: int | None = None
+        self._pid: int | None = None
+
+    def open(self) -> Runtime:
+        """Open the artefact, or open it again when its child is gone. Raises ChildFailure."""
+        child = self.session.children.get(self.target.family, self.python)
+        if self._handle is None or not child.alive or child.pid != self._pid:
+            opened = self._call(
+                "open_session",
+                {
+                    "session": self.target.session,
+                    "folder": str(self.artifact.folder),
+                    "notes": self.artifact.notes,
+                },
+                "load",
+            )
+            self._handle, self.description = opened["handle"], opened["description"]
+            self._pid = child.pid
+        return self
+
+    def run(
+        self, inputs: Sequence[Mapping[str, Array]], layouts: Sequence[Mapping[str, str]] | None = None
+    ) -> list[dict[str, Array]]:
+        """Outputs of each set of inputs, in order. Raises ChildFailure; never returns fewer than it was given.
+
+        `layouts`: for each set, the inputs that reach the runtime as views of other memory. A crash is repeated once
+        with the artefact opened anew, in a fresh child: a handle dies with its child.
+        """
+        try:
+            result = self._run(inputs, layouts)
+        except ChildFailure as failure:
+            if failure.state != "crash" or failure.stage == "load":
+                raise
+            result = self._run(inputs, layouts)
+        if len(result["outputs"]) != len(inputs):
+            raise ParityError(f"{self.cell}: {len(inputs)} cases were run and {len(result['outputs'])} came back")
+        self.milliseconds += result["milliseconds"]
+        return list(result["outputs"])
+
+    def _run(self, inputs: Sequence[Mapping[str, Array]], layouts: Sequence[Mapping[str, str]] | None) -> Any:
+        self.open()
+        arguments = {"handle": self._handle, "cases": list(inputs), "layouts": list(layouts) if layouts else None}
+        try:
+            return self._call("run", arguments, "run", again=False)
+        except ChildFailure as failure:
+            if failure.state != "error":
+                self._handle = None
+            raise
+
+    def _call(self, function: str, arguments: Mapping[str, Any], stage: str, again: bool = True) -> Any:
+        return self.session.children.call(
+            self.target.family,
+            f"parity.formats.serve:{function}",
+            arguments,
+            stage=stage,
+            on_stage=lambda s: self.session.progress(self.cell.id, s),
+            again=again,
+            python=self.python,
+        )
+
+    def play(
+        self,
+        steps: Sequence[Mapping[str, Array]],
+        carry: Mapping[str, str],
+        keep: Sequence[str],
+        free: Mapping[str, Any] | None = None,
+    ) -> list[dict[str, Array]]:
+        """The outputs `keep` of steps that feed one another. Raises ChildFailure."""
+        self.open()
+        arguments = {"handle": self._handle, "steps": list(steps), "carry": carry, "keep": list(keep), "free": free}
+        return list(self._call("play", arguments, "run", again=False))
+
+    def close(self) -> None:
+        child = self.session.children.get(self.target.family, self.python)
+        if self._handle is not None and child.alive and child.pid == self._pid:
+            self._call("close_session", {"handle": self._handle}, "close")
+        self._handle = None
+
+    def record(self) -> RuntimeRecord:
+        package = self.target.runtime_package
+        median = statistics.median(self.milliseconds) if self.milliseconds else None
+        executor = str(self.description.get("executor", ""))
+        name = executor if executor == "mil-eval" else package
+        known = self.description.get("runtime_version") or version("pytest-parity" if name != package else package)
+        return RuntimeRecord(name, known, median, executor)

@@ -1,0 +1,151 @@
+"""The `parity` fixture's object: collects checks while a test runs, and judges when it is over. Knows no pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.core.errors import ParityError
+from parity.core.plan import Cell
+from parity.core.record import Check, Finding, Kind, build, plain
+from parity.core.visible import visible
+from parity.judging.compare import METRICS, compare
+from parity.judging.gate import SET_BY_TEST, describe, excess, figure, passes
+from parity.judging.limits import Limit, Rule, resolve
+
+MOST = 20  # lines of a failing test about its metrics
+
+
+class Recorder:
+    """Collects the checks of one test of one cell. All are recorded; a broken one fails the test when it ends."""
+
+    def __init__(self, cell: Cell | None, kind: Kind, rules: Iterable[Rule] = ()):
+        self.cell, self.kind = cell, kind
+        self._rules = tuple(rules)
+        self.checks: list[Check] = []
+        self.findings: list[Finding] = []
+        self.explained: list[str] = []
+        self.notes: list[str] = []  # what else a person should read when the test fails
+        self.finished = False  # whether the test's body ran to its end
+        self.details: dict[str, Any] = {}  # route, artifact, runtime: what the record says of the cell
+
+    def limits(self, output: str | None = None) -> Mapping[str, Limit]:
+        """The limits in force for an output of this test's cell, by metric."""
+        if self.cell is None:
+            raise ParityError("this test has no cell: request the parity_cell fixture beside parity")
+        return resolve(self._rules, self.cell, output)
+
+    def add(self, *checks: Check) -> None:
+        """Record checks as they are. Raises ParityError for one that no record could hold."""
+        for check in checks:
+            build(Check, plain(check), "check")
+        self.checks += checks
+
+    def find(self, text: str, level: str = "note") -> None:
+        """Note something that a person should know and that does not gate."""
+        self.findings.append(build(Finding, {"text": text, "level": level}, "finding"))
+
+    def explain(self, text: str) -> None:
+        """Say why this test fails, in words: in its message, and in the report."""
+        self.explained.append(text)
+        self.find(f"why: {text}", "warning")
+
+    def check(
+        self,
+        output: str,
+        got: Any,
+        want: Any,
+        *,
+        metric: str | None = None,
+        at_most: float | None = None,
+        at_least: float | None = None,
+        case: str = "case",
+        **limits: Any,
+    ) -> bool:
+        """Compare `got` with `want` and record it: under one `metric` with `at_most` or `at_least`, or under
+        `limits` by metric name, or, with neither, under the configured limits of this cell and output.
+
+        Returns whether it held; the test goes on either way, and fails at its end if anything did not.
+
+            parity.check("mask", got, want, metric="iou", at_least=0.98)
+            parity.check("logits", got, want, cosine=0.999, max_abs=1e-3, case="hand_07")
+        """
+        if self.cell is None:
+            raise ParityError("parity.check needs a cell: request the parity_cell fixture in this test too")
+        sources: dict[str, str] = {}
+        if metric is not None:
+            if (at_most is None) == (at_least is None):
+                raise ParityError(f"parity.check(metric={metric!r}) needs at_most or at_least, one of them")
+            bound = at_most if at_most is not None else at_least
+            assert bound is not None
+            if metric in METRICS and (METRICS[metric].sense == "max") != (at_most is not None):
+                word = "at_most" if METRICS[metric].sense == "max" else "at_least"
+                raise ParityError(f"parity.check: {metric} is limited with {word}")
+            limits[metric] = bound
+        elif not limits:
+            found = {n: lim for n, lim in self.limits(output).items() if n in METRICS and lim.value is not None}
+            limits = {n: lim.value for n, lim in found.items()}
+            sources = {n: lim.source for n, lim in found.items()}
+            if not limits:
+                raise ParityError(f"parity.check({output!r}): no limit is configured; pass one, as in cosine=0.99")
+        result = compare(got, want, **limits)
+        for c in result.checks:
+            value = c.value if np.isfinite(c.value) else None
+            detail = result.error or result.mismatch
+            if not detail and result.worst:
+                detail = (
+                    f"worst at {list(result.worst.index)}: got {result.worst.got:.6g}, want {result.worst.want:.6g}"
+                )
+            self.add(
+                Check(self.kind, case, output, c.metric, value, c.limit, c.sense, c.passed,
+                      nonfinite=result.nonfinite.refused, source=sources.get(c.metric, SET_BY_TEST), detail=detail)
+            )  # fmt: skip
+        return bool(result)
+
+    def broken(self) -> list[Check]:
+        return [c for c in self.checks if not passes(c)]
+
+    def verdict(self) -> str:
+        """Why the test that used this recorder fails, one line for each metric that broke; empty when it passes.
+
+        No check against a limit is a failure too: a test that measured nothing proved nothing.
+        """
+        if not any(c.limit is not None or c.undecided is not None for c in self.checks):
+            return "no check was recorded against a limit, so nothing was proved"
+        broken = self.broken()
+        if not broken:
+            return ""
+        by_metric: dict[tuple[str, str], list[Check]] = {}
+        for c in sorted(broken, key=excess, reverse=True):
+            by_metric.setdefault((c.output, c.metric), []).append(c)
+        lines = [f"{len(broken)} of {len(self.checks)} checks broken; worst: {describe(broken)}"]
+        lines += [f"  why: {text}" for text in self.explained]
+        for (output, metric), found in [*by_metric.items()][:MOST]:
+            cases = len({c.case for c in self.checks if (c.output, c.metric) == (output, metric)})
+            lines.append(f"  {f'{output} {metric}'.strip()}: {_told(found, cases)}")
+        if len(by_metric) > MOST:
+            lines.append(f"  and {len(by_metric) - MOST} more metrics, in the report")
+        return "\n".join([*map(visible, lines), *(visible(note, lines=True) for note in self.notes)])
+
+    def export(self) -> dict[str, Any]:
+        """Everything recorded, as JSON builtins."""
+        return {
+            "checks": [plain(c) for c in self.checks],
+            "findings": [plain(f) for f in self.findings],
+            "details": plain(self.details),
+            "finished": self.finished,
+        }
+
+
+def _told(broken: Sequence[Check], cases: int) -> str:
+    """The broken checks of one metric, the worst first: its figure and place, who set the limit, which cases else."""
+    worst, *others = broken
+    text = f"{figure(worst)} in {worst.case or 'its only case'}"
+    text += f"; {worst.detail}" if worst.detail else ""
+    text += f"; limit from {worst.source}" if worst.source else ""
+    if others:
+        more = f" and {len(others) - 2} more" if len(others) > 2 else ""
+        text += f"; {len(broken)} of {cases} cases, also {', '.join(c.case for c in others[:2])}{more}"
+    return text
