@@ -31,10 +31,10 @@ sys.path.insert(0, str(ROOT))
 
 from parity import config as configuration  # noqa: E402
 from parity.cases.files import PICTURES, golden_files  # noqa: E402
-from parity.config import ModelConfig  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
 from parity.core.plan import Cell  # noqa: E402
 from parity.core.record import plain  # noqa: E402
+from parity.core.settings import ModelConfig  # noqa: E402
 from parity.faults import library  # noqa: E402
 from parity.faults.base import Fault, Rows, registered  # noqa: E402
 from parity.faults.bench import Bench  # noqa: E402

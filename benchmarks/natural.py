@@ -35,6 +35,7 @@ from parity import formats as targets  # noqa: E402
 from parity.core.contract import OutputSpec  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
 from parity.core.plan import PRECISIONS, PROVED  # noqa: E402
+from parity.core.settings import Config  # noqa: E402
 from parity.formats.target import version  # noqa: E402
 from parity.judging.floor import STATISTICS, channel_axis, floor  # noqa: E402
 from parity.reference.recipes import RECIPES  # noqa: E402
@@ -46,7 +47,7 @@ GOLDEN, CALIBRATION = 24, 16
 PACKAGES = ("torch", "onnxruntime", "onnx2tf", "tensorflow", "ai-edge-litert", "coremltools", "ncnn", "pnnx")
 
 
-def prepare(work: Path, names: Iterable[str], wanted: list[str]) -> configuration.Config:
+def prepare(work: Path, names: Iterable[str], wanted: list[str]) -> Config:
     """Train what is not trained yet, draw golden and calibration data, and configure it all."""
     from safetensors.torch import save_file
 
@@ -86,7 +87,7 @@ def prepare(work: Path, names: Iterable[str], wanted: list[str]) -> configuratio
     return configuration.parse("\n".join(text), ROOT / "pyproject.toml")
 
 
-def with_own(config: configuration.Config) -> configuration.Config:
+def with_own(config: Config) -> configuration.Config:
     """The project's own example models beside the zoo's."""
     from parity.core.plan import Cell
 
@@ -96,7 +97,7 @@ def with_own(config: configuration.Config) -> configuration.Config:
     return replace(config, models={**config.models, **models})
 
 
-def measure(work: Path, config: configuration.Config) -> None:
+def measure(work: Path, config: Config) -> None:
     """Store oracle, artefact and twin outputs of every cell under `work`/outputs; failures as text in their place."""
     session = Session(config, f"natural-{time.time()}", store=Store.at(str(work / "store"), ROOT))
     (work / "outputs").mkdir(parents=True, exist_ok=True)
@@ -127,7 +128,7 @@ def measure(work: Path, config: configuration.Config) -> None:
         session.close()
 
 
-def twins(work: Path, config: configuration.Config) -> None:
+def twins(work: Path, config: Config) -> None:
     """Compute every flavour of twin of the precisions that were measured, from the code as it is now."""
     session = Session(config, f"twins-{time.time()}", store=Store.at(str(work / "store"), ROOT))
     try:
@@ -168,7 +169,7 @@ def load(file: Path) -> list[dict[str, Any]]:
     return [rows[i] for i in sorted(rows)]
 
 
-def prove(work: Path, config: configuration.Config) -> None:
+def prove(work: Path, config: Config) -> None:
     """Ask the chain of proof of every measured file that it can read; what is there already is not asked again."""
     session = Session(config, f"prove-{time.time()}", store=Store.at(str(work / "store"), ROOT))
     try:
@@ -199,7 +200,7 @@ def proved(file: Path) -> str:
     return f"failed: {'; '.join(blamed) or told['summary']}"[:240].replace("\n", " ")
 
 
-def ratios(work: Path, config: configuration.Config) -> tuple[list[Line], dict[str, str]]:
+def ratios(work: Path, config: Config) -> tuple[list[Line], dict[str, str]]:
     """One line for every measured output, cell and flavour of twin; and the cells that have no artefact, with why."""
     found, failed = list[Line](), {}
     for name, model in config.models.items():

@@ -33,11 +33,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import natural, natural_table, zoo  # noqa: E402
-from parity.config import ModelConfig  # noqa: E402
 from parity.core.case import Case  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
 from parity.core.plan import Cell  # noqa: E402
 from parity.core.record import ArtifactRecord  # noqa: E402
+from parity.core.settings import ModelConfig  # noqa: E402
 from parity.faults.artefact.make import every  # noqa: E402
 from parity.faults.base import on_files  # noqa: E402
 from parity.faults.power import Gate  # noqa: E402

@@ -27,10 +27,10 @@ from parity.capsule.contents import (
     members,
 )
 from parity.capsule.run import expect
-from parity.config import Waiver
 from parity.core.case import Array
 from parity.core.errors import ParityError
 from parity.core.record import CellRecord, Check, Finding, RunRecord, loads
+from parity.core.settings import Waiver
 from parity.judging import gate, judge
 from parity.judging.floor import floors
 

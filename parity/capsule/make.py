@@ -32,11 +32,11 @@ from parity.capsule.contents import (
     executions,
     save_array,
 )
-from parity.config import ModelConfig
 from parity.core.case import Case
 from parity.core.errors import NoTwin, ParityError
 from parity.core.plan import Cell, choose
 from parity.core.record import CellRecord, RunRecord, dumps
+from parity.core.settings import ModelConfig
 from parity.judging.limits import fallback, resolve
 from parity.pytest_plugin.control import Control
 from parity.session.session import Reference

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from parity.config import ModelConfig
+from parity.core.settings import ModelConfig
 
 QUICK = 10
 NIGHTLY = 10  # times as many as under the full profile

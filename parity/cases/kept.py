@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from parity.cases.recipes import Recipe
-from parity.config import ModelConfig
 from parity.core.case import Array
 from parity.core.errors import ParityError
+from parity.core.settings import ModelConfig
 from parity.files import npz
 from parity.store import atomic
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.config import ModelConfig
 from parity.core.case import Array
 from parity.core.contract import Contract, InputSpec
 from parity.core.errors import ParityError
+from parity.core.settings import ModelConfig
 
 Step = Mapping[str, Array]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from parity import config as configuration
 from parity.commands import project
-from parity.config import Config
 from parity.core.errors import ParityError
 from parity.core.plan import Cell, did_you_mean
+from parity.core.settings import Config
 from parity.session.exports import step_keys
 from parity.store.cache import Store, differences
 

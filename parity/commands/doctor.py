@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from parity import formats as targets
-from parity.config import Config
 from parity.core import extensions
 from parity.core.errors import ParityError
 from parity.core.plan import PRECISIONS, Cell
+from parity.core.settings import Config
 from parity.core.words import plural
 from parity.formats.target import Target, installed, lacking, version
 

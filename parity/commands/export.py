@@ -21,8 +21,8 @@ from typing import Any
 
 from parity import formats as targets
 from parity.commands import project
-from parity.config import Config, ModelConfig
 from parity.core.errors import ConfigError, ParityError
+from parity.core.settings import Config, ModelConfig
 from parity.exporting import adapt, contracts, options, publish, table, torch_file, verify
 from parity.exporting.adapt import Work
 from parity.formats.target import version

@@ -9,14 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from parity import config as configuration
-from parity import formats as targets
-from parity.config import Waiver
 from parity.core.errors import ParityError
 from parity.core.record import CellRecord, RunRecord, loads, text_of
+from parity.core.settings import Waiver
 from parity.core.visible import visible
 from parity.judging import gate as gating
 from parity.report import publishing
+from parity.session import project
 
 
 def add(commands: Any) -> None:
@@ -46,7 +45,7 @@ def judged(record: RunRecord, limits: Path | None = None) -> RunRecord:
     if limits is None:
         cells = tuple(gating.settle(cell, _waivers(record, cell)) for cell in record.cells)
         return gating.judge(replace(record, cells=cells))
-    config = configuration.load(limits, targets.names())
+    config = project.load(limits)
     cells = tuple(gating.rejudge(cell, config.rules) for cell in record.cells)
     cells, waivers = gating.apply_waivers(cells, config.waive, datetime.date.today(), [c.id for c in cells])
     return gating.judge(replace(record, cells=cells, waivers=waivers))

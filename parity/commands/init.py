@@ -24,10 +24,10 @@ from parity.cases.files import golden_files
 from parity.core.contract import DTYPES
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import did_you_mean, model_name
+from parity.core.settings import REFERENCE_KINDS
 from parity.formats.target import installed
 from parity.process.isolate import Budget, ChildFailure, Children
-from parity.reference import files
-from parity.session import signature
+from parity.session import project, signature
 from parity.store import atomic
 
 if sys.version_info >= (3, 11):
@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser("init", help="set up parity in an existing project", description=__doc__,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     command.add_argument("source", metavar="SOURCE", help="MODULE:FUNCTION, a callable that returns the module; "
-                         f"or a file in its place: {', '.join(files.KINDS)}")  # fmt: skip
+                         f"or a file in its place: {', '.join(REFERENCE_KINDS)}")  # fmt: skip
     command.add_argument("--name", help="the model's name (default: the function's or file's)")
     command.add_argument(
         "--input", action="append", default=[], metavar="NAME=DIMS[:TYPE]",
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(str(error).partition(f"[tool.parity.models.{name}] ")[2] or str(error)) from None
     golden = Path(options.golden or f"golden/{name}")
     table += _contract(found)
-    config = configuration.parse(base + head + table, file, targets.names(), factories=True)
+    config = project.parse(base + head + table, file, factories=True)
     table += f"golden = {json.dumps(golden.as_posix())}\n"
     drawn = not (root / golden).exists()
     if drawn and options.golden:
@@ -128,10 +128,10 @@ def _origin(options: argparse.Namespace) -> str:
     """The lines that say what makes the model."""
     if _is_factory(options.source):
         lines = [f"factory = {json.dumps(options.source)}"]
-    elif Path(options.source).suffix in files.KINDS:
+    elif Path(options.source).suffix in REFERENCE_KINDS:
         lines = [f"reference = {json.dumps(options.source)}"]
     else:
-        raise ConfigError(f"{options.source!r} is neither MODULE:FUNCTION nor a file of {', '.join(files.KINDS)}")
+        raise ConfigError(f"{options.source!r} is neither MODULE:FUNCTION nor a file of {', '.join(REFERENCE_KINDS)}")
     given = [_option(entry) for entry in options.option]
     lines += [f"options = {{ {', '.join(given)} }}"] if given else []
     lines += [f"checkpoint = {json.dumps(options.checkpoint)}"] if options.checkpoint else []
@@ -179,7 +179,7 @@ def _discover(options: argparse.Namespace, root: Path, name: str) -> dict[str, A
         return {"inputs": stated, "outputs": [{"name": o} for o in options.output], "preprocess": None}
     text = _head() + f"\n[tool.parity.models.{name}]\n" + _origin(options)
     text += 'inputs = [{ name = "x", shape = [1] }]\noutputs = [{ name = "y" }]\n'  # as yet unknown
-    model = configuration.parse(text, root / "pyproject.toml", targets.names(), factories=True).models[name]
+    model = project.parse(text, root / "pyproject.toml", factories=True).models[name]
     spec = {"root": str(root), "factory": model.factory, "options": dict(model.options),
             "checkpoint": str(model.checkpoint) if model.checkpoint else None}  # fmt: skip
     arguments = {"model": spec, "given": given, "outputs": options.output}

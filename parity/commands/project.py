@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from parity import config as configuration
-from parity import formats as targets
-from parity.config import Config
 from parity.core.errors import ConfigError
+from parity.core.settings import Config
 from parity.process.isolate import Budget
 from parity.report.progress import Narrator
+from parity.session import project
 from parity.session.session import Session
 from parity.store.cache import Store
 
@@ -25,7 +25,7 @@ def load(*, factories: bool = False, checkpoints: bool = True) -> Config:
     file = configuration.find(start)
     if file is None:
         raise ConfigError(f"{start}: no pyproject.toml with a [tool.parity] table here or above; run: parity init")
-    return configuration.load(file, targets.names(), factories=factories, checkpoints=checkpoints)
+    return project.load(file, factories=factories, checkpoints=checkpoints)
 
 
 @contextlib.contextmanager

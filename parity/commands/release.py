@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from parity.commands import gate, project
-from parity.config import Config, Waiver
 from parity.core.errors import ParityError
 from parity.core.record import CellRecord, Check, FileRecord, RunRecord, WaiverRecord, loads, plain
+from parity.core.settings import Config, Waiver
 from parity.core.words import plural
 from parity.judging import gate as gating
 from parity.store.cache import Store, sha256_file

@@ -17,15 +17,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from parity import config as configuration
 from parity import formats as targets
 from parity.cases import draw
 from parity.commands import project
-from parity.config import Config, ModelConfig
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import PRECISIONS, Cell, choose, model_name
 from parity.core.record import read
+from parity.core.settings import Config, ModelConfig
 from parity.core.words import plural
+from parity.session import project as project_config
 
 SUFFIXES = {
     ".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml", ".mlmodel": "coreml_nn", ".param": "ncnn",
@@ -134,7 +134,7 @@ golden = {json.dumps(str(golden))}
 """
     file = root / "pyproject.toml"
     file.write_text(text, encoding="utf-8")
-    config = configuration.load(file, targets.names())
+    config = project_config.load(file)
     if not options.golden:
         draw.golden(config.models[name].contract, golden, config.seed)
         print("no golden data given: measured on 8 drawn inputs; real ones find more")

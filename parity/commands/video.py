@@ -18,12 +18,12 @@ from PIL import Image
 from parity import formats as targets
 from parity.cases import video as videos
 from parity.commands import project
-from parity.config import ModelConfig
 from parity.core.case import Array, Case
 from parity.core.contract import OutputSpec
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import PRECISIONS, Cell, choose
 from parity.core.record import Check
+from parity.core.settings import ModelConfig
 from parity.formats.target import version
 from parity.judging import judge
 from parity.judging.limits import fallback, resolve

@@ -1,54 +1,24 @@
-"""`[tool.parity]` of a pyproject.toml as frozen dataclasses: strict, and it knows where each value came from."""
+"""`[tool.parity]` of a pyproject.toml as the frozen dataclasses of `core.settings`: strict, and every value knows the
+line that it came from."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from parity.config.model import DEPLOYMENT_TARGETS, KERNELS, ModelConfig, Prebuilt, TensorName, read_model
-from parity.config.rules import Waiver, read_limits, read_waiver
-from parity.config.table import Reader, Table, parse_size
+from parity.config.model import read_model
+from parity.config.rules import read_limits, read_waiver
+from parity.config.table import ContractReader, Reader, Table, no_contract, parse_size
 from parity.core.errors import ConfigError
-from parity.core.plan import PRECISIONS, TARGETS, Cell, did_you_mean
+from parity.core.plan import PRECISIONS, TARGETS, did_you_mean
+from parity.core.settings import Config
 from parity.files import toml_lines
-from parity.judging.limits import Rule
 
-__all__ = ["DEPLOYMENT_TARGETS", "KERNELS", "Config", "ModelConfig", "Prebuilt", "TensorName", "Waiver", "find", "load",
-           "parse", "parse_size"]  # fmt: skip
+__all__ = ["find", "load", "parse", "parse_size"]
 
 ROUTES = ("litert", "coreai")  # routes that may run in an environment of their own
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything that `[tool.parity]` says. `root` is the folder of the file; relative paths start there."""
-
-    root: Path
-    file: Path
-    models: Mapping[str, ModelConfig]
-    rules: tuple[Rule, ...] = ()
-    waive: tuple[Waiver, ...] = ()
-    require: tuple[str, ...] = ()
-    seed: int = 20260101
-    timeout: float = 600.0  # seconds that one step of an export, or one batch of cases, may take
-    memory: int = 8 << 30  # bytes that one child process may hold
-    routes: Mapping[str, Path] = field(default_factory=dict)  # route name -> the Python that runs it
-    cache: str | None = None
-    cache_size: int = 10 << 30
-    gate_latency: bool = False  # whether a cell that became much slower than in the ledger blocks
-    plugins: tuple[str, ...] = ()  # modules of the project's own in which faults are registered, imported in children
-
-    @property
-    def cells(self) -> tuple[Cell, ...]:
-        return tuple(cell for model in self.models.values() for cell in model.cells)
-
-    @property
-    def nightly(self) -> tuple[Cell, ...]:
-        """The cells that only the nightly profile plans, in order."""
-        return tuple(cell for cell in self.cells if cell in self.models[cell.model].nightly)
 
 
 def read_config(reader: Reader, data: Mapping[str, Any]) -> Config:
@@ -121,13 +91,14 @@ def read_routes(reader: Reader, data: Mapping[str, Any]) -> dict[str, Path]:
 
 def parse(
     text: str, file: Path, targets: tuple[str, ...] = TARGETS, settings: Sequence[str] = (), *, factories: bool = False,
-    checkpoints: bool = True,
+    checkpoints: bool = True, read_contract: ContractReader = no_contract,
 ) -> Config:  # fmt: skip
     """The configuration in the text of a pyproject.toml, `file` giving its place, under the `settings` of a command
     line: TOML texts, relative to the table. Raises ConfigError.
 
     `factories` and `checkpoints` say whether those must be there: a stored record is judged without the models, and
-    an export of one model does not need the weights of another.
+    an export of one model does not need the weights of another. `read_contract` reads what a file states of its own
+    inputs and outputs, for models that leave them out.
     """
     try:
         data = toml_lines.loads(text)
@@ -137,7 +108,7 @@ def parse(
     if not isinstance(tool, dict) or "parity" not in tool:
         raise ConfigError(f"{file}: no [tool.parity] table; run: parity init")
     reader = Reader(file, text, ("tool", "parity"), targets)
-    reader.factories, reader.checkpoints = factories, checkpoints
+    reader.factories, reader.checkpoints, reader.read_contract = factories, checkpoints, read_contract
     table = tool["parity"]
     for setting in settings:
         table = reader.set(table, setting)
@@ -165,11 +136,14 @@ def _has_table(text: str) -> bool:
 
 def load(
     file: Path, targets: tuple[str, ...] = TARGETS, settings: Sequence[str] = (), *, factories: bool = False,
-    checkpoints: bool = True,
+    checkpoints: bool = True, read_contract: ContractReader = no_contract,
 ) -> Config:  # fmt: skip
     """The configuration in `file`, under `settings`. Raises ConfigError with one line: what, where, what to do."""
     try:
         text = file.read_text(encoding="utf-8")
-        return parse(text, file.resolve(), targets, settings, factories=factories, checkpoints=checkpoints)
+        return parse(
+            text, file.resolve(), targets, settings, factories=factories, checkpoints=checkpoints,
+            read_contract=read_contract,
+        )  # fmt: skip
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -7,52 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from parity.core.contract import Contract
 from parity.core.plan import did_you_mean
+from parity.core.settings import Decode, Playing, Properties
 
 FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
-
-
-@dataclass(frozen=True)
-class Properties:
-    """How inputs are drawn for a model: how many under the full profile (0: none), by which strategy of its own."""
-
-    examples: int = 20
-    strategy: str | None = None
-
-
-@dataclass(frozen=True)
-class Decode:
-    """A model that is fed its own output, a token a step. Names are those of its inputs and outputs.
-
-    `token` takes the token, `scores` gives a score for every next one, `position` counts the steps. `prefill` is
-    another model of the project, which gives the scores of all steps at once: what decoding must equal. The first
-    `prompt` tokens are given also when the model runs freely.
-    """
-
-    token: str
-    scores: str
-    position: str | None = None
-    steps: int = 64
-    prompt: int = 16
-    prefill: str | None = None
-
-
-@dataclass(frozen=True)
-class Playing:
-    """Which frames of a clip are measured, and how each is turned before it is preprocessed.
-
-    Every `stride`-th frame, at most `maximum` of them (the profile may take fewer); turned clockwise by `rotate`
-    degrees after what the file itself declares; then the square part from the `crop` side, where one is named.
-    """
-
-    stride: int = 1
-    maximum: int | None = None
-    rotate: int = 0
-    crop: Literal["center", "top", "bottom"] | None = None
 
 
 def playing(t: Any) -> tuple[Any, Playing]:

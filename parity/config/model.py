@@ -4,73 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from parity.config import inputs as inputs_of
 from parity.config.contract import read_dims, read_input, read_name, read_output, read_preprocess
-from parity.config.inputs import Decode, Playing, Properties
 from parity.config.table import Reader, Table
 from parity.core.contract import Contract
 from parity.core.errors import ConfigError, ParityError
 from parity.core.factories import fault
 from parity.core.plan import PRECISIONS, Cell, check_model_name, did_you_mean
-from parity.reference import files
-from parity.session import signature
-
-# Systems that coremltools can be asked to convert for; neural network specs need iOS14 or macOS11 at least.
-DEPLOYMENT_TARGETS = tuple(f"iOS{n}" for n in (14, 15, 16, 17, 18)) + tuple(f"macOS{n}" for n in (11, 12, 13, 14, 15))
-KERNELS = {"tflite": ("XNNPACK", "builtin", "reference")}  # targets whose runtime has several; the default first
-
-
-@dataclass(frozen=True)
-class TensorName:
-    """What one input or output is called in a prebuilt artefact, and in which layout it stands there."""
-
-    name: str
-    layout: str | None = None
-
-
-@dataclass(frozen=True)
-class Prebuilt:
-    """A file to verify instead of exporting, with the names that differ from the model's."""
-
-    path: Path
-    inputs: Mapping[str, TensorName] = field(default_factory=dict)
-    outputs: Mapping[str, TensorName] = field(default_factory=dict)
-    fixed: bool = False  # it has every dynamic axis at the example's size, and is meant to
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """One model: how to make it, what it promises, and the data that it is checked on. Paths are absolute."""
-
-    name: str
-    factory: str  # "package.module:function"; of a model with a `reference`, what opens that
-    contract: Contract
-    cells: tuple[Cell, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    checkpoint: Path | None = None
-    golden: Path | None = None
-    calibration: Path | None = None
-    video: Path | None = None
-    opset: int = 17
-    proof: bool = True  # prove files link by link where the target allows it
-    artifacts: Mapping[str, Prebuilt] = field(default_factory=dict)
-    enumerated: tuple[str, ...] = ()  # axes that take exactly the sizes in `dims`, where a format can say so
-    deployment_target: str | None = None  # the oldest system that Core ML files must run on, as in "iOS16"
-    kernels: Mapping[str, str] = field(default_factory=dict)  # target-precision -> the kernel set that the app uses
-    nightly: frozenset[Cell] = frozenset()  # cells that only the nightly profile plans
-    states: Mapping[str, str] = field(default_factory=dict)  # input that is a state -> the output that replaces it
-    properties: Properties = field(default_factory=Properties)
-    decode: Decode | None = None
-    playing: Playing = field(default_factory=Playing)
-    references: Path | None = None  # the folder of stored references, which need not exist yet
-    stateful: bool = False  # Core ML files keep `states` between calls, instead of taking and giving them
-    reference: Path | None = None  # the file that takes the module's place: .pt2, TorchScript, ONNX
-    cases: str | None = None  # "module:function" that makes cases beside the golden files
-    whole_module: bool = False  # the user vouched for a checkpoint that is a pickled module; no key sets this
+from parity.core.settings import (
+    DEPLOYMENT_TARGETS,
+    KERNELS,
+    REFERENCE_FACTORY,
+    REFERENCE_KINDS,
+    ModelConfig,
+    Prebuilt,
+    TensorName,
+)
 
 
 def read_model(t: Table, name: str, targets: tuple[str, ...], precisions: tuple[str, ...]) -> ModelConfig:
@@ -132,9 +84,9 @@ def read_origin(t: Table, name: str) -> tuple[str, Path | None]:
         if key in t.data:
             raise t.error(key, "a reference file has its weights and options in it: leave this out")
     file = t.existing("reference", "file") if t.reader.checkpoints else (t.reader.root / text).resolve()
-    if file is None or file.suffix not in files.KINDS:
-        raise t.error("reference", f"{text!r:.80}: unknown kind of file; known: {', '.join(files.KINDS)}")
-    return files.FACTORY, file
+    if file is None or file.suffix not in REFERENCE_KINDS:
+        raise t.error("reference", f"{text!r:.80}: unknown kind of file; known: {', '.join(REFERENCE_KINDS)}")
+    return REFERENCE_FACTORY, file
 
 
 def read_stated(t: Table, file: Path | None) -> dict[str, Any]:
@@ -152,7 +104,7 @@ def read_stated(t: Table, file: Path | None) -> dict[str, Any]:
         if kind not in t.reader.targets or not where.exists():
             return stated  # what is wrong with it is said where it is read
     try:
-        found = signature.read(where, kind, t.reader.root)
+        found = t.reader.read_contract(where, kind, t.reader.root)
     except ParityError as error:
         raise t.error("reference" if file else "artifacts", str(error)) from None
     stated["outputs"] = found["outputs"]

@@ -5,28 +5,14 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from parity.config.model import ModelConfig
 from parity.config.table import Reader, Table
 from parity.core.plan import PRECISIONS, did_you_mean
+from parity.core.settings import ModelConfig, Rule, Waiver
 from parity.judging.bounds import impossible
 from parity.judging.judge import SENSES
-from parity.judging.limits import Rule
 from parity.judging.metrics import METRICS
-
-
-@dataclass(frozen=True)
-class Waiver:
-    """A known excess that a person accepted: `metric` of `cell` may reach `limit` until `expires`."""
-
-    cell: str
-    metric: str
-    reason: str
-    expires: datetime.date
-    limit: float | None = None
-    source: str = ""
 
 
 def read_limits(reader: Reader, data: Mapping[str, Any], models: Mapping[str, ModelConfig]) -> tuple[Rule, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ from parity.files.toml_lines import key_lines
 
 _KINDS = {str: "text", int: "a number", float: "a number", dict: "a table", list: "a list", bool: "true or false",
           datetime.date: "a date"}  # fmt: skip
+
+
+ContractReader = Callable[[Path, str, Path], dict[str, Any]]
+"""(file, target or "reference", project folder) -> {"inputs": [...], "outputs": [...]}, as `session.signature` does."""
+
+
+def no_contract(file: Path, kind: str, root: Path) -> dict[str, Any]:
+    """The contract reader of whoever has none."""
+    raise ParityError(f"{file.name}: its contract is not read here: declare inputs and outputs")
 
 
 class Table:
@@ -108,6 +118,7 @@ class Reader:
         self.root = file.parent
         self.factories = False  # whether a factory must be there
         self.checkpoints = True  # whether a checkpoint must be there
+        self.read_contract: ContractReader = no_contract
         self.set_by: dict[tuple[str, ...], str] = {}  # key path -> the text on the command line that set it
 
     def set(self, data: dict[str, Any], setting: str) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 
 from parity import formats as targets
 from parity.cases.files import golden_files
-from parity.config import Config, ModelConfig
 from parity.core import strict_json
 from parity.core.contract import Contract
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import PRECISIONS, Cell, choose
+from parity.core.settings import Config, ModelConfig
 from parity.exporting.options import QUANTIZE
 
 SHAPE_SETS = "shape_sets.json"

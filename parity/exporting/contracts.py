@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from parity.cases import draw
-from parity.config import ModelConfig
 from parity.core import strict_json
 from parity.core.case import Case
 from parity.core.contract import DTYPES, Contract, InputSpec, OutputSpec
 from parity.core.errors import ParityError
 from parity.core.record import plain
+from parity.core.settings import ModelConfig
 from parity.core.visible import visible
 from parity.session.session import Session
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from parity import formats as targets
-from parity.config import DEPLOYMENT_TARGETS
 from parity.core.errors import ConfigError
 from parity.core.plan import PRECISIONS
+from parity.core.settings import DEPLOYMENT_TARGETS
 
 QUANTIZE = {"float16": "fp16", "dynamic": "dynamic", "int8": "int8"}
 MODES = ("prefill", "decode", "both")

@@ -13,10 +13,10 @@ from parity import suite
 from parity.cases import draw
 from parity.cases.files import labelled
 from parity.cases.fit import fitted
-from parity.config import ModelConfig
 from parity.core.case import Case
 from parity.core.plan import Cell
 from parity.core.record import CellRecord, Check, Kind
+from parity.core.settings import ModelConfig
 from parity.judging import gate
 from parity.session.session import Session
 from parity.suite.recorder import Recorder

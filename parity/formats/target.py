@@ -16,10 +16,9 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from parity.config import Config, ModelConfig
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
-from parity.reference import files
+from parity.core.settings import REFERENCE_KINDS, Config, ModelConfig
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -112,7 +111,7 @@ class Target:
 
     def cannot_start_from(self, model: ModelConfig) -> str | None:
         """Why this target's files cannot be made from the model's reference file; None where they can."""
-        kind = files.KINDS.get(model.reference.suffix) if model.reference else None
+        kind = REFERENCE_KINDS.get(model.reference.suffix) if model.reference else None
         if kind is None or kind in self.starts_from:
             return None
         return f"{self.name} files are not made from {kind} files: give the factory, or the finished file in artifacts"

@@ -12,11 +12,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from parity.config import Waiver
 from parity.core.errors import ParityError
 from parity.core.plan import PRECISIONS, Cell
 from parity.core.record import BY_CONTRACT, CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
-from parity.judging.limits import Rule, resolve
+from parity.core.settings import Rule, Waiver
+from parity.judging.limits import resolve
 from parity.judging.metrics import METRICS
 from parity.judging.samples import blocking as blocking_sample
 from parity.judging.samples import held, words

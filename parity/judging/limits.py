@@ -9,18 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from parity.core.plan import LOWERED, PROVED, Cell
+from parity.core.settings import Rule
 from parity.judging.floor import drawn, natural
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One limit that somebody set: `scope` is a cascade key, `value` None means "record it, do not gate"."""
-
-    scope: str
-    metric: str
-    value: float | None
-    output: str | None = None
-    source: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity import config as configuration
-from parity import formats as targets
 from parity.cases import references
 from parity.cases.drawing import Drawing
-from parity.config import Config, ModelConfig
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import Plan, PlannedCell
 from parity.core.record import Environment, RunRecord
+from parity.core.settings import Config, ModelConfig
 from parity.core.visible import visible
 from parity.core.words import plural
 from parity.formats.target import version
@@ -33,6 +32,7 @@ from parity.report import publishing, terminal
 from parity.report.annotations import lines as annotated
 from parity.report.progress import Board
 from parity.report.redact import redacted
+from parity.session import project
 from parity.session.ledger import Keeper
 from parity.session.planning import QUICK_CASES, make_plan, waiting
 from parity.store.cache import Store
@@ -331,5 +331,5 @@ def prepare(start: Path, root: Path, options: Mapping[str, Any], shared: dict[st
     shared["file"] = str(file)
     if options.get("update"):
         references.refuse_in_ci(os.environ)
-    config = configuration.load(file, targets.names(), options.get("set") or (), factories=True)
+    config = project.load(file, options.get("set") or (), factories=True)
     return Control(config, make_plan(config, options), options, shared)

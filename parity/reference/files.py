@@ -8,29 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.core.errors import ParityError
+from parity.core.settings import REFERENCE_KINDS
 
 if TYPE_CHECKING:
     from torch import nn
 
-KINDS = {".pt2": "ExportedProgram", ".pt": "TorchScript", ".pth": "TorchScript", ".ts": "TorchScript", ".onnx": "ONNX"}
-
-FACTORY = "parity.reference.files:module"  # what stands where a factory would, for models that have such a file
-
 
 def named(file: Path) -> str:
     """How the record calls a reference file."""
-    return f"{KINDS.get(file.suffix, 'unknown')} file {file.name}"
+    return f"{REFERENCE_KINDS.get(file.suffix, 'unknown')} file {file.name}"
 
 
 def module(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> nn.Module:
     """What the file computes, as a module that takes `inputs` in that order. Raises ParityError."""
-    kind = KINDS.get(path.suffix)
+    kind = REFERENCE_KINDS.get(path.suffix)
     if kind == "ONNX":
         from parity.reference import onnx_files
 
         return onnx_files.graph(path, inputs, outputs)
     if kind is None:
-        raise ParityError(f"{path.name}: no reference can be read from it; use {', '.join(KINDS)}")
+        raise ParityError(f"{path.name}: no reference can be read from it; use {', '.join(REFERENCE_KINDS)}")
     from parity.reference import torch_files
 
     return (torch_files.program if kind == "ExportedProgram" else torch_files.script)(path, inputs)

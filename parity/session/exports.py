@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity import formats as targets
-from parity.config import ModelConfig
 from parity.core.case import digest
 from parity.core.plan import Cell
 from parity.core.record import ArtifactRecord, FileRecord, plain
+from parity.core.settings import ModelConfig
 from parity.formats.target import Route, Step, versions
 from parity.process.isolate import ChildFailure
 from parity.session.routes import first_that_works

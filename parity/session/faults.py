@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from parity.cases.files import golden_files
-from parity.config import ModelConfig
 from parity.core.case import Array, Case
 from parity.core.errors import ParityError
 from parity.core.plan import PROVED, Cell
 from parity.core.record import Power, build, plain
+from parity.core.settings import ModelConfig
 from parity.faults.causes import Diagnosis
 from parity.faults.power import CellPower
 from parity.judging.floor import natural

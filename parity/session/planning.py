@@ -7,9 +7,9 @@ from typing import Any
 
 from parity import formats as targets
 from parity.cases.files import check_classes, clips, golden_files, labelled
-from parity.config import Config
 from parity.core.errors import ConfigError
 from parity.core.plan import LOWERED, PROVED, Cell, Plan, PlannedCell
+from parity.core.settings import Config
 from parity.core.words import plural
 from parity.formats.target import NO_CALIBRATION
 from parity.judging import baseline

@@ -19,11 +19,11 @@ from parity.cases import draw, golden, own, video
 from parity.cases import sequence as carried
 from parity.cases.files import clips, golden_files
 from parity.cases.fit import fitted
-from parity.config import Config, ModelConfig
 from parity.core.case import Array, Case, digest
 from parity.core.errors import NoTwin, ParityError
 from parity.core.plan import Cell
 from parity.core.record import ArtifactRecord, build, plain
+from parity.core.settings import Config, ModelConfig
 from parity.formats.target import versions
 from parity.judging import post_processing as posts
 from parity.judging.floor import Floor, floors, natural

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from parity.cases import draw
-from parity.config import ModelConfig
 from parity.core.case import Array, Case
 from parity.core.contract import Contract
 from parity.core.errors import ParityError
+from parity.core.settings import ModelConfig
 from parity.judging import judge
 from parity.judging.single import rms
 from parity.session.runtimes import Runtime

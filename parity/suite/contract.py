@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.config import ModelConfig
 from parity.core.contract import InputSpec
+from parity.core.settings import ModelConfig
 from parity.judging import judge
 from parity.session.runtimes import Runtime
 from parity.suite import hint

@@ -10,10 +10,11 @@ import numpy as np
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.record import Check, Finding, Kind, build, plain
+from parity.core.settings import Rule
 from parity.core.visible import visible
 from parity.judging.compare import METRICS, compare
 from parity.judging.gate import SET_BY_TEST, describe, excess, figure, passes
-from parity.judging.limits import Limit, Rule, resolve
+from parity.judging.limits import Limit, resolve
 
 MOST = 20  # lines of a failing test about its metrics
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from parity.cases import draw
 from parity.cases import sequence as steps_of
-from parity.config import ModelConfig
 from parity.core.case import Array, Case
 from parity.core.contract import OutputSpec
 from parity.core.errors import NoTwin, ParityError
 from parity.core.record import Check
+from parity.core.settings import ModelConfig
 from parity.judging import judge, single
 from parity.session.runtimes import Runtime
 from parity.suite.bench import Bench, Result

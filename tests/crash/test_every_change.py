@@ -18,11 +18,11 @@ from parity.capsule.archive import Archive, pack
 from parity.cases import golden, kept, references
 from parity.cases.recipes import Fill, Recipe
 from parity.commands import export, release
-from parity.config import ModelConfig
 from parity.core.case import Case
 from parity.core.contract import Contract, InputSpec, OutputSpec
 from parity.core.errors import ParityError
 from parity.core.record import FileRecord, read
+from parity.core.settings import ModelConfig
 from parity.exporting import publish as exporting
 from parity.judging import baseline
 from parity.report import publishing

@@ -120,7 +120,7 @@ def _recipe(file: Path) -> Any:
 
 
 def _named(name: str) -> Any:
-    from parity.config import ModelConfig
+    from parity.core.settings import ModelConfig
 
     return ModelConfig(name, "a:b", TENSORS, ())
 

@@ -22,7 +22,8 @@ from torch import nn
 from torch.nn import functional
 
 from parity.cases import golden
-from parity.config import ModelConfig, load
+from parity.config import load
+from parity.core.settings import ModelConfig
 from parity.process import steps
 from parity.reference import modelling
 

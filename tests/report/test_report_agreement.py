@@ -15,8 +15,8 @@ from reading import cells as sections
 from reading import read
 
 from parity.commands.gate import judged
-from parity.config import Waiver
 from parity.core.record import BaselineRecord, CellRecord, Regression, RunRecord, dumps, loads
+from parity.core.settings import Waiver
 from parity.judging import gate
 from parity.report import annotations, markdown, render, terminal
 

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.config import Config, find, load, parse, parse_size
+from parity.config import find, load, parse, parse_size
 from parity.core.contract import Preprocess
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import PRECISIONS, TARGETS, Cell
+from parity.core.settings import Config
 
 BASE = """\
 [project]

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.config import Waiver
 from parity.core.errors import ParityError
 from parity.core.record import (
     KINDS,
@@ -25,8 +24,8 @@ from parity.core.record import (
     RunRecord,
     WaiverRecord,
 )
+from parity.core.settings import Rule, Waiver
 from parity.judging.gate import apply_waivers, by_urgency, describe, exit_code, judge, passes, rejudge, settle
-from parity.judging.limits import Rule
 
 CASES, OUTPUTS = ("a", "b", "c"), ("logits", "mask")
 TODAY = datetime.date(2026, 6, 1)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from parity.config import Config, parse
-from parity.config.inputs import Decode, Playing, Properties
+from parity.config import parse
 from parity.core.errors import ConfigError
+from parity.core.settings import Config, Decode, Playing, Properties
 
 BASE = """
 [tool.parity.models.m]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from parity.config import parse
 from parity.core.plan import PRECISIONS, Cell
-from parity.judging.limits import DEFAULTS, Rule, defaults, resolve, scopes
+from parity.core.settings import Rule
+from parity.judging.limits import DEFAULTS, defaults, resolve, scopes
 
 CELL = Cell("skin", "tflite", "int8")
 ORDER = ("default", "int8", "tflite", "tflite-int8", "skin", "skin-tflite-int8")

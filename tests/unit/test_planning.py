@@ -8,8 +8,9 @@ import pytest
 
 from parity import formats as targets
 from parity.cases.files import unlabelled_folders
-from parity.config import Config, parse
+from parity.config import parse
 from parity.core.errors import ConfigError
+from parity.core.settings import Config
 from parity.session.planning import make_plan
 
 TABLE = """

@@ -26,10 +26,10 @@ from parity.cases.recipes import (
     variable,
     viewed,
 )
-from parity.config import ModelConfig
 from parity.core.contract import Contract, InputSpec, OutputSpec
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
+from parity.core.settings import ModelConfig
 from parity.formats import snippet
 
 IMAGE = InputSpec("image", ("batch", 3, 8, 10), range=(-2.2, 2.7))

@@ -12,7 +12,7 @@ import pytest
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.record import Check
-from parity.judging.limits import Rule
+from parity.core.settings import Rule
 from parity.suite.recorder import Recorder
 
 CELL = Cell("skin", "onnx", "fp32")

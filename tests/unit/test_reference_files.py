@@ -14,6 +14,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from parity.core.errors import ParityError  # noqa: E402
+from parity.core.settings import REFERENCE_FACTORY  # noqa: E402
 from parity.reference import (  # noqa: E402
     files,
     modelling,
@@ -75,7 +76,7 @@ def distance(a: Any, b: Any) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_oracle_is_the_modules_own(net: Any, saved: Path, kind: str) -> None:
-    spec = {"root": str(saved), "factory": files.FACTORY, "options": {"inputs": INPUTS, "outputs": OUTPUTS},
+    spec = {"root": str(saved), "factory": REFERENCE_FACTORY, "options": {"inputs": INPUTS, "outputs": OUTPUTS},
             "checkpoint": None, "reference": str(saved / f"net{kind}")}  # fmt: skip
     found = oracle.evaluate(spec, [CASE], OUTPUTS)
     assert (found["dtype"], found["note"]) == ("float64", "")
@@ -276,7 +277,7 @@ def test_an_execution_that_differs_from_onnxruntimes_is_no_reference(
 
 def test_a_graph_that_cannot_be_executed_here_is_run_by_onnxruntime_and_says_so(tmp_path: Path) -> None:
     one_node(tmp_path / "node.onnx", "HannWindow", [np.array(8, np.int64)], {}, 1, 17)
-    spec = {"root": str(tmp_path), "factory": files.FACTORY, "options": {"inputs": ["x0"], "outputs": ["y0"]},
+    spec = {"root": str(tmp_path), "factory": REFERENCE_FACTORY, "options": {"inputs": ["x0"], "outputs": ["y0"]},
             "checkpoint": None, "reference": str(tmp_path / "node.onnx")}  # fmt: skip
     case = {"x0": np.array(8, np.int64)}
     found = oracle.evaluate(spec, [case], ["y0"])

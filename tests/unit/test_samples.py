@@ -8,8 +8,9 @@ import pytest
 
 from parity.core.plan import Cell
 from parity.core.record import CellRecord, Check
+from parity.core.settings import Rule
 from parity.judging import gate, samples
-from parity.judging.limits import DEFAULTS, Rule, fallback, is_default, resolve
+from parity.judging.limits import DEFAULTS, fallback, is_default, resolve
 from parity.judging.statistics import binomial_upper
 
 OWN = "pyproject.toml:7 [tool.parity.limits] fp16"

@@ -9,6 +9,7 @@ import pytest
 from parity import config as configuration
 from parity.core.errors import ConfigError
 from parity.core.plan import Cell
+from parity.core.settings import Config
 from parity.judging.limits import resolve
 
 TEXT = """
@@ -26,7 +27,7 @@ fp32 = { cosine = 0.9 }
 """
 
 
-def parsed(*settings: str) -> configuration.Config:
+def parsed(*settings: str) -> Config:
     return configuration.parse(TEXT, Path("pyproject.toml").resolve(), settings=settings)
 
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from parity import formats as targets
-from parity.config import TensorName, parse
 from parity.core.errors import ConfigError, ParityError
-from parity.reference import files
+from parity.core.settings import REFERENCE_FACTORY, TensorName
 from parity.session import signature
 from parity.session.planning import make_plan
+from parity.session.project import parse
 from parity.store.cache import Store
 
 HEAD = '[tool.parity]\ntargets = ["onnx", "exported"]\nprecisions = ["fp32"]\n\n[tool.parity.models.net]\n'
@@ -33,7 +32,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(root: Path, table: str) -> Any:
-    return parse(HEAD + table, root / "pyproject.toml", targets.names())
+    return parse(HEAD + table, root / "pyproject.toml")
 
 
 def refused(root: Path, table: str) -> str:
@@ -45,7 +44,7 @@ def refused(root: Path, table: str) -> str:
 
 def test_a_reference_takes_the_factorys_place(root: Path) -> None:
     model = read(root, 'reference = "net.pt2"\n' + FULL).models["net"]
-    assert (model.reference, model.factory) == (root / "net.pt2", files.FACTORY)
+    assert (model.reference, model.factory) == (root / "net.pt2", REFERENCE_FACTORY)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from parity.config import Config, ModelConfig
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
+from parity.core.settings import Config, ModelConfig
 from parity.formats.target import Array, Route, Step, Target, narrowed, versions
 from parity.formats.torch.target import prepared
 from parity.process.child import stage

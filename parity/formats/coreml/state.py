@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.config import ModelConfig
+from parity.core.settings import ModelConfig
 from parity.formats.target import Array, Route, Step
 from parity.formats.torch.target import SCRIPT_FILE
 from parity.process.child import stage

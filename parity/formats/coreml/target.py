@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.config import Config, ModelConfig
 from parity.core.plan import Cell
+from parity.core.settings import Config, ModelConfig
 from parity.formats.coreml import state as coreml_state
 from parity.formats.target import Array, Route, Step, Target, narrowed
 from parity.formats.torch.target import PROGRAM_FILE, SCRIPT_FILE, export_step, trace_step

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.config import Config, ModelConfig
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
+from parity.core.settings import Config, ModelConfig
 from parity.formats.target import Array, Route, Step, Target
 from parity.formats.torch.target import SCRIPT_FILE, trace_step
 from parity.process.child import stage

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.config import Config, ModelConfig
 from parity.core.plan import Cell
+from parity.core.settings import Config, ModelConfig
 from parity.formats.lengths import named, variants
 from parity.formats.target import Array, Route, Step, Target
 from parity.process import processor

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parity.config import Config, ModelConfig
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
+from parity.core.settings import Config, ModelConfig
 from parity.formats.lengths import enumerated, named, variants
 from parity.formats.onnx.target import FILE as ONNX_FILE
 from parity.formats.onnx.target import export_step, origin

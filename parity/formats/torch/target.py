@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from parity.cases import draw
-from parity.config import Config, ModelConfig
 from parity.core.plan import Cell
+from parity.core.settings import Config, ModelConfig
 from parity.formats.target import Array, Route, Step, Target
 from parity.process.child import stage
 
