@@ -1,6 +1,6 @@
 # make parity   set up .venv, then does every exported file still compute what its model computes?
 # make test     set up .venv, then the project's own tests
-# make lint     ruff, formatting, types
+# make lint     ruff, formatting, types, and which room imports which
 # make nightly  what takes long: whole conformance suite, every frame, fault power
 # make routes   the optional litert-torch environment, 2 GB
 # make coreai   the optional environment of the coreai target, 1 GB
@@ -34,6 +34,7 @@ lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	.venv/bin/lint-imports
 
 # The core without torch or converters, on every Python from 3.10 to 3.13 that is here.
 pythons: $(READY)

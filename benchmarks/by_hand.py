@@ -35,6 +35,7 @@ from parity.cases import draw  # noqa: E402
 from parity.commands import project  # noqa: E402
 from parity.formats.serve import fed, named  # noqa: E402
 from parity.process import steps  # noqa: E402
+from parity.session import project as project_config  # noqa: E402
 from parity.session.exports import _contract as contract_of  # noqa: E402
 
 SEED = 3
@@ -59,7 +60,7 @@ def by_hand(given: argparse.Namespace, out: Path) -> None:
 
     from parity.reference import modelling
 
-    config, told = project.load(), []
+    config, told = project_config.here(), []
     with project.session(config) as session:
         for cell in chosen(config, given):
             model = config.models[cell.model]
@@ -98,7 +99,7 @@ def polygraphy(given: argparse.Namespace, out: Path) -> None:
 
     from parity.reference import modelling
 
-    config = project.load()
+    config = project_config.here()
     told = []
     with project.session(config) as session:
         for made in json.loads((out / "by_hand.json").read_text()):
@@ -153,7 +154,7 @@ def spoil(given: argparse.Namespace, out: Path) -> None:
     from parity.session.exports import Artifact
     from parity.session.runtimes import Runtime
 
-    config, told = project.load(), []
+    config, told = project_config.here(), []
     with project.session(config) as session:
         for made in json.loads((out / "by_hand.json").read_text()):
             cell = Cell(*made["cell"].split("-"))
@@ -185,7 +186,7 @@ def gate(given: argparse.Namespace, out: Path) -> None:
     from parity.core.errors import ParityError
     from parity.core.plan import Cell
 
-    config, told = project.load(), []
+    config, told = project_config.here(), []
     with project.session(config, cache=str(out / "cache")) as session:
         for made in json.loads((out / "by_hand.json").read_text()):
             cell = Cell(*made["cell"].split("-"))

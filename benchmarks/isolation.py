@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from parity.commands import project
 from parity.core.plan import Cell
 from parity.formats.onnx.target import OrtSession
 from parity.process.isolate import Child
+from parity.session import project as project_config
 
 ROUNDS = 200
 
@@ -32,7 +32,7 @@ def median_ms(call: Callable[[], object], rounds: int) -> float:
 
 
 def main() -> None:
-    config = project.load(Path(__file__).resolve().parent.parent)
+    config = project_config.here()
     with project.session(config) as session:
         cell = Cell("skin", "onnx", "fp32")
         artifact, runtime = session.artifact(cell), session.runtime(cell).open()

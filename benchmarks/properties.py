@@ -45,6 +45,7 @@ from parity.judging import single  # noqa: E402
 from parity.judging.floor import UNITS, _table, stretch  # noqa: E402
 from parity.judging.floor import drawn as drawn_limit  # noqa: E402
 from parity.judging.limits import DRAWN, Limit, resolve  # noqa: E402
+from parity.session import project as project_config  # noqa: E402
 from parity.session.session import Session  # noqa: E402
 from parity.suite.bench import Bench, Result  # noqa: E402
 
@@ -288,7 +289,7 @@ def main() -> int:
             stretch.cache_clear()
         show(found)
         return 0
-    config, store = project.load(), None
+    config, store = project_config.here(), None
     if options.zoo:
         trained = sorted(folder.name for folder in (options.zoo / "models").iterdir())
         config, store = natural.prepare(options.zoo.resolve(), trained, ["onnx", "tflite"]), str(options.zoo / "store")

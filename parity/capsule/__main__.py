@@ -3,12 +3,12 @@
 import argparse
 import sys
 
-from parity.commands import capsule
+from parity.capsule import command
 from parity.core.errors import ParityError
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m parity.capsule", description=capsule.__doc__)
-    capsule.add_actions(parser)
+    parser = argparse.ArgumentParser(prog="python -m parity.capsule", description=command.__doc__)
+    command.add_actions(parser)
     options = parser.parse_args()
     try:
         sys.exit(options.run(options))

@@ -38,9 +38,22 @@ from parity.core.plan import Cell, choose
 from parity.core.record import CellRecord, RunRecord, dumps
 from parity.core.settings import ModelConfig
 from parity.judging.limits import fallback, resolve
-from parity.pytest_plugin.control import Control
-from parity.session.session import Reference
+from parity.session.profile import FULL, Profile
+from parity.session.session import Reference, Session
 from parity.store.cache import Store, sha256_file
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a run goes into a capsule: its cases, by the run's profile, and its cells; none named means all."""
+
+    profile: Profile = FULL
+    targets: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
+
+    def takes(self, cell: CellRecord) -> bool:
+        of_target = not self.targets or cell.target in self.targets
+        return of_target and (not self.cells or cell.id in self.cells)
 
 
 @dataclass(frozen=True)
@@ -52,23 +65,15 @@ class Made:
     left_out: Mapping[str, str]
 
 
-def make(
-    control: Control,
-    record: RunRecord,
-    output: Path,
-    *,
-    text: str | None = None,
-    only_targets: Sequence[str] = (),
-    only_cells: Sequence[str] = (),
-) -> Made:
-    """Pack the chosen cells of `record`, whose file holds `text`, into `output`.
+def make(session: Session, record: RunRecord, output: Path, selection: Selection, *, text: str | None = None) -> Made:
+    """Pack the selected cells of `record`, whose file holds `text`, into `output`.
 
     Raises ParityError when nothing can be packed, or when artefacts, cases or limits are no longer those of the record.
     """
-    chosen = _chosen(record, only_targets, only_cells)
+    chosen = _chosen(record, selection)
     with tempfile.TemporaryDirectory(prefix="parity-capsule-") as scratch:
         folder = Path(scratch)
-        packer = _Packer(control, folder)
+        packer = _Packer(session, selection.profile, folder)
         for cell in chosen:
             packer.add(cell)
         if not packer.cells:
@@ -82,20 +87,17 @@ def make(
     return Made(seal, tuple(c.id for c in packer.cells), packer.left_out)
 
 
-def _chosen(record: RunRecord, only_targets: Sequence[str], only_cells: Sequence[str]) -> list[CellRecord]:
-    for target in only_targets:
+def _chosen(record: RunRecord, selection: Selection) -> list[CellRecord]:
+    for target in selection.targets:
         choose("target", target, sorted({c.target for c in record.cells}))
-    for id in only_cells:
+    for id in selection.cells:
         choose("cell", id, [c.id for c in record.cells])
-    return [
-        c for c in record.cells
-        if (not only_targets or c.target in only_targets) and (not only_cells or c.id in only_cells)
-    ]  # fmt: skip
+    return [c for c in record.cells if selection.takes(c)]
 
 
 class _Packer:
-    def __init__(self, control: Control, folder: Path):
-        self.control, self.folder, self.session = control, folder, control.session
+    def __init__(self, session: Session, profile: Profile, folder: Path):
+        self.session, self.profile, self.folder = session, profile, folder
         self.models: dict[str, DataPlan] = {}
         self.cells: list[CellPlan] = []
         self.left_out: dict[str, str] = {}
@@ -112,7 +114,7 @@ class _Packer:
         if not planned:
             self.left_out[record.id] = "the run measured no case of it"
             return
-        model = self.control.config.models.get(record.model)
+        model = self.session.config.models.get(record.model)
         if model is None:
             raise ParityError(f"{record.id}: the project has no model {record.model!r} any more")
         cell = Cell(record.model, record.target, record.precision)
@@ -141,7 +143,7 @@ class _Packer:
         self.cells.append(ready)
 
     def _limits(self, cell: Cell, output: str, floored: bool) -> dict[str, Bound]:
-        limits = resolve(self.control.config.rules, cell, output)
+        limits = resolve(self.session.config.rules, cell, output)
         if not floored:
             limits.setdefault("rel_rms", fallback(cell))
         return {metric: Bound(limit.value, limit.source) for metric, limit in sorted(limits.items())}
@@ -152,7 +154,7 @@ class _Packer:
         entry = self.session.store.get(record.artifact.key)
         if entry is not None:
             source, notes = entry.folder, dict(entry.notes)
-        elif f"{cell.target}-{cell.precision}" in self.control.config.models[cell.model].artifacts:
+        elif f"{cell.target}-{cell.precision}" in self.session.config.models[cell.model].artifacts:
             given = self.session.artifact(cell)
             source, notes = given.folder, dict(given.notes)
         else:
@@ -180,9 +182,9 @@ class _Packer:
         key = (model.name, kind)
         if key not in self._held:
             if kind == "golden":
-                cases, what = self.control.golden(model), self.control.golden_name
+                cases, what = self.profile.golden(self.session.golden(model)), self.profile.golden_name
             else:
-                clips = self.session.video(model, self.control.frames)
+                clips = self.session.video(model, self.profile.frames)
                 cases = [case for _, frames in clips for case in frames]
                 what = f"video {len(cases)}"
             self._held[key] = cases, self.session.reference(model, cases, what)
@@ -213,7 +215,7 @@ class _Packer:
 
     def _twins(self, cell: Cell, kind: Batch) -> set[str] | str:
         """Pack what the precision alone computes; the outputs that have it, or why the cell cannot be judged."""
-        model = self.control.config.models[cell.model]
+        model = self.session.config.models[cell.model]
         cases, oracle = self._cases(model, kind)
         try:
             floors = self.session.floors(cell, cases, oracle, f"{kind} {len(cases)}")

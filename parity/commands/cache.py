@@ -10,6 +10,7 @@ from parity.commands import project
 from parity.core.errors import ParityError
 from parity.core.plan import Cell, did_you_mean
 from parity.core.settings import Config
+from parity.session import project as project_config
 from parity.session.exports import step_keys
 from parity.store.cache import Store, differences
 
@@ -29,7 +30,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     config: Config | None
     try:
-        config = project.load()
+        config = project_config.here()
     except ParityError:
         if options.action == "why" or options.cache is None:
             raise

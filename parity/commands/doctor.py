@@ -30,11 +30,11 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """1 when a target that the project has cells of (without a project, any) lacks a package, else 0. A target with an
     environment of its own is an addition, and only told."""
-    from parity.commands import project
+    from parity.session import project
 
     config: Config | None = None
     try:
-        config = project.load(factories=True)
+        config = project.here(factories=True)
         found = f"{config.file}: {plural(len(config.models), 'model')}, {plural(len(config.cells), 'cell')}"
     except ParityError as error:
         found = str(error)

@@ -27,6 +27,7 @@ from parity.exporting import adapt, contracts, options, publish, table, torch_fi
 from parity.exporting.adapt import Work
 from parity.formats.target import version
 from parity.process.isolate import ChildFailure
+from parity.session import project as project_config
 from parity.session.session import Session
 
 _FINE = ("pass", "unverified", "unavailable", "skipped")
@@ -90,7 +91,7 @@ def staged(output: Path) -> Iterator[Path]:
 
 def _models(staging: Path, given: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Export the models that were asked for: a result a cell, and the contract of each model that could be made."""
-    config = project.load(factories=True, checkpoints=False)
+    config = project_config.here(factories=True, checkpoints=False)
     models, absent = adapt.chosen(config, given)
     jobs, variants = adapt.work(models.values(), given)
     for name, reason in absent.items():

@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from parity.cases import kept
-from parity.commands import project
 from parity.core.plan import choose
+from parity.session import project
 
 
 def add(commands: Any) -> None:
@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    config = project.load()
+    config = project.here()
     choose("model", options.model, config.models)
     model = config.models[options.model]
     for path in kept.promote(config.root, model, options.recipes):

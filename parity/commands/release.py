@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from parity.commands import gate, project
+from parity.commands import gate
 from parity.core.errors import ParityError
 from parity.core.record import CellRecord, Check, FileRecord, RunRecord, WaiverRecord, loads, plain
 from parity.core.settings import Config, Waiver
 from parity.core.words import plural
 from parity.judging import gate as gating
+from parity.session import project
 from parity.store.cache import Store, sha256_file
 
 SCHEMA = "parity.release/1"
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             raise ParityError(f"the limits that {options.limits} sets now do not hold: {again.reason}")
     config = None
     with contextlib.suppress(ParityError):
-        config = project.load()
+        config = project.here()
     store = Store.at(options.cache or (config.cache if config else None), config.root if config else Path.cwd())
     shipped = [cell for cell in record.cells if cell.state in ("pass", "waived")]
     sources = {cell.id: sources_of(cell, store, config) for cell in shipped}

@@ -19,7 +19,6 @@ from typing import Any
 
 from parity import formats as targets
 from parity.cases import draw
-from parity.commands import project
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import PRECISIONS, Cell, choose, model_name
 from parity.core.record import read
@@ -63,7 +62,9 @@ def run(options: argparse.Namespace) -> int:
     if options.golden and not options.reference:
         raise ConfigError("--golden goes with --reference; a project's model has golden data in its table")
     with tempfile.TemporaryDirectory(prefix="parity-") as scratch:
-        return _verify(alone(options, Path(scratch, "project")) if options.reference else project.load(), options)
+        return _verify(
+            alone(options, Path(scratch, "project")) if options.reference else project_config.here(), options
+        )
 
 
 def _verify(config: Config, options: argparse.Namespace) -> int:

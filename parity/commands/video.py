@@ -27,6 +27,7 @@ from parity.core.settings import ModelConfig
 from parity.formats.target import version
 from parity.judging import judge
 from parity.judging.limits import fallback, resolve
+from parity.session import project as project_config
 from parity.session.session import Session
 
 
@@ -51,7 +52,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    config = project.load(factories=True)
+    config = project_config.here(factories=True)
     choose("model", options.model, config.models)
     model = config.models[options.model]
     if options.stride < 1 or (options.max_frames is not None and options.max_frames < 1):

@@ -29,3 +29,8 @@ def digest(cases: Sequence[Case]) -> str:
             whole.update(f"{case.id}\0{name}\0{value.dtype.str}\0{value.shape}\0".encode())
             whole.update(np.ascontiguousarray(value).view(np.uint8).reshape(-1).data if value.size else b"")
     return whole.hexdigest()
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` indices below `count`, evenly spaced, the first always among them."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted))})

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
-import parity
 from parity.reference import modelling, twin
 from parity.reference.dispatch import Place, Twin
 from parity.reference.recipes import Recipe, recipe
@@ -233,7 +232,7 @@ def _key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-_OWN = (str(Path(torch.__file__).parent), str(Path(parity.__file__).parent))
+_OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
 def _line() -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from parity.core.case import spread
 from parity.core.record import plain
 from parity.faults.base import Row, registered
 from parity.faults.extra import load
@@ -17,7 +18,6 @@ from parity.faults.power import FIRST, Gate, Tally
 from parity.faults.trial import Broken
 from parity.judging.limits import Limit
 from parity.process.child import stage
-from parity.proof import spread
 
 
 def measure(

@@ -189,6 +189,11 @@ class Artefact(Protocol):
         ...
 
 
+def feed(graph: Graph, case: Mapping[str, Array]) -> Values:
+    """A case, arrays by the model's input names, under the artefact's tensors and in its layout."""
+    return {port.tensor: port.feed(case[port.name]) for port in graph.inputs}
+
+
 def relative_rms(got: Array, want: Array) -> float:
     """rms(got - want) / rms(want); infinite where anything is not finite."""
     error = np.asarray(got, np.float64) - np.asarray(want, np.float64)

@@ -29,7 +29,6 @@ from parity.core.record import (
     build,
     plain,
 )
-from parity.store import atomic
 
 SCHEMA = "parity.baseline/1"
 DEFAULT_PATH = "reports/baseline.json"
@@ -276,12 +275,6 @@ def read(path: Path) -> Baseline:
     return load(text, str(path))
 
 
-def write(path: Path, record: RunRecord) -> int:
-    """Write the ledger of `record` to `path`, whole or not at all; returns its number of cells. Raises ParityError."""
-    atomic.publish({path: save(record)})
-    return len(of(record).cells)
-
-
 # Comparing.
 
 
@@ -473,5 +466,5 @@ def told(change: Regression) -> str:
 
 __all__ = [
     "DEFAULT_PATH", "Asked", "Baseline", "Instruments", "LedgerCell", "PowerFigure", "attach", "compare", "load", "of",
-    "read", "save", "told", "widened", "write",
+    "read", "save", "told", "widened",
 ]  # fmt: skip

@@ -67,6 +67,7 @@ def _chain(
     known: Collection[str],
     clock: Callable[[], float],
 ) -> Any:
+    from parity.core.case import spread
     from parity.formats.graph import NotPossible
     from parity.proof import audit, lift, local, match, range, result, source
     from parity.reference import oracle
@@ -139,8 +140,3 @@ def _read(target: str, folder: str, notes: Mapping[str, Any], bounds: Collection
 
         return CoreMLArtefact(folder, notes)
     raise NotPossible(f"no reader for {target} yet")
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """Up to `wanted` indices below `count`, evenly spaced, the first always among them."""
-    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted))})

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from parity.formats.graph import Graph, Grid, Run
+from parity.formats.graph import Graph, Grid, Run, feed
 from parity.formats.kept import known
-from parity.proof.lift import Case, feed
+from parity.proof.lift import Case
 from parity.proof.result import Culprit
 
 CLOSE = 0.01  # of the reach: lifted and calibrated values differ by float32 rounding alone

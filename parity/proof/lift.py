@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from parity.formats.graph import Array, Artefact, Constant, Graph, Run, Values, relative_rms
+from parity.formats.graph import Array, Artefact, Constant, Graph, Run, Values, feed, relative_rms
 from parity.formats.kept import known
 from parity.proof.audit import Audited
 from parity.proof.result import Culprit, Link
@@ -86,11 +86,6 @@ def _exact(constant: Constant) -> bool:
     if constant.grid is None:
         return bool(np.array_equal(real, np.rint(real)))
     return bool(np.ptp(np.abs(real)) == 0)
-
-
-def feed(graph: Graph, case: Case) -> Values:
-    """A case under the artefact's tensors, in its layout."""
-    return {port.tensor: port.feed(case[port.name]) for port in graph.inputs}
 
 
 def _errors(graph: Graph, run: Run, cases: Sequence[Case], oracle: Sequence[Case]) -> dict[str, float]:

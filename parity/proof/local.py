@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from parity.formats.graph import Array, Artefact, Graph, Operator, Run, Values
-from parity.proof.lift import Case, feed
+from parity.formats.graph import Array, Artefact, Graph, Operator, Run, Values, feed
+from parity.proof.lift import Case
 from parity.proof.result import Culprit, Link
 
 STEPS = 1.0  # integer kernels round their products once more; +-1 step is legal and differs between kernel sets

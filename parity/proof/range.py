@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.formats.graph import Array, Artefact, Graph, Grid, Port, Run, Values
+from parity.formats.graph import Array, Artefact, Graph, Grid, Port, Run, Values, feed
 from parity.formats.kept import known
 from parity.proof.calibration import calibrated
-from parity.proof.lift import Case, feed
+from parity.proof.lift import Case
 from parity.proof.result import Culprit, Link
 
 CLIPPED = 0.03  # share of a tensor's elements, as surely more (two standard errors over cases)

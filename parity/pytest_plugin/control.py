@@ -34,7 +34,8 @@ from parity.report.progress import Board
 from parity.report.redact import redacted
 from parity.session import project
 from parity.session.ledger import Keeper
-from parity.session.planning import QUICK_CASES, make_plan, waiting
+from parity.session.planning import make_plan, waiting
+from parity.session.profile import Profile
 from parity.store.cache import Store
 
 if TYPE_CHECKING:
@@ -107,22 +108,16 @@ class Control:
             self._session = None
 
     @property
-    def frames(self) -> int | None:
-        """How many frames of a clip this profile measures; None for all."""
-        return {"quick": 4, "full": 24}.get(self.options.get("profile") or "full")
+    def profile(self) -> Profile:
+        return Profile(self.options.get("profile") or "full")
 
     def golden(self, model: ModelConfig) -> list[Case]:
-        cases = self.session.golden(model)
-        return cases[:QUICK_CASES] if self.options.get("profile") == "quick" else cases
+        return self.profile.golden(self.session.golden(model))
 
     @property
     def drawing(self) -> Drawing:
         """How many inputs each property test draws, from which seed, and since when this run has kept failures."""
         return Drawing.of(self.options, self.config.seed, self.shared)
-
-    @property
-    def golden_name(self) -> str:
-        return "quick" if self.options.get("profile") == "quick" else "golden"
 
     def first_to_tell(self, cell: str, failure: Mapping[str, str]) -> bool:
         """True for exactly one test of the run that met this failure of this cell."""
@@ -245,14 +240,14 @@ class Control:
 
     def _pack(self, record: RunRecord) -> tuple[str, str]:
         """Write the capsule of this run; (style, line) for the terminal."""
-        from parity.capsule.make import make
+        from parity.capsule.make import Selection, make
 
         path = Path(self.options["capsule"])
         path = path if path.is_absolute() else self.config.root / path
         try:
             if self.options.get("no_report"):
                 raise ParityError("--parity-capsule needs the report: a capsule is judged against its parity.json")
-            made = make(self, record, path)
+            made = make(self.session, record, path, Selection(self.profile))
         except ParityError as error:
             return "red", f"capsule: not written: {error}"
         left = "".join(f"; left out {cell}: {why}" for cell, why in made.left_out.items())

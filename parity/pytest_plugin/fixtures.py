@@ -76,14 +76,16 @@ def parity_drawing(request: pytest.FixtureRequest) -> Drawing:
 def parity_video(request: pytest.FixtureRequest, parity_cell: Any) -> list[tuple[str, list[Case]]]:
     """(clip name, its frames as cases) of every clip of the cell's model."""
     control = _control(request)
-    return control.session.video(control.config.models[parity_cell.model], control.frames)
+    return control.session.video(control.config.models[parity_cell.model], control.profile.frames)
 
 
 @pytest.fixture(scope="session")
 def parity_reference(request: pytest.FixtureRequest, parity_cell: Any, parity_golden: list[Case]) -> Reference:
     """The float64 oracle's outputs on the golden cases, in their order."""
     control = _control(request)
-    return control.session.reference(control.config.models[parity_cell.model], parity_golden, control.golden_name)
+    return control.session.reference(
+        control.config.models[parity_cell.model], parity_golden, control.profile.golden_name
+    )
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from parity.core.case import Case
+from parity.core.case import Case, spread
 from parity.core.errors import ParityError
 from parity.core.plan import PROVED, Cell
 from parity.core.record import plain
@@ -19,7 +19,7 @@ from parity.faults.power import CellPower
 from parity.judging import judge
 from parity.judging.gate import passes
 from parity.judging.limits import Limit, resolve
-from parity.proof import LIFTED, spread
+from parity.proof import LIFTED
 from parity.session.proof import proof_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.core.case import Case
+from parity.core.case import Case, spread
 from parity.core.errors import ParityError
 from parity.core.plan import PROVED, Cell
 from parity.core.record import ArtifactRecord
@@ -24,7 +24,7 @@ from parity.judging import judge
 from parity.judging.gate import passes
 from parity.judging.limits import resolve
 from parity.process.isolate import ChildFailure
-from parity.proof import LIFTED, spread
+from parity.proof import LIFTED
 from parity.session.exports import Artifact
 from parity.session.proof import proof_of
 from parity.session.runtimes import Runtime

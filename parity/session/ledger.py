@@ -13,8 +13,15 @@ from parity.core.record import BaselineRecord, RunRecord
 from parity.core.words import plural
 from parity.judging import baseline, gate
 from parity.judging.baseline import Baseline
+from parity.store import atomic
 
 SHOWN = 20  # accepted changes that the terminal lists
+
+
+def write(path: Path, record: RunRecord) -> int:
+    """Write the ledger of `record` to `path`, whole or not at all; returns its number of cells. Raises ParityError."""
+    atomic.publish({path: baseline.save(record)})
+    return len(baseline.of(record).cells)
 
 
 @dataclass
@@ -66,7 +73,7 @@ class Keeper:
             self.refused = True
             self.lines = [("red", f"baseline: not written: the verdict is {accepted.verdict}, and only a pass is kept")]
             return gate.judge(compared)
-        count = baseline.write(self.path, record)
+        count = write(self.path, record)
         skipped = sum(cell.state == "unavailable" for cell in record.cells)
         without = f"; without {plural(skipped, 'cell')} that cannot run here" if skipped else ""
         self.lines = [

@@ -16,8 +16,7 @@ from parity.judging import baseline
 from parity.judging.limits import LOWERING, PROOF, resolve
 from parity.reference import files
 from parity.session.ledger import Keeper
-
-QUICK_CASES = 8
+from parity.session.profile import QUICK_CASES
 
 
 def make_plan(config: Config, options: Mapping[str, Any]) -> Plan:

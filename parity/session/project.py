@@ -3,12 +3,29 @@ their own contract. `config` itself knows neither."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from parity import config, formats
+from parity.core.errors import ConfigError
 from parity.core.settings import Config
+from parity.process.isolate import Budget
 from parity.session import signature
+from parity.session.session import Progress, Session
+from parity.store.cache import Store
+
+
+def here(*, factories: bool = False, checkpoints: bool = True) -> Config:
+    """The configuration of the project that the current folder is in; whether its factories and checkpoints must be
+    there is the command's choice. Raises ConfigError."""
+    start = Path.cwd().resolve()
+    file = config.find(start)
+    if file is None:
+        raise ConfigError(f"{start}: no pyproject.toml with a [tool.parity] table here or above; run: parity init")
+    return load(file, factories=factories, checkpoints=checkpoints)
 
 
 def load(file: Path, settings: Sequence[str] = (), *, factories: bool = False, checkpoints: bool = True) -> Config:
@@ -26,3 +43,23 @@ def load(file: Path, settings: Sequence[str] = (), *, factories: bool = False, c
 def parse(text: str, file: Path, settings: Sequence[str] = (), *, factories: bool = False) -> Config:
     """The configuration in the text of a pyproject.toml that stands, or will stand, at `file`. Raises ConfigError."""
     return config.parse(text, file, formats.names(), settings, factories=factories, read_contract=signature.read)
+
+
+@contextlib.contextmanager
+def opened(
+    config: Config,
+    cache: str | None = None,
+    timeout: float | None = None,
+    progress: Progress = lambda what, stage: None,
+    **options: Any,
+) -> Iterator[Session]:
+    """A session on the project, as one run of its own: what it notes for its workers is forgotten when it ends."""
+    run = uuid.uuid4().hex
+    store = Store.at(cache or config.cache, config.root)
+    budget = Budget(timeout or config.timeout, config.memory)
+    session = Session(config, run, store=store, budget=budget, progress=progress, **options)
+    try:
+        yield session
+    finally:
+        session.close()
+        store.end(run)

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from parity import cli, mil
-from parity.commands import project as projects
 from parity.core.errors import ConfigError
 from parity.exporting import adapt, options
+from parity.session import project as projects
 from tests.cli.conftest import CONFIG
 from tests.cli.test_commands import one_line
 
@@ -299,7 +299,7 @@ def planned(*arguments: str):
     """(models, jobs, variants) that a command line asks for, without making anything."""
     given = cli.parser().parse_args(["export", *arguments])
     options.fill(given, {})
-    models, _ = adapt.chosen(projects.load(), given)
+    models, _ = adapt.chosen(projects.here(), given)
     return models, *adapt.work(models.values(), given)
 
 

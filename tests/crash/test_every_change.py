@@ -27,6 +27,7 @@ from parity.exporting import publish as exporting
 from parity.judging import baseline
 from parity.report import publishing
 from parity.report.progress import Board
+from parity.session import ledger
 from parity.store import atomic
 from parity.store.cache import Entry, Store, sha256_file
 from parity.store.remote import Remote
@@ -208,10 +209,10 @@ class KeepingLedger(Scenario):
     path = property(lambda self: self.folder / "baseline.json")
 
     def prepare(self) -> None:
-        baseline.write(self.path, figure(0.01))
+        ledger.write(self.path, figure(0.01))
 
     def act(self) -> object:
-        return baseline.write(self.path, figure(0.02))
+        return ledger.write(self.path, figure(0.02))
 
     def check(self, again: bool) -> None:
         drift = baseline.read(self.path).cells["skin-tflite-int8"].drift["golden"]["logits"]["rel_rms"]

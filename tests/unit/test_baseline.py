@@ -18,6 +18,7 @@ from parity.core.record import KINDS, STATES, Check, FileRecord, Power, Regressi
 from parity.judging import baseline
 from parity.judging.baseline import FLOORS, RATIO, Baseline, attach, compare, load, of, save
 from parity.judging.gate import judge
+from parity.session import ledger
 from parity.session.ledger import Keeper
 from tests.unit.ledgers import CASES, PACKAGES, cell, edited, figure, run
 
@@ -355,11 +356,11 @@ def test_reading_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "reports" / "baseline.json"
-    assert baseline.write(file, run()) == 2
+    assert ledger.write(file, run()) == 2
     before = file.read_bytes()
     monkeypatch.setattr(Path, "replace", lambda self, to: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(ParityError, match="No space left"):
-        baseline.write(file, figure(0.02))
+        ledger.write(file, figure(0.02))
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 
 

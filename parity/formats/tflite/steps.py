@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from parity.formats.graph import Array, Values
+from parity.formats.graph import Array, Values, feed
 from parity.formats.steps import NotPossible, Step
 from parity.formats.tflite import graph as tflite
-from parity.proof.lift import feed
 
 NESTED = ("WHILE", "IF", "CALL_ONCE")  # run whole: their sub-graphs are not walked through
 
