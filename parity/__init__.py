@@ -1,6 +1,7 @@
 """pytest-parity: does every exported file still compute what the PyTorch model computes?
 
-Importing this package is cheap: no converter, no runtime and no torch. The public names load when first used.
+Everything that a project or an extension needs is a name of this package. Importing it is cheap: no converter, no
+runtime, no torch and no NumPy. Each name is loaded from its room when it is first used.
 """
 
 from __future__ import annotations
@@ -8,35 +9,47 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from parity.core.errors import ConfigError, ParityError
-
-# Eager, because `parity.compare` is both this function and a submodule: whichever is bound last would win.
-from parity.judging.compare import Comparison, compare, register_metric
-
 if TYPE_CHECKING:
+    from parity import mil
     from parity.cases.recipes import register_recipe
+    from parity.cases.strategies import recipes
+    from parity.core.errors import ConfigError, ParityError
     from parity.core.plan import Cell, Plan
     from parity.core.record import RunRecord
     from parity.faults import Fault, FileFault, register_fault
+    from parity.faults.inputs import on_picture
     from parity.formats import register_target
-    from parity.formats.target import Target
+    from parity.formats.target import Route, Step, Target
+    from parity.judging.compare import Comparison, compare, register_metric
     from parity.judging.post_processing import register_match, register_post
+    from parity.reference.modelling import load as load_module
     from parity.report.render import render
 
-_HOMES = {
-    "Cell": "parity.core.plan",
-    "Fault": "parity.faults",
-    "FileFault": "parity.faults",
-    "Plan": "parity.core.plan",
-    "RunRecord": "parity.core.record",
-    "Target": "parity.formats.target",
-    "register_fault": "parity.faults",
-    "register_match": "parity.judging.post_processing",
-    "register_post": "parity.judging.post_processing",
-    "register_recipe": "parity.cases.recipes",
-    "register_target": "parity.formats",
-    "render": "parity.report",
+_ROOMS = {
+    "Cell": "core.plan",
+    "Comparison": "judging.compare",
+    "ConfigError": "core.errors",
+    "Fault": "faults",
+    "FileFault": "faults",
+    "ParityError": "core.errors",
+    "Plan": "core.plan",
+    "Route": "formats.target",
+    "RunRecord": "core.record",
+    "Step": "formats.target",
+    "Target": "formats.target",
+    "compare": "judging.compare",
+    "load_module": "reference.modelling:load",
+    "on_picture": "faults.inputs",
+    "recipes": "cases.strategies",
+    "register_fault": "faults",
+    "register_match": "judging.post_processing",
+    "register_metric": "judging.compare",
+    "register_post": "judging.post_processing",
+    "register_recipe": "cases.recipes",
+    "register_target": "formats",
+    "render": "report.render",
 }
+"""Public name -> the module that it is loaded from, and what it is called there where that is something else."""
 
 __all__ = [
     "Cell",
@@ -46,9 +59,15 @@ __all__ = [
     "FileFault",
     "ParityError",
     "Plan",
+    "Route",
     "RunRecord",
+    "Step",
     "Target",
     "compare",
+    "load_module",
+    "mil",
+    "on_picture",
+    "recipes",
     "register_fault",
     "register_match",
     "register_metric",
@@ -60,10 +79,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "mil":
+        return importlib.import_module("parity.mil")
+    if name not in _ROOMS:
         raise AttributeError(f"module 'parity' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    module, _, attribute = _ROOMS[name].partition(":")
+    return getattr(importlib.import_module(f"parity.{module}"), attribute or name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *__all__})
