@@ -1,6 +1,6 @@
 """Faults seeded for real into exports of `skin`: on the torch side before the export, or in the file afterwards.
 
-Each says by which link it must be found and whom that link must name. `tests/proof` and `benchmarks/proof.py` share
+Each says by which link it must be found and whom that link must name. `tests/proof` and `research/proof.py` share
 this list, and the exports that it asks for.
 """
 

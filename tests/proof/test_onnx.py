@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.proof import names
 from parity.proof import prove
+from research.proof import names
 from tests.proof import edits, seeded
 
 pytest.importorskip("onnxruntime")
-SOME = (  # one fault a way to go wrong; benchmarks/proof.py runs all
+SOME = (  # one fault a way to go wrong; research/proof.py runs all
     "stale layer", "channel dead", "one sign", "kernel transposed", "10 bits", "one epsilon", "SAME padding",
     "one hard-swish", "residual dropped", "logits x 1.001", "1/256 for 1/255",
 )  # fmt: skip

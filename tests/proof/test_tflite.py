@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.proof import names
 from parity.proof import prove
+from research.proof import names
 from tests.proof import attention, edits, seeded
 
 pytest.importorskip("ai_edge_litert")

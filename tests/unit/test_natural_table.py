@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import natural_table
-from benchmarks.natural_table import Line, fitted, left_out, nearest, read, refused, taken, write
+from research import natural_table
+from research.natural_table import Line, fitted, left_out, nearest, read, refused, taken, write
 
 
 def lines(

@@ -1,9 +1,9 @@
 """Natural noise ratios: how far correct exports are from the oracle, in units of what their precision costs.
 
-    python benchmarks/natural.py measure --work DIR [--targets onnx,tflite] [--models resnet,...]
-    python benchmarks/natural.py twins --work DIR
-    python benchmarks/natural.py prove --work DIR
-    python benchmarks/natural.py rows --work DIR
+    python research/natural.py measure --work DIR [--targets onnx,tflite] [--models resnet,...]
+    python research/natural.py twins --work DIR
+    python research/natural.py prove --work DIR
+    python research/natural.py rows --work DIR
 
 `measure` trains the architectures of `zoo.py`, exports each through the project's own targets and stores what oracle
 and artefact compute; cells that are done are not measured again. `twins` stores what every flavour of twin computes,
@@ -28,8 +28,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import zoo  # noqa: E402
-from benchmarks.natural_table import LINES, TABLE, Line, read, write  # noqa: E402
 from parity import config as configuration  # noqa: E402
 from parity import formats as targets  # noqa: E402
 from parity.core.contract import OutputSpec  # noqa: E402
@@ -42,6 +40,8 @@ from parity.reference.recipes import RECIPES  # noqa: E402
 from parity.session.proof import proof_of  # noqa: E402
 from parity.session.session import Session  # noqa: E402
 from parity.store.cache import Store  # noqa: E402
+from research import zoo  # noqa: E402
+from research.natural_table import LINES, TABLE, Line, read, write  # noqa: E402
 
 GOLDEN, CALIBRATION = 24, 16
 PACKAGES = ("torch", "onnxruntime", "onnx2tf", "tensorflow", "ai-edge-litert", "coremltools", "ncnn", "pnnx")
@@ -77,7 +77,7 @@ def prepare(work: Path, names: Iterable[str], wanted: list[str]) -> Config:
         outputs = ", ".join(f'{{ name = "{k}", kind = "{v}" }}' for k, v in entry.outputs.items())
         text += [
             f"[tool.parity.models.{name}]",
-            f'factory = "benchmarks.zoo:{name}"',
+            f'factory = "research.zoo:{name}"',
             f'checkpoint = "{folder}/weights.safetensors"',
             f"inputs = [{inputs}]",
             f"outputs = [{outputs}]",

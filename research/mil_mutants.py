@@ -1,6 +1,6 @@
 """How many changes to a saved Core ML package the gate notices, with the limits that nobody set by hand.
 
-``python benchmarks/mil_mutants.py`` converts networks of ``tests/mil/`` at fp32 and fp16, changes one attribute,
+``python research/mil_mutants.py`` converts networks of ``tests/mil/`` at fp32 and fp16, changes one attribute,
 weight, constant, operator or operand of the saved file at a time, and judges each mutant as ``pytest -m parity`` judges
 a file that a project brings: executed without rounding against the float64 oracle, then as declared, under the default
 limits.

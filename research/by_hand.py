@@ -1,7 +1,7 @@
 """The same exports by a script that people write by hand, by Polygraphy and by this suite: time, checks, faults found.
 
     pip install --target somewhere --no-deps polygraphy     # optional: who is absent is left out, and said so
-    PYTHONPATH=somewhere python benchmarks/by_hand.py [--models skin] [--targets onnx] [--precisions fp32,fp16]
+    PYTHONPATH=somewhere python research/by_hand.py [--models skin] [--targets onnx] [--precisions fp32,fp16]
 
 By hand is what export guides do: convert, run one random input through both, and call `numpy.allclose` with tolerances
 of 1e-3. It calls the very converter functions that the suite calls, in one process, with nothing around them.
@@ -182,9 +182,9 @@ def spoil(given: argparse.Namespace, out: Path) -> None:
 
 def gate(given: argparse.Namespace, out: Path) -> None:
     """What the suite's golden checks and chain of proof say of the same faulty files."""
-    from benchmarks import seeded
     from parity.core.errors import ParityError
     from parity.core.plan import Cell
+    from research import seeded
 
     config, told = project_config.here(), []
     with project.session(config, cache=str(out / "cache")) as session:

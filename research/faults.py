@@ -1,9 +1,9 @@
 """Power and diagnosis, measured: what the gate notices, and whether the true cause is named.
 
-    python benchmarks/faults.py power [--models skin] [--targets onnx,tflite] [--precisions fp32,fp16,dynamic,int8]
-    python benchmarks/faults.py cost [--models skin] [--cells onnx-fp32,onnx-int8|all]
-    python benchmarks/faults.py exact [--models skin] [--precisions fp16,int8]
-    python benchmarks/faults.py diagnosis [--models skin] [--cells onnx-fp32,tflite-fp16] [--every 1] [--without]
+    python research/faults.py power [--models skin] [--targets onnx,tflite] [--precisions fp32,fp16,dynamic,int8]
+    python research/faults.py cost [--models skin] [--cells onnx-fp32,onnx-int8|all]
+    python research/faults.py exact [--models skin] [--precisions fp16,int8]
+    python research/faults.py diagnosis [--models skin] [--cells onnx-fp32,tflite-fp16] [--every 1] [--without]
 
 `power` counts what each cell's limits notice. `cost` measures a cell's power as `--parity-power` does, with faults of
 its file and the chain of proof, and the processor's seconds that it takes; faults of the model are evaluated with its

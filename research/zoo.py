@@ -46,7 +46,7 @@ def architecture(
 
 
 def __getattr__(name: str) -> Callable[[], nn.Module]:
-    """The factory of an architecture, as the configuration names it: `benchmarks.zoo:resnet`."""
+    """The factory of an architecture, as the configuration names it: `research.zoo:resnet`."""
     if name in ZOO:
         return ZOO[name].factory
     raise AttributeError(name)

@@ -1,8 +1,8 @@
 """Diagnosis, measured on real artefacts: is the true cause named first, and is no cause named where there is none?
 
-    python benchmarks/diagnosis.py [--models skin,judge] [--cells onnx-fp32,tflite-fp16] [--every N] [--from K]
+    python research/diagnosis.py [--models skin,judge] [--cells onnx-fp32,tflite-fp16] [--every N] [--from K]
         [--without] [--correct] [--other-calibration] [--store DIR] [--to FILE.jsonl]
-    python benchmarks/diagnosis.py --table FILE.jsonl ...
+    python research/diagnosis.py --table FILE.jsonl ...
 
 A fault of the input or output is put before and behind the file that the target exports. A fault of the module (its
 weights, or the functions it calls) is put into the module, and the target's own converter makes a file of that.
@@ -29,7 +29,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.faults import Setting, flavour_of  # noqa: E402
 from parity import config as configuration  # noqa: E402
 from parity import formats as targets  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
@@ -46,6 +45,7 @@ from parity.judging.floor import natural  # noqa: E402
 from parity.session import faults as ask  # noqa: E402
 from parity.session.session import Session  # noqa: E402
 from parity.store.cache import Store  # noqa: E402
+from research.faults import Setting, flavour_of  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Drawn inputs, measured: does a correct model ever fail, and does drawing slow the runtimes down?
 
-    python benchmarks/properties.py measure --work DIR [--cells skin ...] [--fp32 1000] [--others 200] [--zoo DIR]
-    python benchmarks/properties.py table [--work DIR [--write]]
-    python benchmarks/properties.py speed --cells skin-onnx-fp32
+    python research/properties.py measure --work DIR [--cells skin ...] [--fp32 1000] [--others 200] [--zoo DIR]
+    python research/properties.py table [--work DIR [--write]]
+    python research/properties.py speed --cells skin-onnx-fp32
 
 `measure` draws that many inputs for every cell of this repository's matrix and writes what became of each to
 `DIR/CELL.jsonl`; cells that are done are not measured again, and the cells of one model share oracle and twins. The
@@ -31,8 +31,6 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import natural  # noqa: E402
-from benchmarks.natural_table import TRACED  # noqa: E402
 from parity import formats as targets  # noqa: E402
 from parity.cases import strategies  # noqa: E402
 from parity.cases.drawing import Drawing  # noqa: E402
@@ -48,6 +46,8 @@ from parity.judging.limits import DRAWN, Limit, resolve  # noqa: E402
 from parity.session import project as project_config  # noqa: E402
 from parity.session.session import Session  # noqa: E402
 from parity.suite.bench import Bench, Result  # noqa: E402
+from research import natural  # noqa: E402
+from research.natural_table import TRACED  # noqa: E402
 
 TABLE = ROOT / "parity" / "judging" / "drawn.json"
 RULE = (

@@ -1,10 +1,10 @@
 """First divergence, measured: is the right module named first, at what cost?
 
-    python benchmarks/divergence.py modules [--models skin,judge] [--targets onnx,tflite,ncnn] [--precision fp32]
+    python research/divergence.py modules [--models skin,judge] [--targets onnx,tflite,ncnn] [--precision fp32]
         [--each 2] [--store DIR] [--to FILE.jsonl]
-    python benchmarks/divergence.py correct [--models ...]      no divergence in the zoo's own correct files
-    python benchmarks/divergence.py memory [--models ...]       peak memory against plain inference
-    python benchmarks/divergence.py table FILE.jsonl ...
+    python research/divergence.py correct [--models ...]      no divergence in the zoo's own correct files
+    python research/divergence.py memory [--models ...]       peak memory against plain inference
+    python research/divergence.py table FILE.jsonl ...
 
 `modules` puts each fault of one module's weights, and each fault of the graph confined to one module, into the model,
 lets the target's own converter make a file of that, and asks where the file diverges. Counted are files whose outputs
@@ -31,7 +31,6 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from benchmarks.faults import Setting, flavour_of  # noqa: E402
 from parity import config as configuration  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
 from parity.core.plan import Cell  # noqa: E402
@@ -44,6 +43,7 @@ from parity.judging.floor import floors  # noqa: E402
 from parity.reference import modelling, oracle  # noqa: E402
 from parity.session.session import Session  # noqa: E402
 from parity.store.cache import Store  # noqa: E402
+from research.faults import Setting, flavour_of  # noqa: E402
 
 CASES = 8
 LAYERED = ("dead_channel", "sign_flipped", "bit_flipped", "bias_dropped", "kernel_transposed", "channels_swapped",

@@ -1,6 +1,6 @@
 """From measured ratios of correct exports to the table of default limits. Pure: reads `natural.csv`, runs nothing.
 
-    python benchmarks/natural_table.py [--write] [--check]
+    python research/natural_table.py [--write] [--check]
 
 `natural.csv` has one line for every output of every cell and flavour of twin, as `natural.py rows` measured it. Wrong
 exports must not make limits, so each cell passes a *guard* first: it is not taken in, and is named, when its chain of

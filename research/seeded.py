@@ -1,10 +1,10 @@
 """How many seeded faults does the gate find, in which files, and what do the usual rules find in the same files?
 
-    python benchmarks/seeded.py measure --work DIR --models resnet,vit [--targets onnx,tflite] [--precisions ...]
-    python benchmarks/seeded.py judge --work DIR --models resnet,vit
-    python benchmarks/seeded.py table --work DIR
+    python research/seeded.py measure --work DIR --models resnet,vit [--targets onnx,tflite] [--precisions ...]
+    python research/seeded.py judge --work DIR --models resnet,vit
+    python research/seeded.py table --work DIR
 
-`--work` is the folder of `benchmarks/natural.py measure`, whose trained models and exports are used again. `measure`
+`--work` is the folder of `research/natural.py measure`, whose trained models and exports are used again. `measure`
 puts every fault of `parity/faults/artefact` into every exported file, runs each on the real runtime and stores what it
 computes under `DIR/seeded`. `judge` judges what is stored, by the code and limits as they are: a fault counts when the
 outputs on the golden cases change (by more than 1e-6 of their rms), and is found when a golden check breaks under the
@@ -32,7 +32,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import natural, natural_table, zoo  # noqa: E402
 from parity.core.case import Case  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
 from parity.core.plan import Cell  # noqa: E402
@@ -48,6 +47,7 @@ from parity.session.exports import Artifact  # noqa: E402
 from parity.session.runtimes import Runtime  # noqa: E402
 from parity.session.session import Session  # noqa: E402
 from parity.store.cache import Store  # noqa: E402
+from research import natural, natural_table, zoo  # noqa: E402
 
 Rows = Sequence[Mapping[str, Any]]
 CHANGED = 1e-6  # relative rms; less is what float32 kernels differ by

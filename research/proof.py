@@ -1,6 +1,6 @@
 """How many seeded faults does the chain of proof find, and how often does it raise a false alarm?
 
-    python benchmarks/proof.py [--work DIR] [--targets tflite,onnx] [--precisions int8,dynamic,fp16,fp32] [--limit N]
+    python research/proof.py [--work DIR] [--targets tflite,onnx] [--precisions int8,dynamic,fp16,fp32] [--limit N]
 
 Faults are put into the module `skin` before a real export, or into the int8 file afterwards. A fault counts as found
 when the proof fails, and as named when the expected link names the expected tensor, operator or place. Exits 1 when a
