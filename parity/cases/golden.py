@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from parity.cases.files import check_classes, golden_files
-from parity.core.case import Array, Case
+from parity.core.case import Array, Case, case_id
 from parity.core.contract import Contract, Preprocess
 from parity.core.errors import ParityError
 from parity.files import npz
@@ -30,7 +30,8 @@ def load(folder: Path, contract: Contract, classes: bool = False) -> list[Case]:
         check_classes(folder, found, labels)
     cases: list[Case] = []
     for path, stem in zip(found, stems, strict=True):
-        id = (stem if stems.count(stem) == 1 else Path(f"{stem}{path.suffix}")).as_posix()
+        unique = stem if stems.count(stem) == 1 else Path(f"{stem}{path.suffix}")
+        id = case_id(unique.as_posix())
         if path.suffix.lower() == ".npz":
             cases.append(_tensors(path, id, contract))
         else:

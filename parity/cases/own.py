@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.cases.golden import tensors
-from parity.core.case import Case
+from parity.core.case import Case, case_id
 from parity.core.contract import Contract
 from parity.core.errors import ConfigError, ParityError
 
@@ -58,7 +58,7 @@ def _cases(name: str, contract: Contract, root: Path) -> list[Case]:
     if not made:
         raise ConfigError(f"{where} gave no case")
     try:
-        return [tensors(f"{where}, case {id!s}", str(id), arrays, contract) for id, arrays in made.items()]
+        return [tensors(f"{where}, case {id!s}", case_id(str(id)), arrays, contract) for id, arrays in made.items()]
     except ParityError as error:
         raise ConfigError(str(error)) from None
 

@@ -12,6 +12,15 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+OVER_ALL = "all"
+"""What a check over all cases of a kind names in a case's place."""
+
+
+def case_id(name: str) -> str:
+    """The id of a case that a file or a function calls `name`: the same, unless that is the word for all cases."""
+    return f"{name} (case)" if name == OVER_ALL else name
+
+
 @dataclass(frozen=True)
 class Case:
     """One input: arrays by input name in the model's layout, batch included; `label` is the true class where known."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -111,6 +111,9 @@ class Plan:
     @cached_property
     def _by_id(self) -> dict[str, PlannedCell]:
         return {planned.cell.id: planned for planned in self.cells}
+
+    def __iter__(self) -> Iterator[PlannedCell]:
+        return iter(self.cells)
 
     def __getitem__(self, id: str) -> PlannedCell:
         return self._by_id[id]

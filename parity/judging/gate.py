@@ -76,7 +76,7 @@ def settle(cell: CellRecord, waived: Sequence[Waiver] = ()) -> CellRecord:
     if cell.state in ("crash", "timeout", "error", "unavailable"):
         return cell
     broken = [check for check in checks if not check.passed]
-    excused = [check for check in broken if any(_excuses(w, check) for w in waived)]
+    excused = [check for check in broken if any(excuses(w, check) for w in waived)]
     blocking = [check for check in broken if check not in excused]
     if blocking:
         return replace(cell, state="fail", reason=describe(blocking))
@@ -91,7 +91,13 @@ def settle(cell: CellRecord, waived: Sequence[Waiver] = ()) -> CellRecord:
     return replace(cell, state="pass", reason="")
 
 
-def _excuses(waiver: Waiver, check: Check) -> bool:
+def in_force(waivers: Iterable[Waiver], cell: str, today: datetime.date) -> list[Waiver]:
+    """The waivers of the cell with this id that have not expired."""
+    return [w for w in waivers if w.cell == cell and w.expires >= today]
+
+
+def excuses(waiver: Waiver, check: Check) -> bool:
+    """Whether a waiver in force covers this broken check: of its metric, with a finite value up to its limit."""
     if waiver.metric != check.metric or check.nonfinite or check.value is None or not math.isfinite(check.value):
         return False
     if waiver.limit is None:
@@ -195,14 +201,14 @@ def apply_waivers(
     """Cells settled under the waivers in force, and what became of each waiver. A waiver of a cell that this run did
     not plan, or that cannot run here, is neither used nor unmatched, and left out."""
     ids = set(planned)
-    settled = tuple(settle(c, [w for w in waivers if w.cell == c.id and w.expires >= today]) for c in cells)
+    settled = tuple(settle(c, in_force(waivers, c.id, today)) for c in cells)
     by_id = {c.id: c for c in settled}
     records = []
     for w in waivers:
         cell = by_id.get(w.cell)
         if w.cell not in ids or (cell is not None and cell.state == "unavailable"):
             continue
-        used = cell is not None and any(_excuses(w, c) for c in cell.checks if not c.passed)
+        used = cell is not None and any(excuses(w, c) for c in cell.checks if not c.passed)
         state = "expired" if w.expires < today else "used" if used else "unmatched"
         records.append(
             WaiverRecord(w.cell, w.metric, w.reason, w.expires.isoformat(), w.limit, state, w.source)  # type: ignore[arg-type]

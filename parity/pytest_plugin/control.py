@@ -187,17 +187,11 @@ class Control:
             for planned in plan
         )
         cells, waivers = gate.apply_waivers(cells, self.config.waive, datetime.date.today(), [p.cell.id for p in plan])
-        started = datetime.datetime.fromtimestamp(self.shared["started"], datetime.timezone.utc)
-        record = RunRecord(
-            verdict="incomplete",
+        record = replace(
+            self._record(partial),
             cells=cells,
-            environment=environment(),
-            started=started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self._since, 3),
-            partial=partial,
             command=command,
-            config=self.config.file.name,
-            profile=self.options.get("profile") or "full",
             shard=self.plan.part if partial == self.plan.partial else None,  # narrowed further, it is no part
             waiting=waiting(self.config, self.options),
             builds=sum(heard.details.get("steps_built", 0) for heard in self._heard.values()),
@@ -207,13 +201,29 @@ class Control:
             record = replace(record, partial=None)  # interrupted: whatever was narrowed, it is not complete
         self.record = redacted(self.ledger.judge(record), Path.home(), os.environ)
         try:
-            if not self.options.get("no_report") and record.cells:  # an empty selection leaves the last report alone
+            if not self.options.get("no_report") and record.cells:
                 self._write(self.record, whole=not partial and exitstatus != 2)
+            elif self._begun and not record.cells:  # an empty selection leaves the last report alone
+                publishing.withdraw(self._report)
             if self.options.get("capsule"):
                 self.capsule = self._pack(self.record)
         finally:
             self._store.end(self.shared["run"])
         return self.record
+
+    def _record(self, partial: str | None) -> RunRecord:
+        """The record of this run before anything was heard: every planned cell is missing."""
+        started = datetime.datetime.fromtimestamp(self.shared["started"], datetime.timezone.utc)
+        return RunRecord(
+            verdict="incomplete",
+            cells=tuple(Heard().record(planned) for planned in self.plan),
+            environment=environment(),
+            reason="the run that began has not ended: nothing is measured",
+            started=started.isoformat(timespec="seconds"),
+            partial=partial,
+            config=self.config.file.name,
+            profile=self.profile.name,
+        )
 
     def _in_force(self) -> tuple[list[PlannedCell], str | None]:
         """The plan less what the user's own selection took out, and how the whole was narrowed.
@@ -255,14 +265,18 @@ class Control:
 
     @property
     def _report(self) -> Path:
-        html = Path(self.options.get("report") or self.config.root / "reports" / "parity.html")
-        return html if html.is_absolute() else self.config.root / html
+        return report_path(self.config.root, self.options)
 
     def begin(self) -> None:
-        """Before the first test: the last run's report goes, or a run that dies would leave its verdict standing."""
-        if not self._begun and not self.options.get("no_report"):
-            publishing.clear(self._report)
+        """From the first moment on, no verdict of another run stands: not if this one dies, and not if it writes no
+        report."""
+        if self._begun:
+            return
         self._begun = True
+        if self.options.get("no_report"):
+            publishing.clear(self._report)
+        else:
+            publishing.begin(self._report, self._record("the run that began has not ended"))
 
     def _write(self, record: RunRecord, whole: bool) -> None:
         html = self._report
@@ -307,6 +321,18 @@ class Control:
         top = Path(environ.get("GITHUB_WORKSPACE") or root).resolve()
         inside = root.is_relative_to(top) and root != top
         return annotated(self.record, root.relative_to(top).as_posix() if inside else "")
+
+
+def report_path(root: Path, options: Mapping[str, Any]) -> Path:
+    """Where the HTML report of a project at `root` goes; relative paths start there."""
+    return root / Path(options.get("report") or Path("reports", "parity.html"))
+
+
+def put_aside(start: Path, root: Path, options: Mapping[str, Any]) -> None:
+    """Where the configuration is refused, so that no run begins: no verdict of another configuration stands."""
+    file = configuration.find(start) or configuration.find(root)
+    if file is not None:
+        publishing.clear(report_path(file.parent, options))
 
 
 def environment() -> Environment:

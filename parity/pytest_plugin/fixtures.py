@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -91,13 +92,15 @@ def parity_reference(request: pytest.FixtureRequest, parity_cell: Any, parity_go
 @pytest.fixture
 def parity(request: pytest.FixtureRequest) -> Recorder:
     """The recorder: `parity.check(output, got, want, cosine=0.99)`. A test that recorded no check fails."""
+    from parity.judging.gate import in_force
     from parity.suite.recorder import Recorder
 
     control = _control(request)
     cell = request.node.callspec.params.get("parity_cell") if hasattr(request.node, "callspec") else None
     # A project's own tests measure beside the suite's, and never count as one of the planned golden cases.
     kind: Kind = getattr(request.function, "parity_kind", "property")
-    recorder = Recorder(cell, kind, control.config.rules)
+    waivers = in_force(control.config.waive, cell.id, datetime.date.today()) if cell else ()
+    recorder = Recorder(cell, kind, control.config.rules, waivers)
     request.node.stash[RECORDER] = recorder
     return recorder
 

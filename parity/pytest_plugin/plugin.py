@@ -55,6 +55,8 @@ def _prepared(config: pytest.Config) -> Control | None:
     try:
         return control.prepare(config.invocation_params.dir, config.rootpath, options.given(config), _shared(config))
     except ParityError as error:
+        if not (hasattr(config, "workerinput") or config.option.collectonly or config.getoption("parity_show_plan")):
+            control.put_aside(config.invocation_params.dir, config.rootpath, options.given(config))
         raise pytest.UsageError(str(error)) from None
 
 
@@ -271,6 +273,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if hasattr(config, "workerinput"):
         return
     _reporting = control
+    if control is not None and _asked(config) and not config.option.collectonly:
+        control.begin()
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if control is not None and terminal is not None and config.option.verbose >= 0:
         from parity.report.live import Terminal
@@ -299,10 +303,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if hasattr(config, "workerinput"):
         config.workeroutput["parity"] = control.told()  # type: ignore[attr-defined]
         return
-    asked = bool(re.search(r"\bparity\b", config.option.markexpr or "")) and not re.search(
-        r"\bnot\s+parity\b", config.option.markexpr
-    )
-    if session.config.option.collectonly or not (control.active or asked):
+    if session.config.option.collectonly or not (control.active or _asked(config)):
         return
     try:
         control.finish(" ".join(["pytest", *_quoted(config.invocation_params.args)]), int(exitstatus))
@@ -311,6 +312,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         return
     session.exitstatus = control.exit_status(int(exitstatus), session.testsfailed)
+
+
+def _asked(config: pytest.Config) -> bool:
+    """Whether the command line asks for parity tests by their mark."""
+    marks = config.option.markexpr or ""
+    return bool(re.search(r"\bparity(_power)?\b", marks)) and not re.search(r"\bnot\s+parity\b", marks)
 
 
 def _quoted(args: Any) -> list[str]:

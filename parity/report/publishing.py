@@ -14,6 +14,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from parity.core.errors import ParityError
 from parity.core.record import SCHEMA, RunRecord, dumps
 from parity.store import atomic
 
@@ -53,6 +54,24 @@ def clear(html: Path) -> None:
             for path in files[::-1]:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
+
+
+def begin(html: Path, record: RunRecord) -> None:
+    """Say from the first moment of a run that it began: `record`, in which nothing is measured yet, stands in the place
+    of the last run's report until this run ends. Where it cannot be written the end of the run will say why."""
+    clear(html)
+    with contextlib.suppress(ParityError):
+        atomic.publish({html.with_suffix(".json"): dumps(record)})
+
+
+def withdraw(html: Path) -> None:
+    """After a run that had nothing to measure: take the record of its beginning away, and put the report of the last
+    whole run back where it was kept."""
+    with contextlib.suppress(OSError), atomic.alone(html.parent):
+        html.with_suffix(".json").unlink(missing_ok=True)
+        for path, kept in zip(_files(html), _files(html, KEPT), strict=True):
+            with contextlib.suppress(OSError):
+                kept.replace(path)
 
 
 def publish(html: Path, record: RunRecord, *, whole: bool) -> tuple[list[Path], str]:

@@ -10,10 +10,10 @@ import numpy as np
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.record import Check, Finding, Kind, build, plain
-from parity.core.settings import Rule
+from parity.core.settings import Rule, Waiver
 from parity.core.visible import visible
 from parity.judging.compare import METRICS, compare
-from parity.judging.gate import SET_BY_TEST, describe, excess, figure, passes
+from parity.judging.gate import SET_BY_TEST, describe, excess, excuses, figure, passes
 from parity.judging.limits import Limit, resolve
 
 MOST = 20  # lines of a failing test about its metrics
@@ -22,9 +22,10 @@ MOST = 20  # lines of a failing test about its metrics
 class Recorder:
     """Collects the checks of one test of one cell. All are recorded; a broken one fails the test when it ends."""
 
-    def __init__(self, cell: Cell | None, kind: Kind, rules: Iterable[Rule] = ()):
+    def __init__(self, cell: Cell | None, kind: Kind, rules: Iterable[Rule] = (), waivers: Iterable[Waiver] = ()):
         self.cell, self.kind = cell, kind
         self._rules = tuple(rules)
+        self._waivers = tuple(waivers)  # those in force for this cell
         self.checks: list[Check] = []
         self.findings: list[Finding] = []
         self.explained: list[str] = []
@@ -115,7 +116,7 @@ class Recorder:
         """
         if not any(c.limit is not None or c.undecided is not None for c in self.checks):
             return "no check was recorded against a limit, so nothing was proved"
-        broken = self.broken()
+        broken = [c for c in self.broken() if not any(excuses(w, c) for w in self._waivers)]
         if not broken:
             return ""
         by_metric: dict[tuple[str, str], list[Check]] = {}

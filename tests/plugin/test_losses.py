@@ -203,6 +203,14 @@ def test_a_test_file_cannot_lose_a_measurement(project: Project, text: str) -> N
     assert run.code != 0 and run.verdict in ("fail", "incomplete"), run.text
 
 
+def test_no_name_of_a_case_is_special(project: Project) -> None:
+    (project.path / "golden" / "a" / "case0.npz").rename(project.path / "golden" / "all.npz")
+    run = project.run("--parity-precisions=fp32")
+    assert run.code == 0 and run.record is not None, run.text
+    cases = {c.case for c in run.record.cells[0].checks if c.kind == "golden"}
+    assert cases == {"all", "all (case)", "b/case1", "c/case2"}
+
+
 def test_an_empty_golden_folder_is_no_pass(project: Project) -> None:
     for file in (project.path / "golden").rglob("*.npz"):
         file.unlink()
