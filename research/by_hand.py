@@ -36,7 +36,7 @@ from parity.commands import project  # noqa: E402
 from parity.formats.serve import fed, named  # noqa: E402
 from parity.process import steps  # noqa: E402
 from parity.session import project as project_config  # noqa: E402
-from parity.session.exports import _contract as contract_of  # noqa: E402
+from parity.session.artefacts import contract_of  # noqa: E402
 
 SEED = 3
 
@@ -151,8 +151,8 @@ def spoil(given: argparse.Namespace, out: Path) -> None:
     from parity.core.record import ArtifactRecord
     from parity.faults.artefact.make import every
     from parity.reference import modelling
-    from parity.session.exports import Artifact
-    from parity.session.runtimes import Runtime
+    from parity.session.artefacts import Artifact
+    from parity.session.runtimes import OpenFile
 
     config, told = project_config.here(), []
     with project.session(config) as session:
@@ -168,7 +168,7 @@ def spoil(given: argparse.Namespace, out: Path) -> None:
             want = modelling.forward(modelling.load(session.model_spec(model)), torched, names)
             found = {}
             for fault, file in files(made):
-                runtime = Runtime(session, cell, Artifact(file.parent, notes, ArtifactRecord(), "by hand"))
+                runtime = OpenFile(session, cell, Artifact(file.parent, notes, ArtifactRecord(), "by hand"))
                 try:
                     got = runtime.run([one])[0]
                     runtime.close()

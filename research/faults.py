@@ -107,10 +107,9 @@ def power(setting: Setting, targets: Sequence[str], precisions: Sequence[str]) -
 def cost(session: Session, model: ModelConfig, names: Sequence[str]) -> None:
     """Processor seconds of this process and its children; oracle, twins and files are made before."""
     cases = session.golden(model)
-    what = f"golden {len(cases)}"
-    session.reference(model, cases, what)
+    session.reference(model, cases)
     for cell in model.cells:
-        session.twin(model, cases, what, cell.precision, session.flavour(cell))
+        session.twin(model, cases, cell.precision, session.flavour(cell))
     print("| cell | noticed of injected | equivalent | by kind | false alarms | survivors | processor s |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for cell in [c for c in model.cells if names == ["all"] or f"{c.target}-{c.precision}" in names]:
@@ -120,7 +119,7 @@ def cost(session: Session, model: ModelConfig, names: Sequence[str]) -> None:
             print(f"| {cell} | no file: {str(error)[:80]} | | | | | |")
             continue
         before = _processor()
-        found = ask.power(session, cell, cases, what)
+        found = ask.power(session, cell, cases)
         spent = _processor() - before
         kinds = ", ".join(f"{n} {kind}" for kind, n in found.kinds.items())
         print(f"| {cell} | {found.killed} / {found.injected} | {found.equivalent} | {kinds} | "

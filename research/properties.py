@@ -298,7 +298,7 @@ def main() -> int:
              if not targets.get(c.target).unavailable(c, config.models[c.model], python[c.target])]  # fmt: skip
     cells = [c for c in cells if not options.cells or any(word in c.id for word in options.cells)]
     with project.session(config, store) as session:
-        session.progress = lambda what, stage: None
+        session.progress = lambda subject, stage: None
         if options.what == "speed":
             speed(session, cells, options.others)
             return 0

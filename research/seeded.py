@@ -43,8 +43,8 @@ from parity.faults.power import Gate  # noqa: E402
 from parity.judging.floor import natural as limits_of  # noqa: E402
 from parity.judging.gate import passes  # noqa: E402
 from parity.judging.limits import resolve  # noqa: E402
-from parity.session.exports import Artifact  # noqa: E402
-from parity.session.runtimes import Runtime  # noqa: E402
+from parity.session.artefacts import Artifact  # noqa: E402
+from parity.session.runtimes import OpenFile  # noqa: E402
 from parity.session.session import Session  # noqa: E402
 from parity.store.cache import Store  # noqa: E402
 from research import natural, natural_table, zoo  # noqa: E402
@@ -69,7 +69,7 @@ class Subject:
     def references(self) -> list[Mapping[str, Any]]:
         """The oracle on every input, the random one last."""
         everything = [*self.cases, Case("random", self.inputs[-1])]
-        return list(self.session.reference(self.model, everything, "seeded").outputs)
+        return list(self.session.reference(self.model, everything).outputs)
 
     @property
     def oracle(self) -> list[Mapping[str, Any]]:
@@ -79,7 +79,7 @@ class Subject:
     def gate(self) -> Gate:
         cell, model = self.cell, self.model
         known = limits_of(cell.target, cell.precision)
-        twin = self.session.twin(model, self.cases, "golden", cell.precision, known.flavour if known else None)
+        twin = self.session.twin(model, self.cases, cell.precision, known.flavour if known else None)
         limits = {o.name: resolve((), cell, o.name) for o in model.contract.outputs}
         return Gate(model.contract, [c.id for c in self.cases], self.oracle, twin, cell.precision, limits)
 
@@ -95,7 +95,7 @@ class Subject:
     def run(self, folder: Path, notes: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Golden rows, and the random one last. Raises ParityError where the runtime refuses the file."""
         artifact = Artifact(folder, dict(notes), ArtifactRecord(), "seeded")
-        runtime = Runtime(self.session, self.cell, artifact)
+        runtime = OpenFile(self.session, self.cell, artifact)
         try:
             return runtime.run(self.inputs)
         finally:

@@ -38,8 +38,9 @@ from parity.core.plan import Cell, choose
 from parity.core.record import CellRecord, RunRecord, dumps
 from parity.core.settings import ModelConfig
 from parity.judging.limits import fallback, resolve
+from parity.session.evaluations import Reference
 from parity.session.profile import FULL, Profile
-from parity.session.session import Reference, Session
+from parity.session.session import Session
 from parity.store.cache import Store, sha256_file
 
 
@@ -182,12 +183,11 @@ class _Packer:
         key = (model.name, kind)
         if key not in self._held:
             if kind == "golden":
-                cases, what = self.profile.golden(self.session.golden(model)), self.profile.golden_name
+                cases = self.profile.golden(self.session.golden(model))
             else:
                 clips = self.session.video(model, self.profile.frames)
                 cases = [case for _, frames in clips for case in frames]
-                what = f"video {len(cases)}"
-            self._held[key] = cases, self.session.reference(model, cases, what)
+            self._held[key] = cases, self.session.reference(model, cases)
         return self._held[key]
 
     def _data(self, model: ModelConfig, planned: Sequence[str]) -> DataPlan:
@@ -218,7 +218,7 @@ class _Packer:
         model = self.session.config.models[cell.model]
         cases, oracle = self._cases(model, kind)
         try:
-            floors = self.session.floors(cell, cases, oracle, f"{kind} {len(cases)}")
+            floors = self.session.floors(cell, cases, oracle)
         except NoTwin:
             return set()  # judged by relative error, as in the run
         for n, spec in enumerate(model.contract.outputs):

@@ -11,7 +11,6 @@ from parity.core.errors import ParityError
 from parity.core.plan import Cell, did_you_mean
 from parity.core.settings import Config
 from parity.session import project as project_config
-from parity.session.exports import step_keys
 from parity.store.cache import Store, differences
 
 
@@ -57,7 +56,7 @@ def _why(config: Config, options: argparse.Namespace) -> int:
         Cell.parse(options.cell)
         raise ParityError(f"{options.cell} is not in this project's plan{did_you_mean(options.cell, known)}")
     with project.session(config, options.cache) as session:
-        for name, key, spec in step_keys(session, known[options.cell]):
+        for name, key, spec in session.step_keys(known[options.cell]):
             last, entry = session.store.last(name), session.store.get(key)
             step = name.partition("~")[2]
             if entry is not None:

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         cases = videos.cases(options.video.name, decoded, model.contract, options.rotate, options.crop_from)
         torch_rows = None
         if not options.coreml:
-            torch_rows = session.reference(model, cases, "clip").outputs
+            torch_rows = session.reference(model, cases).outputs
         file_rows = None
         if not options.validate_torch:
             file_rows = _run_file(session, cell, model, cases)
@@ -172,7 +172,7 @@ def _resizing(
     arguments = {"frames": [frame], "height": height, "width": width}
     resized = session.children.call("video", "parity.cases.video:resize_opencv", arguments, stage="resize")[0]
     other = videos.already_resized(cases[0], resized, model.contract)
-    wants = session.reference(model, [cases[0], other], "resize").outputs
+    wants = session.reference(model, [cases[0], other]).outputs
     change = float(np.sqrt(np.mean((cases[0].inputs[spec.name] - other.inputs[spec.name]) ** 2)))
     output = model.contract.outputs[0].name
     moved = float(np.abs(wants[0][output] - wants[1][output]).max())

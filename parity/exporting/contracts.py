@@ -46,7 +46,7 @@ def _output_shapes(session: Session, model: ModelConfig) -> dict[str, dict[str, 
     cases = [Case("example", draw.inputs(contract, example, session.config.seed))]
     axes = [axis for axis, size in changed.items() if size is not None]
     cases += [Case(a, draw.inputs(contract, {**example, a: changed[a] or 1}, session.config.seed)) for a in axes]
-    rows = session.reference(model, cases, "shape").outputs
+    rows = session.reference(model, cases).outputs
     found = {}
     for spec in contract.outputs:
         first = rows[0][spec.name]

@@ -14,7 +14,7 @@ from typing import Any
 
 from parity.core.plan import Cell
 from parity.exporting import contracts
-from parity.session.exports import Artifact
+from parity.session.artefacts import Artifact
 from parity.store import atomic
 from parity.store.cache import sha256_file
 

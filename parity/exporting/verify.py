@@ -29,7 +29,7 @@ def verify(session: Session, cell: Cell) -> CellRecord:
     model = session.config.models[cell.model]
     cases = golden(session, model)
     runtime = session.runtime(cell)
-    reference = session.reference(model, cases, "golden")
+    reference = session.reference(model, cases)
     kinds: list[Kind] = ["contract", "golden"]
     kinds += ["accuracy"] if labelled(model) else []
     kinds += ["batch"] if targets.get(cell.target).several_sizes(model) else []

@@ -48,6 +48,16 @@ class ChildFailure(ParityError):
         super().__init__(f"{stage}: {reason}" if stage else reason)
         self.state, self.stage, self.reason, self.log = state, stage, reason, log
 
+    @property
+    def notes(self) -> dict[str, str]:
+        """The failure as builtins; `ChildFailure(**notes)` is it again."""
+        return {
+            "state": self.state,
+            "stage": self.stage,
+            "reason": self.reason,
+            "log": self.log,
+        }
+
 
 @dataclass(frozen=True)
 class Budget:

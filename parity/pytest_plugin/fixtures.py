@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from parity.core.case import Case
     from parity.core.record import Kind
     from parity.pytest_plugin.control import Control
-    from parity.session.exports import Artifact
-    from parity.session.runtimes import Runtime
-    from parity.session.session import Reference
+    from parity.session.artefacts import Artifact
+    from parity.session.evaluations import Reference
+    from parity.session.session import Runtime
     from parity.suite.recorder import Recorder
 
 CONTROL = pytest.StashKey["Control"]()
@@ -84,9 +84,7 @@ def parity_video(request: pytest.FixtureRequest, parity_cell: Any) -> list[tuple
 def parity_reference(request: pytest.FixtureRequest, parity_cell: Any, parity_golden: list[Case]) -> Reference:
     """The float64 oracle's outputs on the golden cases, in their order."""
     control = _control(request)
-    return control.session.reference(
-        control.config.models[parity_cell.model], parity_golden, control.profile.golden_name
-    )
+    return control.session.reference(control.config.models[parity_cell.model], parity_golden)
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from parity.core.plan import Cell
 from parity.core.record import Divergence, Drift, build
 from parity.formats.steps import FORMATS
 from parity.judging.floor import natural
-from parity.session.session import Reference, Session
+from parity.session.evaluations import Reference
+from parity.session.session import Session
 
 
 def first_divergence(

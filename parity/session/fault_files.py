@@ -25,9 +25,9 @@ from parity.judging.gate import passes
 from parity.judging.limits import resolve
 from parity.process.isolate import ChildFailure
 from parity.proof import LIFTED
-from parity.session.exports import Artifact
+from parity.session.artefacts import Artifact
 from parity.session.proof import proof_of
-from parity.session.runtimes import Runtime
+from parity.session.runtimes import OpenFile
 
 if TYPE_CHECKING:
     from parity.session.session import Session
@@ -108,7 +108,7 @@ class Files:
     @contextlib.contextmanager
     def _opened(self, folder: str, notes: Mapping[str, Any]) -> Iterator[Callable[[Chosen], Rows]]:
         """What runs a file on chosen cases."""
-        runtime = Runtime(self.session, self.cell, Artifact(Path(folder), dict(notes), ArtifactRecord(), "fault"))
+        runtime = OpenFile(self.session, self.cell, Artifact(Path(folder), dict(notes), ArtifactRecord(), "fault"))
         try:
             yield lambda chosen: [dict(row) for row in runtime.run([self.cases[i].inputs for i in chosen])]
         finally:
@@ -186,7 +186,7 @@ def with_files(
 def _fitting(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[Case]) -> list[int]:
     """The cases that the first file takes, of an artefact with a file a size: faults are put into that one."""
     notes = {k: v for k, v in artifact.notes.items() if k != "files"}
-    runtime = Runtime(session, cell, Artifact(artifact.folder, notes, ArtifactRecord(), "fault")).open()
+    runtime = OpenFile(session, cell, Artifact(artifact.folder, notes, ArtifactRecord(), "fault")).open()
     sizes = {spec["name"]: sorted(spec["shape"]) for spec in runtime.description["inputs"]}
     runtime.close()
     own = {name: entry["name"] for name, entry in notes["inputs"].items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from parity.cases.files import golden_files
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 EXPLAIN = "parity.faults.diagnose:explain"
 
 
-def diagnosis(
-    session: Session, cell: Cell, cases: Sequence[Case], got: Sequence[Mapping[str, Array]], what: str
-) -> Diagnosis:
+def diagnosis(session: Session, cell: Cell, cases: Sequence[Case], got: Sequence[Mapping[str, Array]]) -> Diagnosis:
     """What explains a failing artefact's outputs: the faults that do, best first; never a guess."""
     model, measured = session.config.models[cell.model], natural(cell.target, cell.precision)
     flavour = measured.flavour if measured else None
@@ -39,7 +38,7 @@ def diagnosis(
         "contract": plain(model.contract),
         "cases": [c.inputs for c in cases],
         "artefact": list(got),
-        "twin": list(session.twin(model, cases, what, cell.precision, flavour)),
+        "twin": list(session.twin(model, cases, cell.precision, flavour)),
         "precision": cell.precision,
         "limits": dict(measured.limits) if measured else None,
         "sources": _sources(session, model, cases),
@@ -77,10 +76,19 @@ def stored(session: Session, cell: Cell, case: Case, model: Mapping[str, Any]) -
     return {}
 
 
-def power(session: Session, cell: Cell, cases: Sequence[Case], what: str) -> Power:
+def power(session: Session, cell: Cell, cases: Sequence[Case]) -> Power:
     """How many of the library's faults the cell's limits would notice. What acts on the model is evaluated once a run
     and model, for all its cells; what acts on the file, for the cell that is asked."""
     model = session.config.models[cell.model]
+    shared = session.memo.once(partial(_measured, session), model, cases)
+    found = with_chain(session, cell, cases, build(CellPower, shared[cell.id]))
+    oracle = [dict(row) for row in session.reference(model, cases).outputs]
+    twin = [dict(row) for row in session.twin(model, cases, cell.precision, session.flavour(cell))]
+    return with_files(session, cell, cases, oracle, twin, found).summary()
+
+
+def _measured(session: Session, model: ModelConfig, cases: Sequence[Case]) -> Mapping[str, Any]:
+    """The power of every cell of a model, by its id: measured by one process of the run."""
 
     def make() -> Any:
         asked = []
@@ -89,7 +97,7 @@ def power(session: Session, cell: Cell, cases: Sequence[Case], what: str) -> Pow
             for spec in model.contract.outputs:
                 found = resolve(session.config.rules, one, spec.name)
                 limits[spec.name] = {n: lim.value for n, lim in found.items()}
-            rows = session.twin(model, cases, what, one.precision, session.flavour(one))
+            rows = session.twin(model, cases, one.precision, session.flavour(one))
             asked.append({"id": one.id, "precision": one.precision, "twin": list(rows), "limits": limits})
         session.progress(model.name, f"injecting faults into {len(asked)} cells")
         arguments = {
@@ -105,11 +113,8 @@ def power(session: Session, cell: Cell, cases: Sequence[Case], what: str) -> Pow
         result = session.children.call("torch", "parity.faults.measure:measure", arguments, stage="faults")
         return {c["cell"]: c for c in result["cells"]}
 
-    shared = session.once("power", model.name, lambda: session.store.once(session.run, f"power {model.name}", make))
-    found = with_chain(session, cell, cases, build(CellPower, shared[cell.id]))
-    oracle = [dict(row) for row in session.reference(model, cases, what).outputs]
-    twin = [dict(row) for row in session.twin(model, cases, what, cell.precision, session.flavour(cell))]
-    return with_files(session, cell, cases, oracle, twin, found).summary()
+    measured: Mapping[str, Any] = session.store.once(session.run, f"power {model.name}", make)
+    return measured
 
 
 def _sources(session: Session, model: ModelConfig, cases: Sequence[Case]) -> list[str] | None:

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from parity.judging.limits import Limit
-    from parity.session.exports import Artifact
-    from parity.session.session import Reference, Session
+    from parity.session.artefacts import Artifact
+    from parity.session.evaluations import Reference
+    from parity.session.session import Session
 
 STORAGE = {"fp16": "storage", "dynamic": "weights"}  # the twins that round weights only
 FRAGILE_DB = 30.0  # fp16 accumulation that moves an output by more than 3 % of itself
@@ -72,7 +73,7 @@ class Lowering:
         return said
 
 
-def measure(session: Session, cell: Cell, cases: Sequence[Case], oracle: Reference, what: str) -> Lowering:
+def measure(session: Session, cell: Cell, cases: Sequence[Case], oracle: Reference) -> Lowering:
     """Execute sibling and file on `cases`. Raises ChildFailure and ParityError."""
     model = session.config.models[cell.model]
     artifact, sibling = session.artifact(cell), _sibling(session, cell)
@@ -82,7 +83,7 @@ def measure(session: Session, cell: Cell, cases: Sequence[Case], oracle: Referen
     worst = {o.name: worst_case(rows, oracle.outputs, o.name, cases) for o in shared}
     ratio: dict[str, float] = {}
     if sibling is None:
-        twin = session.twin(model, cases, what, cell.precision, STORAGE[cell.precision])
+        twin = session.twin(model, cases, cell.precision, STORAGE[cell.precision])
         known = floors(oracle.outputs, twin, cell.precision, shared)
         ratio = {name: floor.ratio([row[name] for row in rows]).pooled for name, floor in known.items()}
     return Lowering(worst, ratio, _risk(session, cell, artifact, cases))

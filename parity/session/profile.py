@@ -30,10 +30,5 @@ class Profile:
         """Those of a model's golden cases that are measured, in their order."""
         return list(cases[:QUICK_CASES] if self.quick else cases)
 
-    @property
-    def golden_name(self) -> str:
-        """What the cases of `golden` are called where their references are kept."""
-        return "quick" if self.quick else "golden"
-
 
 FULL = Profile()

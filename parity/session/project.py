@@ -14,7 +14,8 @@ from parity.core.errors import ConfigError
 from parity.core.settings import Config
 from parity.process.isolate import Budget
 from parity.session import signature
-from parity.session.session import Progress, Session
+from parity.session.resources import Progress
+from parity.session.session import Session
 from parity.store.cache import Store
 
 
@@ -50,7 +51,7 @@ def opened(
     config: Config,
     cache: str | None = None,
     timeout: float | None = None,
-    progress: Progress = lambda what, stage: None,
+    progress: Progress = lambda subject, stage: None,
     **options: Any,
 ) -> Iterator[Session]:
     """A session on the project, as one run of its own: what it notes for its workers is forgotten when it ends."""

@@ -1,74 +1,74 @@
 """From a cell to its artefact by the first route that works, and the memory of those that do not.
 
-A route may fail for good: a quantiser that segfaults on a model does so in every run. What failed is remembered under
-the content address of what it was asked to make, once a later route has delivered, so that a warm run does not pay for
-it again. A new version of a converter, of the model or of this project is another address, and `--parity-rebuild`
-tries again. The record names the route and why those before it failed, remembered or not.
+A route may fail for good: a quantiser that segfaults on a model does so in every run. What failed
+is remembered under the content address of what it was asked to make, once a later route has
+delivered, so that a warm run does not pay for it again. A new version of a converter, of the model
+or of this project is another address, and `--parity-rebuild` tries again. The record names the
+route and why those before it failed, remembered or not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from parity.core.plan import Cell
 from parity.formats.target import Route
-from parity.process.isolate import ChildFailure
-from parity.store.cache import key_of
+from parity.process.isolate import Budget, ChildFailure
+from parity.store.cache import Store, key_of
 
-if TYPE_CHECKING:
-    from parity.session.exports import Artifact
-    from parity.session.session import Session
+T = TypeVar("T")
 
 
 def first_that_works(
-    session: Session,
-    cell: Cell,
     routes: Sequence[Route],
-    by: Callable[[Route], Artifact],
+    cell: Cell,
+    export_by: Callable[[Route], T],
     address: Callable[[Route], str],
-) -> Artifact:
-    """The artefact of the first route that delivers, with what went wrong before it. `address`: that of its result.
+    store: Store,
+    budget: Budget,
+    *,
+    again: bool = False,
+) -> tuple[T, tuple[str, ...]]:
+    """What the first route that delivers makes, and why each before it did not.
 
-    Raises the first route's ChildFailure when none does: that is the one to mend; the others' reasons stand behind it.
+    `address`: that of a route's result. `again`: try routes that are known to fail, too.
+    Raises the first route's ChildFailure when none delivers: that is the one to mend; the others'
+    reasons stand behind it.
     """
     failed: list[tuple[Route, ChildFailure]] = []
     for route in routes:
-        known = _known(session, _spec(session, route, address(route)))
+        known = None if again else _remembered(store, _spec(budget, route, address(route)))
         if known:
             failed.append((route, known))
             continue
         try:
-            artifact = by(route)
+            made = export_by(route)
         except ChildFailure as failure:
             failed.append((route, failure))
             continue
         for earlier, why in failed:
-            _remember(session, cell, _spec(session, earlier, address(earlier)), earlier, why)
-        return replace(artifact, routes_failed=tuple(f"{earlier.name}: {why}" for earlier, why in failed))
+            spec = _spec(budget, earlier, address(earlier))
+            _remember(store, spec, f"{cell.id}~failed {earlier.name}", why)
+        return made, tuple(f"{earlier.name}: {why}" for earlier, why in failed)
     if not failed:
         raise ChildFailure("error", "export", f"no route exports {cell}")
-    first, *others = (failure for _, failure in failed)
-    more = "".join(f"; {route.name}: {f}" for (route, _), f in zip(failed[1:], others, strict=True))
-    raise ChildFailure(first.state, first.stage, first.reason + more, first.log)
+    first = failed[0][1]
+    others = "".join(f"; {route.name}: {failure}" for route, failure in failed[1:])
+    raise ChildFailure(first.state, first.stage, first.reason + others, first.log)
 
 
-def _spec(session: Session, route: Route, address: str) -> dict[str, Any]:
-    budget = session.children.budget
+def _spec(budget: Budget, route: Route, address: str) -> dict[str, Any]:
     return {"failed": route.name, "key": address, "budget": [budget.seconds, budget.memory]}
 
 
-def _known(session: Session, spec: Mapping[str, Any]) -> ChildFailure | None:
-    """How this route is known to fail; None when it is not, or is to be tried again."""
-    if session.rebuild_since is not None:
-        return None
-    entry = session.store.get(key_of(spec))
+def _remembered(store: Store, spec: Mapping[str, Any]) -> ChildFailure | None:
+    """How a route failed in an earlier run; None where it did not."""
+    entry = store.get(key_of(spec))
     return ChildFailure(**entry.notes) if entry else None
 
 
-def _remember(session: Session, cell: Cell, spec: Mapping[str, Any], route: Route, failure: ChildFailure) -> None:
+def _remember(store: Store, spec: Mapping[str, Any], name: str, failure: ChildFailure) -> None:
     if failure.state == "timeout":  # a busy machine is no property of the route
         return
-    notes = {"state": failure.state, "stage": failure.stage, "reason": failure.reason, "log": failure.log}
-    session.store.build(spec, f"{cell.id}~failed {route.name}", lambda _: notes)
+    store.build(spec, name, lambda _: failure.notes)

@@ -1,10 +1,10 @@
-"""An exported file, open: where a cell's artefact runs."""
+"""An exported file, open: where an artefact runs."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from parity import formats as targets
 from parity.core.case import Array
@@ -13,27 +13,25 @@ from parity.core.plan import Cell
 from parity.core.record import RuntimeRecord
 from parity.formats.target import version
 from parity.process.isolate import ChildFailure
-from parity.session.exports import Artifact
-
-if TYPE_CHECKING:
-    from parity.session.session import Session
+from parity.session.artefacts import Artifact
+from parity.session.resources import Resources
 
 
-class Runtime:
+class OpenFile:
     """An artefact opened in a warm child. `run` gives what the artefact computes, under the model's own names."""
 
-    def __init__(self, session: Session, cell: Cell, artifact: Artifact):
-        self.session, self.cell, self.artifact = session, cell, artifact
+    def __init__(self, resources: Resources, cell: Cell, artifact: Artifact):
+        self.resources, self.cell, self.artifact = resources, cell, artifact
         self.target = targets.get(cell.target)
-        self.python = self.target.python(session.config)
+        self.python = self.target.python(resources.config)
         self.description: dict[str, Any] = {}
         self.milliseconds: list[float] = []
         self._handle: int | None = None
         self._pid: int | None = None
 
-    def open(self) -> Runtime:
+    def open(self) -> OpenFile:
         """Open the artefact, or open it again when its child is gone. Raises ChildFailure."""
-        child = self.session.children.get(self.target.family, self.python)
+        child = self.resources.children.get(self.target.family, self.python)
         if self._handle is None or not child.alive or child.pid != self._pid:
             opened = self._call(
                 "open_session",
@@ -78,12 +76,12 @@ class Runtime:
             raise
 
     def _call(self, function: str, arguments: Mapping[str, Any], stage: str, again: bool = True) -> Any:
-        return self.session.children.call(
+        return self.resources.children.call(
             self.target.family,
             f"parity.formats.serve:{function}",
             arguments,
             stage=stage,
-            on_stage=lambda s: self.session.progress(self.cell.id, s),
+            on_stage=lambda s: self.resources.progress(self.cell.id, s),
             again=again,
             python=self.python,
         )
@@ -101,7 +99,7 @@ class Runtime:
         return list(self._call("play", arguments, "run", again=False))
 
     def close(self) -> None:
-        child = self.session.children.get(self.target.family, self.python)
+        child = self.resources.children.get(self.target.family, self.python)
         if self._handle is not None and child.alive and child.pid == self._pid:
             self._call("close_session", {"handle": self._handle}, "close")
         self._handle = None

@@ -28,9 +28,9 @@ from parity.process.isolate import ChildFailure
 from parity.session import faults as ask
 from parity.session import lowering
 from parity.session.divergence import first_divergence
+from parity.session.evaluations import Reference
 from parity.session.proof import proof_of
-from parity.session.runtimes import Runtime
-from parity.session.session import Reference, Session
+from parity.session.session import Runtime, Session
 from parity.suite import evidence, hint
 from parity.suite.batch import check_batch
 from parity.suite.contract import check_contract
@@ -103,9 +103,9 @@ def _prove_chain(cell: Cell, cases: list[Case], session: Session, parity: Record
 
 
 def _prove_lowering(cell: Cell, cases: list[Case], runtime: Runtime, parity: Recorder) -> None:
-    session, what = runtime.session, f"golden {len(cases)}"
-    oracle = session.reference(session.config.models[cell.model], cases, what)
-    found = lowering.measure(session, cell, cases, oracle, what)
+    session = runtime.session
+    oracle = session.reference(session.config.models[cell.model], cases)
+    found = lowering.measure(session, cell, cases, oracle)
     parity.add(*found.checks(parity.limits))
     parity.details["risk"] = found.risk
     for text in found.warnings():
@@ -125,10 +125,10 @@ def test_golden(
     """On every golden case, every output is the float64 oracle's within its limits, and the oracle the stored one."""
     check_references(parity_runtime, parity_golden, parity_reference, parity, parity_update)
     got = compare_cases("golden", parity_cell, parity_golden, parity_reference, parity_runtime, parity)
-    session, what = parity_runtime.session, f"golden {len(parity_golden)}"
+    session = parity_runtime.session
     if parity.broken():
         try:
-            found = ask.diagnosis(session, parity_cell, parity_golden, got, what)
+            found = ask.diagnosis(session, parity_cell, parity_golden, got)
             parity.details |= {"diagnosis": found.explanations(), "faults_failed": found.broken}
             parity.find(f"diagnosis: {found.sentence}")
             for lost in found.broken:
@@ -137,7 +137,7 @@ def test_golden(
             parity.find(f"no diagnosis: {error}")
         _locate(session, parity_cell, parity_golden, got, parity_reference, parity)
     if parity_power or any("power" in parity.limits(o) for o in parity_reference.outputs[0]):
-        _measure_power(session, parity_cell, parity_golden, what, parity)
+        _measure_power(session, parity_cell, parity_golden, parity)
 
 
 def _locate(session: Session, cell: Cell, cases: list[Case], got: list[dict[str, Any]], oracle: Reference,
@@ -152,9 +152,9 @@ def _locate(session: Session, cell: Cell, cases: list[Case], got: list[dict[str,
     parity.find(text)
 
 
-def _measure_power(session: Session, cell: Cell, cases: list[Case], what: str, parity: Recorder) -> None:
+def _measure_power(session: Session, cell: Cell, cases: list[Case], parity: Recorder) -> None:
     """Record how many named faults this cell's limits would notice; a `power` limit gates it."""
-    found = ask.power(session, cell, cases, what)
+    found = ask.power(session, cell, cases)
     parity.details["power"] = found
     share = found.killed / found.injected if found.injected else None
     detail = f"{found.killed} of {found.injected} faults would be noticed, {found.equivalent} change nothing"
@@ -179,7 +179,7 @@ def test_video(parity_cell: Cell, parity_video: list[tuple[str, list[Case]]], pa
     """On every frame of every clip, in order, every output is the float64 oracle's within its limits."""
     session = parity_runtime.session
     frames = [case for _, cases in parity_video for case in cases]
-    oracle = session.reference(session.config.models[parity_cell.model], frames, f"video {len(frames)}")
+    oracle = session.reference(session.config.models[parity_cell.model], frames)
     compare_cases("video", parity_cell, frames, oracle, parity_runtime, parity)
     name_worst_frames(parity)
     compare_resizers(parity_runtime, parity)
@@ -242,7 +242,7 @@ def compare_cases(
     wants = oracle.outputs
     got = [posts.seen(model.contract.outputs, row, want) for row, want in zip(raw, wants, strict=True)]
     try:
-        floors = session.floors(cell, cases, oracle, f"{kind} {len(cases)}")
+        floors = session.floors(cell, cases, oracle)
     except NoTwin as error:
         floors = {}
         parity.find(f"no noise floor, judged by relative error instead: {error}", "warning")

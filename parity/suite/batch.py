@@ -17,7 +17,7 @@ from parity.core.errors import ParityError
 from parity.core.settings import ModelConfig
 from parity.judging import judge
 from parity.judging.single import rms
-from parity.session.runtimes import Runtime
+from parity.session.session import Runtime
 from parity.suite.bench import Bench, Result
 from parity.suite.recorder import Recorder
 

@@ -26,7 +26,7 @@ from parity.judging import post_processing as posts
 from parity.judging.limits import DRAWN, Limit
 from parity.process.isolate import ChildFailure
 from parity.reference.recipes import RECIPES
-from parity.session.runtimes import Runtime
+from parity.session.session import Runtime
 from parity.suite.recorder import Recorder
 
 BATCH_BYTES = 64 << 20  # of inputs, in one call of a child
@@ -71,9 +71,8 @@ class Bench:
         cases = self.session.golden_if_any(self.model)
         if cases:
             try:
-                what = f"golden {len(cases)}"
-                oracle = self.session.reference(self.model, cases, "golden").seen(self.model)
-                floors = self.session.floors(self.cell, cases, oracle, what)
+                oracle = self.session.reference(self.model, cases).seen(self.model)
+                floors = self.session.floors(self.cell, cases, oracle)
             except NoTwin:
                 floors = {}
         precision = self.cell.precision

@@ -9,7 +9,7 @@ import numpy as np
 from parity.core.contract import InputSpec
 from parity.core.settings import ModelConfig
 from parity.judging import judge
-from parity.session.runtimes import Runtime
+from parity.session.session import Runtime
 from parity.suite import hint
 from parity.suite.recorder import Recorder
 

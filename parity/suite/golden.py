@@ -9,8 +9,8 @@ from parity.core.case import Case
 from parity.core.errors import ParityError
 from parity.judging import judge
 from parity.judging.single import rms
-from parity.session.runtimes import Runtime
-from parity.session.session import Reference
+from parity.session.evaluations import Reference
+from parity.session.session import Runtime
 from parity.suite.recorder import Recorder
 
 DRIFT = 1e-9  # of the output's rms: float64 on another machine, or by another torch, may round otherwise
@@ -29,7 +29,7 @@ def check_references(
 
     def renew() -> str:
         found = references.compare(_old(model.references), every, made_from)
-        rows = session.reference(model, every, "golden").outputs
+        rows = session.reference(model, every).outputs
         assert model.references is not None
         references.write(model.references, every, rows, made_from)
         return found.written()

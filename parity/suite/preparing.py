@@ -13,7 +13,7 @@ from parity.core.case import Case
 from parity.core.errors import ParityError
 from parity.judging import judge
 from parity.judging.single import rms
-from parity.session.runtimes import Runtime
+from parity.session.session import Runtime
 from parity.suite.recorder import Recorder
 
 PATHS = {  # metric -> (child, function, its further arguments, in words)

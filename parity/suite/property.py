@@ -7,11 +7,14 @@ when it looks for the simplest input that fails.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from parity.cases import kept
 from parity.cases.drawing import Drawing
+from parity.cases.recipes import Recipe
+from parity.core.settings import ModelConfig
 from parity.judging import judge
-from parity.session.runtimes import Runtime
+from parity.session.session import Runtime
 from parity.suite.bench import Bench, Result
 from parity.suite.recorder import Recorder
 
@@ -27,9 +30,7 @@ def check_property(runtime: Runtime, parity: Recorder, drawing: Drawing) -> None
     examples, seed = drawing.examples(model), drawing.seed(model)
     replayed, odd = kept.load(config.root, model, drawing.before)
     source = strategies.strategy(model.contract, model.properties.strategy, config.root)
-    drawn = runtime.session.once(
-        f"drawn {examples} {seed}", model.name, lambda: strategies.draw(source, examples, seed)
-    )
+    drawn = runtime.session.memo.once(_drawn, model, config.root, examples, seed)
     known = {r.digest for r in drawn}
     results = bench.judge([*(r for r in replayed if r.digest not in known), *drawn])
     record(bench, results, parity)
@@ -40,6 +41,14 @@ def check_property(runtime: Runtime, parity: Recorder, drawing: Drawing) -> None
     if failing:
         found = bench.simplest(source, examples, seed, results[len(results) - len(drawn) :])
         bench.tell(found or failing[0], parity)
+
+
+def _drawn(model: ModelConfig, root: Path, examples: int, seed: int) -> list[Recipe]:
+    """The recipes that every target of a model is run on."""
+    from parity.cases import strategies
+
+    source = strategies.strategy(model.contract, model.properties.strategy, root)
+    return strategies.draw(source, examples, seed)
 
 
 def record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:

@@ -20,7 +20,7 @@ from parity.core.errors import NoTwin, ParityError
 from parity.core.record import Check
 from parity.core.settings import ModelConfig
 from parity.judging import judge, single
-from parity.session.runtimes import Runtime
+from parity.session.session import Runtime
 from parity.suite.bench import Bench, Result
 from parity.suite.recorder import Recorder
 

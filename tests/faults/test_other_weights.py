@@ -107,7 +107,7 @@ def test_a_real_file_with_one_layer_of_another_checkpoint(target: str, project: 
         runtime = session.runtime(cell)
         got = runtime.run([c.inputs for c in cases])
         runtime.close()
-        found = ask.diagnosis(session, cell, cases, got, "golden")
+        found = ask.diagnosis(session, cell, cases, got)
         assert found.causes and found.causes[0].faults == (OTHER_WEIGHTS,), found.sentence
         assert "1 of 2 layers (0) held other weights" in found.sentence and found.causes[0].explains > 0.999
     finally:

@@ -79,11 +79,11 @@ def pytest_collection_modifyitems(items):
             i.add_marker(pytest.mark.xfail(run=False))
 """,
     "a runtime that gives no row": """
-from parity.session.runtimes import Runtime
+from parity.session.session import Runtime
 Runtime.run = lambda self, inputs: []
 """,
     "a runtime that gives one case too few": """
-from parity.session.runtimes import Runtime
+from parity.session.session import Runtime
 real = Runtime.run
 Runtime.run = lambda self, inputs: real(self, inputs)[1:]
 """,

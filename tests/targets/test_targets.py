@@ -89,7 +89,7 @@ def measure(session: Session, cell: Cell) -> tuple[Recorder, Recorder]:
     runtime, cases = session.runtime(cell), session.golden(model)
     contract, golden = Recorder(cell, "contract"), Recorder(cell, "golden")
     suite.test_contract(cell, runtime, contract)
-    suite.test_golden(cell, cases, session.reference(model, cases, "golden"), runtime, golden, False, False)
+    suite.test_golden(cell, cases, session.reference(model, cases), runtime, golden, False, False)
     return contract, golden
 
 
@@ -131,11 +131,11 @@ def test_oracle_and_twin_belong_to_one_model(session: Session) -> None:
     cases = session.golden(first)
     second = replace(first, name="other", factory="models:other")
     for precision in ("fp32", "fp16", "dynamic", "int8"):
-        rows = [session.twin(m, cases, "golden", precision, None)[0]["logits"] for m in (first, second)]
+        rows = [session.twin(m, cases, precision, None)[0]["logits"] for m in (first, second)]
         assert np.abs(rows[0] - rows[1]).max() > 1e-3, precision
-    oracles = [session.reference(m, cases, "golden").outputs[0]["logits"] for m in (first, second)]
+    oracles = [session.reference(m, cases).outputs[0]["logits"] for m in (first, second)]
     assert np.abs(oracles[0] - oracles[1]).max() > 1e-3
-    floor = session.floors(cell, cases, session.reference(first, cases, "golden"), "golden")["logits"]
+    floor = session.floors(cell, cases, session.reference(first, cases))["logits"]
     assert floor.relative < 1e-5
 
 
@@ -152,11 +152,11 @@ def test_the_file_itself_decides_and_not_the_model(session: Session, tmp_path: P
     values[0, 0, 0, 0] += 0.05
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, str(tmp_path / "model.onnx"))
-    from parity.session.runtimes import Runtime
+    from parity.session.session import Runtime
 
     broken = Runtime(session, cell, replace(artifact, folder=tmp_path))
     cases = session.golden(session.config.models["two"])
     recorder = Recorder(cell, "golden")
-    oracle = session.reference(session.config.models["two"], cases, "golden")
+    oracle = session.reference(session.config.models["two"], cases)
     suite.test_golden(cell, cases, oracle, broken, recorder, False, False)
     assert "noise_ratio" in recorder.verdict()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,7 @@ from parity.core.plan import Cell
 from parity.core.record import ArtifactRecord
 from parity.formats.target import Route, Step
 from parity.process.isolate import Budget, ChildFailure
-from parity.session.exports import Artifact
+from parity.session.artefacts import Artifact
 from parity.session.routes import first_that_works
 from parity.store.cache import Store
 
@@ -22,17 +21,24 @@ ROUTES = tuple(Route(name, (Step(name, "f", "m:f", ()),)) for name in ("first", 
 
 
 class Bench:
-    """A session with nothing but a store; `broken` says which routes fail and how."""
+    """Three routes and a store; `broken` says which routes fail and how."""
 
     def __init__(self, root: Path, broken: dict[str, ChildFailure]):
         self.broken, self.tried, self.version = broken, list[str](), "1"
-        self.session: Any = SimpleNamespace(
-            store=Store(root), rebuild_since=None, children=SimpleNamespace(budget=Budget())
-        )
+        self.store, self.rebuilding = Store(root), False
 
     def export(self) -> Artifact:
         self.tried.clear()
-        return first_that_works(self.session, CELL, ROUTES, self.by, lambda route: f"{route.name} {self.version}")
+        artifact, failed = first_that_works(
+            ROUTES,
+            CELL,
+            self.by,
+            lambda route: f"{route.name} {self.version}",
+            self.store,
+            Budget(),
+            again=self.rebuilding,
+        )
+        return replace(artifact, routes_failed=failed)
 
     def by(self, route: Route) -> Artifact:
         self.tried.append(route.name)
@@ -70,7 +76,7 @@ def test_another_version_or_a_rebuild_tries_again(bench: Callable[..., Bench]) -
     b.export()
     assert b.tried == ["first", "second"]
     b.broken.clear()
-    b.session.rebuild_since = 0.0
+    b.rebuilding = True
     assert b.export().route == "first"
 
 

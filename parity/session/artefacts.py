@@ -1,0 +1,300 @@
+"""From a cell to its exported artefact: the steps of a route, each built once under its content
+address."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from parity import formats as targets
+from parity.core.case import digest
+from parity.core.plan import Cell
+from parity.core.record import ArtifactRecord, FileRecord, build, plain
+from parity.core.settings import ModelConfig
+from parity.formats.target import Route, Step, versions
+from parity.process.isolate import ChildFailure
+from parity.session.cases import Cases
+from parity.session.memo import remembered
+from parity.session.models import Models
+from parity.session.resources import Part, Resources
+from parity.session.routes import first_that_works
+from parity.store.cache import Entry, key_of, sha256_file, sha256_tree
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An exported file or folder: where it is, what its route noted, and how it came to be."""
+
+    folder: Path
+    notes: Mapping[str, Any]
+    record: ArtifactRecord
+    route: str
+    routes_failed: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    steps_built: int = 0
+
+    @property
+    def entry(self) -> Path:
+        return self.folder / str(self.notes["entry"])
+
+
+StepKey = tuple[str, str, dict[str, Any]]  # name, key, specification
+
+
+class Artefacts(Part):
+    """The exported artefacts of a project's cells."""
+
+    def __init__(self, resources: Resources, models: Models, cases: Cases):
+        super().__init__(resources)
+        self.models, self.cases = models, cases
+
+    @remembered
+    def artifact(self, cell: Cell) -> Artifact:
+        """The exported artefact of a cell, built by one process of the run.
+
+        Raises ChildFailure when no route works.
+        """
+
+        def make() -> Any:
+            try:
+                artifact = self._export(cell)
+            except ChildFailure as failure:
+                return {"failure": failure.notes}
+            return {"value": plain(asdict(artifact))}
+
+        resources = self.resources
+        shared = resources.store.once(resources.run, f"export {cell}", make)
+        if "failure" in shared:
+            raise ChildFailure(**shared["failure"])
+        value = shared["value"]
+        return Artifact(
+            Path(value["folder"]),
+            value["notes"],
+            build(ArtifactRecord, value["record"]),
+            value["route"],
+            tuple(value["routes_failed"]),
+            tuple(value["findings"]),
+            value["steps_built"],
+        )
+
+    def step_keys(self, cell: Cell, route: Route | None = None) -> list[StepKey]:
+        """(name, key, specification) of each step of a route, by default the cell's first, as they
+        would be built now."""
+        model, after, result = self.resources.config.models[cell.model], None, []
+        route = route or self._routes(cell)[0]
+        for number, step in enumerate(route.steps, 1):
+            spec = self.step_spec(model, step, after)
+            after = key_of(spec)
+            result.append((f"{cell.id}~{number}-{step.name}", after, spec))
+        return result
+
+    def step_spec(self, model: ModelConfig, step: Step, after: str | None) -> dict[str, Any]:
+        """Everything that the result of a step depends on; its key is the hash of that."""
+        spec: dict[str, Any] = {
+            "step": step.name,
+            "function": step.function,
+            "options": dict(step.options),
+            "code": _code(step.function.partition(":")[0]),
+            "packages": self._versions(step),
+            "python": platform.python_version(),
+            "machine": f"{sys.platform}-{platform.machine()}",
+            "contract": contract_of(model),
+        }
+        if after is None:
+            spec |= {
+                "model": self.models.fingerprint(model),
+                "factory": model.factory,
+                "factory_options": dict(model.options),
+            }
+            spec["seed"] = self.resources.config.seed
+        else:
+            spec["after"] = after
+        if step.calibration:
+            spec["calibration"] = digest(self.cases.calibration(model))
+        return spec
+
+    def _routes(self, cell: Cell) -> Sequence[Route]:
+        config = self.resources.config
+        return targets.get(cell.target).routes(cell, config.models[cell.model], config)
+
+    def _export(self, cell: Cell) -> Artifact:
+        """The artefact of a cell, exported or as it was given."""
+        resources = self.resources
+        model = resources.config.models[cell.model]
+        if f"{cell.target}-{cell.precision}" in model.artifacts:
+            return self._prebuilt(cell, model)
+        artifact, failed = first_that_works(
+            self._routes(cell),
+            cell,
+            lambda route: self._export_by(cell, model, route),
+            lambda route: self.step_keys(cell, route)[-1][1],
+            resources.store,
+            resources.children.budget,
+            again=resources.rebuild_since is not None,
+        )
+        artifact = replace(artifact, routes_failed=failed)
+        kernels = model.kernels.get(f"{cell.target}-{cell.precision}")
+        if kernels:
+            artifact = replace(artifact, notes={**artifact.notes, "kernels": kernels})
+        return artifact
+
+    def _export_by(self, cell: Cell, model: ModelConfig, route: Route) -> Artifact:
+        resources = self.resources
+        remote = resources.store.remote
+        previous: Entry | None = None
+        built, seconds = 0, 0.0
+        findings: list[str] = []
+        for number, step in enumerate(route.steps, 1):
+            resources.progress(cell.id, step.name)  # also while another process builds it
+            entry = resources.store.build(
+                self.step_spec(model, step, previous.key if previous else None),
+                f"{cell.id}~{number}-{step.name}",
+                self._builder(cell, model, step, previous),
+                rebuild_since=resources.rebuild_since,
+            )
+            if entry.damaged:
+                damaged = f"the cached result of step {step.name!r} was damaged"
+                findings.append(f"{damaged} and was built again")
+            findings += [n for n in (remote.notices if remote else ()) if n not in findings]
+            built += entry.built
+            seconds += entry.seconds
+            previous = entry
+        assert previous is not None
+        record = ArtifactRecord(
+            files=tuple(FileRecord(p, n, h) for p, n, h in previous.files),
+            key=previous.key,
+            export_seconds=round(seconds, 3),
+            cached=not previous.built,
+            location=f"objects/{previous.key}",
+        )
+        return Artifact(
+            previous.folder,
+            previous.notes,
+            record,
+            route.name,
+            findings=tuple(findings),
+            steps_built=built,
+        )
+
+    def _versions(self, step: Step) -> dict[str, str]:
+        """Versions of the step's packages, as installed where the step runs."""
+        if step.python is None:
+            return versions(step.packages)
+        return self._foreign_versions(step.family, step.python, step.packages)
+
+    @remembered
+    def _foreign_versions(
+        self,
+        family: str,
+        python: str,
+        packages: tuple[str, ...],
+    ) -> dict[str, str]:
+        return dict(
+            self.resources.children.call(
+                family,
+                "parity.formats.target:versions",
+                {"packages": list(packages)},
+                python=python,
+                stage="export",
+            )
+        )
+
+    def _builder(
+        self, cell: Cell, model: ModelConfig, step: Step, previous: Entry | None
+    ) -> Callable[[Path], Mapping[str, Any]]:
+        resources = self.resources
+
+        def on_stage(stage: str) -> None:
+            resources.progress(cell.id, stage if stage == step.name else f"{step.name}: {stage}")
+
+        def convert(folder: Path) -> Mapping[str, Any]:
+            calibration = self.cases.calibration(model) if step.calibration else None
+            arguments = {
+                "work": str(folder),
+                "after": str(previous.folder) if previous else None,
+                "options": dict(step.options),
+                "model": self.models.spec(model),
+                "contract": contract_of(model),
+                "example": self.cases.example(model),
+                "calibration": [c.inputs for c in calibration] if calibration else None,
+            }
+            notes: dict[str, Any] = resources.children.call(
+                step.family,
+                "parity.process.steps:run",
+                {"function": step.function, "start": step.stage, "arguments": arguments},
+                stage=step.stage,
+                python=step.python or sys.executable,
+                on_stage=on_stage,
+            )
+            entry = notes.get("entry")
+            if entry is not None and not (folder / entry).exists():
+                reason = f"the converter reported success and left no {entry!r}"
+                raise ChildFailure("error", step.stage, reason)
+            return notes
+
+        return convert
+
+    def _prebuilt(self, cell: Cell, model: ModelConfig) -> Artifact:
+        given = model.artifacts[f"{cell.target}-{cell.precision}"]
+        file, root = given.path, self.resources.config.root
+        files = [file] if file.is_file() else sorted(f for f in file.rglob("*") if f.is_file())
+        notes: dict[str, Any] = {"entry": file.name}
+        if given.fixed:
+            sizes = model.contract.example()
+            notes["fixed"] = {i.name: list(i.sized(sizes)) for i in model.contract.inputs}
+        for side in ("inputs", "outputs"):
+            named = getattr(given, side)
+            notes[side] = {}
+            for spec in getattr(model.contract, side):
+                other = named.get(spec.name)
+                notes[side][spec.name] = {"name": other.name if other else spec.name}
+                if other and other.layout:
+                    notes[side][spec.name]["layout"] = other.layout
+        folder = file.parent
+        record = ArtifactRecord(
+            files=tuple(_file_record(f, folder) for f in files),
+            key=sha256_tree(file),
+            cached=True,
+            location=str(folder.relative_to(root) if file.is_relative_to(root) else folder),
+        )
+        return Artifact(folder, notes, record, "prebuilt")
+
+
+def _file_record(file: Path, folder: Path) -> FileRecord:
+    path = file.relative_to(folder).as_posix()
+    return FileRecord(path, file.stat().st_size, sha256_file(file))
+
+
+def contract_of(model: ModelConfig) -> dict[str, Any]:
+    """What an exporter may depend on: golden data and labels change no artefact."""
+    contract = model.contract
+    described: dict[str, Any] = {
+        "inputs": [
+            {
+                "name": i.name,
+                "shape": list(i.shape),
+                "dtype": i.dtype,
+                "range": plain(i.range),
+            }
+            for i in contract.inputs
+        ],
+        "outputs": [{"name": o.name} for o in contract.outputs],
+        "sizes": {axis: list(sizes) for axis, sizes in contract.sizes().items()},
+    }
+    if model.enumerated:
+        described["enumerated"] = list(model.enumerated)
+    return described
+
+
+def _code(module: str) -> str:
+    """The hash of a step's own source, so that a change of ours builds again."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.origin:
+        return "unknown"
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()

@@ -1,0 +1,228 @@
+"""What a module computes on cases: the oracle in float64, the twins, and floors of noise from both.
+
+Evaluations are kept in the store where model, source, packages and inputs are the same.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from parity import reference
+from parity.cases import sequence as steps_of
+from parity.core.case import Array, Case, digest
+from parity.core.errors import NoTwin
+from parity.core.plan import Cell
+from parity.core.settings import ModelConfig
+from parity.formats.target import versions
+from parity.judging import post_processing as posts
+from parity.judging.floor import Floor, floors, natural
+from parity.process.isolate import ChildFailure
+from parity.session.cases import Cases
+from parity.session.memo import remembered
+from parity.session.models import Models
+from parity.session.resources import Part, Resources
+from parity.store.cache import key_of, sha256_file
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Oracle outputs by case, in the order of the cases: {output: float64 array}."""
+
+    outputs: tuple[Mapping[str, Array], ...]
+    dtype: str
+    note: str
+
+    def seen(self, model: ModelConfig) -> Reference:
+        """The outputs as they are compared."""
+        rows = tuple(posts.seen(model.contract.outputs, row) for row in self.outputs)
+        return replace(self, outputs=rows)
+
+
+class Evaluations(Part):
+    """Outputs of oracle and twins, and the noise floors that they give."""
+
+    def __init__(self, resources: Resources, models: Models, cases: Cases):
+        super().__init__(resources)
+        self.models, self.cases = models, cases
+
+    @remembered
+    def reference(self, model: ModelConfig, cases: Sequence[Case]) -> Reference:
+        """The oracle's outputs for `cases`. Raises ChildFailure."""
+        return self._stored(model, cases, "oracle", {}, {})
+
+    @remembered
+    def twin(
+        self, model: ModelConfig, cases: Sequence[Case], precision: str, flavour: str | None
+    ) -> tuple[Mapping[str, Array], ...]:
+        """Outputs of the twin that rounds as `flavour` of `precision` does, one row a case.
+
+        Raises NoTwin where the module has none, ChildFailure where the process died.
+        """
+        calibration = self.cases.quantising(model, precision)
+        recipe = {"precision": precision, "flavour": flavour}
+        spec = {"recipe": recipe, "calibration": digest(calibration) if calibration else None}
+        arguments = {**recipe, "calibration": _inputs(calibration)}
+        evaluated = _twin_or_none(lambda: self._stored(model, cases, "twin", spec, arguments))
+        return evaluated.outputs
+
+    def floors(self, cell: Cell, cases: Sequence[Case], oracle: Reference) -> dict[str, Floor]:
+        """The noise floor of each output of real numbers: what the cell's precision alone costs on
+        `cases`. `oracle`: its outputs as they are compared.
+
+        Raises NoTwin where the module has none at that precision, ParityError for what went wrong
+        on the way.
+        """
+        model = self.resources.config.models[cell.model]
+        rows = self.twin(model, cases, cell.precision, self.flavour(cell))
+        specs = model.contract.outputs
+        pairs = zip(rows, oracle.outputs, strict=True)
+        seen = [posts.seen(specs, row, want) for row, want in pairs]
+        return floors(oracle.outputs, seen, cell.precision, specs)
+
+    def flavour(self, cell: Cell) -> str | None:
+        """The twin that is nearest to correct exports of a cell, where any were measured."""
+        measured = natural(cell.target, cell.precision)
+        return measured.flavour if measured else None
+
+    def evaluated(
+        self,
+        model: ModelConfig,
+        cases: Sequence[Case],
+        kind: str,
+        stored: bool,
+        precision: str = "",
+        flavour: str | None = None,
+    ) -> Sequence[Mapping[str, Array]]:
+        """Outputs of oracle or twin (`kind`) on drawn cases: from the store where all targets draw
+        the same, else just made. Raises NoTwin and ChildFailure."""
+        if stored and kind == "twin":
+            return self.twin(model, cases, precision, flavour)
+        if stored:
+            return self.reference(model, cases).outputs
+        if kind == "oracle":
+            return list(self._computed(model, cases, kind, {})["outputs"])
+        calibration = self.cases.quantising(model, precision)
+        arguments = {
+            "precision": precision,
+            "flavour": flavour,
+            "calibration": _inputs(calibration),
+        }
+        result = _twin_or_none(lambda: self._computed(model, cases, kind, arguments))
+        return list(result["outputs"])
+
+    @remembered
+    def sequence(
+        self,
+        model: ModelConfig,
+        steps: Sequence[Mapping[str, Array]],
+        keep: Sequence[str],
+        free: Mapping[str, Any] | None = None,
+        precision: str | None = None,
+        flavour: str | None = None,
+    ) -> Sequence[Mapping[str, Array]]:
+        """The outputs `keep` of steps that feed one another, by the oracle, or by the twin of a
+        precision. Raises NoTwin and ChildFailure."""
+        calibration = self.cases.quantising(model, precision or "")
+        loop = {
+            "carry": dict(model.states),
+            "keep": list(keep),
+            "free": free,
+            "precision": precision,
+            "flavour": flavour,
+        }
+        spec = {
+            **loop,
+            "calibration": digest(calibration) if calibration else None,
+            "loop": sha256_file(Path(steps_of.__file__)),
+        }
+        arguments = {**loop, "calibration": _inputs(calibration)}
+        cases = [Case(f"step {n}", step) for n, step in enumerate(steps)]
+
+        def evaluate() -> Reference:
+            return self._stored(model, cases, "chain", spec, arguments, keep)
+
+        evaluated = _twin_or_none(evaluate) if precision else evaluate()
+        return evaluated.outputs
+
+    def _stored(
+        self,
+        model: ModelConfig,
+        cases: Sequence[Case],
+        kind: str,
+        depends: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+        keep: Sequence[str] | None = None,
+    ) -> Reference:
+        """Outputs of `parity.reference.KIND:evaluate` on `cases`, made once for the same model,
+        source and inputs.
+
+        `depends`: what else they depend on. `arguments`: what else the function takes. `keep`: the
+        outputs that it gives.
+        """
+        outputs = [o.name for o in model.contract.outputs]
+        sources = sorted(Path(reference.__file__).parent.glob("*.py"))
+        spec = {
+            "evaluates": kind,
+            "model": self.models.fingerprint(model),
+            "cases": digest(cases),
+            "outputs": outputs,
+            "code": {path.name: sha256_file(path) for path in sources},
+            "packages": versions(("torch", "numpy")),
+            **depends,
+        }
+
+        def evaluate(folder: Path) -> Mapping[str, Any]:
+            self.resources.progress(model.name, f"{kind}, {len(cases)} cases")
+            result = self._computed(model, cases, kind, arguments)
+            rows = enumerate(result["outputs"])
+            arrays = {f"{i}/{name}": value for i, row in rows for name, value in row.items()}
+            np.savez(folder / "outputs.npz", **arrays)
+            return {"dtype": result["dtype"], "note": result["note"], "cases": len(cases)}
+
+        name = f"{model.name}~{kind}-{key_of(spec)[:12]}"
+        entry = self.resources.store.build(spec, name, evaluate)
+        content = io.BytesIO((entry.folder / "outputs.npz").read_bytes())
+        with np.load(content, allow_pickle=False) as archive:
+            names = keep or outputs
+            rows = tuple({n: archive[f"{i}/{n}"] for n in names} for i in range(len(cases)))
+        return Reference(rows, entry.notes["dtype"], entry.notes["note"])
+
+    def _computed(
+        self,
+        model: ModelConfig,
+        cases: Sequence[Case],
+        kind: str,
+        arguments: Mapping[str, Any],
+    ) -> Any:
+        """What `parity.reference.KIND:evaluate` gives now, in a child. Raises ChildFailure."""
+        asked = {
+            "model": self.models.spec(model),
+            "cases": _inputs(cases),
+            "outputs": [o.name for o in model.contract.outputs],
+            **arguments,
+        }
+        function = f"parity.reference.{kind}:evaluate"
+        return self.resources.children.call("torch", function, asked, stage=kind)
+
+
+def _inputs(cases: Sequence[Case] | None) -> list[Mapping[str, Array]] | None:
+    return None if cases is None else [case.inputs for case in cases]
+
+
+def _twin_or_none(make: Callable[[], T]) -> T:
+    """What a twin computes. Its own refusal becomes NoTwin; crash, time-out, lack of memory stay
+    what they are."""
+    try:
+        return make()
+    except ChildFailure as failure:
+        if failure.state != "error" or failure.reason.startswith("MemoryError"):
+            raise
+        raise NoTwin(str(failure)) from None

@@ -1,0 +1,50 @@
+"""What every part of a session works with: configuration, store, children, memo, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from parity.core.settings import Config
+from parity.process.isolate import Budget, Children
+from parity.session.memo import Memo
+from parity.store.cache import Store
+
+Progress = Callable[[str, str], None]  # (cell or model, stage)
+
+
+class Resources:
+    """Configuration, store, child processes and memo of one process of one run.
+
+    `run` names the run; all its processes share it. `rebuild_since` (epoch seconds): entries of the
+    store that are older count as absent. `progress` is called with a cell or model, and the stage
+    that begins. One object, so that every part sees what its session is given later.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: str,
+        *,
+        store: Store | None = None,
+        budget: Budget | None = None,
+        rebuild_since: float | None = None,
+        progress: Progress = lambda subject, stage: None,
+    ):
+        self.config = config
+        self.run = run
+        self.store = store or Store.at(config.cache, config.root)
+        self.children = Children(config.root, budget or Budget(config.timeout, config.memory))
+        self.memo = Memo()
+        self.rebuild_since = rebuild_since
+        self.progress = progress
+
+
+class Part:
+    """One job of a session, with the resources that it does it with."""
+
+    def __init__(self, resources: Resources):
+        self.resources = resources
+
+    @property
+    def memo(self) -> Memo:
+        return self.resources.memo
