@@ -92,7 +92,7 @@ def step_spec(session: Session, model: ModelConfig, step: Step, after: str | Non
         "step": step.name,
         "function": step.function,
         "options": dict(step.options),
-        "code": _code(step.function.partition(":")[0]),
+        "code": source_hash(step.function),
         "packages": _versions(session, step),
         "python": platform.python_version(),
         "machine": f"{sys.platform}-{platform.machine()}",
@@ -202,11 +202,11 @@ def _contract(model: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _code(module: str) -> str:
-    """The hash of a step's own source, so that a change of ours builds again."""
+def source_hash(function: str) -> str:
+    """The hash of the module of a "module:name" text, so that a change of it builds again."""
     import importlib.util
 
-    found = importlib.util.find_spec(module)
+    found = importlib.util.find_spec(function.partition(":")[0])
     if found is None or not found.origin:
         return "unknown"
     return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from parity import formats as targets
 from parity.cases.files import golden_files
 from parity.core.case import Array, Case
 from parity.core.errors import ParityError
-from parity.core.plan import PROVED, Cell
+from parity.core.plan import Cell
 from parity.core.record import Power, build, plain
 from parity.core.settings import ModelConfig
 from parity.faults.causes import Diagnosis
@@ -60,12 +61,13 @@ def diagnosis(
 def stored(session: Session, cell: Cell, case: Case, model: Mapping[str, Any]) -> dict[str, Any]:
     """What the cell's file stores in place of the weights of `model`, a spec; empty where it stores none, or cannot be
     read."""
-    if cell.target not in PROVED or not session.config.models[cell.model].proof:
+    reader = targets.get(cell.target).graph
+    if not reader or not session.config.models[cell.model].proof:
         return {}
     artifact = session.artifact(cell)
     arguments = {
         "model": dict(model),
-        "target": cell.target,
+        "reader": reader,
         "precision": cell.precision,
         "folder": str(artifact.folder),
         "notes": artifact.notes,
