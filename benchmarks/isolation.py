@@ -14,7 +14,7 @@ import numpy as np
 
 from parity.commands import project
 from parity.core.plan import Cell
-from parity.formats.onnx.target import OrtSession
+from parity.formats.onnx.runtime import OrtSession
 from parity.process.isolate import Child
 from parity.session import project as project_config
 
@@ -38,7 +38,7 @@ def main() -> None:
         artifact, runtime = session.artifact(cell), session.runtime(cell).open()
         inputs = {"image": np.random.default_rng(0).random((1, 3, 96, 96), np.float32)}
         here = OrtSession(str(artifact.folder), artifact.notes)
-        arguments = {"session": "parity.formats.onnx.target:OrtSession", "folder": str(artifact.folder),
+        arguments = {"session": "parity.formats.onnx.runtime:OrtSession", "folder": str(artifact.folder),
                      "notes": artifact.notes}  # fmt: skip
 
         def fresh() -> None:

@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 from parity import config as configuration  # noqa: E402
 from parity import formats as targets  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
-from parity.core.plan import PROVED, Cell  # noqa: E402
+from parity.core.plan import Cell  # noqa: E402
 from parity.core.record import plain  # noqa: E402
 from parity.faults import library  # noqa: E402
 from parity.faults.base import Fault, Rows, Subject, registered  # noqa: E402
@@ -109,7 +109,7 @@ def diagnose(setting: Setting, cell: Cell, args: argparse.Namespace, out: Any) -
 
     def held(session: Session) -> Stored | None:
         """What a file holds in place of the weights of the right model."""
-        if cell.target not in PROVED:
+        if not targets.get(cell.target).graph:
             return None
         given = ask.stored(session, cell, session.golden(setting.model)[0], setting.spec)
         return Stored(given["tensors"], tuple(given["layers"]), given["of"]) if given else None
@@ -230,7 +230,10 @@ def main() -> int:
     if args.table:
         table(args.table)
         return 0
-    session, lost = Session(configuration.load(ROOT / "pyproject.toml"), f"diagnosis-{time.time()}"), False
+    session, lost = (
+        Session(configuration.load(ROOT / "pyproject.toml", targets.facts()), f"diagnosis-{time.time()}"),
+        False,
+    )
     try:
         with open(args.to, "a", encoding="utf-8") as out:
             for name in args.models.split(","):

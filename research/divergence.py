@@ -32,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from parity import config as configuration  # noqa: E402
+from parity import formats as targets  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
 from parity.core.plan import Cell  # noqa: E402
 from parity.core.record import plain  # noqa: E402
@@ -131,8 +132,8 @@ def modules(setting: Setting, target: str, precision: str, args: argparse.Namesp
         worst = max(range(len(off)), key=lambda i: off[i])
         start = time.monotonic()
         found = locate(
-            setting.spec, target, precision, str(artifact.folder), artifact.notes, inputs[worst], names,
-            flavour_of(cell), setting.calibration() if precision == "int8" else [],
+            setting.spec, targets.get(target).steps, precision, str(artifact.folder), artifact.notes, inputs[worst],
+            names, flavour_of(cell), setting.calibration() if precision == "int8" else [],
         )  # fmt: skip
         told = found["divergence"]
         layer = told["layer"] if told else ""
@@ -151,7 +152,8 @@ def correct(setting: Setting) -> None:
             continue
         start = time.monotonic()
         found = locate(
-            setting.spec, cell.target, cell.precision, str(artifact.folder), artifact.notes, setting.inputs[0],
+            setting.spec, targets.get(cell.target).steps, cell.precision, str(artifact.folder), artifact.notes,
+            setting.inputs[0],
             setting.outputs, flavour_of(cell), setting.calibration() if cell.precision == "int8" else [],
         )  # fmt: skip
         told = found["divergence"]
@@ -169,7 +171,7 @@ import torch
 session = getattr(importlib.import_module(given['module']), given['name'])(given['folder'], given['notes'])
 if {walk}:
     from parity.divergence import locate
-    locate(given['spec'], given['target'], given['precision'], given['folder'], given['notes'], given['case'],
+    locate(given['spec'], given['steps'], given['precision'], given['folder'], given['notes'], given['case'],
            given['outputs'], given['flavour'], given['calibration'])
 else:
     modelling.forward(module, {{k: torch.from_numpy(v) for k, v in given['case'].items()}}, given['outputs'])
@@ -191,9 +193,10 @@ def memory(setting: Setting) -> None:
             artifact = setting.session.artifact(cell)
         except ParityError:
             continue
-        module, _, name = targets.get(cell.target).session.partition(":")
+        target = targets.get(cell.target)
+        module, _, name = target.session.partition(":")
         given = {"spec": setting.spec, "module": module, "name": name, "folder": str(artifact.folder),
-                 "notes": artifact.notes, "case": setting.inputs[0], "outputs": setting.outputs, "target": cell.target,
+                 "notes": artifact.notes, "case": setting.inputs[0], "outputs": setting.outputs, "steps": target.steps,
                  "precision": cell.precision, "flavour": flavour_of(cell),
                  "calibration": setting.calibration() if cell.precision == "int8" else []}  # fmt: skip
         with tempfile.NamedTemporaryFile(suffix=".pickle") as file:
@@ -243,7 +246,7 @@ def main() -> int:
     if args.what == "table":
         table(args.files)
         return 0
-    session = Session(configuration.load(ROOT / "pyproject.toml"), f"divergence-{time.time()}")
+    session = Session(configuration.load(ROOT / "pyproject.toml", targets.facts()), f"divergence-{time.time()}")
     try:
         for name in args.models.split(","):
             setting = Setting(session, session.config.models[name])

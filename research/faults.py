@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from parity import config as configuration  # noqa: E402
+from parity import formats as targets  # noqa: E402
 from parity.cases.files import PICTURES, golden_files  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
 from parity.core.plan import Cell  # noqa: E402
@@ -236,7 +237,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="take every n-th fault")
     parser.add_argument("--without", action="store_true", help="take the true fault out of the library")
     args = parser.parse_args()
-    session = Session(configuration.load(ROOT / "pyproject.toml"), f"faults-{time.time()}")
+    session = Session(configuration.load(ROOT / "pyproject.toml", targets.facts()), f"faults-{time.time()}")
     try:
         for name in args.models.split(","):
             if args.what == "cost":

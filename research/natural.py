@@ -32,7 +32,7 @@ from parity import config as configuration  # noqa: E402
 from parity import formats as targets  # noqa: E402
 from parity.core.contract import OutputSpec  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
-from parity.core.plan import PRECISIONS, PROVED  # noqa: E402
+from parity.core.plan import PRECISIONS  # noqa: E402
 from parity.core.settings import Config  # noqa: E402
 from parity.formats.target import version  # noqa: E402
 from parity.judging.floor import STATISTICS, channel_axis, floor  # noqa: E402
@@ -84,14 +84,14 @@ def prepare(work: Path, names: Iterable[str], wanted: list[str]) -> Config:
             f'golden = "{folder}/golden"',
             f'calibration = "{folder}/calibration"',
         ]
-    return configuration.parse("\n".join(text), ROOT / "pyproject.toml")
+    return configuration.parse("\n".join(text), ROOT / "pyproject.toml", targets.facts())
 
 
 def with_own(config: Config) -> configuration.Config:
     """The project's own example models beside the zoo's."""
     from parity.core.plan import Cell
 
-    own = configuration.load(ROOT / "pyproject.toml").models
+    own = configuration.load(ROOT / "pyproject.toml", targets.facts()).models
     wanted = dict.fromkeys(cell.target for cell in config.cells)
     models = {n: replace(m, cells=tuple(Cell(n, t, p) for t in wanted for p in PRECISIONS)) for n, m in own.items()}
     return replace(config, models={**config.models, **models})
@@ -176,7 +176,11 @@ def prove(work: Path, config: Config) -> None:
         for model in config.models.values():
             for cell in model.cells:
                 done = work / "outputs" / f"{cell}.proof.json"
-                if cell.target not in PROVED or done.exists() or not (work / "outputs" / f"{cell}.npz").exists():
+                if (
+                    not targets.get(cell.target).graph
+                    or done.exists()
+                    or not (work / "outputs" / f"{cell}.npz").exists()
+                ):
                     continue
                 try:
                     told = proof_of(session, cell, session.golden(model))

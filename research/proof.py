@@ -24,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from parity import formats as targets
 from parity.proof import prove
 from tests.proof import attention, edits, seeded
 
@@ -47,7 +48,14 @@ def proof(target: str, precision: str, folder: Path, row: Row) -> dict[str, Any]
         calibration = seeded.cases("calibration") if precision == "int8" else []
         cases = seeded.cases()[::2]
         result = prove(
-            seeded.spec(), target, precision, str(folder), seeded.notes(folder), cases, ["logits"], calibration
+            seeded.spec(),
+            targets.get(target).graph,
+            precision,
+            str(folder),
+            seeded.notes(folder),
+            cases,
+            ["logits"],
+            calibration,
         )
     row.seconds.append(time.perf_counter() - start)
     return result
@@ -117,7 +125,13 @@ def runtimes(work: Path) -> Iterator[str]:
         for precision, folder in attention.export(work, target, seeded.PRECISIONS).items():
             with contextlib.redirect_stderr(io.StringIO()):
                 result = prove(
-                    attention.SPEC, target, precision, str(folder), seeded.notes(folder), attention.cases(), ["logits"]
+                    attention.SPEC,
+                    targets.get(target).graph,
+                    precision,
+                    str(folder),
+                    seeded.notes(folder),
+                    attention.cases(),
+                    ["logits"],
                 )
             yield f"{target} {result['summary']}"
 

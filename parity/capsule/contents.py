@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from parity import formats as targets
 from parity.capsule.archive import Archive
 from parity.core import strict_json
 from parity.core.case import Array
@@ -44,12 +45,11 @@ class Execution:
         return f"{self.executor} {self.compute_unit}"
 
 
-COREML = (Execution("coreml-runtime", "CPU_ONLY"), Execution("coreml-runtime", "ALL"))
-
-
 def executions(target: str, runtime: str) -> tuple[Execution, ...]:
-    """The executions that a cell of `target` needs: Core ML by both compute units, others on the CPU."""
-    return COREML if target in ("coreml", "coreml_nn") else (Execution(runtime, "CPU"),)
+    """The executions that a cell of `target` needs: those that it asks for, else one by its `runtime` on the CPU. A
+    target that is not known here asks for none."""
+    asked = targets.get(target).executions if target in targets.names() else ()
+    return tuple(Execution(*way) for way in asked or ((runtime, "CPU"),))
 
 
 @dataclass(frozen=True)

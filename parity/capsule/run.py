@@ -31,7 +31,6 @@ from parity.core.errors import ParityError
 from parity.formats.target import lacking, version, versions
 from parity.process.isolate import Budget, ChildFailure, Children
 
-PACKAGES = ("numpy", "coremltools", "onnxruntime", "ai-edge-litert", "ncnn", "torch", "pytest-parity")
 _STATES: Mapping[str, Literal["crash", "timeout"]] = {"crash": "crash", "timeout": "timeout"}
 _AT_ONCE = 16  # cases in one message to the child
 
@@ -60,7 +59,9 @@ def run(
                 done = _execute(capsule, plan, cell, number, execution, folder, results, budget or Budget())
                 executed.append(done)
                 say(f"{cell.id}: {execution.name}: {done.state}" + (f": {done.reason}" if done.reason else ""))
-        found = {name: v for name, v in versions(PACKAGES).items() if v != "absent"}
+        found = {
+            name: v for name, v in versions(("numpy", *targets.packages(), "pytest-parity")).items() if v != "absent"
+        }
         report = RunReport(platform.machine(), _system(), platform.python_version(), found, tuple(executed))
         (results / RUN).write_text(dump(report), encoding="utf-8")
         pack(results, output, "outputs", capsule.seal)

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from parity import config as configuration
+from parity import formats
 from parity.commands import project
 from parity.core.errors import ParityError
 from parity.core.plan import Cell, did_you_mean
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
 def _why(config: Config, options: argparse.Namespace) -> int:
     known = {cell.id: cell for cell in config.cells}
     if options.cell not in known:
-        Cell.parse(options.cell)
+        Cell.parse(options.cell, formats.names())
         raise ParityError(f"{options.cell} is not in this project's plan{did_you_mean(options.cell, known)}")
     with project.session(config, options.cache) as session:
         for name, key, spec in session.step_keys(known[options.cell]):

@@ -18,8 +18,6 @@ from parity.core.words import plural
 from parity.formats.target import Target, installed, lacking, version
 
 WIDTH = 12
-HEAVY = ("torch", "onnx", "onnxruntime", "onnx2tf", "tensorflow", "coremltools", "ncnn", "pnnx")
-"""Converters and runtimes; the rest of the package is plain Python and supports what its own metadata says."""
 
 
 def add(commands: Any) -> None:
@@ -58,7 +56,8 @@ def _python() -> None:
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}: {sys.executable}")
     print(f"{'':<{WIDTH}} the suite itself runs on 3.10 to 3.13; its converters are tested together on 3.11")
-    refused = [f"{name} ({wanted})" for name in HEAVY if (wanted := _refuses(name))]
+    # Converters and runtimes; the rest of the package is plain Python and supports what its own metadata says.
+    refused = [f"{name} ({wanted})" for name in targets.packages() if (wanted := _refuses(name))]
     if refused:
         print(f"{'':<{WIDTH}} not made for Python {own}: {', '.join(refused)}: use a Python 3.11 environment")
 

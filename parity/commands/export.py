@@ -31,8 +31,6 @@ from parity.session import project as project_config
 from parity.session.session import Session
 
 _FINE = ("pass", "unverified", "unavailable", "skipped")
-_PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "onnx2tf", "tensorflow", "ai-edge-litert", "coremltools", "ncnn",
-             "pnnx", "timm")  # fmt: skip
 
 
 def add(commands: Any) -> None:
@@ -43,7 +41,7 @@ def add(commands: Any) -> None:
 def run(given: argparse.Namespace) -> int:
     options.fill(given, os.environ)
     output = Path(given.output_dir or "exports")
-    if output.suffix in (*publish.EXTENSION.values(), ".mlmodel") and output.suffix:
+    if targets.recognised(output):
         raise ConfigError(f"--output-dir {output}: names a folder; --model-name names the files in it")
     files = [m for m in given.models if Path(m).suffix in torch_file.SUFFIXES]
     print_environment()
@@ -72,7 +70,8 @@ def run(given: argparse.Namespace) -> int:
 
 
 def print_environment() -> None:
-    packages = [f"{n} {version(n)}" for n in _PACKAGES if version(n) != "absent"]
+    named = dict.fromkeys(("torch", "numpy", *targets.packages(), "timm"))
+    packages = [f"{n} {version(n)}" for n in named if version(n) != "absent"]
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}; {', '.join(packages)}")
 
 

@@ -24,7 +24,7 @@ from parity.cases.files import golden_files
 from parity.core.contract import DTYPES
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import did_you_mean, model_name
-from parity.core.settings import REFERENCE_KINDS
+from parity.core.settings import DEFAULT_TARGETS, REFERENCE_KINDS
 from parity.formats.target import installed
 from parity.process.isolate import Budget, ChildFailure, Children
 from parity.session import project, signature
@@ -192,7 +192,7 @@ def _discover(options: argparse.Namespace, root: Path, name: str) -> dict[str, A
 
 
 def _head() -> str:
-    here = [t for t in ("onnx", "tflite") if all(installed(m) for m in targets.get(t).requires)] or ["onnx"]
+    here = [t for t in DEFAULT_TARGETS if all(installed(m) for m in targets.get(t).requires)] or [DEFAULT_TARGETS[0]]
     return f'\n[tool.parity]\ntargets = {json.dumps(here)}\nprecisions = ["fp32", "fp16"]\n'
 
 

@@ -22,14 +22,9 @@ from parity.cases import draw
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import PRECISIONS, Cell, choose, model_name
 from parity.core.record import read
-from parity.core.settings import Config, ModelConfig
+from parity.core.settings import DEFAULT_TARGETS, Config, ModelConfig
 from parity.core.words import plural
 from parity.session import project as project_config
-
-SUFFIXES = {
-    ".onnx": "onnx", ".tflite": "tflite", ".mlpackage": "coreml", ".mlmodel": "coreml_nn", ".param": "ncnn",
-    ".pt2": "exported", ".pt": "torchscript", ".ts": "torchscript",
-}  # fmt: skip
 
 
 def add(commands: Any) -> None:
@@ -124,8 +119,8 @@ def alone(options: argparse.Namespace, root: Path) -> Config:
     golden = options.golden.resolve() if options.golden else root / "golden"
     golden.mkdir(parents=True, exist_ok=True)
     root.mkdir(exist_ok=True)
-    name = model_name(options.reference.name.partition(".")[0])
-    target = options.target or SUFFIXES.get(options.file.suffix) or "onnx"
+    name = model_name(options.reference.name.partition(".")[0], targets.names())
+    target = _target(options) or DEFAULT_TARGETS[0]
     text = f"""[tool.parity]
 targets = [{json.dumps(target)}]
 
@@ -142,8 +137,16 @@ golden = {json.dumps(str(golden))}
     return config
 
 
+def _target(options: argparse.Namespace) -> str | None:
+    """The target that was named, else the one whose files end as this one does."""
+    if options.target:
+        return str(options.target)
+    target = targets.recognised(options.file)
+    return target.name if target else None
+
+
 def _cell(model: ModelConfig, options: argparse.Namespace) -> Cell:
-    found = options.target or SUFFIXES.get(options.file.suffix)
+    found = _target(options)
     if found is None:
         raise ConfigError(f"--target: {options.file.name!r} does not tell its format; one of: "
                           f"{', '.join(targets.names())}")  # fmt: skip

@@ -12,19 +12,17 @@ from parity.config.model import read_model
 from parity.config.rules import read_limits, read_waiver
 from parity.config.table import ContractReader, Reader, Table, no_contract, parse_size
 from parity.core.errors import ConfigError
-from parity.core.plan import PRECISIONS, TARGETS, did_you_mean
-from parity.core.settings import Config
+from parity.core.plan import PRECISIONS, did_you_mean
+from parity.core.settings import DEFAULT_TARGETS, Config, TargetFacts
 from parity.files import toml_lines
 
 __all__ = ["find", "load", "parse", "parse_size"]
-
-ROUTES = ("litert", "coreai")  # routes that may run in an environment of their own
 
 
 def read_config(reader: Reader, data: Mapping[str, Any]) -> Config:
     top = Table(data, (), reader)
     reader.check_integers(data)
-    targets = top.words("targets", reader.targets) or ("onnx", "tflite")
+    targets = top.words("targets", reader.targets) or DEFAULT_TARGETS
     precisions = top.words("precisions", PRECISIONS) or ("fp32", "fp16")
     models = {
         name: read_model(Table(value, ("models", name), reader), name, targets, precisions)
@@ -77,9 +75,10 @@ def read_routes(reader: Reader, data: Mapping[str, Any]) -> dict[str, Path]:
     """The Python interpreter of each route that needs an environment of its own. It need not exist: a route
     whose interpreter is absent is not tried."""
     found = {}
+    routes = [name for facts in reader.facts.values() for name in facts.environments]
     for name, value in data.items():
-        if name not in ROUTES:
-            raise reader.error(("routes", name), f"unknown route {name!r}{did_you_mean(name, ROUTES)}")
+        if name not in routes:
+            raise reader.error(("routes", name), f"unknown route {name!r}{did_you_mean(name, routes)}")
         table = Table(value, ("routes", name), reader)
         python = table.take("python", str)
         if not python:
@@ -90,11 +89,12 @@ def read_routes(reader: Reader, data: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def parse(
-    text: str, file: Path, targets: tuple[str, ...] = TARGETS, settings: Sequence[str] = (), *, factories: bool = False,
+    text: str, file: Path, targets: Mapping[str, TargetFacts], settings: Sequence[str] = (), *, factories: bool = False,
     checkpoints: bool = True, read_contract: ContractReader = no_contract,
 ) -> Config:  # fmt: skip
     """The configuration in the text of a pyproject.toml, `file` giving its place, under the `settings` of a command
-    line: TOML texts, relative to the table. Raises ConfigError.
+    line: TOML texts, relative to the table. `targets` are the facts of every target that a cell may name, by its name,
+    as `formats.facts` gives them. Raises ConfigError.
 
     `factories` and `checkpoints` say whether those must be there: a stored record is judged without the models, and
     an export of one model does not need the weights of another. `read_contract` reads what a file states of its own
@@ -135,7 +135,7 @@ def _has_table(text: str) -> bool:
 
 
 def load(
-    file: Path, targets: tuple[str, ...] = TARGETS, settings: Sequence[str] = (), *, factories: bool = False,
+    file: Path, targets: Mapping[str, TargetFacts], settings: Sequence[str] = (), *, factories: bool = False,
     checkpoints: bool = True, read_contract: ContractReader = no_contract,
 ) -> Config:  # fmt: skip
     """The configuration in `file`, under `settings`. Raises ConfigError with one line: what, where, what to do."""

@@ -16,7 +16,6 @@ from parity.core.factories import fault
 from parity.core.plan import PRECISIONS, Cell, check_model_name, did_you_mean
 from parity.core.settings import (
     DEPLOYMENT_TARGETS,
-    KERNELS,
     REFERENCE_FACTORY,
     REFERENCE_KINDS,
     ModelConfig,
@@ -133,11 +132,11 @@ def read_kernels(t: Table, cells: tuple[Cell, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in t.take("kernels", dict, {}).items():
         path = (*t.path, "kernels", key)
-        known = [f"{c.target}-{c.precision}" for c in cells if c.target in KERNELS]
+        known = [f"{c.target}-{c.precision}" for c in cells if t.reader.facts[c.target].kernels]
         if key not in known:
             raise t.reader.error(path, f"{key!r} is no cell of this model whose runtime has a choice of kernels"
                              + did_you_mean(key, known))  # fmt: skip
-        sets = KERNELS[key.partition("-")[0]]
+        sets = t.reader.facts[key.partition("-")[0]].kernels
         if value not in sets:
             raise t.reader.error(path, f"unknown kernel set {value!r:.40}; known: {', '.join(sets)}")
         found[key] = value

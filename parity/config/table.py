@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import did_you_mean
+from parity.core.settings import TargetFacts
 from parity.files import toml_lines
 from parity.files.toml_lines import key_lines
 
@@ -113,8 +114,9 @@ class Table:
 
 
 class Reader:
-    def __init__(self, file: Path, text: str, section: tuple[str, ...], targets: tuple[str, ...]):
-        self.file, self.lines, self.section, self.targets = file, key_lines(text), section, targets
+    def __init__(self, file: Path, text: str, section: tuple[str, ...], facts: Mapping[str, TargetFacts]):
+        self.file, self.lines, self.section, self.facts = file, key_lines(text), section, facts
+        self.targets = tuple(facts)
         self.root = file.parent
         self.factories = False  # whether a factory must be there
         self.checkpoints = True  # whether a checkpoint must be there

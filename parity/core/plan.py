@@ -12,10 +12,7 @@ from functools import cached_property
 from parity.core.errors import ConfigError
 from parity.core.record import ShardRecord
 
-TARGETS = ("onnx", "tflite", "coreml", "coreml_nn", "coreai", "ncnn", "torchscript", "exported")
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
-PROVED = ("onnx", "tflite", "ncnn", "coreml")  # targets whose files the chain of proof can read
-LOWERED = ("coreml", "coreml_nn")  # targets whose files are executed without rounding: the lowering alone
 PROFILES = ("quick", "full", "nightly")
 
 _MODEL_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -37,7 +34,7 @@ class Cell:
         return self.id
 
     @classmethod
-    def parse(cls, text: str, targets: Iterable[str] = TARGETS) -> Cell:
+    def parse(cls, text: str, targets: Iterable[str]) -> Cell:
         """The cell of an id such as `skin-tflite-int8`. Raises ConfigError for anything else."""
         parts = text.split("-")
         if len(parts) != 3:
@@ -48,7 +45,7 @@ class Cell:
         return cls(*parts)
 
 
-def check_model_name(name: str, targets: Iterable[str] = TARGETS) -> None:
+def check_model_name(name: str, targets: Iterable[str]) -> None:
     """Refuse names that would make a cell id ambiguous for `-k` or for a reader."""
     if not _MODEL_NAME.match(name):
         raise ConfigError(
@@ -61,7 +58,7 @@ def check_model_name(name: str, targets: Iterable[str] = TARGETS) -> None:
             )
 
 
-def model_name(text: str, targets: Iterable[str] = TARGETS) -> str:
+def model_name(text: str, targets: Iterable[str]) -> str:
     """A model name made of a file's or function's; `model` where that would not do."""
     name = re.sub(r"[^a-z0-9_]", "_", text.lower()).lstrip("_0123456789").rstrip("_") or "model"
     try:

@@ -13,7 +13,7 @@ from parity.core.plan import Cell
 
 # Systems that coremltools can be asked to convert for; neural network specs need iOS14 or macOS11 at least.
 DEPLOYMENT_TARGETS = tuple(f"iOS{n}" for n in (14, 15, 16, 17, 18)) + tuple(f"macOS{n}" for n in (11, 12, 13, 14, 15))
-KERNELS = {"tflite": ("XNNPACK", "builtin", "reference")}  # targets whose runtime has several; the default first
+DEFAULT_TARGETS = ("onnx", "tflite")  # of a project that names none
 REFERENCE_KINDS = {
     ".pt2": "ExportedProgram",
     ".pt": "TorchScript",
@@ -23,6 +23,14 @@ REFERENCE_KINDS = {
 }
 REFERENCE_FACTORY = "parity.reference.files:module"
 """What stands where a factory would, for models whose reference is a file."""
+
+
+@dataclass(frozen=True)
+class TargetFacts:
+    """What the configuration must know of a target; `formats.facts` says it of each."""
+
+    kernels: tuple[str, ...] = ()  # kernel sets of its runtime that an app may choose, the default first
+    environments: tuple[str, ...] = ()  # keys of [tool.parity.routes] that it reads
 
 
 @dataclass(frozen=True)

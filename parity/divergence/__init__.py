@@ -17,7 +17,7 @@ Case = Mapping[str, np.ndarray[Any, Any]]
 
 def locate(
     model: Mapping[str, Any],
-    target: str,
+    steps: str,
     precision: str,
     folder: str,
     notes: Mapping[str, Any],
@@ -29,22 +29,23 @@ def locate(
 ) -> dict[str, Any]:
     """{"divergence": a `parity.core.record.Divergence` or None, "drift": [`Drift`, ...], "reason": why there is none}.
 
-    `model` is what `parity.reference.modelling.load` takes, `notes` the artefact's, `case` one set of inputs by the
-    model's names, the one on which the artefact is worst. `flavour` and `calibration` are the precision's twin's.
-    `submodel` is a folder in which the step and its neighbours are saved as a file that runs. Raises ParityError
-    only where the model itself is no good.
+    `model` is what `parity.reference.modelling.load` takes, `steps` the target's, `notes` the artefact's, `case` one
+    set of inputs by the model's names, the one on which the artefact is worst. `flavour` and `calibration` are the
+    precision's twin's. `submodel` is a folder in which the step and its neighbours are saved as a file that runs.
+    Raises ParityError only where the model itself is no good.
     """
     from parity.core.record import plain
     from parity.divergence.reference import Reference
     from parity.divergence.walk import walk
-    from parity.formats.steps import NotPossible, opened
+    from parity.formats.graph import NotPossible
+    from parity.formats.target import load_part
     from parity.process.child import stage
 
     stage("divergence")
     try:
-        steps = opened(target, folder, notes)
+        artefact = load_part(steps)(folder, notes)
         with Reference(model, case, outputs, precision, flavour, calibration) as reference:
-            found = walk(steps, reference, case)
+            found = walk(artefact, reference, case)
             saved = ""
             if submodel and found.divergence is not None:
                 saved = found.save(submodel)

@@ -19,7 +19,6 @@ from parity.core.settings import Config, ModelConfig
 from parity.exporting.options import QUANTIZE
 
 SHAPE_SETS = "shape_sets.json"
-CORE_ML = {"mlprogram": "coreml", "neuralnetwork": "coreml_nn"}
 SYSTEMS = {"mlprogram": "iOS15, macOS12 or newer", "neuralnetwork": "iOS14 or macOS11"}
 
 
@@ -257,12 +256,13 @@ def cells(model: ModelConfig, options: argparse.Namespace) -> list[Cell]:
 
 def core_ml(formats: Sequence[str], options: argparse.Namespace) -> list[str]:
     """The formats with the Core ML backend that was asked for in the place of the other."""
+    backends = {target.backend: target.name for target in targets.every() if target.backend}
     if options.backend:
-        if not set(formats) & set(CORE_ML.values()):
+        if not set(formats) & set(backends.values()):
             raise ConfigError(f"--backend {options.backend} is about Core ML: add --format coreml")
-        formats = [CORE_ML[options.backend] if f in CORE_ML.values() else f for f in formats]
+        formats = [backends[options.backend] if f in backends.values() else f for f in formats]
     old = options.deployment_target in ("iOS14", "macOS11")
-    for backend, name in CORE_ML.items():
+    for backend, name in backends.items():
         if options.deployment_target and name in formats and old != (backend == "neuralnetwork"):
             raise ConfigError(
                 f"--deployment-target {options.deployment_target}: a {backend} file needs {SYSTEMS[backend]}"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from parity import formats as targets
 from parity.core.plan import Cell
 from parity.exporting import contracts
 from parity.session.artefacts import Artifact
@@ -19,22 +20,16 @@ from parity.store import atomic
 from parity.store.cache import sha256_file
 
 MANIFEST, RESULTS = "manifest.json", "export_results.json"
-EXTENSION = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage", "coreml_nn": ".mlmodel", "ncnn": "",
-             "coreai": ".aimodel", "torchscript": ".pt", "exported": ".pt2"}  # fmt: skip
-_PLAIN = (("onnx", "fp32"), ("ncnn", "fp32"))  # the usual precision of these needs no mark in the name
 
 
 def copy(artifact: Artifact, cell: Cell, name: str, folder: Path) -> list[dict[str, Any]]:
     """Copy an artefact's files into `folder` under `name`; their manifest entries."""
-    suffix = "" if (cell.target, cell.precision) in _PLAIN else f".{cell.precision}"
-    if cell.target == "ncnn":
-        pairs = [(artifact.folder / p, Path("ncnn") / f"{name}{suffix}.{p.rpartition('.')[2]}") for p in
-                 (str(artifact.notes["entry"]), str(artifact.notes["weights"]))]  # fmt: skip
-    else:
-        pairs = [(artifact.entry, Path(f"{name}{suffix}{EXTENSION.get(cell.target, artifact.entry.suffix)}"))]
-        others = [f.path for f in artifact.record.files if f.path.partition("/")[0] != artifact.notes["entry"]]
-        pairs += [(artifact.folder / p, Path(p)) for p in others]
-    return [entry for source, target in pairs for entry in _place(source, folder, target)]
+    target = targets.get(cell.target)
+    mark = "" if cell.precision == target.unmarked else f".{cell.precision}"
+    places = target.published(name + mark, artifact.notes, [file.path for file in artifact.record.files])
+    return [
+        entry for source, place in places.items() for entry in _place(artifact.folder / source, folder, Path(place))
+    ]
 
 
 def _place(source: Path, folder: Path, target: Path) -> list[dict[str, Any]]:
@@ -90,4 +85,5 @@ def publish(
 def top(path: str) -> str:
     """The name of a file, or of the package that it is in."""
     first, _, rest = path.partition("/")
-    return path if not rest or first == "ncnn" else first
+    package = bool(rest) and Path(first).suffix != ""  # a plain folder, as of NCNN's pairs, is none
+    return first if package else path

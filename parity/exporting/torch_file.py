@@ -39,7 +39,9 @@ def convert(
     """Convert the one file at each precision that was asked for (default fp16): a result each, and the contract."""
     if len(given.models) != 1:
         raise ConfigError(f"{files[0]}: convert one file at a time, and models by their names apart from it")
-    if set(adapt.split(given.format)) - {"coreml", "coreml_nn"}:
+    offered = [target.name for target in targets.every() if target.from_file]
+    asked = adapt.split(given.format)
+    if set(asked) - set(offered):
         raise ConfigError(f"{files[0]}: a file is converted to Core ML only: --format coreml; other formats start from "
                           "a model's name")  # fmt: skip
     path = Path(files[0])
@@ -62,7 +64,8 @@ def convert(
     precisions = [choose("precision", p, PRECISIONS) for p in adapt.split(given.precision)]
     precisions += [p for p in ("fp32", "fp16") if getattr(given, p)]
     precisions += [QUANTIZE[given.quantize]] if given.quantize else []
-    (target,) = adapt.core_ml(["coreml_nn" if "coreml_nn" in adapt.split(given.format) else "coreml"], given)
+    wanted = [name for name in offered if name in asked] or offered[:1]
+    (target,) = adapt.core_ml(wanted[-1:], given)
     name = given.model_name or path.name.partition(".")[0]
     with Children(None, Budget()) as children:
         results = [
@@ -81,7 +84,7 @@ def _one(
     target: Any = targets.get(cell.target)
     if cell.precision not in target.precisions:
         return result | {"state": "unavailable", "reason": f"{cell.target} has no {cell.precision} route"}
-    options = {"precision": cell.precision, "backend": "mlprogram" if cell.target == "coreml" else "neuralnetwork"}
+    options = {"precision": cell.precision, "backend": target.backend}
     if given.deployment_target:
         options["deployment_target"] = given.deployment_target
     start = time.monotonic()
@@ -90,7 +93,7 @@ def _one(
     with tempfile.TemporaryDirectory(prefix="parity-") as work:
         try:
             notes = children.call(
-                "coremltools", "parity.formats.coreml.from_file:convert",
+                "coremltools", target.from_file,
                 {"work": work, "file": str(path.resolve()), "options": options, "contract": shaped,
                  "example": draw.inputs(contract, contract.example(), SEED)},
                 stage="convert", on_stage=lambda s: narrator.say(cell.id, s),
@@ -123,9 +126,8 @@ def _compare(
     cases = [case for dims in _sizes(contract, enumerated) for case in _drawn(contract, dims)]
     names = {"inputs": {s.name: {"name": s.name} for s in contract.inputs},
              "outputs": {s.name: {"name": s.name} for s in contract.outputs}}  # fmt: skip
-    source = "ScriptSession" if path.suffix == ".pt" else "ProgramSession"
-    session = f"parity.formats.torch.target:{source}"
-    want = _run(children, "torch-runtime", session, path.resolve().parent, {"entry": path.name, **names}, cases)
+    source: Any = targets.recognised(path)
+    want = _run(children, source.family, source.session, path.resolve().parent, {"entry": path.name, **names}, cases)
     target = targets.get(cell.target)
     got = _run(children, target.family, target.session, work, notes, cases)
     checks = []

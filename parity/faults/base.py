@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
+from parity import formats
 from parity.core.contract import Contract, OutputSpec
 from parity.core.errors import ParityError
 from parity.core.plan import PRECISIONS
@@ -31,8 +32,6 @@ Value = float | int | str | tuple[int, ...]
 
 Family = Literal["input", "time", "graph", "weights", "precision", "output"]
 Where = Literal["input", "module", "output"]
-FILES = ("onnx", "tflite", "ncnn", "coreml")
-"""The formats whose files a fault can be put into."""
 Handler = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Stands in for a torch function: gets the function, its positional and its keyword arguments."""
 Patch = Callable[[], Mapping[str, Handler]]
@@ -151,13 +150,14 @@ class FileFault:
     """One way in which the file itself goes wrong. `sentence` completes "behaves as if ...".
 
     `edit(draft)` changes an opened copy of the file, and returns whether the file had a place for it. `targets` are the
-    formats that it is tried on. Only power injects it: a reference has no file to run a hypothesis on.
+    formats that it is tried on; none: every one whose files can be edited. Only power injects it: a reference has no
+    file to run a hypothesis on.
     """
 
     name: str
     sentence: str
     edit: Callable[[Draft], bool]
-    targets: tuple[str, ...] = FILES
+    targets: tuple[str, ...] = ()
     precisions: tuple[str, ...] = PRECISIONS
     benign: bool = False
 
@@ -184,11 +184,17 @@ def register_fault(fault: AnyFault) -> AnyFault:
         raise ParityError(
             f"register_fault: {fault.name}: no precision {unknown[0]!r}; there are {', '.join(PRECISIONS)}"
         )
-    others = sorted(set(fault.targets) - set(FILES)) if isinstance(fault, FileFault) else []
-    if others:
-        raise ParityError(f"register_fault: {fault.name}: no files of {others[0]!r}; there are {', '.join(FILES)}")
+    if isinstance(fault, FileFault):
+        _check_targets(fault)
     _registry[fault.name] = fault
     return fault
+
+
+def _check_targets(fault: FileFault) -> None:
+    editable = [target.name for target in formats.every() if target.draft] if fault.targets else []
+    others = sorted(set(fault.targets) - set(editable))
+    if others:
+        raise ParityError(f"register_fault: {fault.name}: no files of {others[0]!r}; there are {', '.join(editable)}")
 
 
 def fault(
@@ -219,5 +225,6 @@ def on_files(target: str | None = None, precision: str | None = None) -> list[Fi
     """The registered faults of files of a target at a precision, in order of registration."""
     return [
         f for f in _registry.values()
-        if isinstance(f, FileFault) and target in (None, *f.targets) and precision in (None, *f.precisions)
+        if isinstance(f, FileFault) and (not f.targets or target in (None, *f.targets))
+        and precision in (None, *f.precisions)
     ]  # fmt: skip

@@ -1,12 +1,11 @@
 """An artefact in the hands of a fault, whatever its format: its layers, their values, and what its graph allows.
 
-`onnx_draft`, `tflite_draft`, `ncnn_draft` and `coreml_draft` say how a format stores a value and how its graph is
-edited. What a format, or this file, has no place for is answered with False. NumPy only here.
+A target's `draft` is a subclass that says how its format stores a value and how its graph is edited. What a format, or
+this file, has no place for is answered with False. NumPy only here.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,7 @@ import numpy as np
 
 from parity.formats.graph import Array, Constant, Graph, NotPossible
 
-__all__ = ["Draft", "Layer", "NotPossible", "opened"]
-
-FORMATS: Mapping[str, str] = {
-    "onnx": "onnx.draft:OnnxDraft",
-    "tflite": "tflite.draft:TFLiteDraft",
-    "ncnn": "ncnn.draft:NcnnDraft",
-    "coreml": "coreml.draft:CoreMLDraft",
-}
+__all__ = ["Draft", "Layer", "NotPossible"]
 
 
 @dataclass(frozen=True)
@@ -129,12 +121,3 @@ class Draft:
 
 def _real(constant: Constant) -> bool:
     return (constant.stored.dtype.kind == "f" or constant.grid is not None) and constant.stored.size > 0
-
-
-def opened(target: str, folder: str, notes: Mapping[str, Any]) -> Draft:
-    """A draft of the artefact. Raises NotPossible where the format, or this file, cannot be edited."""
-    if target not in FORMATS:
-        raise NotPossible(f"no way to edit {target} files")
-    module, _, name = FORMATS[target].partition(":")
-    draft: Draft = getattr(importlib.import_module(f"parity.formats.{module}"), name)(folder, notes)
-    return draft

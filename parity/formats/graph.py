@@ -1,6 +1,6 @@
 """An artefact's graph in the words of the proof, whatever its format: operators, constants, and the grids of integers.
 
-A reader for a format (`tflite_graph`, `onnx_graph`) gives this view and knows how to run the artefact whole, lifted
+A target's `graph` is a reader that gives this view and knows how to run the artefact whole, lifted
 to float, and cut into its operators. The links know only what is here.
 """
 

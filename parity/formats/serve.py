@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from parity.cases import sequence
 from parity.cases.recipes import Layout, viewed
 from parity.core.errors import ParityError
+from parity.formats.target import load_part
 from parity.process.child import stage
 
 _CANONICAL = {3: "NCL", 4: "NCHW", 5: "NCDHW"}
@@ -21,8 +21,7 @@ _open: dict[int, tuple[Any, Mapping[str, Any]]] = {}
 def open_session(session: str, folder: str, notes: Mapping[str, Any]) -> dict[str, Any]:
     """Open the artefact in `folder`; returns {"handle", "description"}."""
     stage("load")
-    module, _, name = session.partition(":")
-    opened = getattr(importlib.import_module(module), name)(folder, notes)
+    opened = load_part(session)(folder, notes)
     handle = max(_open, default=0) + 1
     _open[handle] = (opened, notes)
     return {"handle": handle, "description": opened.describe()}

@@ -1,11 +1,10 @@
-"""An artefact as steps that can be run one at a time, whatever its format. Each format has a module of its own.
+"""An artefact as steps that can be run one at a time, whatever its format. A target's `steps` opens it so.
 
 Values go in and come out as the artefact stores them, under its own names and in its own layout.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,16 +13,7 @@ import numpy as np
 
 from parity.formats.graph import Array, Grid, NotPossible, Port, Values
 
-__all__ = ["NotPossible", "Step", "Steps", "opened"]
-
-FORMATS: Mapping[str, str] = {
-    "onnx": "onnx.steps:OnnxSteps",
-    "tflite": "tflite.steps:TFLiteSteps",
-    "ncnn": "ncnn.steps:NcnnSteps",
-    "coreml": "coreml.steps:open_coreml",
-    "coreml_nn": "coreml.steps:open_coreml",
-    "exported": "torch.steps:ProgramSteps",
-}
+__all__ = ["NotPossible", "Step", "Steps"]
 
 
 @dataclass(frozen=True)
@@ -55,15 +45,6 @@ class Steps(Protocol):
     def save(self, steps: Sequence[Step], values: Values, folder: str) -> str:
         """A file that holds these steps alone, and their inputs beside it; returns the file's name."""
         ...
-
-
-def opened(target: str, folder: str, notes: Mapping[str, Any]) -> Steps:
-    """The artefact of a target. Raises NotPossible where it cannot be run step by step."""
-    if target not in FORMATS:
-        raise NotPossible(f"no way to run {target} files step by step")
-    module, _, name = FORMATS[target].partition(":")
-    steps: Steps = getattr(importlib.import_module(f"parity.formats.{module}"), name)(folder, notes)
-    return steps
 
 
 def ports(notes: Mapping[str, Any], side: str) -> tuple[Port, ...]:

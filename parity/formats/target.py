@@ -1,4 +1,4 @@
-"""What a target has to say: by which chains of steps a cell is exported, and which class runs the result.
+"""What a target has to say: by which chains of steps a cell is exported, what runs the result, and what reads it.
 
 A step is one call in a child process that turns the model, or what the step before it made, into files. Each step is
 content-addressed by itself, so cells share what they have in common. This module imports no converter and no runtime.
@@ -6,12 +6,14 @@ content-addressed by itself, so cells share what they have in common. This modul
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -62,19 +64,45 @@ class Route:
 
 
 class Target:
-    """One kind of artefact. A new target is one subclass in one file and one line in the registry."""
+    """One kind of artefact: all that the suite must know of it before anything runs, with its parts by name.
 
+    A part is a "module:name" text, imported where it is used, mostly in a child process, so that planning imports no
+    converter and no runtime. "" says that the format has no such part: what needs it is left out, with that reason.
+    """
+
+    # What makes and runs its files.
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
     requires: ClassVar[tuple[str, ...]]  # modules that export and runtime import
     extra: ClassVar[str]  # the extra of this package that brings them
-    session: ClassVar[str]  # "module:Class" of the Session, opened in the child `family`
+    session: ClassVar[str]  # part: the class of the Session, opened in the child `family`
     family: ClassVar[str]
     runtime_package: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()  # distributions whose versions decide what its files compute
+    order: ClassVar[int] = 1000  # its place among the targets in reports and messages, the least first
     fixed_dims: ClassVar[bool] = False  # the route exports every dynamic axis at the example's size
     enumerates: ClassVar[bool] = False  # but one file can hold several sizes of an axis that the model enumerates
     starts_from: ClassVar[tuple[str, ...]] = ("ExportedProgram", "TorchScript", "ONNX")  # besides a module
     environment: ClassVar[str] = ""  # the route whose Python exports and runs, where that is not the session's own
+    environments: ClassVar[tuple[str, ...]] = ()  # the keys of [tool.parity.routes] that it reads
+
+    # Its files, and the choices that an app has with them.
+    suffixes: ClassVar[tuple[str, ...]] = ()  # `parity verify` knows a file of this format by them
+    unmarked: ClassVar[str] = ""  # the precision that published files do not carry in their name
+    kernels: ClassVar[tuple[str, ...]] = ()  # kernel sets of the runtime that an app may choose, the default first
+    delegate: ClassVar[str] = ""  # operators whose names begin so need a delegate of that name, linked by the app
+    backend: ClassVar[str] = ""  # the word of `parity export --backend` for it
+    executions: ClassVar[tuple[tuple[str, str], ...]] = ()  # (executor, compute unit) of each run that a capsule asks
+    # for; none: once, by its runtime on the CPU
+
+    # Its other parts.
+    signature: ClassVar[str] = ""  # (file) -> inputs and outputs that it states; else as the session describes it
+    graph: ClassVar[str] = ""  # (folder, notes, bounds) -> graph.Artefact: the chain of proof
+    steps: ClassVar[str] = ""  # (folder, notes) -> steps.Steps: the first divergence
+    draft: ClassVar[str] = ""  # (folder, notes) -> draft.Draft: faults in the file, for power
+    script: ClassVar[str] = ""  # snippet.Writer: a failing input as a script; else through the session
+    lowering: ClassVar[str] = ""  # a module with `lower` and `risk`: execution with no activation rounded
+    from_file: ClassVar[str] = ""  # converts a file that PyTorch wrote, without the module that it came from
 
     def python(self, config: Config) -> str:
         """The interpreter that exports and runs this target's files."""
@@ -88,6 +116,15 @@ class Target:
     def several_sizes(self, model: ModelConfig) -> bool:
         """Whether a file of the model is to be tried at other sizes than the example's."""
         return bool(model.contract.sizes()) and (not self.fixed_dims or bool(model.enumerated))
+
+    def published(self, name: str, notes: Mapping[str, Any], files: Sequence[str]) -> dict[str, str]:
+        """Where `parity export` puts the `files` of an artefact: path in the output folder by path in the artefact.
+
+        `name` is the model's, with the precision where it is marked.
+        """
+        entry = str(notes["entry"])
+        others = [file for file in files if file.partition("/")[0] != entry]  # a package is copied whole
+        return {entry: name + PurePath(entry).suffix, **{file: file for file in others}}
 
     def stored_dtype(self, declared: str) -> str:
         """The element type that a declared input has in this target's files."""
@@ -128,6 +165,12 @@ class Session(Protocol):
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
+def load_part(text: str) -> Any:
+    """What a "module:name" text names. Imports the module."""
+    module, _, name = text.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def lacking(capability: str) -> str | None:

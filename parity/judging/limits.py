@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from parity.core.plan import LOWERED, PROVED, Cell
+from parity.core.plan import Cell
 from parity.core.settings import Rule
 from parity.judging.floor import drawn, natural
 
@@ -79,16 +79,15 @@ def scopes(cell: Cell) -> tuple[str, ...]:
 
 def defaults(cell: Cell) -> dict[str, Limit]:
     """The limits of a cell that nobody configured: stated release thresholds, and noise ratios as measured on correct
-    exports; without such a measurement for its target and precision, a relative error."""
+    exports; without such a measurement for its target and precision, a relative error. A limit on what is not measured
+    of the cell, such as the chain of proof of a format that none can be made of, applies to nothing."""
     found = {
         metric: Limit(metric, value, BUILT_IN + (f" for {scope}" if scope != "default" else ""))
         for scope in ("default", cell.precision)
         for metric, value in DEFAULTS[scope].items()
     }
-    if cell.target in PROVED:
-        found |= {metric: Limit(metric, 0.0, f"{BUILT_IN} for the chain of proof") for metric in PROOF}
-    if cell.target in LOWERED:
-        found |= {metric: Limit(metric, value, f"{BUILT_IN} for lowering") for metric, value in LOWERING.items()}
+    found |= {metric: Limit(metric, 0.0, f"{BUILT_IN} for the chain of proof") for metric in PROOF}
+    found |= {metric: Limit(metric, value, f"{BUILT_IN} for lowering") for metric, value in LOWERING.items()}
     found[DRAWN] = _drawn(cell)
     source = f"{BUILT_IN} for {cell.precision}"
     found["differing_share"] = Limit("differing_share", DIFFERING[cell.precision], source)

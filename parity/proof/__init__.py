@@ -21,7 +21,7 @@ RANGED = 48
 
 def prove(
     model: Mapping[str, Any],
-    target: str,
+    reader: str,
     precision: str,
     folder: str,
     notes: Mapping[str, Any],
@@ -34,12 +34,11 @@ def prove(
 ) -> dict[str, Any]:
     """The proof of one artefact as builtins: state, summary, seconds, and each link by name.
 
-    `model` is what `parity.reference.modelling.load` takes, `notes` the artefact's, `cases` golden inputs by the
-    model's names, `calibration` what an int8 file was calibrated on, `wants` the oracle's outputs where they are known
-    already, `known` the links that hold already and are not made again. Not `whole`: one link that fails is answer
-    enough; none is made after it, and nothing that only describes. Links that cannot be made say so, with the reason.
-    Raises
-    ParityError only when the model itself is no good.
+    `model` is what `parity.reference.modelling.load` takes, `reader` the target's `graph`, `notes` the artefact's,
+    `cases` golden inputs by the model's names, `calibration` what an int8 file was calibrated on, `wants` the oracle's
+    outputs where they are known already, `known` the links that hold already and are not made again. Not `whole`: one
+    link that fails is answer enough; none is made after it, and nothing that only describes. Links that cannot be made
+    say so, with the reason. Raises ParityError only when the model itself is no good.
     """
     from parity.process.child import stage
     from parity.proof.result import builtins
@@ -47,7 +46,7 @@ def prove(
     start = time.perf_counter()
     stage("prove")
     result = _chain(
-        model, target, precision, folder, notes, cases, outputs, calibration, whole, wants, known,
+        model, reader, precision, folder, notes, cases, outputs, calibration, whole, wants, known,
         lambda: time.perf_counter() - start,
     )  # fmt: skip
     return dict(builtins(result))
@@ -55,7 +54,7 @@ def prove(
 
 def _chain(
     model: Mapping[str, Any],
-    target: str,
+    reader: str,
     precision: str,
     folder: str,
     notes: Mapping[str, Any],
@@ -69,12 +68,13 @@ def _chain(
 ) -> Any:
     from parity.core.case import spread
     from parity.formats.graph import NotPossible
+    from parity.formats.target import load_part
     from parity.proof import audit, lift, local, match, range, result, source
     from parity.reference import oracle
 
     try:
         torch_side = source.source(model, cases[0])
-        artefact = _read(target, folder, notes, torch_side.bounds)
+        artefact = load_part(reader)(folder, notes, torch_side.bounds)
     except NotPossible as obstacle:
         links = tuple(result.Link(name, "not possible", reason=str(obstacle)) for name in result.LINKS)
         return result.Proof(precision, links, seconds=clock())
@@ -118,25 +118,3 @@ def _made(name: str, make: Callable[[], Any]) -> Any:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return Link(name, "not possible", reason=f"the runtime refuses the file: {lines[0][:200]}")
-
-
-def _read(target: str, folder: str, notes: Mapping[str, Any], bounds: Collection[float]) -> Any:
-    from parity.formats.graph import NotPossible
-
-    if target == "tflite":
-        from parity.formats.tflite.graph import TFLiteArtefact
-
-        return TFLiteArtefact(folder, notes)
-    if target == "onnx":
-        from parity.formats.onnx.graph import OnnxArtefact
-
-        return OnnxArtefact(folder, notes, bounds)
-    if target == "ncnn":
-        from parity.formats.ncnn.graph import NcnnArtefact
-
-        return NcnnArtefact(folder, notes)
-    if target == "coreml":
-        from parity.formats.coreml.graph import CoreMLArtefact
-
-        return CoreMLArtefact(folder, notes)
-    raise NotPossible(f"no reader for {target} yet")

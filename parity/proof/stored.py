@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from parity.formats.graph import Array, Constant, Graph, NotPossible
+from parity.formats.target import load_part
 from parity.process.child import stage
-from parity.proof import _read
 from parity.proof.audit import Audited, audit
 from parity.proof.match import Match, arrange, match, placed
 from parity.proof.source import STACKED, Source, Weight, source
@@ -24,7 +24,7 @@ _PART = re.compile(r"(?P<tensor>.+?)(, summed)?(\[(?P<gate>\d+)\])?")
 
 def stored(
     model: Mapping[str, Any],
-    target: str,
+    reader: str,
     precision: str,
     folder: str,
     notes: Mapping[str, Any],
@@ -40,7 +40,7 @@ def stored(
     stage("prove")
     try:
         torch_side = source(model, case)
-        graph = _read(target, folder, notes, torch_side.bounds).graph
+        graph = load_part(reader)(folder, notes, torch_side.bounds).graph
         audited, _ = audit(graph, match(graph, torch_side)[0], precision)
         layers = [(a, a.match.weight) for a in audited.values() if a.match.weight is not None]
         others = [(a.match, layer) for a, layer in layers if not a.sound]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity import config as configuration
+from parity import formats
 from parity.cases import references
 from parity.cases.drawing import Drawing
 from parity.core.errors import ConfigError, ParityError
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from parity.core.case import Case
     from parity.session.session import Session
 
-PACKAGES = ("torch", "onnx", "onnxruntime", "onnx2tf", "tensorflow", "ai-edge-litert", "coremltools", "ncnn", "pnnx",
-            "numpy", "opencv-python", "pillow", "hypothesis", "pytest", "pytest-xdist", "pytest-parity")  # fmt: skip
+PACKAGES = ("numpy", "opencv-python", "pillow", "hypothesis", "pytest", "pytest-xdist", "pytest-parity")
+"""What a run's numbers depend on beside what makes and runs its files."""
 
 
 class Control:
@@ -336,7 +337,7 @@ def put_aside(start: Path, root: Path, options: Mapping[str, Any]) -> None:
 
 
 def environment() -> Environment:
-    packages = {name: found for name in PACKAGES if (found := version(name)) != "absent"}
+    packages = {name: found for name in (*formats.packages(), *PACKAGES) if (found := version(name)) != "absent"}
     return Environment(platform.python_version(), packages, f"{sys.platform}-{platform.machine()}", 1, processor.name())
 
 

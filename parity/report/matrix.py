@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from parity import formats
 from parity.core.record import State
 from parity.report.glossary import STATE_ORDER
-from parity.report.view import PRECISIONS, TARGETS, CellView
+from parity.report.view import PRECISIONS, CellView
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def tally(cells: Iterable[CellView]) -> tuple[tuple[State, int], ...]:
 
 def matrix(cells: Sequence[CellView]) -> Matrix:
     """The matrix of `cells`, which come in the order of the page (worst first)."""
-    targets = _ordered((cell.record.target for cell in cells), TARGETS)
+    targets = formats.ordered(cell.record.target for cell in cells)
     by_model: dict[str, list[CellView]] = {}
     for cell in cells:
         by_model.setdefault(cell.record.model, []).append(cell)

@@ -17,7 +17,6 @@ from parity.report.checks import Group, Points, Rank, group, rank, tightest, use
 from parity.report.glossary import BLOCKING, STATE_ORDER
 
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
-TARGETS = ("onnx", "tflite", "coreml", "coreml_nn", "coreai", "ncnn", "torchscript", "exported")
 
 
 # Bytes for the pictures and charts of a page, given out in its order: what blocks comes first. Large pages have fewer.

@@ -100,7 +100,7 @@ class Artefacts(Part):
             "step": step.name,
             "function": step.function,
             "options": dict(step.options),
-            "code": _code(step.function.partition(":")[0]),
+            "code": source_hash(step.function),
             "packages": self._versions(step),
             "python": platform.python_version(),
             "machine": f"{sys.platform}-{platform.machine()}",
@@ -292,9 +292,9 @@ def contract_of(model: ModelConfig) -> dict[str, Any]:
     return described
 
 
-def _code(module: str) -> str:
-    """The hash of a step's own source, so that a change of ours builds again."""
-    spec = importlib.util.find_spec(module)
+def source_hash(function: str) -> str:
+    """The hash of the module of a "module:name" text, so that a change of it builds again."""
+    spec = importlib.util.find_spec(function.partition(":")[0])
     if spec is None or not spec.origin:
         return "unknown"
     return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from parity import formats as targets
 from parity.core.case import Array, Case
 from parity.core.plan import Cell
 from parity.core.record import Divergence, Drift, build
-from parity.formats.steps import FORMATS
 from parity.judging.floor import natural
 from parity.session.evaluations import Reference
 from parity.session.session import Session
@@ -25,7 +25,8 @@ def first_divergence(
 
     Where the session has a folder for sub-models, the step is saved there. Raises ParityError where the child fails.
     """
-    if cell.target not in FORMATS:
+    steps = targets.get(cell.target).steps
+    if not steps:
         return None, (), f"no first divergence: no way to run {cell.target} files step by step"
     model, artifact = session.config.models[cell.model], session.artifact(cell)
     case = cases[_worst(got, oracle.outputs)]
@@ -38,7 +39,7 @@ def first_divergence(
         "parity.divergence:locate",
         {
             "model": session.model_spec(model),
-            "target": cell.target,
+            "steps": steps,
             "precision": cell.precision,
             "folder": str(artifact.folder),
             "notes": artifact.notes,

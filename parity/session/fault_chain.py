@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from parity import formats as targets
 from parity.core.case import Case, spread
 from parity.core.errors import ParityError
-from parity.core.plan import PROVED, Cell
+from parity.core.plan import Cell
 from parity.core.record import plain
 from parity.faults.power import CellPower
 from parity.judging import judge
@@ -33,7 +34,7 @@ FACTORY = "parity.faults.faulty:module"
 def with_chain(session: Session, cell: Cell, cases: Sequence[Case], found: CellPower) -> CellPower:
     """The cell's power with the kind `static` counted; as it was where the chain does not prove the right file."""
     model = session.config.models[cell.model]
-    if cell.target not in PROVED or not model.proof or not found.survivors:
+    if not targets.get(cell.target).graph or not model.proof or not found.survivors:
         return found
     limits = resolve(session.config.rules, cell, "")
     try:
@@ -58,7 +59,7 @@ def _asked(session: Session, cell: Cell, cases: Sequence[Case], fault: str, limi
     options = {"model": spec, "contract": plain(model.contract), "fault": fault, "plugins": plugins}
     arguments = {
         "model": {"root": spec["root"], "factory": FACTORY, "options": options, "checkpoint": None},
-        "target": cell.target,
+        "reader": targets.get(cell.target).graph,
         "precision": cell.precision,
         "folder": str(artifact.folder),
         "notes": artifact.notes,

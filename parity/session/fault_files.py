@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parity import formats as targets
 from parity.core.case import Case, spread
 from parity.core.errors import ParityError
-from parity.core.plan import PROVED, Cell
+from parity.core.plan import Cell
 from parity.core.record import ArtifactRecord
-from parity.faults.base import FILES, FileFault, Rows
+from parity.faults.base import FileFault, Rows
 from parity.faults.power import FIRST, CellPower, Gate, Tally
 from parity.faults.yardstick import distance
 from parity.judging import judge
@@ -41,6 +42,7 @@ class Files:
 
     def __init__(self, session: Session, cell: Cell, cases: Sequence[Case], oracle: Rows, twin: Rows):
         self.session, self.cell, self.cases, self.oracle, self.twin = session, cell, cases, oracle, twin
+        self.target = targets.get(cell.target)
         self.model, self.artifact = session.config.models[cell.model], session.artifact(cell)
         self.every = tuple(range(len(cases)))
         self.few = tuple(spread(len(cases), FIRST))
@@ -64,7 +66,7 @@ class Files:
         self.session.progress(self.cell.id, fault.name)
         file = {"folder": str(self.artifact.folder), "notes": self.artifact.notes}
         try:
-            made = self._child("make", target=self.cell.target, **file, fault=fault.name, into=folder)
+            made = self._child("make", draft=self.target.draft, **file, fault=fault.name, into=folder)
         except ChildFailure as failure:
             made = {"state": "broken", "reason": str(failure)}
         if made["state"] == "inapplicable":
@@ -124,7 +126,7 @@ class Files:
 
     def _unproved(self, folder: str, notes: Mapping[str, Any]) -> str:
         """The links of the chain of proof that fail for a file; none where they do not all hold for the right file."""
-        if self.cell.target not in PROVED or not self.model.proof:
+        if not self.target.graph or not self.model.proof:
             return ""
         limits = resolve(self.session.config.rules, self.cell, "")
 
@@ -146,7 +148,7 @@ class Files:
         chosen = spread(len(self.cases), LIFTED)
         arguments = {
             "model": self.session.model_spec(self.model),
-            "target": self.cell.target,
+            "reader": self.target.graph,
             "precision": self.cell.precision,
             "folder": folder,
             "notes": dict(notes),
@@ -177,7 +179,7 @@ def with_files(
     fits = list(range(len(cases)))
     if artifact.notes.get("files"):
         fits = _fitting(session, cell, artifact, cases)
-    if not fits or cell.target not in FILES:
+    if not fits or not targets.get(cell.target).draft:
         return found
     oracle, twin = [oracle[i] for i in fits], [twin[i] for i in fits]
     return found.joined(Files(session, cell, [cases[i] for i in fits], oracle, twin).measure())

@@ -8,10 +8,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from parity import formats as targets
 from parity.cases.files import golden_files
 from parity.core.case import Array, Case
 from parity.core.errors import ParityError
-from parity.core.plan import PROVED, Cell
+from parity.core.plan import Cell
 from parity.core.record import Power, build, plain
 from parity.core.settings import ModelConfig
 from parity.faults.causes import Diagnosis
@@ -59,12 +60,13 @@ def diagnosis(session: Session, cell: Cell, cases: Sequence[Case], got: Sequence
 def stored(session: Session, cell: Cell, case: Case, model: Mapping[str, Any]) -> dict[str, Any]:
     """What the cell's file stores in place of the weights of `model`, a spec; empty where it stores none, or cannot be
     read."""
-    if cell.target not in PROVED or not session.config.models[cell.model].proof:
+    reader = targets.get(cell.target).graph
+    if not reader or not session.config.models[cell.model].proof:
         return {}
     artifact = session.artifact(cell)
     arguments = {
         "model": dict(model),
-        "target": cell.target,
+        "reader": reader,
         "precision": cell.precision,
         "folder": str(artifact.folder),
         "notes": artifact.notes,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parity import formats as targets
 from parity.core.case import Array, Case, digest
 from parity.core.contract import OutputSpec
 from parity.core.plan import Cell
@@ -26,6 +27,7 @@ from parity.formats.target import versions
 from parity.judging.floor import floors
 from parity.judging.judge import lowered
 from parity.judging.metrics import EXACT_DB
+from parity.session.artefacts import source_hash
 from parity.store.cache import sha256_file
 
 if TYPE_CHECKING:
@@ -128,11 +130,11 @@ def _lowered(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[C
 
     def lower(folder: Path) -> Mapping[str, Any]:
         session.progress(cell.id, "lower")
-        rows = _call(session, "lower", artifact, cases)
+        rows = _call(session, cell, "lower", artifact, cases)
         np.savez(folder / "outputs.npz", **{f"{i}/{n}": v for i, row in enumerate(rows) for n, v in row.items()})
         return {"cases": len(rows)}
 
-    entry = session.store.build(_spec("lower", artifact, cases), f"{cell.id}~lower", lower)
+    entry = session.store.build(_spec(cell, "lower", artifact, cases), f"{cell.id}~lower", lower)
     rows: list[dict[str, Array]] = [{} for _ in cases]
     with np.load(entry.folder / "outputs.npz", allow_pickle=False) as archive:
         for key in archive.files:
@@ -144,9 +146,9 @@ def _lowered(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[C
 def _risk(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[Case]) -> RiskRecord:
     def risk(folder: Path) -> Mapping[str, Any]:
         session.progress(cell.id, "risk")
-        return dict(_call(session, "risk", artifact, cases))
+        return dict(_call(session, cell, "risk", artifact, cases))
 
-    notes = session.store.build(_spec("risk", artifact, cases), f"{cell.id}~risk", risk).notes
+    notes = session.store.build(_spec(cell, "risk", artifact, cases), f"{cell.id}~risk", risk).notes
     events = [{**e, "case": cases[e["case"]].id} for e in notes["events"]]
     peak = notes["peak"]
     return RiskRecord(
@@ -155,21 +157,22 @@ def _risk(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[Case
     )  # fmt: skip
 
 
-def _call(session: Session, function: str, artifact: Artifact, cases: Sequence[Case]) -> Any:
+def _call(session: Session, cell: Cell, function: str, artifact: Artifact, cases: Sequence[Case]) -> Any:
     arguments = {"folder": str(artifact.folder), "notes": artifact.notes, "cases": [c.inputs for c in cases]}
-    return session.children.call("coreml", f"parity.formats.coreml.modes:{function}", arguments, stage=function)
+    target = targets.get(cell.target)
+    return session.children.call(target.family, f"{target.lowering}:{function}", arguments, stage=function)
 
 
-def _spec(what: str, artifact: Artifact, cases: Sequence[Case]) -> dict[str, Any]:
+def _spec(cell: Cell, what: str, artifact: Artifact, cases: Sequence[Case]) -> dict[str, Any]:
     """All that an execution depends on: the file, how its outputs are named, the inputs, and the evaluator itself."""
     home = Path(__file__).parents[1]
-    sources = sorted([*(home / "mil").rglob("*.py"), home / "formats" / "coreml" / "modes.py"])
+    sources = sorted((home / "mil").rglob("*.py"))
     code = hashlib.sha256("".join(sha256_file(path) for path in sources).encode()).hexdigest()
     return {
-        "coreml": what,
+        "lowering": what,
         "artifact": artifact.record.key,
         "notes": {side: dict(artifact.notes[side]) for side in ("inputs", "outputs")},
         "cases": digest(cases),
-        "code": code,
+        "code": (code, source_hash(targets.get(cell.target).lowering)),
         "packages": versions(("torch", "numpy")),
     }

@@ -8,7 +8,7 @@ from typing import Any
 from parity import formats as targets
 from parity.cases.files import check_classes, clips, golden_files, labelled
 from parity.core.errors import ConfigError
-from parity.core.plan import LOWERED, PROVED, Cell, Plan, PlannedCell
+from parity.core.plan import Cell, Plan, PlannedCell
 from parity.core.settings import Config
 from parity.core.words import plural
 from parity.formats.target import NO_CALIBRATION
@@ -59,7 +59,7 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
         cases += len(own.cases(model.cases, model.contract, config.root))
     videos = len(clips(model))
     kinds = ["contract"]
-    if cases and (cell.target in LOWERED or (cell.target in PROVED and model.proof)):
+    if cases and (target.lowering or (target.graph and model.proof)):
         kinds.append("static")
     if cases or not videos:  # without any data golden stays planned, and says that there is none
         kinds.append("golden")
@@ -100,6 +100,8 @@ def shown(config: Config, plan: Plan, options: Mapping[str, Any]) -> str:
     lines = [plural(len(plan.cells), "cell") + (f" (narrowed: {plan.partial})" if plan.partial else "")]
     for planned in plan.cells:
         cell, model = planned.cell, config.models[planned.cell.model]
+        target = targets.get(cell.target)
+        static = "static" in planned.kinds
         required = ", required" if planned.required else ""
         films = f", {planned.clips} clips" if planned.clips else ""
         lines.append(f"\n{cell.id}: {', '.join(planned.kinds)}; {planned.cases} golden cases{films}{required}")
@@ -107,7 +109,9 @@ def shown(config: Config, plan: Plan, options: Mapping[str, Any]) -> str:
             lines.append(f"  cannot run here: {planned.unavailable}")
         for spec in model.contract.outputs:
             for metric, limit in sorted(resolve(config.rules, cell, spec.name).items()):
-                if metric in (*PROOF, *LOWERING) and "static" not in planned.kinds:
+                if metric in PROOF and not (static and target.graph):
+                    continue
+                if metric in LOWERING and not (static and target.lowering):
                     continue
                 value = "no limit" if limit.value is None else f"{limit.value:g}"
                 lines.append(f"  {spec.name:<12} {metric:<20} {value:<10} {limit.source}")

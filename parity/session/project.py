@@ -33,7 +33,7 @@ def load(file: Path, settings: Sequence[str] = (), *, factories: bool = False, c
     """The configuration in `file`; the arguments are those of `config.load`. Raises ConfigError."""
     return config.load(
         file,
-        formats.names(),
+        formats.facts(),
         settings,
         factories=factories,
         checkpoints=checkpoints,
@@ -43,7 +43,7 @@ def load(file: Path, settings: Sequence[str] = (), *, factories: bool = False, c
 
 def parse(text: str, file: Path, settings: Sequence[str] = (), *, factories: bool = False) -> Config:
     """The configuration in the text of a pyproject.toml that stands, or will stand, at `file`. Raises ConfigError."""
-    return config.parse(text, file, formats.names(), settings, factories=factories, read_contract=signature.read)
+    return config.parse(text, file, formats.facts(), settings, factories=factories, read_contract=signature.read)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parity import formats as targets
 from parity.core.case import Case, digest
 from parity.core.plan import Cell
 from parity.formats.target import versions
+from parity.session.artefacts import source_hash
 from parity.store.cache import sha256_file
 
 if TYPE_CHECKING:
@@ -18,26 +20,28 @@ if TYPE_CHECKING:
 def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, Any]:
     """The chain of proof of the cell's artefact on golden `cases`, made once for the same file, model and cases."""
     model, artifact = session.config.models[cell.model], session.artifact(cell)
+    target = targets.get(cell.target)
     calibrated = cell.precision == "int8" and model.calibration is not None
     calibration = session.calibration(model) if calibrated else []
     home = Path(__file__).parents[1]
     sources = [*(home / "proof").glob("*.py"), *(home / "formats").rglob("*.py")]
-    sources += (home / "mil").rglob("*.py") if cell.target == "coreml" else ()
+    sources += (home / "mil").rglob("*.py")
     spec = {
         "proof": {str(path.relative_to(home)): sha256_file(path) for path in sorted(sources)},
+        "reader": source_hash(target.graph),  # which another package may bring
         "artifact": artifact.record.key,
         "notes": artifact.notes,  # kernels; and what the user says a prebuilt file calls its inputs
         "model": session.fingerprint(model),
         "cases": digest(cases),
         "calibration": digest(calibration),
-        "packages": versions(("torch", "numpy", "onnxruntime", "ai-edge-litert")),
+        "packages": versions(("torch", "numpy", *target.packages)),
     }
 
     def prove(folder: Path) -> Mapping[str, Any]:
         session.progress(cell.id, "prove")
         arguments = {
             "model": session.model_spec(model),
-            "target": cell.target,
+            "reader": target.graph,
             "precision": cell.precision,
             "folder": str(artifact.folder),
             "notes": artifact.notes,

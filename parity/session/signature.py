@@ -79,43 +79,17 @@ def _axis(stated: Any, name: str, index: int) -> str:
 
 def describe(file: Path, kind: str) -> dict[str, Any]:
     """What the file's own runtime says of it."""
-    if file.suffix == ".pt2":
-        return _program(file)
-    if kind == "reference" and file.suffix == ".onnx":
-        kind = "onnx"
-    if kind in ("reference", "torchscript"):
-        raise ParityError(f"{file.name}: a TorchScript file does not say the shapes of its inputs: declare inputs and "
-                          "outputs")  # fmt: skip
     from parity import formats as targets
     from parity.formats.serve import open_session
+    from parity.formats.target import load_part
 
-    notes: dict[str, Any] = {"entry": file.name, "inputs": {}, "outputs": {}}
-    found: dict[str, Any] = open_session(targets.get(kind).session, str(file.parent), notes)["description"]
-    if kind == "tflite":  # TFLite is channels-last: a picture is told by its last axis
-        for entry in found["inputs"]:
-            shape = entry["shape"]
-            if len(shape) == 4 and shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4):
-                entry |= {"layout": "NHWC", "shape": [shape[0], shape[3], shape[1], shape[2]]}
-    return found
-
-
-def _program(file: Path) -> dict[str, Any]:
-    """An ExportedProgram: its user inputs in order; outputs by the keys of the dict that it returns, else numbered."""
-    from parity.files.torch_archives import open_program
-
-    program: Any = open_program(file)
-    given = set(program.graph_signature.user_inputs)
-    inputs = []
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in given:
-            value = node.meta["val"]
-            shape = [d if isinstance(d, int) else str(d) for d in value.shape]
-            inputs.append({"name": node.name, "shape": shape, "dtype": str(value.dtype).removeprefix("torch.")})
-    spec = program.call_spec.out_spec
-    keys = list(spec.context) if spec.type is dict else None
-    count = len(program.graph_signature.user_outputs)
-    names = keys or (["output"] if count == 1 else [f"output_{i}" for i in range(count)])
-    return {"inputs": inputs, "outputs": [{"name": str(name)} for name in names]}
+    target = targets.get(kind) if kind != "reference" else targets.recognised(file)
+    if target is None:
+        raise ParityError(f"{file.name}: no target reads such files: declare inputs and outputs")
+    if target.signature:
+        return dict(load_part(target.signature)(file))
+    notes = {"entry": file.name, "inputs": {}, "outputs": {}}
+    return dict(open_session(target.session, str(file.parent), notes)["description"])
 
 
 def main() -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from parity import formats
 from parity.cases.drawing import Drawing
 from parity.cases.files import has_pictures, unlabelled_folders
 from parity.core.case import Case
 from parity.core.contract import OutputSpec
 from parity.core.errors import NoTwin, ParityError
-from parity.core.plan import LOWERED, PROVED, Cell
+from parity.core.plan import Cell
 from parity.core.record import Kind
 from parity.faults.power import BROKEN
 from parity.judging import judge
@@ -79,9 +80,10 @@ def test_proof(parity_cell: Cell, parity_golden: list[Case], parity_runtime: Run
     Core ML besides: the fp32 file is the model's with no activation rounded; and what a device may do, as warnings.
     """
     session = parity_runtime.session
-    if parity_cell.target in LOWERED:
+    target = parity_runtime.target
+    if target.lowering:
         _prove_lowering(parity_cell, parity_golden, parity_runtime, parity)
-    if parity_cell.target in PROVED and session.config.models[parity_cell.model].proof:
+    if target.graph and session.config.models[parity_cell.model].proof:
         _prove_chain(parity_cell, parity_golden, session, parity)
 
 
@@ -97,7 +99,7 @@ def _prove_chain(cell: Cell, cases: list[Case], session: Session, parity: Record
         if link["state"] == "not possible":
             reasons.setdefault((link["reason"], link["offered"]), []).append(link["name"])
     for (reason, offered), names in reasons.items():
-        rest = "lowering and noise ratio judge " if cell.target in LOWERED else "the noise ratio judges "
+        rest = "lowering and noise ratio judge " if formats.get(cell.target).lowering else "the noise ratio judges "
         text = f"the chain of proof lacks {', '.join(names)}: {reason}; {rest}"
         parity.find(text + ("alone" if offered else "in its place"), "warning" if offered else "note")
 

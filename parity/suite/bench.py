@@ -229,7 +229,7 @@ class Bench:
         if folder.is_relative_to(root) or (folder.is_relative_to(Path.home()) and root.is_relative_to(Path.home())):
             folder = Path(os.path.relpath(folder, root))  # an absolute one would name a home, which reports do not
         script = snippet.lines(
-            self.cell.target, target.session, folder, artifact.notes, self.model.contract, result.recipe,
+            target, folder, artifact.notes, self.model.contract, result.recipe,
             self.sizes(result.recipe.dims), name, place, want, self.runtime.description,
         )  # fmt: skip
         python = self.runtime.python

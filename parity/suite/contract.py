@@ -124,13 +124,13 @@ def _operators(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
     ops = runtime.description.get("ops", {})
     total = sum(ops.values())
     parity.add(judge.fact("operators", "", "operators", total > 0, f"{total} operators of {len(ops)} kinds"))
-    flex = sorted(name for name in ops if name.startswith("Flex"))
-    if runtime.cell.target == "tflite":
+    if delegate := runtime.target.delegate:
+        flex = sorted(name for name in ops if name.startswith(delegate))
         limits = parity.limits()
-        detail = f"{', '.join(flex)}: runs only in apps that link the Flex delegate" if flex else "none"
+        detail = f"{', '.join(flex)}: runs only in apps that link the {delegate} delegate" if flex else "none"
         parity.add(judge.counted("operators", "flex_ops", float(len(flex)), limits, detail))
         if flex:
-            parity.find(f"Flex operators {', '.join(flex)}: the app must link the Flex delegate", "warning")
+            parity.find(f"{delegate} operators {', '.join(flex)}: the app must link the {delegate} delegate", "warning")
     asked = runtime.artifact.notes.get("opset")
     if asked is not None and not (model.reference and model.reference.suffix == ".onnx"):  # that file has its own
         found = runtime.description.get("opset")

@@ -454,7 +454,7 @@ def test_a_real_picture_model_is_converted_with_the_network_cut_off(project):
 
 def test_core_ml_packages_are_named_by_what_they_hold(tmp_path):
     """coremltools draws new identifiers at every save: the same model must not have two hashes."""
-    from parity.formats.coreml.target import _settle
+    from parity.formats.coreml.convert import _settle
 
     for name, first, second in (("one", "AAAA", "BBBB"), ("two", "CCCC", "DDDD")):
         items = {first: {"path": "com.apple.CoreML/model.mlmodel"}, second: {"path": "com.apple.CoreML/weights"}}

@@ -56,7 +56,7 @@ def test_configuration_is_read(block: Block, tmp_path: Path) -> None:
     text += "".join(MODEL.format(name=n) for n in sorted((named or {"classifier"}) - known))
     fragments = [f'models.{n} = {{ {REST} }}' for n, table in (parity or {}).get("models", {}).items() if
                  not {"factory", "reference"} & set(table)]  # fmt: skip
-    configuration.parse(text, tmp_path / "pyproject.toml", targets.names(), fragments)
+    configuration.parse(text, tmp_path / "pyproject.toml", targets.facts(), fragments)
 
 
 def _paths(value: Any, key: str = "") -> list[str]:

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from parity import config
+from parity import formats as targets
 from parity.core.case import Case
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.record import plain
 from parity.faults import faulty
 from parity.faults.power import CellPower, Survivor
-from parity.formats.onnx import target as onnx_target
+from parity.formats.onnx import convert as onnx_convert
 from parity.proof import prove, source
 from parity.proof.source import export
 from parity.reference import modelling
@@ -38,9 +39,9 @@ class Told:
     """A session whose child proves real files of a small model against the fault that it is asked about."""
 
     def __init__(self, folder: Path, sound: bool = True):
-        self.config = config.load(ROOT / "pyproject.toml")
+        self.config = config.load(ROOT / "pyproject.toml", targets.facts())
         self.folder, self.sound, self.asked = folder, sound, list[str]()
-        self.notes = onnx_target.export(str(folder), OPTIONS, SPEC, CONTRACT, EXAMPLE)
+        self.notes = onnx_convert.export(str(folder), OPTIONS, SPEC, CONTRACT, EXAMPLE)
         self.children = self
         self.progress = lambda *_: None
 
@@ -61,7 +62,7 @@ class Told:
         return self.prove({**arguments["model"], "options": options})
 
     def prove(self, spec: dict[str, Any]) -> dict[str, Any]:
-        return prove(spec, "onnx", "fp32", str(self.folder), self.notes, [EXAMPLE] * 2, ["y"])
+        return prove(spec, targets.get("onnx").graph, "fp32", str(self.folder), self.notes, [EXAMPLE] * 2, ["y"])
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +110,7 @@ def test_a_chain_that_does_not_prove_the_right_file_counts_for_nothing(tmp_path:
 
 def test_a_target_without_a_chain_is_left_alone() -> None:
     before = power("bit_flipped")
-    session: Any = SimpleNamespace(config=config.load(ROOT / "pyproject.toml"))
+    session: Any = SimpleNamespace(config=config.load(ROOT / "pyproject.toml", targets.facts()))
     assert with_chain(session, Cell("skin", "torchscript", "fp32"), CASES, before) is before
 
 
@@ -148,7 +149,7 @@ def test_a_module_with_other_tensors_is_not_exported_again(
 
 def test_what_the_right_file_was_found_to_be_by_itself_is_not_found_again(tmp_path: Path) -> None:
     told = Told(tmp_path)
-    given: Any = (SPEC, "onnx", "fp32", str(tmp_path), told.notes, [EXAMPLE] * 2, ["y"])
+    given: Any = (SPEC, targets.get("onnx").graph, "fp32", str(tmp_path), told.notes, [EXAMPLE] * 2, ["y"])
     assert list(prove(*given, known=["local"])["links"]) == ["match", "audit", "lift", "range"]
     asked: list[Any] = []
     told.call = lambda *_, **__: asked.append(_[2]) or told.prove(SPEC)  # type: ignore[method-assign, func-returns-value]
@@ -159,7 +160,7 @@ def test_what_the_right_file_was_found_to_be_by_itself_is_not_found_again(tmp_pa
 def test_one_link_that_fails_is_answer_enough_for_power(tmp_path: Path) -> None:
     told = Told(tmp_path)
     spec = faulty.spec_of(SPEC, CONTRACT, "bias_dropped", "mix.bias")
-    given: Any = ("onnx", "fp32", str(tmp_path), told.notes, [EXAMPLE] * 2, ["y"])
+    given: Any = (targets.get("onnx").graph, "fp32", str(tmp_path), told.notes, [EXAMPLE] * 2, ["y"])
     whole, short = prove(spec, *given), prove(spec, *given, whole=False)
     assert whole["state"] == short["state"] == "failed"
     assert list(whole["links"]) == ["match", "audit", "lift", "local", "range"] and len(short["links"]) == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from parity import config
+from parity import formats as targets
 from parity.cases import golden
 from parity.core.plan import Cell
 from parity.core.record import build, plain
@@ -19,7 +20,7 @@ NAMES = ["swap_rgb_bgr", "labels_rotated", "epsilon", "layer_norm_epsilon"]
 
 
 def test_evaluate_measure_and_explain_answer_through_the_wire() -> None:
-    model = config.load(ROOT / "pyproject.toml").models["skin"]
+    model = config.load(ROOT / "pyproject.toml", targets.facts()).models["skin"]
     assert model.golden is not None
     cases = golden.load(model.golden, model.contract)[::8]
     spec = {"root": str(ROOT), "factory": model.factory, "options": dict(model.options),

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from parity import config
+from parity import formats as targets
 from parity.cases import golden
 from parity.cases.files import golden_files
 from parity.core.contract import OutputSpec
@@ -38,7 +39,7 @@ class Skin:
 
     def __init__(self, every: int):
         torch.set_num_threads(1)
-        model = config.load(ROOT / "pyproject.toml").models["skin"]
+        model = config.load(ROOT / "pyproject.toml", targets.facts()).models["skin"]
         assert model.golden is not None
         module = modelling.load({"root": str(ROOT), "factory": model.factory, "options": dict(model.options),
                                  "checkpoint": str(model.checkpoint)})  # fmt: skip

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
+from parity import formats as targets
 from parity.core.contract import Contract, InputSpec, OutputSpec
 from parity.core.record import plain
 from parity.divergence import locate
@@ -20,9 +21,9 @@ from parity.divergence.blame import _laid, _readers
 from parity.divergence.pair import arrangements
 from parity.divergence.reference import Value
 from parity.faults import faulty
-from parity.formats.ncnn import target as ncnn_target
-from parity.formats.onnx import target as onnx_target
-from parity.formats.torch import target as torch_files
+from parity.formats.ncnn import convert as ncnn_convert
+from parity.formats.onnx import convert as onnx_convert
+from parity.formats.torch import convert as torch_convert
 from parity.reference import modelling
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,25 +45,25 @@ FAULTS: tuple[tuple[str, Any, str, str], ...] = (  # fault, value, confined to, 
 
 def to_onnx(spec: dict[str, Any], work: Path) -> dict[str, Any]:
     options = {"opset": 17, "dynamic": False}
-    return onnx_target.export(str(work), options, spec, CONTRACT, EXAMPLE)
+    return onnx_convert.export(str(work), options, spec, CONTRACT, EXAMPLE)
 
 
 def to_program(spec: dict[str, Any], work: Path) -> dict[str, Any]:
     options = {"half": False, "dynamic": False}
-    return torch_files.export_program(str(work), options, spec, CONTRACT, EXAMPLE)
+    return torch_convert.export_program(str(work), options, spec, CONTRACT, EXAMPLE)
 
 
 def to_ncnn(spec: dict[str, Any], work: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(work)
-    torch_files.trace(str(work), {"half": False}, spec, CONTRACT, EXAMPLE)
+    torch_convert.trace(str(work), {"half": False}, spec, CONTRACT, EXAMPLE)
     (work / "done").mkdir()
-    return ncnn_target.convert(str(work / "done"), str(work), {"half": False}, CONTRACT, EXAMPLE)
+    return ncnn_convert.convert(str(work / "done"), str(work), {"half": False}, CONTRACT, EXAMPLE)
 
 
 def found(target: str, folder: Path, notes: dict[str, Any], **more: Any) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return locate(SPEC, target, "fp32", str(folder), notes, EXAMPLE, ["y"], **more)
+        return locate(SPEC, targets.get(target).steps, "fp32", str(folder), notes, EXAMPLE, ["y"], **more)
 
 
 @pytest.mark.parametrize(("target", "export"), [("onnx", to_onnx), ("exported", to_program)])
@@ -99,8 +100,8 @@ def test_a_mask_s_huge_numbers_hide_no_layer_before_it(tmp_path: Path) -> None:
         given = faulty.spec_of(spec, contract, fault, f"{truth}.weight") if fault else spec
         folder = tmp_path / f"{fault}file"
         folder.mkdir()
-        notes = onnx_target.export(str(folder), options, given, contract, case)
-        told = locate(spec, "onnx", "fp32", str(folder), notes, case, ["y"])
+        notes = onnx_convert.export(str(folder), options, given, contract, case)
+        told = locate(spec, targets.get("onnx").steps, "fp32", str(folder), notes, case, ["y"])
         assert (told["divergence"] or {"layer": ""})["layer"] == truth, told["divergence"]
 
 
@@ -127,7 +128,7 @@ def test_the_step_is_saved_as_a_model_that_runs(tmp_path: Path) -> None:
 
 def test_what_is_no_number_is_found_where_it_begins(tmp_path: Path) -> None:
     notes = to_onnx(SPEC, tmp_path)
-    file = str(tmp_path / onnx_target.FILE)
+    file = str(tmp_path / onnx_convert.FILE)
     model = onnx.load(file)
     weight = next(i for i in model.graph.initializer if i.name == "wide.bias")
     weight.CopyFrom(onnx.numpy_helper.from_array(np.full(24, np.nan, np.float32), weight.name))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from parity import config
+from parity import formats as targets
 from parity.core.case import Case
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
@@ -54,7 +55,7 @@ class Here:
         file = folder / "pyproject.toml"
         file.write_text(PROJECT.replace("LIMITS", limits).replace("PROOF", proof))
         folder.joinpath("two.py").write_text("def two(): ...\n")
-        self.config = config.load(file)
+        self.config = config.load(file, targets.facts())
         self.folder, self.notes = folder, formats.onnx(folder)
         self.children = self
         self.progress = lambda *_: None

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from parity import config
+from parity import formats as targets
 from parity.core.plan import Cell
 from parity.faults.base import Array, Rows, registered
 from parity.faults.bench import Bench
@@ -100,7 +101,7 @@ def test_a_real_file_with_one_layer_of_another_checkpoint(target: str, project: 
     first: Array = np.random.default_rng(1).standard_normal(formats.W1.shape).astype(np.float32)
     np.savez(project / "weights.npz", **{"0.weight": first, "0.bias": formats.B1, "2.weight": formats.W2,
                                          "2.bias": formats.B2})  # fmt: skip
-    session = Session(config.load(project / "pyproject.toml"), "one", store=Store(project / "cache"))
+    session = Session(config.load(project / "pyproject.toml", targets.facts()), "one", store=Store(project / "cache"))
     try:
         cell = Cell("two", target, "fp32")
         cases = session.golden(session.config.models["two"])

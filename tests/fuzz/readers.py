@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from parity import formats
 from parity.core.contract import Contract, InputSpec, OutputSpec, Preprocess
 from parity.core.errors import ParityError
 
@@ -30,7 +31,7 @@ def _configuration(file: Path) -> Any:
     from parity import config
     from parity.judging.limits import resolve
 
-    loaded = config.load(file, checkpoints=False)
+    loaded = config.load(file, formats.facts(), checkpoints=False)
     return [resolve(loaded.rules, cell, o.name) for cell in loaded.cells
             for o in loaded.models[cell.model].contract.outputs]  # fmt: skip
 

@@ -14,6 +14,7 @@ import pytest
 from parity.cases import own
 from parity.config import parse
 from parity.core.errors import ConfigError
+from parity.core.settings import TargetFacts
 from tests.plugin.tiny_project import PYPROJECT, Project
 
 pytest_plugins = "pytester"
@@ -335,7 +336,7 @@ def test_a_projects_own_cases_are_golden_cases(project: Project) -> None:
 def test_own_cases_that_are_no_good_are_one_line(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "own_cases.py").write_text(OWN)
     text = PYPROJECT.replace('golden = "golden"', f'cases = "{name}"')
-    contract = parse(text, tmp_path / "pyproject.toml", ("plain",)).models["tiny"].contract
+    contract = parse(text, tmp_path / "pyproject.toml", {"plain": TargetFacts()}).models["tiny"].contract
     with pytest.raises(ConfigError) as raised:
         own.cases(name, contract, tmp_path)
     assert words in str(raised.value) and "\n" not in str(raised.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from parity.core.record import read
 from tests.plugin.tiny_project import Project
 
 pytest_plugins = "pytester"
@@ -269,7 +270,8 @@ def pytest_runtest_call(item):
         os.kill(os.getpid(), signal.SIGKILL)
 """)  # fmt: skip
     run = project.run()
-    assert run.code != 0 and run.verdict == "no record"
+    assert run.code != 0 and run.verdict == "incomplete"
+    assert set(run.states().values()) == {"missing"}
 
 
 def test_the_record_of_the_last_run_does_not_outlive_a_run_that_dies(project: Project) -> None:
@@ -286,4 +288,6 @@ def pytest_runtest_setup(item):
         os.kill(os.getpid(), signal.SIGKILL)
 """)  # fmt: skip
     assert project.run("--parity-report=reports/last.html").code != 0
-    assert not any(path.exists() for path in kept)
+    left = project.path / "reports" / "last.json"
+    assert {path for path in kept if path.exists()} == {left}
+    assert read(left).verdict == "incomplete"

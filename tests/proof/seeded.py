@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from parity import formats as targets
 from parity.cases import golden
 from parity.config import load
 from parity.core.settings import ModelConfig
@@ -47,7 +48,7 @@ class Fault:
 
 @functools.cache
 def config() -> ModelConfig:
-    return load(ROOT / "pyproject.toml").models["skin"]
+    return load(ROOT / "pyproject.toml", targets.facts()).models["skin"]
 
 
 def spec(fault: str = "") -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from parity import formats as targets
 from parity.proof import prove
 from tests.proof.seeded import ROOT, Subject, convert, notes
 
@@ -44,5 +45,7 @@ def test_golden_data_beyond_a_calibration_that_stayed_below_the_bound(tmp_path: 
     assert 0 < peaks[0] < 5.5 < 6.5 < peaks[1], peaks
     contract = {"inputs": [{"name": "x", "shape": [1, 6], "dtype": "float32"}], "outputs": [{"name": "y"}]}
     folder = convert(Subject(f"clipped-{first}", model, contract, cases(4.0)), tmp_path, "onnx", ("int8",))["int8"]
-    lift = prove(model, "onnx", "int8", str(folder), notes(folder), cases(9.0), ["y"], cases(4.0))["links"]["lift"]
+    lift = prove(model, targets.get("onnx").graph, "int8", str(folder), notes(folder), cases(9.0), ["y"], cases(4.0))[
+        "links"
+    ]["lift"]
     assert lift["state"] == "proved", lift

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from parity import formats as targets
 from parity.mil.package import Package
 from parity.mil.types import TensorType
 from parity.proof import prove
@@ -67,7 +68,7 @@ def inputs(name: str = "", count: int = 6) -> list[dict[str, Any]]:
 
 def saved(folder: Path, precision: str, name: str = "") -> tuple[Path, dict[str, Any]]:
     """A package in `folder`, by the target's own code, and its notes."""
-    from parity.formats.coreml.target import convert
+    from parity.formats.coreml.convert import convert
 
     folder.mkdir(parents=True, exist_ok=True)
     example = {"x": torch.from_numpy(inputs(name, 1)[0]["x"])}
@@ -76,7 +77,7 @@ def saved(folder: Path, precision: str, name: str = "") -> tuple[Path, dict[str,
         out = module(*example.values())
         traced = torch.jit.trace(module, tuple(example.values()))
         (folder / "traced").mkdir(exist_ok=True)
-        from parity.formats.torch.target import SCRIPT_FILE
+        from parity.formats.torch.convert import SCRIPT_FILE
 
         traced.save(str(folder / "traced" / SCRIPT_FILE))
         count = len(out) if isinstance(out, tuple) else 1
@@ -94,7 +95,7 @@ def saved(folder: Path, precision: str, name: str = "") -> tuple[Path, dict[str,
 
 def proof(folder: Path, notes: Mapping[str, Any], precision: str, name: str = "") -> dict[str, Any]:
     spec = {"root": str(ROOT), "factory": "tests.proof.test_coreml:network", "options": {"name": name}}
-    return prove(spec, "coreml", precision, str(folder), notes, inputs(name), list(notes["outputs"]))
+    return prove(spec, targets.get("coreml").graph, precision, str(folder), notes, inputs(name), list(notes["outputs"]))
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ import pytest
 import torch
 from torch import nn
 
+from parity import formats as targets
 from parity.core.errors import ParityError
 from parity.formats.ncnn.graph import NcnnArtefact
-from parity.formats.ncnn.target import row
+from parity.formats.ncnn.runtime import row
 from parity.process import steps
 from parity.proof import prove
 from tests.proof.seeded import ROOT
@@ -85,7 +86,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dic
 
 
 def proof(folder: Path, notes: dict[str, Any], precision: str) -> dict[str, Any]:
-    return prove(SPEC, "ncnn", precision, str(folder), notes, CASES, ["y"])
+    return prove(SPEC, targets.get("ncnn").graph, precision, str(folder), notes, CASES, ["y"])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from parity import formats as targets
 from parity.proof import prove
 from research.proof import names
 from tests.proof import edits, seeded
@@ -22,7 +23,16 @@ SOME = (  # one fault a way to go wrong; research/proof.py runs all
 def proof(folder: Path, precision: str, target: str = "onnx") -> dict[str, Any]:
     cases = seeded.cases()[::3]
     calibration = seeded.cases("calibration") if precision == "int8" else []
-    return prove(seeded.spec(), target, precision, str(folder), seeded.notes(folder), cases, ["logits"], calibration)
+    return prove(
+        seeded.spec(),
+        targets.get(target).graph,
+        precision,
+        str(folder),
+        seeded.notes(folder),
+        cases,
+        ["logits"],
+        calibration,
+    )
 
 
 @pytest.mark.parametrize("precision", seeded.PRECISIONS)

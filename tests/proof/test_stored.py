@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import nn
 
+from parity import formats as targets
 from parity.core.contract import Contract, InputSpec, OutputSpec
 from parity.core.record import plain
-from parity.formats.onnx import target as onnx_target
+from parity.formats.onnx import convert as onnx_convert
 from parity.proof.stored import stored
 from parity.reference import modelling
 from tests.faults import diverging, formats
@@ -84,7 +85,7 @@ def test_a_file_s_own_values_come_back(target: str, others: tuple[str, ...], tmp
         pytest.skip(f"needs {formats.NEEDS[target]}")
     notes = formats.FORMATS[target](tmp_path)
     model = spec("Layers", "others", others)
-    found = stored(model, target, "fp32", str(tmp_path), notes, {"x": formats.X[0]})
+    found = stored(model, targets.get(target).graph, "fp32", str(tmp_path), notes, {"x": formats.X[0]})
     assert found["reason"] == "" and set(found["tensors"]) == set(others) and found["of"] == 2
     assert found["layers"] == sorted({name.partition(".")[0] for name in others})
     for name, values in found["tensors"].items():
@@ -107,15 +108,15 @@ def test_the_module_with_them_is_the_file(factory: str, shape: tuple[int, ...], 
     contract = plain(Contract((InputSpec("x", shape),), (OutputSpec("y", "dense"),)))
     case = {"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
     options = {"opset": 17, "dynamic": False}
-    notes = onnx_target.export(str(tmp_path), options, spec(factory, "layers", layers), contract, case)
+    notes = onnx_convert.export(str(tmp_path), options, spec(factory, "layers", layers), contract, case)
     right = spec(factory, "layers", ())
-    found = stored(right, "onnx", "fp32", str(tmp_path), notes, case)
+    found = stored(right, targets.get("onnx").graph, "fp32", str(tmp_path), notes, case)
     assert found["reason"] == "" and found["tensors"]
     module = copy.deepcopy(modelling.load(right)).double()
     x = torch.from_numpy(case["x"]).double()
     before = module(x).numpy()
     module.load_state_dict({k: torch.from_numpy(v) for k, v in found["tensors"].items()}, strict=False)
-    (got,) = onnxruntime.InferenceSession(str(tmp_path / onnx_target.FILE)).run(None, case)
+    (got,) = onnxruntime.InferenceSession(str(tmp_path / onnx_convert.FILE)).run(None, case)
     size = np.abs(got).max()
     assert np.abs(before - got).max() > 1e-2 * size
     np.testing.assert_allclose(module(x).numpy(), got, atol=1e-5 * size)
@@ -125,7 +126,7 @@ def test_what_stands_for_an_expression_is_said_to(tmp_path: Path) -> None:
     """A file whose layer has a bias, where the module's has none: no tensor of the module can hold it."""
     notes = formats.onnx(tmp_path)
     model = {**spec("without_bias", "layers", ())}
-    found = stored(model, "onnx", "fp32", str(tmp_path), notes, {"x": formats.X[0]})
+    found = stored(model, targets.get("onnx").graph, "fp32", str(tmp_path), notes, {"x": formats.X[0]})
     assert found["tensors"] == {} and "the module has no tensor 'two.bias'" in found["reason"]
 
 

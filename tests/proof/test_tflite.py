@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parity import formats as targets
 from parity.proof import prove
 from research.proof import names
 from tests.proof import attention, edits, seeded
@@ -20,7 +21,16 @@ pytestmark = pytest.mark.slow  # onnx2tf takes ten seconds and more
 def proof(folder: Path, precision: str = "int8") -> dict[str, Any]:
     cases = seeded.cases()[::3]
     calibration = seeded.cases("calibration") if precision == "int8" else []
-    return prove(seeded.spec(), "tflite", precision, str(folder), seeded.notes(folder), cases, ["logits"], calibration)
+    return prove(
+        seeded.spec(),
+        targets.get("tflite").graph,
+        precision,
+        str(folder),
+        seeded.notes(folder),
+        cases,
+        ["logits"],
+        calibration,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +60,15 @@ def test_a_fault_in_the_file_is_found(clean: dict[str, Path], tmp_path: Path, ed
 def test_a_fault_of_the_runtime_is_not_blamed_on_the_file(exports: Path) -> None:
     """LiteRT 2.1.0 with XNNPACK ignores a zero point in int8 BATCH_MATMUL; see docs/found-faults.md."""
     folder = attention.export(exports, "tflite", ("int8",))["int8"]
-    result = prove(attention.SPEC, "tflite", "int8", str(folder), seeded.notes(folder), attention.cases(), ["logits"])
+    result = prove(
+        attention.SPEC,
+        targets.get("tflite").graph,
+        "int8",
+        str(folder),
+        seeded.notes(folder),
+        attention.cases(),
+        ["logits"],
+    )
     states = {name: link["state"] for name, link in result["links"].items()}
     assert states == {"match": "proved", "audit": "proved", "lift": "proved", "local": "failed", "range": "proved"}
     culprits = result["links"]["local"]["culprits"]

@@ -17,7 +17,7 @@ CELL = Cell("skin", "coreai", "fp32")
 
 @pytest.fixture(scope="module")
 def project():
-    return config.load(ROOT / "pyproject.toml", targets.names())
+    return config.load(ROOT / "pyproject.toml", targets.facts())
 
 
 def test_an_environment_that_exists_is_used(project, tmp_path):

@@ -108,7 +108,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     if apart.exists():
         (root / apart.name).symlink_to(apart)
     (root / "pyproject.toml").write_text((CONFIG + COREAI * apart.exists()).replace("TARGETS", names))
-    config = configuration.load(root / "pyproject.toml", targets.names())
+    config = configuration.load(root / "pyproject.toml", targets.facts())
     opened = Session(config, "test", store=Store(root / "cache"))
     yield opened
     opened.close()

@@ -78,7 +78,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         np.savez(root / "golden" / f"{i}.npz", image=image.astype(np.float32), extra=extra.astype(np.float32))
     text = CONFIG.format(targets=list(targets.names()), precisions=list(PRECISIONS)).replace("'", '"')
     (root / "pyproject.toml").write_text(text)
-    config = configuration.load(root / "pyproject.toml", targets.names())
+    config = configuration.load(root / "pyproject.toml", targets.facts())
     opened = Session(config, "test", store=Store(root / "cache"))
     yield opened
     opened.close()

@@ -28,7 +28,6 @@ from parity import formats as targets
 from parity.capsule import archive, contents
 from parity.capsule.archive import MANIFEST, Archive, pack
 from parity.capsule.contents import (
-    COREML,
     Bound,
     CasePlan,
     CellPlan,
@@ -90,6 +89,7 @@ X = [np.random.default_rng(i).standard_normal((1, 4)).astype(np.float32) for i i
 WANT = [x.astype(np.float64) * 2 for x in X]
 TWIN = [w + 1e-5 for w in WANT]
 NUMPY = Execution("numpy", "CPU")
+COREML = contents.executions("coreml", "")
 
 
 class Plain(Target):

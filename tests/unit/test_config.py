@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parity import formats
 from parity.config import find, load, parse, parse_size
 from parity.core.contract import Preprocess
 from parity.core.errors import ConfigError, ParityError
-from parity.core.plan import PRECISIONS, TARGETS, Cell
+from parity.core.plan import PRECISIONS, Cell
 from parity.core.settings import Config
 
 BASE = """\
@@ -38,7 +39,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(text: str, root: Path = Path("/nowhere")) -> Config:
-    return parse(text, root / "pyproject.toml")
+    return parse(text, root / "pyproject.toml", formats.facts())
 
 
 def refused(text: str, root: Path = Path("/nowhere")) -> str:
@@ -491,7 +492,7 @@ def test_a_limit_at_the_edge_of_a_metric_is_taken(metric: str, limit: float) -> 
 
 
 @pytest.mark.parametrize(
-    "scope", ["default", *PRECISIONS, *TARGETS, "tflite-int8", "coreml-fp16", "skin", "skin-onnx-fp32"]
+    "scope", ["default", *PRECISIONS, *formats.names(), "tflite-int8", "coreml-fp16", "skin", "skin-onnx-fp32"]
 )
 def test_every_scope_of_the_cascade_can_be_set(scope: str) -> None:
     text = BASE + f'[tool.parity.limits]\n"{scope}" = {{ max_abs = 0.5 }}\n'
@@ -544,17 +545,17 @@ def test_a_file_without_the_table_says_parity_init(text: str) -> None:
 
 def test_a_file_that_cannot_be_read_is_one_line(root: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        load(root / "pyproject.toml")
+        load(root / "pyproject.toml", formats.facts())
     (root / "pyproject.toml").write_bytes(b"[tool.parity]\n# \xff\xfe\n")
     with pytest.raises(ConfigError, match="cannot be read"):
-        load(root / "pyproject.toml")
+        load(root / "pyproject.toml", formats.facts())
 
 
 def test_labels_that_cannot_be_read_name_the_labels_file(root: Path) -> None:
     (root / "labels.txt").write_bytes(b"caf\xe9\n")
     (root / "pyproject.toml").write_text(BASE.replace('kind = "logits"', 'kind = "logits", labels = "labels.txt"'))
     with pytest.raises(ConfigError, match=r"pyproject.toml:\d+ .*labels.txt"):
-        load(root / "pyproject.toml")
+        load(root / "pyproject.toml", formats.facts())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from parity import formats
 from parity.config import parse
 from parity.core.errors import ConfigError
 from parity.core.settings import Config, Decode, Playing, Properties
@@ -20,7 +21,7 @@ outputs = [{ name = "scores" }, { name = "h_next" }]
 
 def read(tmp_path: Path, lines: str) -> Config:
     (tmp_path / "clips").mkdir(exist_ok=True)
-    return parse(BASE + lines, tmp_path / "pyproject.toml")
+    return parse(BASE + lines, tmp_path / "pyproject.toml", formats.facts())
 
 
 def test_everything_is_read(tmp_path: Path) -> None:
@@ -85,8 +86,10 @@ def test_a_range_fits_the_elements_that_are_drawn_from_it(tmp_path: Path, given:
     dtype, _, limits = given.partition(", ")
     text = BASE.replace('{ name = "h", shape = [1, 4] }', f'{{ name = "h", shape = [1], dtype = "{dtype}", {limits} }}')
     if given in FIT:
-        assert parse(text, tmp_path / "pyproject.toml").models["m"].contract.inputs[1].range is not None
+        assert (
+            parse(text, tmp_path / "pyproject.toml", formats.facts()).models["m"].contract.inputs[1].range is not None
+        )
         return
     with pytest.raises(ConfigError) as raised:
-        parse(text, tmp_path / "pyproject.toml")
+        parse(text, tmp_path / "pyproject.toml", formats.facts())
     assert RANGES[given] in str(raised.value) and "\n" not in str(raised.value)

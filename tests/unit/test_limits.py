@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parity import formats
 from parity.config import parse
 from parity.core.plan import PRECISIONS, Cell
 from parity.core.settings import Rule
@@ -112,7 +113,7 @@ fp32 = { cosine = 0.9 }
 # the reason
 max_abs = 0.5
 """
-    rules = parse(text, Path("/p/pyproject.toml")).rules
+    rules = parse(text, Path("/p/pyproject.toml"), formats.facts()).rules
     found = resolve(rules, Cell("skin", "onnx", "fp32"), "logits")
     assert found["cosine"].source == "pyproject.toml:7 [tool.parity.limits.fp32] cosine"
     assert found["max_abs"].source == "pyproject.toml:11 [tool.parity.limits.skin-onnx-fp32.logits] max_abs"

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parity import formats
 from parity.core.errors import ConfigError
-from parity.core.plan import PRECISIONS, TARGETS, Cell, Plan, PlannedCell, check_model_name, choose, did_you_mean
+from parity.core.plan import PRECISIONS, Cell, Plan, PlannedCell, check_model_name, choose, did_you_mean
+
+TARGETS = formats.names()
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(
     lambda name: not any(token in name for token in (*TARGETS, *PRECISIONS))
@@ -16,7 +19,7 @@ CELLS = st.builds(Cell, NAMES, st.sampled_from(TARGETS), st.sampled_from(PRECISI
 
 
 def plan(*ids: str, partial: str | None = None) -> Plan:
-    return Plan(tuple(PlannedCell(Cell.parse(i), ("golden",), cases=3) for i in ids), partial)
+    return Plan(tuple(PlannedCell(Cell.parse(i, TARGETS), ("golden",), cases=3) for i in ids), partial)
 
 
 SMALL = plan("skin-onnx-fp32", "skin-onnx-int8", "skin-tflite-fp32", "det-onnx-fp32", "det-tflite-int8")
@@ -24,7 +27,7 @@ SMALL = plan("skin-onnx-fp32", "skin-onnx-int8", "skin-tflite-fp32", "det-onnx-f
 
 @given(CELLS)
 def test_every_cell_is_read_back_from_its_id(cell: Cell) -> None:
-    assert Cell.parse(cell.id) == cell and str(cell) == cell.id
+    assert Cell.parse(cell.id, TARGETS) == cell and str(cell) == cell.id
 
 
 @pytest.mark.parametrize(
@@ -46,18 +49,18 @@ def test_every_cell_is_read_back_from_its_id(cell: Cell) -> None:
 )
 def test_what_is_no_cell(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Cell.parse(text)
+        Cell.parse(text, TARGETS)
 
 
 @pytest.mark.parametrize("token", [*TARGETS, *PRECISIONS])
 def test_no_name_may_hold_a_word_that_selects(token: str) -> None:
     for name in (token, f"a{token}", f"{token}9", f"a_{token}_b"):
         with pytest.raises(ConfigError, match="ambiguous"):
-            check_model_name(name)
+            check_model_name(name, TARGETS)
 
 
 def test_a_registered_target_is_a_word_that_selects_too() -> None:
-    check_model_name("myrknn")
+    check_model_name("myrknn", TARGETS)
     with pytest.raises(ConfigError, match="ambiguous"):
         check_model_name("myrknn", (*TARGETS, "rknn"))
     assert Cell.parse("skin-rknn-fp32", (*TARGETS, "rknn")).target == "rknn"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from parity import formats
 from parity import formats as targets
 from parity.cases.files import unlabelled_folders
 from parity.config import parse
@@ -29,7 +30,7 @@ ENUMERATED = 'dims = { batch = [1, 4] }\nenumerated = ["batch"]\n'
 
 def config(folder: Path, more: str = "") -> Config:
     (folder / "calibration").mkdir()
-    return parse(TABLE + more, folder / "pyproject.toml")
+    return parse(TABLE + more, folder / "pyproject.toml", formats.facts())
 
 
 @pytest.fixture

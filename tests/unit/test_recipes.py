@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parity import formats
 from parity.cases import kept, strategies
 from parity.cases.drawing import Drawing
 from parity.cases.recipes import (
@@ -31,6 +32,7 @@ from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.formats import snippet
+from parity.formats.target import Target
 
 IMAGE = InputSpec("image", ("batch", 3, 8, 10), range=(-2.2, 2.7))
 IDS = InputSpec("ids", ("batch", "length"), "int32", (1, 126))
@@ -189,6 +191,14 @@ def test_a_failure_is_kept_replayed_first_and_promoted(tmp_path: Path) -> None:
         kept.promote(tmp_path, _model(tmp_path / "absent"), [])
 
 
+def _target(name: str) -> Target:
+    """The target's script around a session of another name; `own` has no script."""
+    target = Target()
+    target.session = "pkg.mod:Session"  # type: ignore[misc]
+    target.script = "" if name == "own" else formats.get(name).script  # type: ignore[misc]
+    return target
+
+
 @pytest.mark.parametrize("target", ["onnx", "tflite", "coreml", "ncnn", "torchscript", "exported", "own"])
 def test_a_snippet_is_at_most_ten_lines_of_python(target: str) -> None:
     notes = {
@@ -199,7 +209,7 @@ def test_a_snippet_is_at_most_ten_lines_of_python(target: str) -> None:
         "outputs": {"y": {"name": "out", "layout": "NHWC"}},
     }
     recipe = strategies.draw(strategies.recipes(MANY), 9, 3)[-1]
-    script = snippet.lines(target, "pkg.mod:Session", Path("/f"), notes, MANY, recipe, {}, "y", "[0, 1, 2, 3]", "1.5")
+    script = snippet.lines(_target(target), Path("/f"), notes, MANY, recipe, {}, "y", "[0, 1, 2, 3]", "1.5")
     assert len(script) <= snippet.MOST
     compile("\n".join(script), "snippet", "exec")
     text = "\n".join(script)
@@ -293,7 +303,7 @@ def test_ten_inputs_of_every_kind_are_drawn_and_printed_in_ten_lines() -> None:
     for recipe in strategies.draw(strategies.recipes(many), 20, 5):
         arrays = recipe.arrays(many)
         assert [a.dtype.name for a in arrays.values()] == list(dtypes)
-        script = snippet.lines("own", "pkg.mod:Session", Path("/f"), notes, many, recipe, {}, "y", ".shape", "(1,)")
+        script = snippet.lines(_target("own"), Path("/f"), notes, many, recipe, {}, "y", ".shape", "(1,)")
         assert len(script) <= snippet.MOST
         names: dict[str, Any] = {}
         exec("\n".join(script[: script.index("from pkg.mod import Session")]), names)

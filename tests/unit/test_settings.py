@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from parity import config as configuration
+from parity import formats
 from parity.core.errors import ConfigError
 from parity.core.plan import Cell
 from parity.core.settings import Config
@@ -28,7 +29,7 @@ fp32 = { cosine = 0.9 }
 
 
 def parsed(*settings: str) -> Config:
-    return configuration.parse(TEXT, Path("pyproject.toml").resolve(), settings=settings)
+    return configuration.parse(TEXT, Path("pyproject.toml").resolve(), formats.facts(), settings)
 
 
 def test_without_settings_the_file_decides() -> None:

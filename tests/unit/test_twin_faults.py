@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fixtures.models.skin import skin as build
-from parity import config
+from parity import config, formats
 from parity.cases import golden
 from parity.judging.floor import Floor, floor, natural
 from parity.reference.recipes import RECIPES, recipe
@@ -32,7 +32,7 @@ class Skin:
     """The example model, every sixth golden picture, and what oracle and twins make of them; computed once."""
 
     def __init__(self) -> None:
-        own = config.load(ROOT / "pyproject.toml").models["skin"]
+        own = config.load(ROOT / "pyproject.toml", formats.facts()).models["skin"]
         self.module = build(**own.options).eval()
         self.module.load_state_dict(load_file(own.checkpoint))
         self.module.requires_grad_(False)

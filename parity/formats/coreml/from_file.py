@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parity.formats.coreml import target as coreml
+from parity.formats.coreml import convert as coreml
 from parity.formats.target import Array
 from parity.process.child import stage
 

@@ -8,7 +8,7 @@ Child only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class CoreMLArtefact:
 
     kernels = ("mil-eval",)
 
-    def __init__(self, folder: str, notes: Mapping[str, Any]):
+    def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = ()):
         self.package = Package(Path(folder, notes["entry"]))
         program = mil.load(self.package.path)
         if not isinstance(program, Program):

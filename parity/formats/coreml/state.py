@@ -3,7 +3,7 @@
 The model itself stays without state: it takes the cache and gives the next one. `states = { keys = "next_keys" }` in
 its table says which output replaces which input; with `stateful = true` the file holds that input as a Core ML state. A
 measurement writes the state before a call and reads it after, so that the file is judged by the very cases that judge
-the model without state. Core ML keeps states in float16 only, and needs iOS 18 or macOS 15.
+the model without state. Core ML keeps states in float16 only, and needs iOS 18 or macOS 15. All of it in the child.
 """
 
 from __future__ import annotations
@@ -15,22 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.core.settings import ModelConfig
-from parity.formats.target import Array, Route, Step
-from parity.formats.torch.target import SCRIPT_FILE
+from parity.formats.coreml import convert as coreml
+from parity.formats.target import Array
+from parity.formats.torch.convert import SCRIPT_FILE
 from parity.process.child import stage
-
-
-def route(model: ModelConfig, options: Mapping[str, Any]) -> Route:
-    """Traced with buffers in place of the states, then converted with a Core ML state for each buffer."""
-    held = {"states": dict(model.states)}
-    package = "parity.formats.coreml.state"
-    trace_step = Step("torchscript-stateful", "torch", f"{package}:trace", ("torch",), held, stage="export")
-    name = f"stateful-{options['precision']}"
-    system = {"deployment_target": "iOS18", **options}
-    return Route("coremltools, stateful", (
-        trace_step, Step(name, "coremltools", f"{package}:convert", ("coremltools",), {**system, **held}),
-    ))  # fmt: skip
 
 
 def execute(
@@ -61,9 +49,6 @@ def predict(model: Any, notes: Mapping[str, Any], given: Mapping[str, Array]) ->
         held.write_state(name=name, value=given[name].astype(np.float16))
     got = dict(model.predict({n: v for n, v in given.items() if n not in states}, state=held))
     return got | {output: _wide(np.asarray(held.read_state(name=name))) for name, output in states.items()}
-
-
-# In the child.
 
 
 def trace(
@@ -110,8 +95,6 @@ def convert(
 ) -> dict[str, Any]:  # fmt: skip
     """Convert with the states declared; everything else is as without them."""
     import torch
-
-    from parity.formats.coreml import target as coreml
 
     ct = coreml.tools()
     stage("convert")

@@ -8,7 +8,7 @@ that apps get, and plain loops, with packing, Winograd and im2col off. Child onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,7 @@ class NcnnArtefact:
 
     kernels = ("ncnn", "plain")
 
-    def __init__(self, folder: str, notes: Mapping[str, Any]):
+    def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = ()):
         self.param = Path(folder, notes["entry"])
         try:
             lines = self.param.read_text(encoding="utf-8").splitlines()[2:]
@@ -238,7 +238,7 @@ class NcnnArtefact:
         """Every layer that reads something, by itself: what it reads is given, so nothing before it runs."""
         import ncnn
 
-        from parity.formats.ncnn.target import row
+        from parity.formats.ncnn.runtime import row
 
         def run(values: Values) -> Values:
             found: Values = {}
@@ -298,7 +298,7 @@ class NcnnArtefact:
     def _run(self, net: Any, watch: Sequence[str]) -> Run:
         import ncnn
 
-        from parity.formats.ncnn.target import row
+        from parity.formats.ncnn.runtime import row
 
         outputs = [port.tensor for port in self.graph.outputs]
         entries = {port.tensor for port in self.graph.inputs}

@@ -10,7 +10,7 @@ import numpy as np
 
 from parity.files import ncnn as ncnn_files
 from parity.formats.graph import Array, Grid, Values
-from parity.formats.ncnn.target import NcnnSession
+from parity.formats.ncnn.runtime import NcnnSession
 from parity.formats.steps import NotPossible, Step, ports
 
 

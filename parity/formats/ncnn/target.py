@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
-from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.settings import Config, ModelConfig
-from parity.formats.target import Array, Route, Step, Target
-from parity.formats.torch.target import SCRIPT_FILE, trace_step
-from parity.process.child import stage
-
-PARAM, BIN = "model.ncnn.param", "model.ncnn.bin"
+from parity.formats.target import Route, Step, Target
+from parity.formats.torch.target import trace_step
 
 
 class Ncnn(Target):
@@ -26,9 +16,17 @@ class Ncnn(Target):
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16")
     requires: ClassVar[tuple[str, ...]] = ("torch", "ncnn", "pnnx")
     extra: ClassVar[str] = "ncnn"
-    session: ClassVar[str] = "parity.formats.ncnn.target:NcnnSession"
+    session: ClassVar[str] = "parity.formats.ncnn.runtime:NcnnSession"
     family: ClassVar[str] = "ncnn"
     runtime_package: ClassVar[str] = "ncnn"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "ncnn", "pnnx")
+    order: ClassVar[int] = 50
+    suffixes: ClassVar[tuple[str, ...]] = (".param",)
+    unmarked: ClassVar[str] = "fp32"
+    graph: ClassVar[str] = "parity.formats.ncnn.graph:NcnnArtefact"
+    steps: ClassVar[str] = "parity.formats.ncnn.steps:NcnnSteps"
+    draft: ClassVar[str] = "parity.formats.ncnn.draft:NcnnDraft"
+    script: ClassVar[str] = "parity.formats.ncnn.script:lines"
     fixed_dims: ClassVar[bool] = True
 
     def unavailable(self, cell: Cell, model: ModelConfig, python: str | None = None) -> str | None:
@@ -38,146 +36,10 @@ class Ncnn(Target):
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         options = {"half": cell.precision == "fp16"}
-        convert = Step(f"pnnx-{cell.precision}", "ncnn", "parity.formats.ncnn.target:convert", ("pnnx",), options)
+        convert = Step(f"pnnx-{cell.precision}", "ncnn", "parity.formats.ncnn.convert:convert", ("pnnx",), options)
         return [Route("pnnx", (trace_step(), convert))]
 
-
-# In the child.
-
-
-def convert(
-    work: str,
-    after: str,
-    options: Mapping[str, Any],
-    contract: Mapping[str, Any],
-    example: Mapping[str, Array],
-    **_: Any,
-) -> dict[str, Any]:
-    """Run the pnnx binary itself: its Python wrapper drops the fp16 flag and does not look at the exit code."""
-    stage("convert")
-    found = importlib.util.find_spec("pnnx")  # importing it would import torch for nothing
-    if found is None or found.origin is None:
-        raise ParityError("pnnx is not installed: pip install 'pytest-parity[ncnn]'")
-    binary = Path(found.origin).with_name("pnnx")
-    local = Path("model.pt")
-    local.write_bytes(Path(after, SCRIPT_FILE).read_bytes())
-    shapes = ",".join(
-        f"[{','.join(map(str, example[s['name']].shape))}]{_CODES[s['dtype']]}" for s in contract["inputs"]
-    )
-    command = [str(binary), str(local), f"inputshape={shapes}", f"fp16={int(options['half'])}"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-    print(done.stdout)
-    if done.returncode != 0:
-        raise ParityError(f"pnnx ended with code {done.returncode}")
-    for name in (PARAM, BIN):
-        if not Path(name).is_file():
-            raise ParityError(f"pnnx reported success and left no {name}")
-        Path(name).rename(Path(work, name))
-    unknown = sorted(set(operators(Path(work, PARAM))) & {"pnnx.Expression"} | {
-        kind for kind in operators(Path(work, PARAM)) if kind.startswith(("pnnx.", "aten::", "nn.", "F.", "torch."))
-    })  # fmt: skip
-    if unknown:
-        raise ParityError(f"pnnx left operators that ncnn does not have: {', '.join(unknown)}")
-    # pnnx names inputs in0, in1 ... and outputs out0, out1 ... in the order of the traced module.
-    return {
-        "entry": PARAM,
-        "weights": BIN,
-        "half": options["half"],
-        "inputs": {s["name"]: {"name": f"in{i}"} for i, s in enumerate(contract["inputs"])},
-        "outputs": {s["name"]: {"name": f"out{i}"} for i, s in enumerate(contract["outputs"])},
-        "fixed": {n: list(v.shape) for n, v in example.items()},
-    }
-
-
-_CODES = {
-    "float32": "f32",
-    "float16": "f16",
-    "int64": "i64",
-    "int32": "i32",
-    "uint8": "u8",
-    "int8": "i8",
-    "bool": "bool",
-}
-
-
-def operators(param: Path) -> dict[str, int]:
-    """Layer kinds of a .param file with their counts; the inputs are not operators."""
-    lines = param.read_text(encoding="utf-8").splitlines()[2:]
-    return dict(
-        sorted(Counter(kind for line in lines if line.strip() and (kind := line.split()[0]) != "Input").items())
-    )
-
-
-def blobs(param: Path) -> tuple[list[str], list[str]]:
-    """Names of the inputs and of the blobs that nothing consumes, in file order."""
-    inputs: list[str] = []
-    made: list[str] = []
-    used: set[str] = set()
-    for line in param.read_text(encoding="utf-8").splitlines()[2:]:
-        words = line.split()
-        if not words:
-            continue
-        tops, bottoms = int(words[3]), int(words[2])
-        used |= set(words[4 : 4 + bottoms])
-        names = words[4 + bottoms : 4 + bottoms + tops]
-        (inputs if words[0] == "Input" else made).extend(names)
-    return inputs, [name for name in made if name not in used]
-
-
-def row(value: Array) -> Array:
-    """The one row of a batch as ncnn reads it: layers take every integer for 32 bits wide, whatever the Mat says, so
-    64-bit token ids would be read as id, 0, id, 0 ... Raises ParityError for ids that need more."""
-    values = value[0]
-    if values.dtype.kind in "iu":
-        limits = np.iinfo(np.int32)
-        if values.size and not limits.min <= int(values.min()) <= int(values.max()) <= limits.max:
-            raise ParityError(f"ncnn reads integers of 32 bits, and {int(np.abs(values).max())} needs more")
-        values = values.astype(np.int32)
-    return np.ascontiguousarray(values)
-
-
-_FAST = ("use_winograd_convolution", "use_sgemm_convolution", "use_packing_layout")
-
-
-class NcnnSession:
-    """ncnn on the CPU with one thread unless the notes say more. A fresh extractor for every inference: an old one
-    gives old results. `kernels` of the notes: "plain" does without Winograd, matrix products and packed layouts."""
-
-    def __init__(self, folder: str, notes: Mapping[str, Any]) -> None:
-        import ncnn
-
-        self.ncnn, self.notes, self.param = ncnn, notes, Path(folder, notes["entry"])
-        self.net = ncnn.Net()
-        self.net.opt.num_threads = int(notes.get("threads", 1))
-        self.net.opt.use_vulkan_compute = False
-        for name in _FAST if notes.get("kernels") == "plain" else ():
-            setattr(self.net.opt, name, False)
-        half = bool(notes.get("half"))
-        for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
-            setattr(self.net.opt, name, half and name != "use_bf16_storage")
-        weights = Path(folder, notes.get("weights", str(Path(notes["entry"]).with_suffix(".bin"))))
-        if self.net.load_param(str(self.param)) != 0 or self.net.load_model(str(weights)) != 0:
-            raise ParityError(f"ncnn cannot load {self.param.name} with {weights.name}")
-
-    def describe(self) -> dict[str, Any]:
-        inputs, outputs = blobs(self.param)
-        return {
-            "inputs": [{"name": n, "shape": None, "dtype": None} for n in inputs],
-            "outputs": [{"name": n, "shape": None, "dtype": None} for n in outputs],
-            "ops": operators(self.param),
-        }
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        extractor = self.net.create_extractor()
-        for name, value in inputs.items():
-            if value.shape[0] != 1:
-                raise ParityError(f"ncnn has no batch dimension: {name} has {value.shape[0]} rows")
-            own = row(value)  # named, so that it lives until the clone: a Mat only borrows an array's memory
-            extractor.input(name, self.ncnn.Mat(own).clone())
-        results = {}
-        for name in blobs(self.param)[1]:
-            code, mat = extractor.extract(name)
-            if code != 0:
-                raise ParityError(f"ncnn could not compute {name!r} (code {code})")
-            results[name] = np.array(mat)[None].copy()
-        return results
+    def published(self, name: str, notes: Mapping[str, Any], files: Sequence[str]) -> dict[str, str]:
+        """Network and weights side by side in a folder `ncnn`, the endings that apps look for kept."""
+        pair = (str(notes["entry"]), str(notes["weights"]))
+        return {file: f"ncnn/{name}.{file.rpartition('.')[2]}" for file in pair}

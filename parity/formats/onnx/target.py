@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
-
-import numpy as np
+from collections.abc import Sequence
+from typing import ClassVar
 
 from parity.core.plan import Cell
 from parity.core.settings import Config, ModelConfig
-from parity.formats.lengths import named, variants
-from parity.formats.target import Array, Route, Step, Target
-from parity.process import processor
-from parity.process.child import stage
-
-FILE = "model.onnx"
+from parity.formats.target import Route, Step, Target
 
 
 class Onnx(Target):
@@ -25,17 +15,25 @@ class Onnx(Target):
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "dynamic", "int8")
     requires: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxruntime")
     extra: ClassVar[str] = "onnx"
-    session: ClassVar[str] = "parity.formats.onnx.target:OrtSession"
+    session: ClassVar[str] = "parity.formats.onnx.runtime:OrtSession"
     family: ClassVar[str] = "onnxruntime"
     runtime_package: ClassVar[str] = "onnxruntime"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxruntime")
+    order: ClassVar[int] = 10
+    suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
+    unmarked: ClassVar[str] = "fp32"
+    graph: ClassVar[str] = "parity.formats.onnx.graph:OnnxArtefact"
+    steps: ClassVar[str] = "parity.formats.onnx.steps:OnnxSteps"
+    draft: ClassVar[str] = "parity.formats.onnx.draft:OnnxDraft"
+    script: ClassVar[str] = "parity.formats.onnx.script:lines"
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         first = export_step(model, dynamic=True)
         convert = {
-            "fp16": Step("fp16", self.family, "parity.formats.onnx.target:to_fp16", ("onnx", "onnxruntime")),
-            "dynamic": Step("dynamic", self.family, "parity.formats.onnx.target:to_dynamic", ("onnx", "onnxruntime")),
+            "fp16": Step("fp16", self.family, "parity.formats.onnx.convert:to_fp16", ("onnx", "onnxruntime")),
+            "dynamic": Step("dynamic", self.family, "parity.formats.onnx.convert:to_dynamic", ("onnx", "onnxruntime")),
             "int8": Step(
-                "int8", self.family, "parity.formats.onnx.target:to_int8", ("onnx", "onnxruntime"), calibration=True
+                "int8", self.family, "parity.formats.onnx.convert:to_int8", ("onnx", "onnxruntime"), calibration=True
             ),
         }
         steps = (first, convert[cell.precision]) if cell.precision in convert else (first,)
@@ -52,197 +50,8 @@ def export_step(model: ModelConfig, *, dynamic: bool) -> Step:
     return Step(
         "onnx" if dynamic else "onnx-static",
         "torch",
-        "parity.formats.onnx.target:export",
+        "parity.formats.onnx.convert:export",
         ("torch", "onnx"),
         {"opset": model.opset, "dynamic": dynamic},
         stage="export",
     )
-
-
-# In the child.
-
-
-def export(
-    work: str,
-    options: Mapping[str, Any],
-    model: Mapping[str, Any],
-    contract: Mapping[str, Any],
-    example: Mapping[str, Array],
-    **_: Any,
-) -> dict[str, Any]:
-    """Trace to ONNX with the TorchScript exporter: the dynamo exporter silently fixes a batch that the example has
-    at 1, and silently keeps opset 18 when a conversion below it fails."""
-    import onnx
-    import torch
-
-    from parity.reference import modelling
-
-    if str(model.get("reference")).endswith(".onnx"):
-        return _given(Path(model["reference"]), Path(work), options["dynamic"], contract, example)
-    module: Any = modelling.load(model)
-    stage("export")
-    names = {side: [spec["name"] for spec in contract[side]] for side in ("inputs", "outputs")}
-    axes: dict[str, dict[int, str]] = {}
-    if options["dynamic"]:
-        axes = {
-            spec["name"]: {i: d for i, d in enumerate(spec["shape"]) if isinstance(d, str)}
-            for spec in contract["inputs"]
-        }
-        leading = {shape[0] for shape in axes.values() if 0 in shape}
-        if len(leading) == 1:  # the batch axis runs through to the outputs; other axes are inferred by the exporter
-            axes |= {name: {0: leading.copy().pop()} for name in names["outputs"]}
-    for suffix, inputs in ({"": example} if options["dynamic"] else variants(contract, example)).items():
-        file = str(Path(work, named(FILE, suffix)))
-        arguments = tuple(torch.from_numpy(np.array(inputs[name])) for name in names["inputs"])
-        with modelling.plain_attention(), warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            traced = torch.jit.trace(module, arguments, check_trace=False) if hasattr(module, "by_trace") else module
-            torch.onnx.export(
-                traced, arguments, file, dynamo=False, opset_version=options["opset"],
-                input_names=names["inputs"], output_names=names["outputs"], dynamic_axes=axes, do_constant_folding=True,
-            )  # fmt: skip
-        onnx.checker.check_model(file, full_check=True)
-    return _notes(names["inputs"], names["outputs"], options["opset"])
-
-
-def _given(
-    file: Path, work: Path, dynamic: bool, contract: Mapping[str, Any], example: Mapping[str, Array]
-) -> dict[str, Any]:
-    """The reference file itself; with every axis fixed, where that is wanted, for each enumerated size."""
-    import onnx
-
-    stage("export")
-    model = onnx.load(str(file))
-    for suffix, inputs in ({"": example} if dynamic else variants(contract, example)).items():
-        if not dynamic:
-            from onnxsim import simplify
-
-            fixed, _ = simplify(model, overwrite_input_shapes={n: list(v.shape) for n, v in inputs.items()})
-        onnx.save(model if dynamic else fixed, str(work / named(FILE, suffix)))
-    return _notes(*_names(contract), _opset(file))
-
-
-def _notes(inputs: list[str], outputs: list[str], opset: int) -> dict[str, Any]:
-    return {
-        "entry": FILE,
-        "inputs": {name: {"name": name} for name in inputs},
-        "outputs": {name: {"name": name} for name in outputs},
-        "opset": opset,
-    }
-
-
-def _names(contract: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    return [s["name"] for s in contract["inputs"]], [s["name"] for s in contract["outputs"]]
-
-
-def _opset(file: Path) -> int:
-    import onnx
-
-    model = onnx.load(str(file), load_external_data=False)
-    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
-
-
-def to_fp16(work: str, after: str, contract: Mapping[str, Any], **_: Any) -> dict[str, Any]:
-    """Weights and activations to float16; inputs and outputs stay float32, as apps feed them."""
-    import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    stage("convert")
-    half = convert_float_to_float16(onnx.load(str(Path(after, FILE))), keep_io_types=True)
-    onnx.save(half, str(Path(work, FILE)))
-    return _notes(*_names(contract), _opset(Path(work, FILE)))
-
-
-def to_dynamic(work: str, after: str, contract: Mapping[str, Any], **_: Any) -> dict[str, Any]:
-    """Weights to 8 bits, activations quantised at run time. Unsigned weights: the CPU has no signed ConvInteger."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    stage("convert")
-    quantize_dynamic(_prepared(after), str(Path(work, FILE)), weight_type=QuantType.QUInt8, per_channel=True)
-    return _notes(*_names(contract), _opset(Path(work, FILE)))
-
-
-def to_int8(
-    work: str,
-    after: str,
-    contract: Mapping[str, Any],
-    calibration: Sequence[Mapping[str, Array]],
-    **_: Any,
-) -> dict[str, Any]:
-    """Full int8 as QDQ: per-channel weights, per-tensor activations with ranges measured on the calibration data."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # its module is untyped
-        def __init__(self) -> None:
-            self.rows = iter(calibration)
-
-        def get_next(self) -> Mapping[str, Array] | None:
-            return next(self.rows, None)
-
-    stage("convert")
-    quantize_static(
-        _prepared(after, 13), str(Path(work, FILE)), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-    )  # fmt: skip
-    return _notes(*_names(contract), _opset(Path(work, FILE)))
-
-
-def _prepared(after: str, opset: int = 0) -> str:
-    """The model with shapes inferred and foldable parts folded, as the quantisers expect it; in the scratch folder.
-
-    Raised to `opset` where it is below: the quantiser writes a scale a channel, which operators know from 13 on, into
-    an older file too, and no runtime opens that.
-    """
-    import onnx
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    source = str(Path(after, FILE))
-    if _opset(Path(source)) < opset:
-        onnx.save(onnx.version_converter.convert_version(onnx.load(source), opset), "raised.onnx")
-        source = "raised.onnx"
-    quant_pre_process(source, "prepared.onnx", skip_symbolic_shape=True)
-    return "prepared.onnx"
-
-
-class OrtSession:
-    """ONNX Runtime on the CPU with one thread, so that workers do not fight for cores, unless the notes say more.
-
-    `kernels` of the notes: "optimised", the default, or "as written", with no operators merged or laid out anew.
-    """
-
-    def __init__(self, folder: str, notes: Mapping[str, Any]) -> None:
-        import onnxruntime
-
-        self.path = Path(folder, notes["entry"])
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = int(notes.get("threads", 1)), 1
-        options.log_severity_level = 3
-        if notes.get("kernels") == "as written":
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self.session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
-
-    def describe(self) -> dict[str, Any]:
-        import onnx
-
-        def specs(nodes: Sequence[Any]) -> list[dict[str, Any]]:
-            return [{"name": n.name, "shape": list(n.shape), "dtype": _DTYPES.get(n.type, n.type)} for n in nodes]
-
-        model = onnx.load(str(self.path), load_external_data=False)
-        return {
-            "inputs": specs(self.session.get_inputs()),
-            "outputs": specs(self.session.get_outputs()),
-            "ops": dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
-            "opset": _opset(self.path),
-            "wrong_products": processor.multiplies_wrongly(),
-            "without_amx": bool(processor.multiplies_wrongly()) and processor.without_amx(),
-        }
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        names = [node.name for node in self.session.get_outputs()]
-        return dict(zip(names, self.session.run(names, dict(inputs)), strict=True))
-
-
-_DTYPES = {
-    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(int64)": "int64",
-    "tensor(int32)": "int32", "tensor(int8)": "int8", "tensor(uint8)": "uint8", "tensor(bool)": "bool",
-}  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ _KERNELS = {
 class TFLiteArtefact:
     """One .tflite file. Raises NotPossible for files that the proof cannot follow."""
 
-    def __init__(self, folder: str, notes: Mapping[str, Any], nested: bool = False):
+    def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = (), nested: bool = False):
         """`nested` takes files with control flow too, of which only the outermost graph is seen."""
         own = notes.get("kernels") or next(iter(_KERNELS))
         self.kernels = (own, *(name for name in _KERNELS if name != own))

@@ -11,7 +11,7 @@ from torch import fx
 
 from parity.formats.graph import Array, Grid, Port, Values
 from parity.formats.steps import NotPossible, Step, ports
-from parity.formats.torch.target import ProgramSession
+from parity.formats.torch.runtime import ProgramSession
 
 
 class ProgramSteps:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import compare, config, register_metric
+from parity import compare, config, formats, register_metric
 from parity.commands.gate import judged
 from parity.core.contract import OutputSpec
 from parity.core.plan import Cell
@@ -105,7 +105,7 @@ class Gate(Base):
             "[tool.parity]\n[tool.parity.models.m]\nfactory = 'm:m'\ninputs = [{name = 'x', shape = [3]}]\n"
             f"outputs = [{{name = 'y'}}]\ncells = ['onnx-fp32']\n[tool.parity.limits]\n{case.toml}\n"
         )
-        rules = config.parse(text.replace("m-plain", "m-onnx"), Path("pyproject.toml")).rules
+        rules = config.parse(text.replace("m-plain", "m-onnx"), Path("pyproject.toml"), formats.facts()).rules
         limits = {r.metric: Limit(r.metric, r.value, r.source) for r in rules}
         return self._gated(Pair(case.id, "", [{"y": case.got}], [{"y": case.want}]), limits)
 

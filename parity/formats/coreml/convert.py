@@ -1,0 +1,167 @@
+"""The steps that make a Core ML file with coremltools, in the child, and what other modules here need of them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.formats.target import Array
+from parity.formats.torch.convert import PROGRAM_FILE, SCRIPT_FILE
+from parity.process.child import stage
+
+PACKAGE, SPEC = "model.mlpackage", "model.mlmodel"
+
+
+def tools() -> Any:
+    """coremltools without TensorFlow, which it imports where it can, for models of TensorFlow's: 3 s and 600 MB."""
+    if not {"coremltools", "tensorflow"} & sys.modules.keys():
+        sys.modules["tensorflow"] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("coremltools")
+        finally:
+            del sys.modules["tensorflow"]
+    return importlib.import_module("coremltools")
+
+
+def convert(
+    work: str,
+    after: str,
+    options: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    example: Mapping[str, Array],
+    **_: Any,
+) -> dict[str, Any]:
+    """Convert the traced module with its declared names; inputs and outputs stay float32."""
+    import torch
+
+    ct = tools()
+    stage("convert")
+    traced = torch.jit.load(str(Path(after, SCRIPT_FILE)), map_location="cpu")
+    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
+    return notes(save(traced, inputs(contract, example), outputs, options, Path(work)), contract, example, options)
+
+
+def inputs(contract: Mapping[str, Any], example: Mapping[str, Array]) -> list[Any]:
+    """What coremltools is told of each declared input."""
+    import coremltools as ct
+
+    return [
+        ct.TensorType(name=s["name"], shape=_shape(s, example, contract), dtype=_DTYPES[s["dtype"]])
+        for s in contract["inputs"]
+    ]
+
+
+def notes(
+    file: str, contract: Mapping[str, Any], example: Mapping[str, Array], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The notes of a converted file: its names are the contract's, its sizes the example's or the enumerated ones."""
+    axes = contract.get("enumerated", [])
+    return {
+        "entry": file,
+        "inputs": {s["name"]: {"name": s["name"]} for s in contract["inputs"]},
+        "outputs": {s["name"]: {"name": s["name"]} for s in contract["outputs"]},
+        "fixed": {n: list(v.shape) for n, v in example.items()},
+        **({"enumerated": {axis: contract["sizes"][axis] for axis in axes}} if axes else {}),
+        "opset_target": system(options),
+    }
+
+
+def convert_exported(
+    work: str,
+    after: str,
+    options: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    example: Mapping[str, Array],
+    **_: Any,
+) -> dict[str, Any]:
+    """Convert the exported program at the example's sizes. Its inputs keep the names of the module's arguments, since
+    coremltools does not rename them on this route."""
+    import torch
+
+    ct = tools()
+    stage("convert")
+    program = torch.export.load(str(Path(after, PROGRAM_FILE))).run_decompositions({})
+    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
+    file = save(program, None, outputs, options, Path(work))
+    names = list(program.graph_signature.user_inputs)
+    return {
+        "entry": file,
+        "inputs": {s["name"]: {"name": n} for s, n in zip(contract["inputs"], names, strict=True)},
+        "outputs": {s["name"]: {"name": s["name"]} for s in contract["outputs"]},
+        "fixed": {n: list(v.shape) for n, v in example.items()},
+        "opset_target": system(options),
+    }
+
+
+_DTYPES = {"float32": np.float32, "float16": np.float16, "int64": np.int32, "int32": np.int32}
+
+
+def _shape(spec: Mapping[str, Any], example: Mapping[str, Array], contract: Mapping[str, Any]) -> Any:
+    """The example's shape, or where an axis is enumerated one shape for each of its sizes, the example's first."""
+    import coremltools as ct
+
+    shape = example[spec["name"]].shape
+    axes = [i for i, d in enumerate(spec["shape"]) if d in contract.get("enumerated", [])]
+    if not axes:
+        return shape
+    sizes = [contract["sizes"][spec["shape"][i]] for i in axes]
+    shapes = [list(shape) for _ in range(max(map(len, sizes)))]
+    for axis, values in zip(axes, sizes, strict=True):
+        for row, value in zip(shapes, values, strict=True):  # Core ML pairs the enumerated shapes of its inputs
+            row[axis] = value
+    return ct.EnumeratedShapes(shapes=shapes, default=list(shape))
+
+
+def system(options: Mapping[str, Any]) -> str:
+    """The deployment target to convert for."""
+    return str(options.get("deployment_target") or ("iOS16" if options["backend"] == "mlprogram" else "iOS14"))
+
+
+def save(source: Any, inputs: Any, outputs: Any, options: Mapping[str, Any], folder: Path, **more: Any) -> str:
+    """Convert `source` (a traced module or an exported program) as `options` say into a file in `folder`; its name."""
+    import coremltools as ct
+
+    program = options["backend"] == "mlprogram"
+    arguments: dict[str, Any] = {"convert_to": options["backend"]}
+    if program:
+        half = options["precision"] == "fp16"
+        arguments["compute_precision"] = ct.precision.FLOAT16 if half else ct.precision.FLOAT32
+    if program or options.get("deployment_target"):
+        arguments["minimum_deployment_target"] = getattr(ct.target, system(options))
+    model = ct.convert(source, inputs=inputs, outputs=outputs, **arguments, **more)
+    if program and options["precision"] == "dynamic":
+        from coremltools.optimize import coreml as optimize
+
+        weights = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", granularity="per_channel")
+        model = optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=weights))
+    if not program and options["precision"] == "fp16":
+        from coremltools.models.neural_network.quantization_utils import quantize_weights
+
+        model = quantize_weights(model, nbits=16)
+    file = PACKAGE if program else SPEC
+    if isinstance(model, ct.models.MLModel):
+        model.save(str(folder / file))
+        if program:
+            _settle(folder / file)
+    else:
+        ct.utils.save_spec(model, str(folder / file))
+    return file
+
+
+def _settle(package: Path) -> None:
+    """Give the package's items identifiers that follow from their paths: coremltools draws new ones at every save, so
+    that the same model would never have the same hash twice."""
+    file = package / "Manifest.json"
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    named = {old: str(uuid.uuid5(uuid.NAMESPACE_URL, item["path"])).upper()
+             for old, item in manifest["itemInfoEntries"].items()}  # fmt: skip
+    manifest["itemInfoEntries"] = {named[old]: item for old, item in manifest["itemInfoEntries"].items()}
+    manifest["rootModelIdentifier"] = named[manifest["rootModelIdentifier"]]
+    file.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")

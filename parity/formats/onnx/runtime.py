@@ -1,0 +1,56 @@
+"""An ONNX file, opened by ONNX Runtime on the CPU. In the child."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parity.formats.onnx.convert import opset_of
+from parity.formats.target import Array
+from parity.process import processor
+
+
+class OrtSession:
+    """ONNX Runtime on the CPU with one thread, so that workers do not fight for cores, unless the notes say more.
+
+    `kernels` of the notes: "optimised", the default, or "as written", with no operators merged or laid out anew.
+    """
+
+    def __init__(self, folder: str, notes: Mapping[str, Any]) -> None:
+        import onnxruntime
+
+        self.path = Path(folder, notes["entry"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = int(notes.get("threads", 1)), 1
+        options.log_severity_level = 3
+        if notes.get("kernels") == "as written":
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self.session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+
+    def describe(self) -> dict[str, Any]:
+        import onnx
+
+        def specs(nodes: Sequence[Any]) -> list[dict[str, Any]]:
+            return [{"name": n.name, "shape": list(n.shape), "dtype": _DTYPES.get(n.type, n.type)} for n in nodes]
+
+        model = onnx.load(str(self.path), load_external_data=False)
+        return {
+            "inputs": specs(self.session.get_inputs()),
+            "outputs": specs(self.session.get_outputs()),
+            "ops": dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+            "opset": opset_of(self.path),
+            "wrong_products": processor.multiplies_wrongly(),
+            "without_amx": bool(processor.multiplies_wrongly()) and processor.without_amx(),
+        }
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        names = [node.name for node in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(names, dict(inputs)), strict=True))
+
+
+_DTYPES = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(int64)": "int64",
+    "tensor(int32)": "int32", "tensor(int8)": "int8", "tensor(uint8)": "uint8", "tensor(bool)": "bool",
+}  # fmt: skip

@@ -1,0 +1,171 @@
+"""The steps that make a TFLite file, in the child: onnx2tf to a SavedModel, TensorFlow's converter; or litert-torch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.core.errors import ParityError
+from parity.formats.lengths import enumerated, named, variants
+from parity.formats.onnx.convert import FILE as ONNX_FILE
+from parity.formats.target import Array
+from parity.process.child import stage
+
+FILE = "model.tflite"
+_CALIBRATION_FILE = "calibration_image_sample_data_20x128x128x3_float32.npy"  # onnx2tf downloads it when absent
+
+
+def to_saved_model(
+    work: str,
+    after: str,
+    options: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    example: Mapping[str, Array],
+    **_: Any,
+) -> dict[str, Any]:
+    """onnx2tf to a SavedModel for each enumerated size; the notes are those of the first. `unrolled` writes the steps
+    of recurrent layers one after the other instead of as a loop, at the first size only."""
+    stage("convert")
+    made = {}
+    for suffix, inputs in (variants(contract, example) if not options.get("unrolled") else {"": example}).items():
+        folder = Path(work, suffix) if suffix else Path(work)
+        made[suffix] = _saved_model(
+            folder, Path(after, named(ONNX_FILE, suffix)), bool(options.get("unrolled")), inputs
+        )
+    return made[""] | {"suffixes": list(made)}
+
+
+def _saved_model(folder: Path, onnx_file: Path, unrolled: bool, example: Mapping[str, Array]) -> dict[str, Any]:
+    """One SavedModel, whose signature has the model's own input and output names."""
+    import onnx
+    import onnx2tf
+    import tensorflow as tf
+
+    pictures = [v for v in example.values() if v.ndim == 4]
+    rng = np.random.default_rng(0)
+    sample = rng.random((20, 128, 128, 3), np.float32) if pictures else np.zeros((20, 128, 128, 3), np.float32)
+    np.save(_CALIBRATION_FILE, sample)
+    source = "model.onnx"  # a copy in the scratch folder: onnx2tf saves its simplified graph over its input
+    shutil.copyfile(onnx_file, source)
+    graph = onnx.load(source, load_external_data=False).graph
+    if unrolled and not {node.op_type for node in graph.node} & {"GRU", "LSTM", "RNN"}:
+        raise ParityError("the model has no recurrent layer to unroll")
+    keras_model = onnx2tf.convert(
+        input_onnx_file_path=source,
+        output_folder_path="converted",
+        output_signaturedefs=True,
+        keep_shape_absolutely_input_names=[n for n, v in example.items() if v.ndim != 4] or None,
+        replace_to_pseudo_operators=["erf"],  # plain LiteRT has no Erf: it would become a Flex operator
+        enable_rnn_unroll=unrolled,
+        disable_model_save=True,  # its own files have other names and are of no use here
+        non_verbose=True,
+        verbosity="error",
+    )
+    graph = onnx.load(source, load_external_data=False).graph
+    # onnx2tf builds its Keras model with inputs by name and outputs in the order of the ONNX graph.
+    onnx_outputs = [o.name for o in graph.output]
+    if len(keras_model.outputs) != len(onnx_outputs):
+        raise ParityError(f"onnx2tf made {len(keras_model.outputs)} outputs of {len(onnx_outputs)}")
+    by_name = {t.name.split(":")[0]: t for t in keras_model.inputs}
+    missing = [name for name in example if name not in by_name]
+    if missing:
+        raise ParityError(f"onnx2tf lost the input {missing[0]!r}; it has {sorted(by_name)}")
+    order = [t.name.split(":")[0] for t in keras_model.inputs]
+
+    def serve(**inputs: Any) -> dict[str, Any]:
+        values = keras_model([inputs[name] for name in order], training=False)
+        values = values if isinstance(values, (list, tuple)) else [values]
+        return {name: tf.identity(v, name=name) for name, v in zip(onnx_outputs, values, strict=True)}
+
+    specs = {name: tf.TensorSpec(by_name[name].shape, by_name[name].dtype, name) for name in example}
+    holder = tf.Module()
+    holder.keras_model = keras_model
+    holder.serve = tf.function(serve)
+    signature = holder.serve.get_concrete_function(**specs)
+    tf.saved_model.save(holder, str(folder), signatures=signature)
+    shapes = {o.name: [d.dim_value for d in o.type.tensor_type.shape.dim] for o in graph.output}
+    return {
+        "inputs": {n: _entry(n, list(v.shape), by_name[n].shape.as_list()) for n, v in example.items()},
+        "outputs": {
+            n: _entry(n, shapes[n], t.shape.as_list()) for n, t in zip(onnx_outputs, keras_model.outputs, strict=True)
+        },
+        "fixed": {n: list(v.shape) for n, v in example.items()},
+    }
+
+
+def _entry(name: str, onnx_shape: list[int], tf_shape: list[int | None]) -> dict[str, Any]:
+    """How a tensor stands in the TFLite file: pictures and feature maps are channels-last, by this route's rule."""
+    if len(onnx_shape) == 4 and tf_shape[1:] == [onnx_shape[2], onnx_shape[3], onnx_shape[1]]:
+        return {"name": name, "layout": "NHWC"}
+    return {"name": name}
+
+
+def convert(
+    work: str,
+    after: str,
+    options: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    calibration: Sequence[Mapping[str, Array]] | None = None,
+    **_: Any,
+) -> dict[str, Any]:
+    """The SavedModel to one .tflite file for each enumerated size: fp32, fp16 weights, dynamic (int8 weights), or int8
+    throughout with int8 inputs and outputs. int8 has the first size only, which is that of the calibration data."""
+    import json
+
+    stage("convert")
+    notes = json.loads(Path(after, "manifest.json").read_text(encoding="utf-8"))["notes"]
+    if options["precision"] == "int8" and not calibration:
+        raise ParityError("int8 needs calibration data and got none")
+    rows = [
+        {n: v.transpose(0, 2, 3, 1) if notes["inputs"][n].get("layout") == "NHWC" else v for n, v in row.items()}
+        for row in calibration or ()
+    ]
+    suffixes = [""] if options["precision"] == "int8" else notes["suffixes"]
+    for suffix in suffixes:
+        content = _tflite(str(Path(after, suffix)) if suffix else after, options["precision"], rows)
+        Path(work, named(FILE, suffix)).write_bytes(content)
+    found = {"entry": FILE, **{k: notes[k] for k in ("inputs", "outputs", "fixed")}}
+    if len(suffixes) > 1:
+        found |= {"enumerated": enumerated(contract), "files": [named(FILE, s) for s in suffixes]}
+    return found
+
+
+def _tflite(saved_model: str, precision: str, rows: Sequence[Mapping[str, Array]]) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
+    if precision != "fp32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "fp16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int8":
+        converter.representative_dataset = lambda: iter(rows)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    return bytes(converter.convert())
+
+
+def convert_directly(
+    work: str, model: Mapping[str, Any], contract: Mapping[str, Any], example: Mapping[str, Array], **_: Any
+) -> dict[str, Any]:
+    """litert-torch, in its own environment: the module to fp32 TFLite without ONNX. Layouts stay as in PyTorch, and
+    the signature's names are args_0 ... and output_0 ..., in the order of the contract."""
+    import litert_torch
+    import torch
+
+    from parity.reference import modelling
+
+    module = modelling.load(model)
+    stage("convert")
+    arguments = tuple(torch.from_numpy(np.array(example[spec["name"]])) for spec in contract["inputs"])
+    litert_torch.convert(module, arguments).export(str(Path(work, FILE)))
+    return {
+        "entry": FILE,
+        "inputs": {s["name"]: {"name": f"args_{i}"} for i, s in enumerate(contract["inputs"])},
+        "outputs": {s["name"]: {"name": f"output_{i}"} for i, s in enumerate(contract["outputs"])},
+        "fixed": {n: list(v.shape) for n, v in example.items()},
+    }
