@@ -20,9 +20,10 @@ from typing import Any
 import torch
 
 from parity.core.errors import ParityError
-from parity.files import torch_scripts
+from parity.files import archives, torch_scripts
 from parity.files.torch_operators import refused_operator
 
+MOST_BYTES = 64 << 30  # of one archive, unpacked; most of it is as large as it is packed
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _UNQUOTED = re.compile(r"[^'\"\\\r\n\0]*")
 _OPERATOR = re.compile(r"torch\.ops\.([a-z]\w*)\.(\w+)(?:\.(\w+))?")
@@ -57,7 +58,7 @@ def open_program(path: Path) -> torch.export.ExportedProgram:
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))
         records = list(reader.get_all_records())
-        names = zipfile.ZipFile(io.BytesIO(content)).namelist()
+        names = _sized(path, content)
     except (RuntimeError, zipfile.BadZipFile):
         raise ParityError(f"{path.name}: damaged, or no file that torch.export.save wrote") from None
     if any(name.rpartition("/")[2] == "serialized_exported_program.json" for name in names):
@@ -84,7 +85,8 @@ def open_script(path: Path) -> torch.jit.ScriptModule:
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))
         records = list(reader.get_all_records())
-    except RuntimeError:
+        _sized(path, content)
+    except (RuntimeError, zipfile.BadZipFile):
         raise ParityError(f"{path.name}: damaged, or no TorchScript file") from None
     if not any(name.startswith("code/") for name in records):
         kind = "a checkpoint" if "data.pkl" in records else "some other archive"
@@ -104,6 +106,16 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ParityError(f"{path.name}: cannot be read: {error.strerror or error}") from None
+
+
+def _sized(path: Path, content: bytes) -> list[str]:
+    """The names in an archive. Raises ParityError where it would unpack to more than it is worth."""
+    members = zipfile.ZipFile(io.BytesIO(content)).infolist()
+    try:
+        archives.check_sizes(members, MOST_BYTES)
+    except ValueError as error:
+        raise ParityError(f"{path.name}: {error}; refused") from None
+    return [member.filename for member in members]
 
 
 def _refused(path: Path, reason: str) -> ParityError:

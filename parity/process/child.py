@@ -21,6 +21,7 @@ from parity.core.errors import ParityError
 from parity.process import processor, wire
 
 _out: BinaryIO | None = None
+memory = 8 << 30  # bytes that the call in progress may use; what is read in it asks
 _group = os.getpid()  # the child leads it; its watcher, a fork, ends it
 
 
@@ -73,6 +74,8 @@ def _end(code: int) -> None:
 
 
 def _call(request: dict[str, Any]) -> dict[str, Any]:
+    global memory
+    memory = request["memory"]
     try:
         return {"event": "result", "value": _resolve(request["function"])(**request["arguments"])}
     except ParityError as error:

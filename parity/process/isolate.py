@@ -157,7 +157,7 @@ class Child:
 
         `again=False` is for a call that leans on what an earlier one left in the child: a fresh one cannot answer it.
         """
-        request = {"function": function, "arguments": dict(arguments or {})}
+        request = {"function": function, "arguments": dict(arguments or {}), "memory": budget.memory}
         used = self.alive and self.calls > 0
         try:
             return self._call(request, budget, stage, on_stage)
