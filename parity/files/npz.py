@@ -1,4 +1,4 @@
-"""NumPy files that anybody may have made: numbers only, and never more memory than the file is worth. NumPy only."""
+"""NumPy files that anybody may have made: numbers only, and never more memory than the file is worth."""
 
 from __future__ import annotations
 
@@ -6,42 +6,65 @@ import io
 import math
 import zipfile
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
+from parity.files import archives
+
 Array = np.ndarray[Any, np.dtype[Any]]
+T = TypeVar("T")
 MOST_BYTES = 4 << 30  # of one archive, unpacked
-SUSPICIOUS, MOST_TIMES = 256 << 20, 100  # what unpacks to this much, and to this many times its size, is a bomb
+
+_MOST_HEADER = 1 << 14  # bytes; NumPy itself reads no header of more than 10,000
+_NUMBERS = "biufc"  # kinds of dtype
 
 
-def load(source: Path | BinaryIO) -> dict[str, Array]:
-    """The arrays of an .npz by name. Raises OSError, and ValueError for everything that is no archive of numbers."""
+def load(source: Path | BinaryIO, most_bytes: int = MOST_BYTES) -> dict[str, Array]:
+    """The arrays of an .npz by name. Nothing is unpacked before the sizes of all of them are known and right.
+
+    `most_bytes`: of all arrays together. Raises OSError, and ValueError for everything that is no archive of numbers.
+    """
     try:
         with zipfile.ZipFile(source) as archive:
             members = archive.infolist()
-            size, packed = sum(m.file_size for m in members), sum(m.compress_size for m in members)
-            if size > MOST_BYTES or (size > SUSPICIOUS and size > MOST_TIMES * packed):
-                raise ValueError(f"unpacks to {size / (1 << 30):.1f} GiB, from {packed / (1 << 20):.1f} MiB")
-            if len({m.filename for m in members}) != len(members):
-                raise ValueError("holds two arrays of one name")
-            return {(name := m.filename.removesuffix(".npy")): _named(name, archive.read(m)) for m in members}
+            archives.check_sizes(members, most_bytes)
+            for member in members:
+                with archive.open(member) as stream:
+                    head = stream.read(_MOST_HEADER)
+                _named(member, head, partial(_header, size=member.file_size))
+            return {_name(m): _named(m, archive.read(m), array) for m in members}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OverflowError) as error:
         raise ValueError(_first_line(error)) from None
     except MemoryError:
         raise ValueError("does not fit into memory") from None
 
 
-def _named(name: str, data: bytes) -> Array:
+def _name(member: zipfile.ZipInfo) -> str:
+    return member.filename.removesuffix(".npy")
+
+
+def _named(member: zipfile.ZipInfo, data: bytes, read: Callable[[bytes], T]) -> T:
     try:
-        return array(data)
+        return read(data)
     except ValueError as error:
-        raise ValueError(f"{name!r:.80}: {error}") from None
+        raise ValueError(f"{_name(member)!r:.80}: {error}") from None
 
 
 def array(data: bytes) -> Array:
     """The array of numbers in the bytes of an .npy file; the header must fit the bytes. Raises ValueError."""
+    shape, fortran, dtype, start = _header(data, len(data))
+    return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
+
+
+def _header(data: bytes, size: int) -> tuple[tuple[int, ...], bool, Any, int]:
+    """(shape, whether in Fortran's order, dtype, offset of the numbers) that the first bytes of an .npy file state.
+
+    Raises ValueError where they do not state numbers that fill a file of `size` bytes.
+    """
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
@@ -49,10 +72,10 @@ def array(data: bytes) -> Array:
         shape, fortran, dtype = header(stream)
     except Exception as error:  # the header is Python text, and its parser raises whatever it likes
         raise ValueError(f"not a NumPy array ({_first_line(error)})") from None
-    rest = len(data) - stream.tell()
-    if dtype.kind not in "biuf" or min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != rest:
+    rest = size - stream.tell()
+    if dtype.kind not in _NUMBERS or min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != rest:
         raise ValueError("not an array of numbers whose header fits it")
-    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
+    return shape, fortran, dtype, stream.tell()
 
 
 def _first_line(error: Exception) -> str:

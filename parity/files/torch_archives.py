@@ -13,14 +13,17 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from parity.core.errors import ParityError
+from parity.files import archives, torch_scripts
+from parity.files.torch_operators import refused_operator
 
+MOST_BYTES = 64 << 30  # of one archive, unpacked; most of it is as large as it is packed
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _UNQUOTED = re.compile(r"[^'\"\\\r\n\0]*")
 _OPERATOR = re.compile(r"torch\.ops\.([a-z]\w*)\.(\w+)(?:\.(\w+))?")
@@ -29,10 +32,13 @@ _PYTHON = re.compile(
     r"_operator\.(add|sub|mul|floordiv|truediv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|xor|not_|inv|lshift|"
     r"rshift|getitem)"
 )
-_NAMESPACES = {"aten", "prims", "prim", "quantized", "quantized_decomposed", "torchvision", "mkldnn", "higher_order"}
 _CONTROL = {"cond", "while_loop", "scan", "map_impl", "associative_scan", "wrap_with_set_grad_enabled",
             "wrap_with_autocast", "flex_attention"}  # fmt: skip
-_FILES = ("save", "from_file")  # operators that write or map files
+_PAYLOAD = re.compile(r"\w+(\.\w+)*")
+_RECORD = re.compile(
+    r"models/\w+\.json|data/(weights|constants|sample_inputs)/\w+(\.(json|pt))?|extra/[\w./-]+|"
+    r"archive_(format|version)|version|byteorder|\.format_version|\.storage_alignment|\.data/\w+"
+)  # what torch.export.save writes; compiled code (data/aotinductor/) is not among it
 _TREES = {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict", None}
 _WORDS = """
     Symbol Integer Float Rational Add Mul Pow Max Min Mod Abs And Or Not Eq Ne Lt Le Gt Ge Equality Unequality
@@ -52,7 +58,7 @@ def open_program(path: Path) -> torch.export.ExportedProgram:
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))
         records = list(reader.get_all_records())
-        names = zipfile.ZipFile(io.BytesIO(content)).namelist()
+        names = _sized(path, content)
     except (RuntimeError, zipfile.BadZipFile):
         raise ParityError(f"{path.name}: damaged, or no file that torch.export.save wrote") from None
     if any(name.rpartition("/")[2] == "serialized_exported_program.json" for name in names):
@@ -60,9 +66,12 @@ def open_program(path: Path) -> torch.export.ExportedProgram:
                           "newer one")  # fmt: skip
     if "models/model.json" not in records:
         raise ParityError(f"{path.name}: holds no program named 'model'; torch.export.save writes one")
-    for name in records:
-        if reason := _record(name, reader.get_record(name), reader):
-            raise _refused(path, reason)
+    try:
+        reason = _wrong_records(records, reader)
+    except (RuntimeError, AttributeError, TypeError):
+        raise ParityError(f"{path.name}: damaged: a record is not what torch.export.save writes") from None
+    if reason:
+        raise _refused(path, reason)
     try:
         return torch.export.load(io.BytesIO(content))
     except Exception as error:
@@ -71,24 +80,23 @@ def open_program(path: Path) -> torch.export.ExportedProgram:
 
 def open_script(path: Path) -> torch.jit.ScriptModule:
     """The module in a TorchScript file, in eval mode on the CPU. Raises ParityError with one line for a file whose code
-    could reach other files, and for one that is none."""
+    may do more than compute, and for one that is none."""
     content = _content(path)
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))
         records = list(reader.get_all_records())
-    except RuntimeError:
+        _sized(path, content)
+    except (RuntimeError, zipfile.BadZipFile):
         raise ParityError(f"{path.name}: damaged, or no TorchScript file") from None
     if not any(name.startswith("code/") for name in records):
         kind = "a checkpoint" if "data.pkl" in records else "some other archive"
         raise ParityError(
             f"{path.name}: {kind}, not a TorchScript module; weights go with a model's name: --checkpoint"
         )
-    word = re.compile(rb"\.[\s\\]*(" + "|".join(_FILES).encode() + rb")\b")
-    for name in records:
-        if name.startswith("code/") and name.endswith(".py") and (found := word.search(reader.get_record(name))):
-            raise _refused(path, f"its code calls {found[1].decode()!r}, which writes or maps files")
     try:
-        return torch.jit.load(io.BytesIO(content), map_location="cpu").eval()  # type: ignore[no-any-return]
+        return torch_scripts.load(content, reader, records).eval()
+    except torch_scripts.Refused as refusal:
+        raise _refused(path, str(refusal)) from None
     except Exception as error:
         raise ParityError(f"{path.name}: torch.jit.load cannot read it: {_first(error)}") from None
 
@@ -98,6 +106,16 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ParityError(f"{path.name}: cannot be read: {error.strerror or error}") from None
+
+
+def _sized(path: Path, content: bytes) -> list[str]:
+    """The names in an archive. Raises ParityError where it would unpack to more than it is worth."""
+    members = zipfile.ZipFile(io.BytesIO(content)).infolist()
+    try:
+        archives.check_sizes(members, MOST_BYTES)
+    except ValueError as error:
+        raise ParityError(f"{path.name}: {error}; refused") from None
+    return [member.filename for member in members]
 
 
 def _refused(path: Path, reason: str) -> ParityError:
@@ -110,26 +128,43 @@ def _first(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:200]
 
 
-def _record(name: str, content: bytes, reader: Any) -> str:
+def _wrong_records(records: Sequence[str], reader: Any) -> str:
+    """The first thing in a .pt2 archive that is not harmless; empty where there is none."""
+    if len({name.lower() for name in records}) != len(records):
+        return "two of its records have one name"  # torch looks them up without regard to case
+    for name in records:
+        if not _RECORD.fullmatch(name):
+            return f"record {name!r:.60}"
+    return next(filter(None, (_wrong_record(n, reader.get_record(n), reader) for n in records)), "")
+
+
+def _wrong_record(name: str, content: bytes, reader: Any) -> str:
     """Why one record of a .pt2 archive is not harmless; empty where it is."""
-    if name.startswith("data/aotinductor/") or name.endswith((".so", ".cpp", ".dll", ".dylib")):
-        return f"{name} is compiled code"
-    if name.startswith(("data/sample_inputs/", "data/weights/", "data/constants/")) and name.endswith(".pt"):
-        return _pickle(name, content)
+    if name.startswith("data/") and name.endswith(".pt"):
+        return _wrong_pickle(name, content)
     if name.startswith("models/"):
         return _wrong_program(_json(content))
-    if name.startswith(("data/weights/", "data/constants/")) and name.endswith(".json"):
+    if name.startswith("data/") and name.endswith(".json"):
         folder = name.rpartition("/")[0]
         for payload in (_json(content) or {}).get("config", {}).values():
-            path = f"{folder}/{payload.get('path_name')}"
-            if path.rpartition("/")[2].startswith(("custom_obj_", "opaque_obj_")):
-                return f"{path} is a pickled object"
-            if payload.get("use_pickle") and (reason := _pickle(path, bytes(reader.get_record(path)))):
+            if reason := _wrong_payload(folder, payload, reader):
                 return reason
     return ""
 
 
-def _pickle(name: str, content: bytes) -> str:
+def _wrong_payload(folder: str, payload: Mapping[str, Any], reader: Any) -> str:
+    """Why the record that an entry of a table of weights or constants names is not a tensor."""
+    path_name = payload.get("path_name")
+    if not isinstance(path_name, str) or not _PAYLOAD.fullmatch(path_name):
+        return f"path {path_name!r:.60}"  # an absolute one would leave the folder
+    if path_name.startswith(("custom_obj_", "opaque_obj_")):
+        return f"{folder}/{path_name} is a pickled object"
+    if not payload.get("use_pickle"):
+        return ""
+    return _wrong_pickle(f"{folder}/{path_name}", bytes(reader.get_record(f"{folder}/{path_name}")))
+
+
+def _wrong_pickle(name: str, content: bytes) -> str:
     try:
         torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:
@@ -182,14 +217,16 @@ def _wrong_operator(target: str) -> str:
     if _PYTHON.fullmatch(target):
         return ""
     found = _OPERATOR.fullmatch(target)
-    if not found or found[1] not in _NAMESPACES or found[2] in _FILES:
+    if not found:
         return reason
     operator = getattr(getattr(torch.ops, found[1]), found[2], None)
     if found[1] == "higher_order":
         return "" if found[2] in _CONTROL and found[3] is None else reason
     if operator is not None and found[3] is not None:
         operator = getattr(operator, found[3], None)
-    return "" if isinstance(operator, torch._ops.OpOverload) else reason
+    if not isinstance(operator, torch._ops.OpOverload):
+        return reason
+    return refused_operator(found[1], found[2], operator._schema)
 
 
 def _arithmetic(text: str) -> bool:

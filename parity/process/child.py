@@ -1,7 +1,7 @@
 """The child's side of isolation: `python -m parity.process.child` serves calls until its parent closes the pipe.
 
 Whatever native code prints goes to the log (the file that the parent gave as stderr), never into the protocol. A
-child whose parent is gone ends itself.
+child whose parent is gone is ended, whatever it is doing.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import contextlib
 import faulthandler
 import importlib
 import os
+import select
 import signal
 import sys
-import threading
-import time
 import traceback
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +21,8 @@ from parity.core.errors import ParityError
 from parity.process import processor, wire
 
 _out: BinaryIO | None = None
+memory = 8 << 30  # bytes that the call in progress may use; what is read in it asks
+_group = os.getpid()  # the child leads it; its watcher, a fork, ends it
 
 
 def stage(name: str) -> None:
@@ -43,25 +44,38 @@ def _resolve(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _end_with_parent() -> None:
-    parent = os.getppid()
+def _end_with_parent(lifeline: int) -> None:
+    """Fork a watcher that kills this process group once the parent is gone.
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        _end(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    Nobody but the parent has the other end of the pipe `lifeline`, so it hangs up when the parent
+    dies, however it dies. A thread would do where the interpreter's lock is given up in time; native
+    code can keep it for minutes. The kernel's own signal (PR_SET_PDEATHSIG) would leave behind what
+    converters have started, and comes as soon as the thread that started the child ends.
+    """
+    if os.fork():
+        os.close(lifeline)
+        return
+    os.dup2(lifeline, 0)
+    for descriptor in os.listdir("/dev/fd"):  # above all the pipe that the parent reads to its end
+        with contextlib.suppress(OSError):
+            if int(descriptor) > 0:
+                os.close(int(descriptor))
+    hang_up = select.poll()
+    hang_up.register(0, 0)
+    hang_up.poll()
+    _end(1)
 
 
 def _end(code: int) -> None:
-    """Leave at once, with everything that converters have started, where this process leads its own group."""
-    if os.getpgrp() == os.getpid():
+    """Leave at once, with everything that converters have started, where the group is this child's own."""
+    if os.getpgrp() == _group:
         os.killpg(0, signal.SIGKILL)
     os._exit(code)  # skip the teardown of native runtimes: several of them crash there
 
 
 def _call(request: dict[str, Any]) -> dict[str, Any]:
+    global memory
+    memory = request["memory"]
     try:
         return {"event": "result", "value": _resolve(request["function"])(**request["arguments"])}
     except ParityError as error:
@@ -84,6 +98,8 @@ def _call(request: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     global _out
+    if "PARITY_LIFELINE" in os.environ:
+        _end_with_parent(int(os.environ.pop("PARITY_LIFELINE")))
     requests = os.fdopen(os.dup(0), "rb")
     _out = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
     os.dup2(2, 1)
@@ -92,7 +108,6 @@ def main() -> None:
     faulthandler.enable()
     if processor.multiplies_wrongly():  # before any runtime looks at the processor
         processor.without_amx()
-    _end_with_parent()
     with contextlib.suppress(OSError):  # let the kernel end a child, not the session, when memory runs out
         Path("/proc/self/oom_score_adj").write_text("1000")
 

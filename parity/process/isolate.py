@@ -103,6 +103,7 @@ class Child:
         self.stage = ""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline = -1  # our end of a pipe that hangs up when we die, by which the child's watcher knows
 
     @property
     def alive(self) -> bool:
@@ -115,12 +116,26 @@ class Child:
     def start(self) -> None:
         self.kill()  # one that died by itself may have left children behind
         self._log.seek(0, os.SEEK_END)
-        self._process = subprocess.Popen(
-            [self.python, "-P", "-m", "parity.process.child"] if sys.version_info >= (3, 11) else
-            [self.python, "-m", "parity.process.child"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, bufsize=0,
-            cwd=self.root, env=child_environment(self.root, self.threads, self.python), start_new_session=True,
-        )  # fmt: skip
+        environment = child_environment(self.root, self.threads, self.python)
+        lifeline, self._lifeline = os.pipe()
+        environment["PARITY_LIFELINE"] = str(lifeline)
+        try:
+            self._process = subprocess.Popen(
+                [self.python, *(["-P"] if sys.version_info >= (3, 11) else []), "-m", "parity.process.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                bufsize=0,
+                cwd=self.root,
+                env=environment,
+                pass_fds=[lifeline],
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(lifeline)
         assert self._process.stdin and self._process.stdout
         os.set_blocking(self._process.stdin.fileno(), False)
         for pipe in (self._process.stdin, self._process.stdout):
@@ -142,7 +157,7 @@ class Child:
 
         `again=False` is for a call that leans on what an earlier one left in the child: a fresh one cannot answer it.
         """
-        request = {"function": function, "arguments": dict(arguments or {})}
+        request = {"function": function, "arguments": dict(arguments or {}), "memory": budget.memory}
         used = self.alive and self.calls > 0
         try:
             return self._call(request, budget, stage, on_stage)
@@ -231,6 +246,7 @@ class Child:
                     pipe.close()
         self._process.wait()
         self._process = None
+        os.close(self._lifeline)
 
     def close(self) -> None:
         self.kill()

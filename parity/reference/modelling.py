@@ -12,6 +12,7 @@ import inspect
 import json
 import sys
 import traceback
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ import torch
 from torch import nn
 
 from parity.core.errors import ParityError
+from parity.files import archives, npz
+from parity.process import child
 from parity.reference import files
 
 _loaded: dict[str, nn.Module] = {}
@@ -111,9 +114,12 @@ def read_checkpoint(path: Path, whole_module: bool = False) -> dict[str, torch.T
 
             return load_file(path)
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: torch.from_numpy(np.array(archive[name])) for name in archive.files}
+            # Half: while the arrays become parameters, both are there.
+            arrays = npz.load(path, most_bytes=child.memory // 2)
+            return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
         if path.suffix in (".pt", ".pth", ".ckpt"):
+            if zipfile.is_zipfile(path):
+                archives.check_sizes(zipfile.ZipFile(path).infolist(), most_bytes=child.memory // 2)
             return _state_dict(torch.load(path, map_location="cpu", weights_only=True), path)
     except ParityError:
         raise

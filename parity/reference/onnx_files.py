@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from parity.core.errors import ParityError
+from parity.files.onnx_external import external_files
 from parity.reference.onnx_layers import Unsupported
 from parity.reference.onnx_operators import OPERATORS, Node, dtype_of
 
@@ -181,10 +182,11 @@ class Runtime(nn.Module):
 
 
 def graph(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> nn.Module:
-    """The graph of an ONNX file as a module. Raises ParityError where the file is damaged, or has other inputs and
-    outputs than those declared: they go by name."""
+    """The graph of an ONNX file as a module. Raises ParityError where the file is damaged, keeps weights outside its
+    folder, or has other inputs and outputs than those declared: they go by name."""
     import onnx
 
+    external_files(path)
     try:
         proto = onnx.load(str(path))
         onnx.checker.check_model(str(path))

@@ -17,6 +17,7 @@ from torch import fx, nn
 
 from parity.core.errors import ParityError
 from parity.files.torch_archives import open_program, open_script
+from parity.files.torch_scripts import nodes
 
 _SCALAR_TYPES = {torch.float16: 5, torch.float32: 6, torch.float64: 7}  # as TorchScript writes them
 
@@ -105,7 +106,7 @@ class Script(nn.Module):
 def _retype_script(graph: Any, dtype: torch.dtype) -> None:
     """Change every constant tensor of floats to `dtype`, and every float dtype that an operator is told."""
     codes = set(_SCALAR_TYPES.values())
-    for node in list(_nodes(graph)):
+    for node in list(nodes(graph)):
         if node.kind() == "prim::Constant" and node.hasAttribute("value") and node.kindOf("value") == "t":
             if node.t("value").is_floating_point():
                 node.t_("value", node.t("value").to(dtype))
@@ -116,13 +117,6 @@ def _retype_script(graph: Any, dtype: torch.dtype) -> None:
                     fresh = graph.insertConstant(_SCALAR_TYPES[dtype])
                     fresh.node().moveBefore(node)
                     node.replaceInput(index, fresh)
-
-
-def _nodes(block: Any) -> Any:
-    for node in block.nodes():
-        yield node
-        for inner in node.blocks():
-            yield from _nodes(inner)
 
 
 def script(path: Path, inputs: Sequence[str]) -> nn.Module:

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -18,6 +20,8 @@ import pytest
 from parity.cases import golden
 from parity.core.errors import ParityError
 from parity.files import npz
+from parity.process import child
+from parity.reference import modelling
 from parity.store.remote import Remote, _unpack
 from tests.fuzz.readers import TENSORS
 from tests.fuzz.seeds import CORPUS
@@ -124,6 +128,48 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     assert (tmp_path / "a.npz").stat().st_size < 1 << 20
     with pytest.raises(ParityError, match=r"unpacks to 0.4 GiB, from 0.4 MiB"):
         golden.load(tmp_path, TENSORS)
+
+
+@pytest.mark.parametrize("name", ["w.npz", "w.pt"])
+def test_a_checkpoint_that_is_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(packed(zipfile.ZIP_DEFLATED, x=npy("(104857600,)", bytes(400 << 20))).getvalue())
+    tracemalloc.start()
+    with pytest.raises(ParityError, match=r"unpacks to 0.4 GiB, from 0.4 MiB"):
+        modelling.read_checkpoint(tmp_path / name)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20 << 20
+
+
+def test_a_checkpoint_larger_than_half_of_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half: while the arrays become parameters, both are there."""
+    np.savez(tmp_path / "w.npz", x=np.ones(3 << 20, np.float32))
+    monkeypatch.setattr(child, "memory", 32 << 20)
+    assert modelling.read_checkpoint(tmp_path / "w.npz")["x"].shape == (3 << 20,)
+    monkeypatch.setattr(child, "memory", 20 << 20)
+    with pytest.raises(ParityError, match=r"unpacks to .* GiB, more than the .* GiB that it may take"):
+        modelling.read_checkpoint(tmp_path / "w.npz")
+
+
+def test_a_header_is_checked_before_any_array_is_unpacked() -> None:
+    """The second array is none; the first, of 64 MiB, is not unpacked to find that out."""
+    held = packed(zipfile.ZIP_DEFLATED, a=npy("(16777216,)", bytes(64 << 20)), b=npy("(16777216,)", b"1234"))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="'b': not an array of numbers whose header fits it"):
+        npz.load(held)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 8 << 20
+
+
+@pytest.mark.parametrize("stated", [(0, 8), (0, 400), (8, 16), (0, 1 << 40)])
+def test_safetensors_whose_header_and_bytes_differ_are_refused(tmp_path: Path, stated: tuple[int, int]) -> None:
+    header = json.dumps({"x": {"dtype": "F32", "shape": [4], "data_offsets": list(stated)}}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.raises(ParityError, match=r"w\.safetensors: damaged, or not a \.safetensors checkpoint"):
+        modelling.read_checkpoint(tmp_path / "w.safetensors")
 
 
 def test_arrays_of_any_layout_are_read() -> None:

@@ -339,16 +339,15 @@ from pathlib import Path
 from parity.process.isolate import Budget, Child
 child = Child("test", root=Path(sys.argv[1]))
 child.start()
-child.call("workload:" + sys.argv[2], {"file": sys.argv[3]} if sys.argv[2] == "hang_with_children" else {})
+child.call("workload:" + sys.argv[2], {"file": sys.argv[3]} if sys.argv[2].startswith("hang") else {})
 Path(sys.argv[3]).write_text(str(child.pid))
 import time; time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("busy", [False, True])
-def test_the_child_of_a_killed_parent_ends_within_seconds(tmp_path: Path, busy: bool) -> None:
+@pytest.mark.parametrize("name", ["echo", "hang_with_children", "hang_in_native_code"])
+def test_the_child_of_a_killed_parent_ends_within_seconds(tmp_path: Path, name: str) -> None:
     file = tmp_path / "pids"
-    name = "hang_with_children" if busy else "echo"
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(HERE), name, str(file)])
     pids = wait_for(file)
     parent.kill()

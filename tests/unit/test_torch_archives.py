@@ -1,8 +1,7 @@
 """PyTorch's own files never run what somebody put into them. Each hostile file was seen to run its code with the bare
 loader; each honest one loads."""
 
-from __future__ import annotations
-
+import contextlib
 import io
 import json
 import os
@@ -11,8 +10,9 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -121,13 +121,34 @@ def hostile(file: Path, how: str, mark: Path) -> Path:
             "tensor_meta": None,
         }
 
-    in_program = {"expression": expression, "operator": operator, "tree": tree, "argument": argument, "guard": guard}
+    def reads(p: Any) -> None:
+        at(p, "target")[0]["target"] = "torch.ops.aten.from_file.default"
+
+    in_program = {
+        "an operator on files": reads,
+        "expression": expression,
+        "operator": operator,
+        "tree": tree,
+        "argument": argument,
+        "guard": guard,
+    }
     if how in in_program:
         return changed(file, {"models/model.json": in_json(in_program[how])})
     if how == "weight":
         return changed(
             file, {"model_weights_config.json": in_json(weight)}, {"data/weights/weight_9": pickled.getvalue()}
         )
+    if how == "absolute path":  # os.path.join drops the folder before it
+
+        def outside(config: Any) -> None:
+            next(iter(config["config"].values())).update(use_pickle=True, path_name="/weight_9")
+
+        good = io.BytesIO()
+        torch.save(torch.zeros(1), good)
+        records = {"/weight_9": pickled.getvalue(), "data/weights//weight_9": good.getvalue()}
+        return changed(file, {"model_weights_config.json": in_json(outside)}, records)
+    if how == "compiled code":
+        return changed(file, {}, {"data/aotinductor/model/a.so": b""})
     if how == "constant":
         return changed(file, {"model_constants_config.json": in_json(constant)},
                        {"data/constants/opaque_obj_0": pickle.dumps(Opened(mark))})  # fmt: skip
@@ -135,7 +156,19 @@ def hostile(file: Path, how: str, mark: Path) -> Path:
     return changed(file, {"sample_inputs/model.pt": lambda _: pickled.getvalue()})
 
 
-WAYS = ("expression", "operator", "tree", "argument", "guard", "weight", "constant", "inputs")
+WAYS = (
+    "expression",
+    "operator",
+    "tree",
+    "argument",
+    "guard",
+    "weight",
+    "constant",
+    "inputs",
+    "absolute path",
+    "compiled code",
+    "an operator on files",
+)
 
 
 def bare(file: Path) -> None:
@@ -147,8 +180,11 @@ def bare(file: Path) -> None:
     subprocess.run([sys.executable, "-c", script, str(file), str(file.parent)], capture_output=True, check=False)
 
 
+NOT_SEEN = ("operator", "argument", "compiled code", "an operator on files")
+
+
 @pytest.mark.nightly
-@pytest.mark.parametrize("how", [w for w in WAYS if w not in ("operator", "argument")])
+@pytest.mark.parametrize("how", [w for w in WAYS if w not in NOT_SEEN])
 def test_the_bare_loader_runs_it(program: Path, tmp_path: Path, how: str) -> None:
     """PyTorch 2.13 verifies operators itself, and an argument's name must also stand in a list; those two do not."""
     bare(hostile(program, how, tmp_path / "mark"))
@@ -177,26 +213,151 @@ def test_an_honest_program_loads_and_keeps_its_bounds(program: Path) -> None:
         module(torch.zeros(9, 4))
 
 
-def save_script(path: Path, loads: bool) -> Path:
-    class Writer(torch.nn.Module):
-        def __init__(self, file: str):
+class Counter(torch.nn.Module):
+    """A module that the hostile scripts are made of: it has a default value, a constant and a method."""
+
+    scale: Final[int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.scale = torch.nn.Linear(2, 2), 2
+
+    def forward(self, x: torch.Tensor, times: int = 3) -> torch.Tensor:
+        return self.layer(x) * self.scale * times
+
+
+FORWARD, DEFAULT, CONSTANT = b"    layer = self.layer", b"times: int=3", b"scale : Final[int] = 2"
+STATE = b"""  def __getstate__(self: __torch__.%s.Counter) -> Any:
+    return 0
+  def __setstate__(self: __torch__.%s.Counter, state: Any) -> NoneType:
+    SAVE
+  def forward"""
+SAVE = b'torch.save("text", "%s")'
+SCRIPTS = {
+    "named": (FORWARD, b"    SAVE\n" + FORWARD),
+    "by getattr": (FORWARD, b'    getattr(torch, "sa" "ve")("text", "%s")\n' + FORWARD),
+    "behind a comment": (FORWARD, b'    n = len([torch. # here\n      save("text", "%s")])\n' + FORWARD),
+    "by another name": (FORWARD, b'    t = torch\n    t.save("text", "%s")\n' + FORWARD),
+    "mapped": (FORWARD, b'    x = torch.add(x, torch.from_file("%s", True, 2))\n' + FORWARD),
+    "default": (DEFAULT, DEFAULT + b", more: List[int]=[len([SAVE])]"),
+    "constant": (CONSTANT, b"scale : Final[int] = len([SAVE])"),
+    "state": (b"  def forward", STATE),
+    "type comment": (FORWARD, b"    # type: (int, int=len([SAVE])) -> int\n" + FORWARD),
+}
+
+
+def script(path: Path, how: str, mark: Path) -> Path:
+    """A TorchScript file that writes `mark` when it is loaded or run, by way of `how`."""
+    torch.jit.save(torch.jit.script(Counter()), path)
+    old, new = SCRIPTS[how]
+    package = __name__.encode()
+    new = new.replace(b"SAVE", SAVE).replace(b"__torch__.%s", b"__torch__." + package)
+    made = changed(path, {"test_torch_archives.py": lambda text: text.replace(old, new.replace(b"%s", bytes(mark)))})
+    assert made.read_bytes() != path.read_bytes()
+    return made
+
+
+@pytest.mark.parametrize("how", SCRIPTS)
+def test_a_script_that_does_more_than_compute_is_refused_before_it_does(tmp_path: Path, how: str) -> None:
+    mark = tmp_path / "mark"
+    file = script(tmp_path / "script.pt", how, mark)
+    with pytest.raises(ParityError, match=r"^hostile\.pt: would run code when loaded .*; refused") as refusal:
+        open_script(file)
+    assert "\n" not in str(refusal.value)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("how", [h for h in SCRIPTS if h not in ("constant", "type comment")])
+def test_the_bare_loader_writes_the_file(tmp_path: Path, how: str) -> None:
+    """When it loads the script, or when it runs it. The refusals above are of what was seen to happen."""
+    mark = tmp_path / "mark"
+    file = script(tmp_path / "script.pt", how, mark)
+    with contextlib.suppress(RuntimeError):
+        torch.jit.load(file)(torch.zeros(1, 2))
+    assert mark.exists()
+
+
+def test_constants_that_are_objects_are_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Counter()), tmp_path / "script.pt")
+    file = changed(tmp_path / "script.pt", {"constants.pkl": lambda _: b"\x80\x02(c__torch__\nX\n)\x81}bt."})
+    with pytest.raises(ParityError, match="its constants are objects"):
+        open_script(file)
+
+
+def test_objects_of_foreign_cpp_classes_are_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Counter()), tmp_path / "script.pt")
+    pickled = b"\x80\x02c__torch__.torch.classes.c10d\nFileStore\n)\x81}b."
+    with pytest.raises(ParityError, match=r"object of the C\+\+ class c10d\.FileStore"):
+        open_script(changed(tmp_path / "script.pt", {"data.pkl": lambda _: pickled}))
+
+
+class Pair(NamedTuple):
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+class Kind(Enum):
+    ADD = 1
+    SUBTRACT = 2
+
+
+class Everything(torch.nn.Module):
+    """What scripted modules are made of, besides tensors."""
+
+    bound: Final[float]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.gru = torch.nn.LSTM(4, 4, batch_first=True), torch.nn.GRU(4, 4, bidirectional=True)
+        self.blocks = torch.nn.ModuleList([torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)])
+        self.by_name = torch.nn.ModuleDict({"a": torch.nn.PReLU()})
+        self.encoder = torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.kind, self.bound, self.sizes = Kind.ADD, float("inf"), {"a": 1}
+
+    def forward(self, x: torch.Tensor, mode: str = "nearest", scale: float | None = None) -> dict[str, torch.Tensor]:
+        if x.dim() != 3:
+            raise ValueError(f"expected 3 axes, got {x.dim()}: {list(x.shape)}")
+        state: tuple[torch.Tensor, torch.Tensor] | None = None
+        for _ in range(2):
+            x, state = self.lstm(x, state)
+        y = self.gru(x)[0]
+        for block in self.blocks:
+            x = block(x).clamp(max=self.bound)
+        pair = self.split(torch.einsum("bij->bi", x).div(3, rounding_mode="floor"))
+        later = torch.jit.fork(torch.relu, x)
+        if self.kind == Kind.SUBTRACT:
+            y = -y
+        with torch.no_grad():
+            x = self.encoder(torch.nn.functional.gelu(x, approximate="tanh"))
+        names = [name.upper() for name in ["a", "b"]]
+        assert "A" in names, "names"
+        up = torch.nn.functional.interpolate(x, scale_factor=2.0, mode=mode)
+        return {names[0]: pair.left, "b": self.by_name["a"](up), "c": torch.jit.wait(later), "d": y + self.sizes["a"]}
+
+    def split(self, x: torch.Tensor) -> Pair:
+        return Pair(x, torch.full_like(x, 0.5))
+
+
+def quantised() -> Any:
+    torch.backends.quantized.engine = "fbgemm"
+    net = torch.ao.quantization.QuantWrapper(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.ReLU())).eval()
+    net.qconfig = torch.ao.quantization.get_default_qconfig("fbgemm")
+    torch.ao.quantization.prepare(net, inplace=True)(torch.rand(1, 1, 4, 4))
+    return torch.ao.quantization.convert(net)
+
+
+def dynamic() -> Any:
+    net = torch.nn.ModuleList([torch.nn.LSTM(4, 4), torch.nn.Linear(4, 4)])
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
             super().__init__()
-            self.file = file
+            self.lstm, self.head = net
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            torch.save(x, self.file)
-            return x
+            return self.head(self.lstm(x)[0])
 
-    torch.jit.save(torch.jit.script(Writer(str(path.with_name("mark")))), path)
-    return path
-
-
-def test_a_script_that_writes_files_is_refused(tmp_path: Path) -> None:
-    file = save_script(tmp_path / "script.pt", False)
-    torch.jit.load(file)(torch.zeros(1))
-    assert (tmp_path / "mark").exists(), "the bare loader's module writes it"
-    with pytest.raises(ParityError, match=r"script\.pt: would run code when loaded .*'save'.*refused"):
-        open_script(file)
+    return torch.ao.quantization.quantize_dynamic(Net().eval(), {torch.nn.LSTM, torch.nn.Linear})
 
 
 def test_an_honest_script_loads(tmp_path: Path) -> None:
@@ -204,6 +365,31 @@ def test_an_honest_script_loads(tmp_path: Path) -> None:
     torch.jit.save(traced, tmp_path / "honest.pt")
     x = torch.ones(2, 4)
     assert torch.equal(open_script(tmp_path / "honest.pt")(x)["z"], traced(x)["z"])
+
+
+HONEST = {
+    "scripted": (lambda: torch.jit.script(Everything().eval()), (1, 5, 4)),
+    "frozen": (lambda: torch.jit.freeze(torch.jit.script(Everything().eval())), (1, 5, 4)),
+    "quantised": (lambda: torch.jit.script(quantised()), (1, 1, 4, 4)),
+    "quantised, frozen": (lambda: torch.jit.freeze(torch.jit.script(quantised())), (1, 1, 4, 4)),
+    "quantised, traced": (lambda: torch.jit.trace(quantised(), torch.rand(1, 1, 4, 4)), (1, 1, 4, 4)),
+    "dynamic": (lambda: torch.jit.script(dynamic()), (1, 5, 4)),
+    "transformer": (lambda: torch.jit.script(torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(8, 2, 16), 2)
+                                             .eval()), (5, 1, 8)),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_scripts_of_every_kind_load_and_compute_the_same(tmp_path: Path, name: str) -> None:
+    make, shape = HONEST[name]
+    torch.manual_seed(0)
+    made = make()
+    torch.jit.save(made, tmp_path / "honest.pt")
+    opened, x = open_script(tmp_path / "honest.pt"), torch.rand(shape)
+    got, want = opened(x), made(x)
+    for one, other in zip(*(list(y.values()) if isinstance(y, dict) else [y] for y in (got, want)), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not an archive", b"\x80\x02K\x01."])

@@ -66,7 +66,9 @@ def hang_talking() -> None:
         time.sleep(0.005)
 
 
-def hang_in_native_code() -> None:
+def hang_in_native_code(file: str = "") -> None:
+    if file:
+        Path(file).write_text(str(os.getpid()))
     ctypes.PyDLL(None).sleep(600)  # holds the interpreter's lock
 
 

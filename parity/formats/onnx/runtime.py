@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from parity.files.onnx_external import external_files
 from parity.formats.onnx.convert import opset_of
 from parity.formats.target import Array
 from parity.process import processor
@@ -22,6 +23,7 @@ class OrtSession:
         import onnxruntime
 
         self.path = Path(folder, notes["entry"])
+        external_files(self.path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = int(notes.get("threads", 1)), 1
         options.log_severity_level = 3
