@@ -3,14 +3,11 @@ name what it is by a fingerprint that changes whenever it would compute somethin
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import json
-import sys
 import traceback
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,7 +21,7 @@ from torch import nn
 from parity.core.errors import ParityError
 from parity.files import archives, npz
 from parity.process import child
-from parity.reference import files
+from parity.reference import description, files, provenance
 
 _loaded: dict[str, nn.Module] = {}
 
@@ -36,15 +33,24 @@ def load(spec: Mapping[str, Any]) -> nn.Module:
     file in place of the factory. Kept for the life of the child. Raises ParityError with one line when the factory,
     the file or the checkpoint is no good.
     """
-    key = repr(sorted(spec.items()))
+    key = _key(spec)
     if key not in _loaded:
-        torch.set_num_threads(1)
-        torch.manual_seed(0)
-        module = _make(spec)
-        if spec.get("checkpoint"):
-            load_checkpoint(module, Path(spec["checkpoint"]), bool(spec.get("whole_module")))
-        _loaded[key] = module.eval().requires_grad_(False)
+        _loaded[key] = _made(spec)
     return _loaded[key]
+
+
+def _key(spec: Mapping[str, Any]) -> str:
+    return repr(sorted(spec.items()))
+
+
+def _made(spec: Mapping[str, Any]) -> nn.Module:
+    """A module that nothing has run yet."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    module = _make(spec)
+    if spec.get("checkpoint"):
+        load_checkpoint(module, Path(spec["checkpoint"]), bool(spec.get("whole_module")))
+    return module.eval().requires_grad_(False)
 
 
 def _make(spec: Mapping[str, Any]) -> nn.Module:
@@ -146,72 +152,51 @@ def _state_dict(value: Any, path: Path) -> dict[str, torch.Tensor]:
 
 
 def fingerprint(spec: Mapping[str, Any]) -> dict[str, str]:
-    """What the model is, in three hashes: its tensors, its structure, and the project's source that it runs.
+    """What the model is, in hashes of its parts; two models with the same fingerprint compute the same.
 
-    Tensors: every parameter and buffer by name, dtype, shape and bytes. Structure: every submodule's class and plain
-    attributes (strides, epsilons, flags), and which factory made it with which options: a function that it keeps in an
-    attribute shows in neither tensors nor classes. Source: the files of the project that define the factory, the
-    submodules' classes, and what those files import from the project; and the versions of packages that define
-    submodules.
+    "weights": every parameter and buffer by name, dtype, shape and bytes. "structure": every submodule's class and
+    plain attributes (strides, epsilons, flags), and which factory made it with which options. "attributes": all else
+    that can be reached from the module, with the functions and classes that compute with it. "source": the files that
+    define any of this, in the project or not, and what they import. "package NAME": the version of each distribution
+    that any of this comes from. The module is one that has not run yet: running may leave something in its attributes.
     """
-    module = load(spec)
-    weights, structure = hashlib.sha256(), hashlib.sha256()
+    module = _made(spec) if _key(spec) in _loaded else load(spec)
+    root = Path(spec["root"])
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    found = description.describe(module, root, tensors)
+    source, packages = provenance.sources({spec["factory"].partition(":")[0], *found.modules})
+    return {
+        "weights": _weights(tensors),
+        "structure": _structure(spec, module),
+        "attributes": found.digest,
+        "source": source,
+        **{f"package {name}": version for name, version in packages.items()},
+    }
+
+
+def _weights(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
-        weights.update(f"{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
-        weights.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    structure.update(json.dumps([spec["factory"], spec["options"]], sort_keys=True, default=repr).encode())
+        digest.update(f"{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def _structure(spec: Mapping[str, Any], module: nn.Module) -> str:
+    digest = hashlib.sha256(json.dumps([spec["factory"], spec["options"]], sort_keys=True, default=repr).encode())
     for name, part in module.named_modules():
-        plain = {
-            k: v
-            for k, v in sorted(vars(part).items())
-            if not k.startswith("_") and isinstance(v, (int, float, str, bool, tuple, list, type(None)))
-        }
-        structure.update(f"{name}\0{type(part).__module__}.{type(part).__qualname__}\0{plain!r}\n".encode())
-    files = _project_files(spec, {type(part).__module__ for part in module.modules()})
-    source = hashlib.sha256()
-    for path in sorted(files):
-        source.update(f"{path}\0{hashlib.sha256((Path(spec['root']) / path).read_bytes()).hexdigest()}\n".encode())
-    return {"weights": weights.hexdigest(), "structure": structure.hexdigest(), "source": source.hexdigest()}
+        plain = {k: v for k, v in sorted(vars(part).items()) if not k.startswith("_") and _is_plain(v)}
+        digest.update(f"{name}\0{type(part).__module__}.{type(part).__qualname__}\0{plain!r}\n".encode())
+    return digest.hexdigest()
 
 
-def _project_files(spec: Mapping[str, Any], modules: set[str]) -> set[str]:
-    """The project's own source files behind `modules` and the factory, following their imports; relative paths."""
-    root = Path(spec["root"]).resolve()
-    waiting, seen, files = {spec["factory"].partition(":")[0], *modules}, set[str](), set[str]()
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        try:
-            found = importlib.util.find_spec(name) if name not in sys.modules else sys.modules[name].__spec__
-        except (ImportError, ValueError, AttributeError):
-            continue
-        origin = Path(found.origin).resolve() if found and found.origin and found.has_location else None
-        if origin is None or origin.suffix != ".py" or not origin.is_relative_to(root):
-            continue
-        relative = origin.relative_to(root)
-        if any(part in ("site-packages", ".venv", "venv") for part in relative.parts):
-            continue
-        files.add(relative.as_posix())
-        waiting |= _imports(origin, name if origin.name == "__init__.py" else name.rpartition(".")[0])
-    return files
-
-
-def _imports(file: Path, package: str) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*parents, *([node.module] if node.module else [])])
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return names
+def _is_plain(value: Any, depth: int = 3) -> bool:
+    """Whether a value is a number, a text, or lists of these a few levels deep: its text is then the same in every
+    process."""
+    if isinstance(value, (tuple, list)):
+        return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
+    return isinstance(value, (int, float, str, bool, type(None)))
 
 
 @contextlib.contextmanager
