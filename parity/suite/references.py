@@ -1,4 +1,4 @@
-"""Golden cases against the references that a project stores, where it stores any."""
+"""The references that a project stores for its golden cases, against the oracle as it is now."""
 
 from __future__ import annotations
 
