@@ -30,17 +30,17 @@ PLAIN = "benchmarks.cost"  # this module, as a pytest plugin, takes the measured
 def pytest_configure() -> None:
     """As a plugin: no twin can be made, and no chain of proof is planned."""
     from parity import formats as targets
-    from parity import suite
     from parity.core.errors import ParityError
     from parity.faults.causes import Diagnosis
     from parity.session.session import Session
+    from parity.suite import golden
 
     def none(*_: Any, **__: Any) -> Any:
         raise ParityError("measured limits are left out to see what they cost")
 
     # Without a floor some cells fail, and a failing cell is explained: work that no passing run has.
-    suite.ask.diagnosis = lambda *_, **__: Diagnosis("unexplained", "")
-    suite.first_divergence = lambda *_, **__: (None, (), "")
+    golden.ask.diagnosis = lambda *_, **__: Diagnosis("unexplained", "")
+    golden.first_divergence = lambda *_, **__: (None, (), "")
     Session.twin = none  # type: ignore[method-assign]
     for target in targets.every():
         target.graph = target.lowering = ""  # type: ignore[misc]

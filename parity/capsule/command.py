@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from parity.core.errors import ConfigError
+from parity.core.kinds import BY_NAME
 from parity.core.words import plural
 from parity.store import atomic
 
@@ -87,7 +88,8 @@ def _judge(options: argparse.Namespace) -> int:
             print(f"{cell.state:<11} {cell.id}" + (f": {cell.reason}" if cell.reason else ""))
         for execution in cell.executions:
             mine = [c for c in cell.checks if c.case.startswith(f"{execution.name}: ")]
-            cases = {c.case for c in mine if c.kind in ("golden", "video") and c.case != f"{execution.name}: all"}
+            each = [c for c in mine if BY_NAME[c.kind].per_case]
+            cases = {c.case for c in each if c.case != f"{execution.name}: all"}
             bad = sum(not c.passed for c in mine)
             if not mine:
                 said = [f.text for f in cell.findings if f.text.startswith(f"{execution.name}: ")]

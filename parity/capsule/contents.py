@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,6 +23,7 @@ from parity.core import strict_json
 from parity.core.case import Array
 from parity.core.contract import OutputKind, OutputSpec
 from parity.core.errors import ParityError
+from parity.core.kinds import KINDS
 from parity.core.plan import Cell
 from parity.core.record import CellRecord, ExecutionRecord, FileRecord, build, plain
 from parity.files import npz
@@ -29,8 +31,14 @@ from parity.judging.gate import SET_BY_TEST
 from parity.judging.limits import Limit
 
 Batch = Literal["golden", "video"]
+BATCHES: tuple[Batch, ...] = typing.get_args(Batch)
 PLAN, RUN = "plan.json", "run.json"
-KINDS = ("golden", "video", "accuracy")  # what a capsule measures of what a cell plans
+
+
+def batches(planned: Iterable[str]) -> tuple[Batch, ...]:
+    """The sets of cases that the `planned` kinds of check judge, each once."""
+    cases = {kind.cases for kind in KINDS if kind.name in planned}
+    return tuple(batch for batch in BATCHES if batch in cases)
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class CellPlan:
     model: str
     target: str
     precision: str
-    planned: tuple[str, ...]  # of KINDS, those that every execution has to measure
+    planned: tuple[str, ...]  # kinds of check that every execution has to measure
     notes: Mapping[str, Any]  # what the exporter noted: entry, names and layouts
     files: tuple[FileRecord, ...]
     outputs: tuple[OutputPlan, ...]
@@ -111,12 +119,8 @@ class CellPlan:
 
     @property
     def batches(self) -> tuple[Batch, ...]:
-        found: list[Batch] = []
-        if "golden" in self.planned or "accuracy" in self.planned:
-            found.append("golden")
-        if "video" in self.planned:
-            found.append("video")
-        return tuple(found)
+        """The sets of cases that the planned kinds judge."""
+        return batches(self.planned)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ import numpy as np
 from parity import formats as targets
 from parity.capsule.archive import pack
 from parity.capsule.contents import (
-    KINDS,
     PLAN,
     Batch,
     Bound,
@@ -27,6 +26,7 @@ from parity.capsule.contents import (
     DataPlan,
     OutputPlan,
     Plan,
+    batches,
     changed,
     dump,
     executions,
@@ -34,6 +34,7 @@ from parity.capsule.contents import (
 )
 from parity.core.case import Case
 from parity.core.errors import NoTwin, ParityError
+from parity.core.kinds import KINDS
 from parity.core.plan import Cell, choose
 from parity.core.record import CellRecord, RunRecord, dumps
 from parity.core.settings import ModelConfig
@@ -106,7 +107,7 @@ class _Packer:
 
     def add(self, record: CellRecord) -> None:
         """Pack one cell, or note why it cannot be."""
-        planned = tuple(kind for kind in KINDS if kind in record.planned)
+        planned = tuple(kind.name for kind in KINDS if kind.in_capsule and kind.name in record.planned)
         if record.artifact is None or not record.artifact.files:
             self.left_out[record.id] = f"it has no artefact: {record.state}" + (
                 f", {record.reason}" if record.reason else ""
@@ -198,9 +199,7 @@ class _Packer:
         outputs = tuple(o.name for o in model.contract.outputs)
         lists: dict[Batch, tuple[CasePlan, ...]] = {"golden": (), "video": ()}
         dtype = ""
-        batches: list[Batch] = ["golden"] if {"golden", "accuracy"} & set(planned) else []
-        batches += ["video"] if "video" in planned else []
-        for kind in batches:
+        for kind in batches(planned):
             cases, oracle = self._cases(model, kind)
             dtype = oracle.dtype
             lists[kind] = tuple(CasePlan(c.id, c.label) for c in cases)

@@ -21,17 +21,16 @@ from typing import Any, Literal, TypeVar
 from parity.core import strict_json
 from parity.core.errors import ParityError
 from parity.core.exhibits import Distribution, Exhibit, FaultFate, Spread
+from parity.core.kinds import Kind
 
 SCHEMA = "parity.run/1"
 
 State = Literal["pass", "fail", "error", "crash", "timeout", "unavailable", "waived", "missing"]
 Verdict = Literal["pass", "fail", "incomplete", "partial"]
-Kind = Literal["contract", "static", "golden", "video", "property", "sequence", "batch", "accuracy"]
 Sense = Literal["max", "min"]
 
 STATES: tuple[State, ...] = typing.get_args(State)
 VERDICTS: tuple[Verdict, ...] = typing.get_args(Verdict)
-KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 
 WHOLE = ("steps_right",)  # counts whose limit is also the best that they can be
 BY_CONTRACT = "the contract"  # source of a limit that says that something declared is so

@@ -1,7 +1,6 @@
-"""An exported file against its model: the contract, every golden case, every declared size, and accuracy where cases
-are labelled.
+"""An exported file against its model, by every kind of check that needs nothing but the file and its cases.
 
-By the very functions that the test suite runs, so that an export cannot be more lenient than a release.
+The kinds run as the test suite runs them, so that an export cannot be more lenient than a release.
 """
 
 from __future__ import annotations
@@ -11,14 +10,16 @@ from collections.abc import Iterable
 from parity import formats as targets
 from parity import suite
 from parity.cases import draw
-from parity.cases.files import labelled
 from parity.cases.fit import fitted
 from parity.core.case import Case
+from parity.core.kinds import BY_NAME
 from parity.core.plan import Cell
-from parity.core.record import CellRecord, Check, Kind
+from parity.core.record import CellRecord, Check
 from parity.core.settings import ModelConfig
 from parity.judging import gate
+from parity.session.planning import Data
 from parity.session.session import Session
+from parity.suite.check_kind import CheckContext
 from parity.suite.recorder import Recorder
 
 DRAWN = 8  # cases to verify on where a model has no golden data
@@ -30,22 +31,28 @@ def verify(session: Session, cell: Cell) -> CellRecord:
     cases = golden(session, model)
     runtime = session.runtime(cell)
     reference = session.reference(model, cases)
-    kinds: list[Kind] = ["contract", "golden"]
-    kinds += ["accuracy"] if labelled(model) else []
-    kinds += ["batch"] if targets.get(cell.target).several_sizes(model) else []
-    recorders = {kind: Recorder(cell, kind, session.config.rules) for kind in kinds}
-    suite.test_contract(cell, runtime, recorders["contract"])
-    suite.test_golden(cell, cases, reference, runtime, recorders["golden"], False, False)
-    if "accuracy" in recorders:
-        suite.test_accuracy(cell, cases, reference, runtime, recorders["accuracy"])
-    if "batch" in recorders:
-        suite.test_batch(cell, runtime, recorders["batch"])
-    checks = tuple(check for recorder in recorders.values() for check in recorder.checks)
-    findings = tuple(finding for recorder in recorders.values() for finding in recorder.findings)
+    target, data = targets.get(cell.target), Data(len(cases), clips=0)
+    recorders = []
+    for kind in suite.KINDS:
+        if kind.described.in_export and kind.planned(model, target, data):
+            recorder = Recorder(cell, kind.described.name, session.config.rules)
+            kind.run(CheckContext(runtime, recorder, golden=cases, reference=reference))
+            recorders.append(recorder)
+    measured = tuple(recorder.kind for recorder in recorders)
     return gate.settle(
-        CellRecord(cell.id, cell.model, cell.target, cell.precision, "missing", planned=tuple(kinds),
-                   measured=tuple(kinds), planned_cases=len(cases), checks=checks, findings=findings)
-    )  # fmt: skip
+        CellRecord(
+            cell.id,
+            cell.model,
+            cell.target,
+            cell.precision,
+            "missing",
+            planned=measured,
+            measured=measured,
+            planned_cases=len(cases),
+            checks=tuple(check for recorder in recorders for check in recorder.checks),
+            findings=tuple(finding for recorder in recorders for finding in recorder.findings),
+        )
+    )
 
 
 def golden(session: Session, model: ModelConfig) -> list[Case]:
@@ -61,7 +68,7 @@ def worst_of(checks: Iterable[Check]) -> dict[str, float]:
     """The worst value of each metric over the golden cases, and of accuracy."""
     found: dict[str, float] = {}
     for check in checks:
-        if check.kind in ("golden", "accuracy") and check.value is not None:
+        if BY_NAME[check.kind].cases == "golden" and check.value is not None:
             pick = max if check.sense == "max" else min
             found[check.metric] = pick(found.get(check.metric, check.value), check.value)
     return found

@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from parity.core import strict_json
 from parity.core.errors import ParityError
+from parity.core.kinds import BY_NAME, KINDS
 from parity.core.record import (
     BaselineRecord,
     CellRecord,
@@ -32,9 +33,6 @@ from parity.core.record import (
 
 SCHEMA = "parity.baseline/1"
 DEFAULT_PATH = "reports/baseline.json"
-
-# What is measured on data that is the same in every run; property checks draw theirs, a contract check is yes or no.
-KINDS = ("golden", "video", "sequence", "batch", "accuracy")
 
 # What computes or decodes besides a cell's own runtime. Converters are left out on purpose: drift that a new converter
 # brings is what the ledger is there to show, while another measuring instrument makes figures incomparable.
@@ -182,7 +180,7 @@ def gated(cell: CellRecord) -> dict[tuple[str, str, str], list[Check]]:
     """The cell's checks with a limit, by (kind, output, metric), of the kinds that the ledger keeps."""
     groups: dict[tuple[str, str, str], list[Check]] = {}
     for check in cell.checks:
-        if check.kind in KINDS and check.limit is not None:
+        if BY_NAME[check.kind].in_ledger and check.limit is not None:
             groups.setdefault((check.kind, check.output, check.metric), []).append(check)
     return groups
 
@@ -301,7 +299,8 @@ def compare(
         if other:
             changes.append(Regression(cell.id, other, None, None, "incomparable"))
         else:
-            kinds = [k for k in KINDS if k in cell.planned or not record.partial]
+            kept = [kind.name for kind in KINDS if kind.in_ledger]
+            kinds = [name for name in kept if name in cell.planned or not record.partial]
             changes += _compare_drift(cell, old, new, kinds, ratio)
             changes += _compare_costs(cell, old, new, baseline, now)
     if not record.partial:  # what was narrowed away was not removed
@@ -325,7 +324,7 @@ def _environment(old: Instruments, new: Instruments) -> str:
 
 
 def _compare_drift(
-    cell: CellRecord, old: LedgerCell, new: LedgerCell, kinds: list[str], ratio: float
+    cell: CellRecord, old: LedgerCell, new: LedgerCell, kinds: Sequence[str], ratio: float
 ) -> Iterator[Regression]:
     senses = {key: checks[0].sense for key, checks in gated(cell).items()}
     for kind in kinds:

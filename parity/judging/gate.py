@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from parity.core.errors import ParityError
+from parity.core.kinds import BY_NAME
 from parity.core.plan import PRECISIONS, Cell
 from parity.core.record import BY_CONTRACT, CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
 from parity.core.settings import Rule, Waiver
@@ -23,7 +24,6 @@ from parity.judging.samples import held, words
 
 SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
 _FIXED = (SET_BY_TEST, BY_CONTRACT)
-PER_CASE = ("golden", "video", "property", "sequence", "batch")
 _BAD: tuple[State, ...] = ("fail", "crash", "timeout", "error")
 _ORDER: tuple[State, ...] = (*_BAD, "missing", "unavailable", "waived", "pass")
 
@@ -63,7 +63,7 @@ def rejudge(cell: CellRecord, rules: Iterable[Rule]) -> CellRecord:
         limit = by_output[check.output].get(check.metric)
         if limit is not None:
             check = held(check, limit.value, limit.source)
-        elif check.kind in PER_CASE or check.kind == "accuracy":
+        elif BY_NAME[check.kind].limited:
             check = held(check, None, "")
         checks.append(check)
     return settle(replace(cell, checks=tuple(checks)))
@@ -134,7 +134,7 @@ def _lost_by_one(cell: CellRecord) -> str:
             return f"{kind}: nothing was measured against a limit"
     seen: dict[tuple[str, str, str], bool] = {}
     for check in cell.checks:
-        if check.kind in PER_CASE:
+        if BY_NAME[check.kind].per_case:
             key = (check.kind, check.case, check.output)
             seen[key] = seen.get(key, False) or (check.limit is not None and check.value is not None)
     for (kind, case, output), gated in seen.items():

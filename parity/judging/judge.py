@@ -10,7 +10,8 @@ import numpy as np
 
 from parity.core.case import Array
 from parity.core.contract import OutputSpec
-from parity.core.record import BY_CONTRACT, Check, Kind, LinkRecord, ProofRecord
+from parity.core.kinds import Kind
+from parity.core.record import BY_CONTRACT, Check, LinkRecord, ProofRecord
 from parity.judging.compare import METRICS, Comparison, compare
 from parity.judging.floor import Floor
 from parity.judging.limits import DRAWN, NOISE, PROOF, Limit

@@ -38,6 +38,7 @@ from parity.session.ledger import Keeper
 from parity.session.planning import make_plan, waiting
 from parity.session.profile import Profile
 from parity.store.cache import Store
+from parity.suite import planned_kinds
 
 if TYPE_CHECKING:
     from parity.core.case import Case
@@ -354,4 +355,4 @@ def prepare(start: Path, root: Path, options: Mapping[str, Any], shared: dict[st
     if options.get("update"):
         references.refuse_in_ci(os.environ)
     config = project.load(file, options.get("set") or (), factories=True)
-    return Control(config, make_plan(config, options), options, shared)
+    return Control(config, make_plan(config, options, planned_kinds), options, shared)

@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from parity.cases.drawing import Drawing
     from parity.core.case import Case
-    from parity.core.record import Kind
+    from parity.core.kinds import Kind
     from parity.pytest_plugin.control import Control
     from parity.session.artefacts import Artifact
     from parity.session.evaluations import Reference

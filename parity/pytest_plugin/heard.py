@@ -58,9 +58,7 @@ class Heard:
             planned_clips=planned.clips,
             required=planned.required,
             reference=planned.reference,
-            checks=tuple(
-                sorted(self.checks, key=lambda c: planned.kinds.index(c.kind) if c.kind in planned.kinds else 9)
-            ),
+            checks=tuple(sorted(self.checks, key=lambda check: _place(check, planned))),
             findings=(*(Finding(text, "warning") for text in details.get("rebuilt", ())), *self.findings),
             seconds=round(self.seconds, 3),
             rerun=rerun or f"pytest -m parity -k {cell.id}",
@@ -82,3 +80,8 @@ class Heard:
         if record.state == "missing" and self.skipped:
             record = replace(record, reason=f"{record.reason} (skipped: {self.skipped})")
         return record
+
+
+def _place(check: Check, planned: PlannedCell) -> int:
+    """Where a check stands in the record: in the plan's order of kinds, after them what nobody planned."""
+    return planned.kinds.index(check.kind) if check.kind in planned.kinds else len(planned.kinds)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from parity.core.errors import ParityError
+from parity.core.kinds import BY_NAME
 from parity.core.words import plural
 from parity.pytest_plugin import fixtures, options
 from parity.pytest_plugin.fixtures import CONTROL, RECORDER
@@ -114,6 +115,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             f"no pyproject.toml with a [tool.parity] table in {where}; run: parity init"
         )
     kind = getattr(metafunc.function, "parity_kind", None)
+    about = BY_NAME.get(kind) if isinstance(kind, str) else None
     params = []
     for planned in control.plan.cells:
         if kind is not None and kind not in planned.kinds:
@@ -123,7 +125,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             pytest.mark.parity,
             pytest.mark.cell(model=cell.model, target=cell.target, precision=cell.precision),
         ]
-        if kind == "golden":
+        if about is not None and about.power:
             marks.append(pytest.mark.parity_power)
         if planned.unavailable:
             marks.append(pytest.mark.skip(reason=planned.unavailable))

@@ -13,11 +13,9 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup
 
 from parity.core.exhibits import Spread
+from parity.core.kinds import BY_NAME
 from parity.core.record import Check
 from parity.report import svg, text
-
-ORDERED_KINDS = frozenset({"video", "sequence"})
-NOISY_KINDS = frozenset({"golden", "video"})  # whose noise ratios have a measured natural spread
 
 MOST = 8  # metrics of a table of cases
 
@@ -162,9 +160,9 @@ def group(
 ) -> Group:
     """The group of one kind and output: rows for the metrics in `keep`, at most `cases` cases listed."""
     metrics = tuple(by_metric)
-    unit = {"video": "frame", "sequence": "step"}.get(kind, "case")
-    spreads = natural if kind in NOISY_KINDS else {}
-    made = [_row(metric, by_metric[metric], unit, spreads.get(metric)) for metric in metrics if metric in keep]
+    about = BY_NAME[kind]
+    spreads = natural if about.pooled else {}
+    made = [_row(metric, by_metric[metric], about.unit, spreads.get(metric)) for metric in metrics if metric in keep]
     made.sort(key=lambda row: (row.rank, row.worst.limit is not None), reverse=True)
     rows = _unrepeated(made)
     table: dict[str, dict[str, tuple[Check, float | None]]] = {}
@@ -185,7 +183,7 @@ def group(
         for case, found in (ranked[:cases] if several else ())
     )
     lead, chart = "", Markup("")
-    if kind in ORDERED_KINDS and rows:
+    if about.ordered and rows:
         several_of = [row for row in rows if row.count > 1]
         if several_of:
             lead = max(several_of, key=lambda row: row.rank).metric

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from parity.core.kinds import KINDS
 from parity.core.record import State, Verdict
 
 STATE_ORDER: Final[tuple[State, ...]] = (
@@ -51,6 +52,8 @@ EMOJI: Final[dict[State, str]] = {
 }
 VERDICT_EMOJI: Final[dict[Verdict, str]] = {"pass": "✅", "fail": "❌", "incomplete": "❓", "partial": "🔎"}
 
+KINDS_OF_CHECKS: Final = "Kinds of checks"
+
 GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
     (
         "States of a cell",
@@ -84,17 +87,8 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         ),
     ),
     (
-        "Kinds of checks",
-        (
-            ("contract", "Names, count, shapes, dtypes, declared dynamic axes and operators of the file."),
-            ("static", "The stored weights against the PyTorch weights, without running anything."),
-            ("golden", "Outputs on the golden inputs that the project keeps."),
-            ("video", "Outputs frame by frame on a video, from the encoded frame on."),
-            ("property", "Outputs on drawn inputs: extremes, flat, amplified, other sizes."),
-            ("sequence", "State over time: step by step, replayed, reordered, fresh against reused."),
-            ("batch", "Every row of a batch against the same input alone."),
-            ("accuracy", "The task metric of the file against that of the PyTorch model."),
-        ),
+        KINDS_OF_CHECKS,
+        tuple((kind.name, kind.sentence) for kind in KINDS),
     ),
     (
         "Metrics",
@@ -218,7 +212,7 @@ METRIC_WORDS: Final[dict[str, str]] = {
     word: word_id(group, word) for group in ("Facts of the contract", "Metrics") for word, _ in dict(GLOSSARY)[group]
 }
 KIND_WORDS: Final[dict[str, str]] = {
-    word: word_id("Kinds of checks", word) for word, _ in dict(GLOSSARY)["Kinds of checks"]
+    word: word_id(KINDS_OF_CHECKS, word) for word, _ in dict(GLOSSARY)[KINDS_OF_CHECKS]
 }
 
 
@@ -226,6 +220,10 @@ def markdown() -> str:
     """The glossary as a page of the documentation, docs/glossary.md, which a test holds against it."""
     lines = ["# Glossary", "", "The words of the report, the record and the configuration. Made from the report's own."]
     for group, words in GLOSSARY:
-        lines += ["", f"## {group}", "", "| word | meaning |", "| --- | --- |"]
+        lines += ["", f"## {group}", ""]
+        if group == KINDS_OF_CHECKS:
+            lines.append("Each says what it measures in [`parity/core/kinds.py`](../parity/core/kinds.py).")
+            continue
+        lines += ["| word | meaning |", "| --- | --- |"]
         lines += [f"| `{word}` | {meaning.replace('|', chr(92) + '|')} |" for word, meaning in words]
     return "\n".join(lines) + "\n"

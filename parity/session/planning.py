@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from parity import formats as targets
-from parity.cases.files import check_classes, clips, golden_files, labelled
+from parity.cases.files import check_classes, clips, golden_files
 from parity.core.errors import ConfigError
+from parity.core.kinds import Kind
 from parity.core.plan import Cell, Plan, PlannedCell
-from parity.core.settings import Config
+from parity.core.settings import Config, ModelConfig
 from parity.core.words import plural
-from parity.formats.target import NO_CALIBRATION
+from parity.formats.target import NO_CALIBRATION, Target
 from parity.judging import baseline
 from parity.judging.limits import LOWERING, PROOF, resolve
 from parity.reference import files
@@ -19,8 +21,22 @@ from parity.session.ledger import Keeper
 from parity.session.profile import QUICK_CASES
 
 
-def make_plan(config: Config, options: Mapping[str, Any]) -> Plan:
-    """The cells of the configuration, narrowed as the options say. Raises ConfigError."""
+@dataclass(frozen=True)
+class Data:
+    """How much data of its own a model has: golden cases, and video clips."""
+
+    cases: int
+    clips: int
+
+
+PlannedKinds = Callable[[ModelConfig, Target, Data], tuple[Kind, ...]]
+
+
+def make_plan(config: Config, options: Mapping[str, Any], planned_kinds: PlannedKinds) -> Plan:
+    """The cells of the configuration, each with its kinds of check, narrowed as the options say.
+
+    `planned_kinds` is `parity.suite.planned_kinds`, which knows every kind. Raises ConfigError.
+    """
     required = {*config.require, *(options.get("require") or ())}
     known = {c.target for c in config.cells} | set(config.models)
     for name in options.get("require") or ():
@@ -32,7 +48,8 @@ def make_plan(config: Config, options: Mapping[str, Any]) -> Plan:
             check_classes(model.golden, golden_files(model.golden), labels)
     quick = options.get("profile") == "quick"
     waiting = () if options.get("profile") == "nightly" else config.nightly
-    cells = tuple(_planned(config, cell, required, quick) for cell in config.cells if cell not in waiting)
+    chosen = [cell for cell in config.cells if cell not in waiting]
+    cells = tuple(_planned(config, cell, required, quick, planned_kinds) for cell in chosen)
     # What the command line set is in no committed file: such a run is never a release verdict. A command of ours that
     # set it says itself, not how.
     settings = [f"--parity-set {s}" for s in options.get("set") or ()]
@@ -49,7 +66,7 @@ def make_plan(config: Config, options: Mapping[str, Any]) -> Plan:
     return plan
 
 
-def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> PlannedCell:
+def _planned(config: Config, cell: Cell, required: set[str], quick: bool, planned_kinds: PlannedKinds) -> PlannedCell:
     model = config.models[cell.model]
     target = targets.get(cell.target)
     cases = len(golden_files(model.golden)) if model.golden else 0
@@ -58,20 +75,6 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
 
         cases += len(own.cases(model.cases, model.contract, config.root))
     videos = len(clips(model))
-    kinds = ["contract"]
-    if cases and (target.lowering or (target.graph and model.proof)):
-        kinds.append("static")
-    if cases or not videos:  # without any data golden stays planned, and says that there is none
-        kinds.append("golden")
-    if labelled(model):
-        kinds.append("accuracy")
-    if videos:
-        kinds.append("video")
-    kinds.append("sequence")
-    if target.several_sizes(model):
-        kinds.append("batch")
-    if model.properties.examples:
-        kinds.append("property")
     reason = target.unavailable(cell, model, target.python(config))
     prebuilt = f"{cell.target}-{cell.precision}" in model.artifacts
     if prebuilt and reason == NO_CALIBRATION:
@@ -80,7 +83,7 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool) -> Pla
         reason = target.cannot_start_from(model)
     return PlannedCell(
         cell,
-        tuple(kinds),
+        planned_kinds(model, target, Data(cases, videos)),
         reason,
         bool({cell.target, cell.model} & required) or reason == NO_CALIBRATION,
         min(cases, QUICK_CASES) if quick else cases,

@@ -14,18 +14,29 @@ from parity.cases import draw
 from parity.core.case import Array, Case
 from parity.core.contract import Contract
 from parity.core.errors import ParityError
+from parity.core.kinds import BATCH
+from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
+from parity.formats.target import Target
 from parity.judging import judge
 from parity.judging.single import rms
+from parity.session.planning import Data
 from parity.session.session import Runtime
 from parity.suite.bench import Bench, Result
+from parity.suite.check_kind import CheckContext, SuiteKind, measures
 from parity.suite.recorder import Recorder
 
 ALONE = 1e-6  # of the output: rows that differ by more than this in float64 are mixed by the model itself
 
 
-def check_batch(runtime: Runtime, parity: Recorder) -> None:
+def planned(model: ModelConfig, target: Target, data: Data) -> bool:
+    """Where one file of the target takes more sizes than the example's."""
+    return target.several_sizes(model)
+
+
+def run(check: CheckContext) -> None:
     """Outputs are the oracle's at every declared size of every axis, and a batch's rows are those of single rows."""
+    runtime, parity = check.runtime, check.recorder
     bench = Bench(runtime, parity.limits)
     session, model = runtime.session, bench.model
     if bench.fixed:
@@ -163,3 +174,12 @@ def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
                 parity.add(judge.fact(result.case.id, spec.name, "shape", shape == expected, text, "batch"))
             parity.add(bench.check("batch", result, spec))
     bench.tell_twins(parity)
+
+
+@measures(BATCH)
+def test_batch(parity_cell: Cell, parity_runtime: Runtime, parity: Recorder) -> None:
+    """Rows of a batch are those of single rows, and every dynamic axis is right at every declared size."""
+    run(CheckContext(parity_runtime, parity))
+
+
+KIND = SuiteKind(BATCH, planned, run, test_batch)

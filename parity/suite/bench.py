@@ -19,7 +19,8 @@ from parity.cases.recipes import Recipe, family
 from parity.core.case import Array, Case
 from parity.core.contract import OutputSpec
 from parity.core.errors import NoTwin, ParityError
-from parity.core.record import Check, Kind
+from parity.core.kinds import Kind
+from parity.core.record import Check
 from parity.formats import snippet
 from parity.judging import judge, single
 from parity.judging import post_processing as posts

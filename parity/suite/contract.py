@@ -7,15 +7,19 @@ from typing import Any
 import numpy as np
 
 from parity.core.contract import InputSpec
+from parity.core.kinds import CONTRACT
+from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.judging import judge
 from parity.session.session import Runtime
 from parity.suite import hint
+from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
 
 
-def check_contract(runtime: Runtime, parity: Recorder) -> None:
+def run(check: CheckContext) -> None:
     """Signature, operators, opset and repeatability. Other sizes are measured by the batch test."""
+    runtime, parity = check.runtime, check.recorder
     model = runtime.session.config.models[runtime.cell.model]
     runtime.open()
     _signature(runtime, model, parity)
@@ -147,3 +151,12 @@ def _repeats(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
         if spec.name in first and spec.name in second:
             same = first[spec.name].tobytes() == second[spec.name].tobytes()
             parity.add(judge.fact("repeat", spec.name, "repeats", same, "two runs on one input, bit for bit"))
+
+
+@measures(CONTRACT)
+def test_contract(parity_cell: Cell, parity_runtime: Runtime, parity: Recorder) -> None:
+    """The file keeps the model's contract: names, shapes, dtypes, operators, and repeats itself."""
+    run(CheckContext(parity_runtime, parity))
+
+
+KIND = SuiteKind(CONTRACT, always, run, test_contract)

@@ -13,8 +13,9 @@ import numpy as np
 from parity.core.case import Array, Case
 from parity.core.contract import Contract, OutputSpec
 from parity.core.exhibits import Distribution, Exhibit, Picture, Spread
+from parity.core.kinds import Kind
 from parity.core.plan import Cell
-from parity.core.record import Check, Kind, plain
+from parity.core.record import Check, plain
 from parity.judging.floor import Floor, differences, natural
 from parity.judging.gate import passes
 from parity.judging.limits import NOISE

@@ -1,66 +1,114 @@
-"""Golden cases against the references that a project stores, where it stores any."""
+"""Golden cases: every output against the oracle and the stored references; then what explains a failure, and power."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-from parity.cases import references
 from parity.core.case import Case
 from parity.core.errors import ParityError
+from parity.core.kinds import GOLDEN
+from parity.core.plan import Cell
+from parity.core.settings import ModelConfig
+from parity.faults.power import BROKEN
+from parity.formats.target import Target
 from parity.judging import judge
-from parity.judging.single import rms
+from parity.session import faults as ask
+from parity.session.divergence import first_divergence
 from parity.session.evaluations import Reference
-from parity.session.session import Runtime
+from parity.session.planning import Data
+from parity.session.session import Runtime, Session
+from parity.suite.check_kind import CheckContext, SuiteKind, measures
+from parity.suite.comparing import compare_cases
 from parity.suite.recorder import Recorder
-
-DRIFT = 1e-9  # of the output's rms: float64 on another machine, or by another torch, may round otherwise
-
-
-def check_references(
-    runtime: Runtime, cases: Sequence[Case], oracle: Reference, parity: Recorder, update: bool
-) -> None:
-    """The oracle is still the stored one on every case. Raises ParityError where a reference is absent or stale."""
-    session = runtime.session
-    model = session.config.models[runtime.cell.model]
-    if model.references is None:
-        return
-    made_from = references.origin(session.fingerprint(model), model.contract)
-    every = session.golden(model)
-
-    def renew() -> str:
-        found = references.compare(_old(model.references), every, made_from)
-        rows = session.reference(model, every).outputs
-        assert model.references is not None
-        references.write(model.references, every, rows, made_from)
-        return found.written()
-
-    if update:
-        written = session.store.once(session.run, f"references {model.name}", renew)
-        parity.find(f"references of {model.name} written: {written}; review and commit them")
-    stored = references.read(model.references)
-    found = references.compare(stored, every, made_from)
-    why = references.stale(model.name, stored, found, made_from)
-    if why:
-        raise ParityError(why)
-    assert stored is not None
-    if found.unused:
-        parity.find(f"unused references of {model.name}, of no golden case: {', '.join(found.unused[:5])}", "warning")
-    limit = 1e-3 if oracle.dtype == "float32" else DRIFT
-    for case, row in zip(cases, oracle.outputs, strict=True):
-        for name, want in row.items():
-            held = stored.outputs[case.id].get(name)
-            same = held is not None and held.shape == want.shape
-            drift = rms(held - want) / (rms(want) or 1.0) if held is not None and same else 1.0
-            detail = "the oracle now against the stored reference" + ("" if same else ": it has another shape")
-            parity.add(judge.limited("golden", case.id, "reference_drift", drift, limit, detail, name))
+from parity.suite.references import check_references
 
 
-def _old(folder: object) -> references.Stored | None:
-    """What is stored now; a damaged folder counts as none, for it is about to be written anew."""
-    from pathlib import Path
+def planned(model: ModelConfig, target: Target, data: Data) -> bool:
+    """Without any data golden stays planned, and says that there is none."""
+    return data.cases > 0 or data.clips == 0
 
-    assert isinstance(folder, Path)
+
+def run(check: CheckContext) -> None:
+    """Judge every case; explain what is broken; measure power where the run or a limit asks for it."""
+    runtime, reference, parity = check.runtime, check.reference, check.recorder
+    assert reference is not None
+    cell, session, cases = runtime.cell, runtime.session, list(check.golden)
+    check_references(runtime, cases, reference, parity, check.update)
+    got = compare_cases("golden", cell, cases, reference, runtime, parity)
+    if parity.broken():
+        _explain(session, cell, cases, got, parity)
+        _locate(session, cell, cases, got, reference, parity)
+    if check.power or any("power" in parity.limits(output) for output in reference.outputs[0]):
+        _measure_power(session, cell, cases, parity)
+
+
+def _explain(session: Session, cell: Cell, cases: list[Case], got: list[dict[str, Any]], parity: Recorder) -> None:
+    """Record which known faults would explain the errors of a failing artefact."""
     try:
-        return references.read(folder)
-    except ParityError:
-        return None
+        found = ask.diagnosis(session, cell, cases, got)
+    except ParityError as error:
+        parity.find(f"no diagnosis: {error}")
+        return
+    parity.details |= {"diagnosis": found.explanations(), "faults_failed": found.broken}
+    parity.find(f"diagnosis: {found.sentence}")
+    for lost in found.broken:
+        parity.find(f"diagnosis: a fault could not be tried: {lost}", "warning")
+
+
+def _locate(session: Session, cell: Cell, cases: list[Case], got: list[dict[str, Any]], oracle: Reference,
+            parity: Recorder) -> None:  # fmt: skip
+    """Record where a failing artefact first computes something else, and how the error grows from there."""
+    try:
+        divergence, drift, text = first_divergence(session, cell, cases, got, oracle)
+    except ParityError as error:
+        parity.find(f"no first divergence: {error}")
+        return
+    parity.details["divergence"], parity.details["drift"] = divergence, drift
+    parity.find(text)
+
+
+def _measure_power(session: Session, cell: Cell, cases: list[Case], parity: Recorder) -> None:
+    """Record how many named faults this cell's limits would notice; a `power` limit gates it."""
+    found = ask.power(session, cell, cases)
+    parity.details["power"] = found
+    share = found.killed / found.injected if found.injected else None
+    detail = f"{found.killed} of {found.injected} faults would be noticed, {found.equivalent} change nothing"
+    kinds = ", ".join(f"{count} by {kind}" for kind, count in found.kinds.items())
+    parity.add(judge.measured_power(share, parity.limits(), f"{detail}; {kinds}" if kinds else detail))
+    for fate in found.fates:
+        if BROKEN in fate.words:
+            parity.find(f"power: {fate.fault}: {fate.words}", "warning")
+    for alarm in found.false_alarms:
+        parity.find(f"power: a benign change raises an alarm: {alarm}", "warning")
+    if found.spare_cases:
+        shown = ", ".join(found.spare_cases[:8]) + (" ..." if len(found.spare_cases) > 8 else "")
+        spare = f"{len(found.spare_cases)} of {len(cases)} golden cases"
+        parity.find(f"power: {spare} notice no fault that the others miss: {shown}")
+    if found.loose:
+        parity.find(f"power: so loose that no fault reaches them: {', '.join(found.loose)}")
+
+
+@measures(GOLDEN)
+def test_golden(
+    parity_cell: Cell,
+    parity_golden: list[Case],
+    parity_reference: Reference,
+    parity_runtime: Runtime,
+    parity: Recorder,
+    parity_power: bool,
+    parity_update: bool,
+) -> None:
+    """On every golden case, every output is the float64 oracle's within its limits, and the oracle the stored one."""
+    run(
+        CheckContext(
+            parity_runtime,
+            parity,
+            golden=parity_golden,
+            reference=parity_reference,
+            power=parity_power,
+            update=parity_update,
+        )
+    )
+
+
+KIND = SuiteKind(GOLDEN, planned, run, test_golden)

@@ -12,19 +12,31 @@ from pathlib import Path
 from parity.cases import kept
 from parity.cases.drawing import Drawing
 from parity.cases.recipes import Recipe
+from parity.core.kinds import PROPERTY
+from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
+from parity.formats.target import Target
 from parity.judging import judge
+from parity.session.planning import Data
 from parity.session.session import Runtime
 from parity.suite.bench import Bench, Result
+from parity.suite.check_kind import CheckContext, SuiteKind, measures
 from parity.suite.recorder import Recorder
 
 MOST_UNDEFINED = 0.5  # share of the inputs on which the model itself may be undefined at the cell's precision
 
 
-def check_property(runtime: Runtime, parity: Recorder, drawing: Drawing) -> None:
+def planned(model: ModelConfig, target: Target, data: Data) -> bool:
+    """Where the project lets inputs be drawn."""
+    return model.properties.examples > 0
+
+
+def run(check: CheckContext) -> None:
     """Judge the kept recipes, then the drawn ones; shrink and keep what fails."""
     from parity.cases import strategies
 
+    runtime, parity, drawing = check.runtime, check.recorder, check.drawing
+    assert drawing is not None
     bench = Bench(runtime, parity.limits)
     config, model = runtime.session.config, bench.model
     examples, seed = drawing.examples(model), drawing.seed(model)
@@ -66,3 +78,12 @@ def record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
         detail += f", as {undefined[0].case.id}: {undefined[0].undefined}"
         parity.find(detail, "note")
     parity.add(judge.limited("property", "all", "undefined_share", share, MOST_UNDEFINED, detail))
+
+
+@measures(PROPERTY)
+def test_property(parity_cell: Cell, parity_runtime: Runtime, parity_drawing: Drawing, parity: Recorder) -> None:
+    """On inputs that hypothesis draws from the contract, every output is within what the precision costs there."""
+    run(CheckContext(parity_runtime, parity, drawing=parity_drawing))
+
+
+KIND = SuiteKind(PROPERTY, planned, run, test_property)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from parity.core.errors import ParityError
+from parity.core.kinds import Kind
 from parity.core.plan import Cell
-from parity.core.record import Check, Finding, Kind, build, plain
+from parity.core.record import Check, Finding, build, plain
 from parity.core.settings import Rule, Waiver
 from parity.core.visible import visible
 from parity.judging.compare import METRICS, compare

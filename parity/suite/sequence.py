@@ -14,14 +14,18 @@ import numpy as np
 
 from parity.cases import draw
 from parity.cases import sequence as steps_of
+from parity.cases.drawing import Drawing
 from parity.core.case import Array, Case
 from parity.core.contract import OutputSpec
 from parity.core.errors import NoTwin, ParityError
+from parity.core.kinds import SEQUENCE
+from parity.core.plan import Cell
 from parity.core.record import Check
 from parity.core.settings import ModelConfig
 from parity.judging import judge, single
 from parity.session.session import Runtime
 from parity.suite.bench import Bench, Result
+from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
 
 MOST = 6  # golden cases that are replayed and reordered
@@ -29,8 +33,10 @@ QUICK = 32  # steps of a sequence under the quick profile
 GAP = 1e-6  # of the scores: what decoding and prefill of the model itself may differ by in float64
 
 
-def check_sequence(runtime: Runtime, parity: Recorder, quick: bool = False) -> None:
+def run(check: CheckContext) -> None:
     """Replay, fresh against used, reordered; and, where state is declared, long sequences and the reset of it."""
+    runtime, parity, drawing = check.runtime, check.recorder, check.drawing
+    assert drawing is not None
     session = runtime.session
     model = session.config.models[runtime.cell.model]
     golden = session.golden_if_any(model)
@@ -39,6 +45,7 @@ def check_sequence(runtime: Runtime, parity: Recorder, quick: bool = False) -> N
         cases.append(draw.inputs(model.contract, model.contract.example(), session.config.seed + len(cases)))
     _order(runtime, model, cases, parity)
     if model.decode is not None:
+        quick = drawing.profile == "quick"
         _decode(runtime, model, parity, min(model.decode.steps, QUICK) if quick else model.decode.steps)
     elif model.states:
         _recurrent(runtime, model, [c.inputs for c in golden], parity)
@@ -234,3 +241,12 @@ def _recurrent(runtime: Runtime, model: ModelConfig, golden: Sequence[Mapping[st
                [w[spec.name] for w in want], parity)  # fmt: skip
     again = runtime.play(steps[:1], model.states, outputs)
     parity.add(*_same("state reset", model, got[0], again[0], "the first step, before and after the sequence"))
+
+
+@measures(SEQUENCE)
+def test_sequence(parity_cell: Cell, parity_runtime: Runtime, parity_drawing: Drawing, parity: Recorder) -> None:
+    """What came before changes nothing, and what is carried from step to step stays the oracle's."""
+    run(CheckContext(parity_runtime, parity, drawing=parity_drawing))
+
+
+KIND = SuiteKind(SEQUENCE, always, run, test_sequence)

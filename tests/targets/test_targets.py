@@ -19,6 +19,7 @@ from parity.core.plan import PRECISIONS, Cell
 from parity.process.isolate import ChildFailure
 from parity.session.session import Session
 from parity.store.cache import Store
+from parity.suite.check_kind import CheckContext
 from parity.suite.recorder import Recorder
 
 MODEL = """
@@ -88,8 +89,9 @@ def measure(session: Session, cell: Cell) -> tuple[Recorder, Recorder]:
     model = session.config.models[cell.model]
     runtime, cases = session.runtime(cell), session.golden(model)
     contract, golden = Recorder(cell, "contract"), Recorder(cell, "golden")
-    suite.test_contract(cell, runtime, contract)
-    suite.test_golden(cell, cases, session.reference(model, cases), runtime, golden, False, False)
+    suite.contract.run(CheckContext(runtime, contract))
+    reference = session.reference(model, cases)
+    suite.golden.run(CheckContext(runtime, golden, golden=cases, reference=reference))
     return contract, golden
 
 
@@ -158,5 +160,5 @@ def test_the_file_itself_decides_and_not_the_model(session: Session, tmp_path: P
     cases = session.golden(session.config.models["two"])
     recorder = Recorder(cell, "golden")
     oracle = session.reference(session.config.models["two"], cases)
-    suite.test_golden(cell, cases, oracle, broken, recorder, False, False)
+    suite.golden.run(CheckContext(broken, recorder, golden=cases, reference=oracle))
     assert "noise_ratio" in recorder.verdict()

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parity.core.errors import ConfigError, ParityError
-from parity.core.record import KINDS, STATES, Check, FileRecord, Power, Regression, RunRecord, RuntimeRecord
+from parity.core.kinds import BY_NAME
+from parity.core.record import STATES, Check, FileRecord, Power, Regression, RunRecord, RuntimeRecord
 from parity.judging import baseline
 from parity.judging.baseline import FLOORS, RATIO, Baseline, attach, compare, load, of, save
 from parity.judging.gate import judge
@@ -372,7 +373,7 @@ NUMBERS = st.one_of(
 TEXTS = st.sampled_from(["logits", "", "a", "all", "\ud800", "é\n", "x" * 200])
 CHECKS = st.builds(
     Check,
-    kind=st.sampled_from(KINDS), case=TEXTS, output=TEXTS, metric=st.sampled_from([*FLOORS, "max_abs", "own"]),
+    kind=st.sampled_from([*BY_NAME]), case=TEXTS, output=TEXTS, metric=st.sampled_from([*FLOORS, "max_abs", "own"]),
     value=NUMBERS, limit=NUMBERS.filter(lambda v: v is None or math.isfinite(v)),
     sense=st.sampled_from(["max", "min"]), passed=st.booleans(), nonfinite=st.integers(0, 2),
 )  # fmt: skip

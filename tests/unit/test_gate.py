@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.core.errors import ParityError
+from parity.core.kinds import BY_NAME
 from parity.core.record import (
-    KINDS,
     STATES,
     BaselineRecord,
     CellRecord,
@@ -316,7 +316,7 @@ def test_the_worst_excess_is_described_and_a_lost_value_is_the_worst() -> None:
     assert "cosine 0.5 < 0.99" in describe([score])
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("contract", "golden", "accuracy", "video")])
+@pytest.mark.parametrize("kind", [k for k in BY_NAME if k not in (*KINDS_PLANNED, "video")])
 def test_other_kinds_that_were_planned_must_be_measured_too(kind: Any) -> None:
     planned = (*KINDS_PLANNED, kind)
     assert settle(cell(planned=planned, measured=planned)).state == "missing"

@@ -13,6 +13,7 @@ from parity.config import parse
 from parity.core.errors import ConfigError
 from parity.core.settings import Config
 from parity.session.planning import make_plan
+from parity.suite import planned_kinds
 
 TABLE = """
 [tool.parity]
@@ -41,20 +42,20 @@ def _everything(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_everything")
 def test_int8_without_calibration_blocks(tmp_path: Path) -> None:
-    planned = make_plan(config(tmp_path), {})
+    planned = make_plan(config(tmp_path), {}, planned_kinds)
     assert "set calibration" in (planned["tiny-onnx-int8"].unavailable or "")
     assert (planned["tiny-onnx-int8"].required, planned["tiny-onnx-fp32"].required) == (True, False)
 
 
 @pytest.mark.usefixtures("_everything")
 def test_int8_with_calibration_is_measured(tmp_path: Path) -> None:
-    planned = make_plan(config(tmp_path, 'calibration = "calibration"\n'), {})["tiny-onnx-int8"]
+    planned = make_plan(config(tmp_path, 'calibration = "calibration"\n'), {}, planned_kinds)["tiny-onnx-int8"]
     assert (planned.unavailable, planned.required) == (None, False)
 
 
 def test_what_a_machine_lacks_does_not_block_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parity.formats.target.installed", lambda module: False)
-    planned = make_plan(config(tmp_path, 'calibration = "calibration"\n'), {})["tiny-onnx-int8"]
+    planned = make_plan(config(tmp_path, 'calibration = "calibration"\n'), {}, planned_kinds)["tiny-onnx-int8"]
     assert "not installed" in (planned.unavailable or "") and not planned.required
 
 
@@ -85,7 +86,7 @@ def classes(folder: Path, labels: str, *folders: str) -> Config:
 
 def test_a_folder_that_is_no_label_is_told_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"golden folder 'cut' in 'golden' is none of the 2 labels \(cat, dog\)"):
-        make_plan(classes(tmp_path, ', labels = ["cat", "dog"]', "cut", "dog"), {})
+        make_plan(classes(tmp_path, ', labels = ["cat", "dog"]', "cut", "dog"), {}, planned_kinds)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +102,10 @@ def test_folders_without_labels_are_noticed(
 ) -> None:
     planned = classes(tmp_path, labels, *folders)
     assert unlabelled_folders(planned.models["classes"]) == told
-    kinds = make_plan(planned, {})["classes-onnx-fp32"].kinds
+    kinds = make_plan(planned, {}, planned_kinds)["classes-onnx-fp32"].kinds
     assert ("accuracy" in kinds) == bool(labels)
 
 
 def test_a_command_that_set_options_is_named_in_their_place(tmp_path: Path) -> None:
-    plan = make_plan(config(tmp_path), {"set": ["seed = 1"], "rerun": "parity verify a.onnx"})
+    plan = make_plan(config(tmp_path), {"set": ["seed = 1"], "rerun": "parity verify a.onnx"}, planned_kinds)
     assert plan.partial == "parity verify a.onnx"

@@ -15,6 +15,7 @@ from parity.session import signature
 from parity.session.planning import make_plan
 from parity.session.project import parse
 from parity.store.cache import Store
+from parity.suite import planned_kinds
 
 HEAD = '[tool.parity]\ntargets = ["onnx", "exported"]\nprecisions = ["fp32"]\n\n[tool.parity.models.net]\n'
 FULL = 'inputs = [{ name = "x", shape = ["batch", 3] }]\noutputs = [{ name = "y" }]\n'
@@ -67,13 +68,14 @@ def test_a_target_that_cannot_start_from_the_file_is_unavailable_unless_it_is_gi
 ) -> None:
     monkeypatch.setattr("parity.formats.target.installed", lambda module: True)
     table = 'reference = "net.onnx"\n' + FULL
-    planned = {p.cell.target: p for p in make_plan(read(root, table), {}).cells}
+    planned = {p.cell.target: p for p in make_plan(read(root, table), {}, planned_kinds).cells}
     assert planned["exported"].unavailable == (
         "exported files are not made from ONNX files: give the factory, or the finished file in artifacts"
     )
     assert planned["onnx"].unavailable is None and planned["onnx"].reference == "ONNX file net.onnx"
     given = table + 'artifacts = { "exported-fp32" = "net.pt2" }\n'
-    assert {p.cell.target: p.unavailable for p in make_plan(read(root, given), {}).cells}["exported"] is None
+    plan = make_plan(read(root, given), {}, planned_kinds)
+    assert {p.cell.target: p.unavailable for p in plan.cells}["exported"] is None
 
 
 def test_the_contract_is_read_where_it_is_not_declared(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

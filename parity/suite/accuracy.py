@@ -1,0 +1,53 @@
+"""Labelled golden cases: how often the artefact is right, against how often the oracle is."""
+
+from __future__ import annotations
+
+from parity.cases.files import labelled
+from parity.core.case import Case
+from parity.core.kinds import ACCURACY
+from parity.core.plan import Cell
+from parity.core.settings import ModelConfig
+from parity.formats.target import Target
+from parity.judging import judge
+from parity.session.evaluations import Reference
+from parity.session.planning import Data
+from parity.session.session import Runtime
+from parity.suite.check_kind import CheckContext, SuiteKind, measures
+from parity.suite.comparing import comparable, note_undecided
+from parity.suite.recorder import Recorder
+
+
+def planned(model: ModelConfig, target: Target, data: Data) -> bool:
+    """Where golden folders are named after the labels of an output."""
+    return labelled(model)
+
+
+def run(check: CheckContext) -> None:
+    """Record the drop in accuracy of every output that decides between labels."""
+    runtime, reference, parity = check.runtime, check.reference, check.recorder
+    assert reference is not None
+    model = runtime.session.config.models[runtime.cell.model]
+    labels = {i: case.label for i, case in enumerate(check.golden) if case.label is not None}
+    got = runtime.run([check.golden[i].inputs for i in labels])
+    wants = [reference.outputs[i] for i in labels]
+    for spec in model.contract.outputs:
+        if spec.decides and spec.labels and comparable(spec.name, got, wants):
+            rows, references = [o[spec.name] for o in got], [w[spec.name] for w in wants]
+            limits = parity.limits(spec.name)
+            parity.add(*judge.check_accuracy(spec, rows, references, [*labels.values()], limits))
+            note_undecided(parity, spec.name)
+
+
+@measures(ACCURACY)
+def test_accuracy(
+    parity_cell: Cell,
+    parity_golden: list[Case],
+    parity_reference: Reference,
+    parity_runtime: Runtime,
+    parity: Recorder,
+) -> None:
+    """On labelled golden cases, the artefact is right as often as the oracle, within the allowed drop."""
+    run(CheckContext(parity_runtime, parity, golden=parity_golden, reference=parity_reference))
+
+
+KIND = SuiteKind(ACCURACY, planned, run, test_accuracy)

@@ -1,0 +1,73 @@
+"""A file against the model itself: the chain of proof, and the lowering of Core ML files."""
+
+from __future__ import annotations
+
+from parity import formats
+from parity.core.case import Case
+from parity.core.kinds import STATIC
+from parity.core.plan import Cell
+from parity.core.settings import ModelConfig
+from parity.formats.target import Target
+from parity.judging import judge
+from parity.session import lowering
+from parity.session.planning import Data
+from parity.session.proof import proof_of
+from parity.session.session import Runtime, Session
+from parity.suite.check_kind import CheckContext, SuiteKind, measures
+from parity.suite.recorder import Recorder
+
+MOSTLY = 0.5  # a file of reduced precision with a larger share of float32 weights is told
+
+
+def planned(model: ModelConfig, target: Target, data: Data) -> bool:
+    """Both need cases to compute on, and a target whose files they can read."""
+    return data.cases > 0 and bool(target.lowering or (target.graph and model.proof))
+
+
+def run(check: CheckContext) -> None:
+    """Record the lowering's checks, then those of the chain of proof, each where the target has it."""
+    runtime, parity = check.runtime, check.recorder
+    cell, session, cases = runtime.cell, runtime.session, list(check.golden)
+    if runtime.target.lowering:
+        _prove_lowering(cell, cases, runtime, parity)
+    if runtime.target.graph and session.config.models[cell.model].proof:
+        _prove_chain(cell, cases, session, parity)
+
+
+def _prove_chain(cell: Cell, cases: list[Case], session: Session, parity: Recorder) -> None:
+    found = proof_of(session, cell, cases)
+    parity.add(*judge.check_proof(found, parity.limits()))
+    parity.details["proof"] = judge.proof_record(found)
+    share = found["links"]["audit"]["figures"].get("unreduced", 0.0)
+    if cell.precision != "fp32" and share > MOSTLY:
+        parity.find(f"this file holds fp32 weights ({share:.0%} of them): it was declared {cell.precision}", "warning")
+    reasons: dict[tuple[str, bool], list[str]] = {}
+    for link in found["links"].values():
+        if link["state"] == "not possible":
+            reasons.setdefault((link["reason"], link["offered"]), []).append(link["name"])
+    for (reason, offered), names in reasons.items():
+        rest = "lowering and noise ratio judge " if formats.get(cell.target).lowering else "the noise ratio judges "
+        text = f"the chain of proof lacks {', '.join(names)}: {reason}; {rest}"
+        parity.find(text + ("alone" if offered else "in its place"), "warning" if offered else "note")
+
+
+def _prove_lowering(cell: Cell, cases: list[Case], runtime: Runtime, parity: Recorder) -> None:
+    session = runtime.session
+    oracle = session.reference(session.config.models[cell.model], cases)
+    found = lowering.measure(session, cell, cases, oracle)
+    parity.add(*found.checks(parity.limits))
+    parity.details["risk"] = found.risk
+    for text in found.warnings():
+        parity.find(text, "warning")
+
+
+@measures(STATIC)
+def test_proof(parity_cell: Cell, parity_golden: list[Case], parity_runtime: Runtime, parity: Recorder) -> None:
+    """The chain of proof: every constant of the file is a tensor of the model, and its graph computes the model.
+
+    Core ML besides: the fp32 file is the model's with no activation rounded; and what a device may do, as warnings.
+    """
+    run(CheckContext(parity_runtime, parity, golden=parity_golden))
+
+
+KIND = SuiteKind(STATIC, planned, run, test_proof)
