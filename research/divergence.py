@@ -40,7 +40,7 @@ from parity.divergence import locate  # noqa: E402
 from parity.faults.base import registered  # noqa: E402
 from parity.faults.faulty import spec_of  # noqa: E402
 from parity.faults.yardstick import Yardstick  # noqa: E402
-from parity.judging.floor import floors  # noqa: E402
+from parity.judging.floor import raw_floors  # noqa: E402
 from parity.reference import modelling, oracle  # noqa: E402
 from parity.session.session import Session  # noqa: E402
 from parity.store.cache import Store  # noqa: E402
@@ -109,7 +109,7 @@ def modules(setting: Setting, target: str, precision: str, args: argparse.Namesp
     inputs = setting.inputs[:: max(1, len(setting.inputs) // CASES)][:CASES]
     wants = oracle.evaluate(setting.spec, inputs, names)["outputs"]
     every = setting.twin(precision, flavour_of(cell))[:: max(1, len(setting.inputs) // CASES)][:CASES]
-    yardstick = Yardstick(floors(wants, every, precision, setting.model.contract.outputs))
+    yardstick = Yardstick(raw_floors(wants, every, precision, setting.model.contract.outputs))
     for fault, value, within, truth in faults(setting, args.each):
         spec = spec_of(setting.spec, plain(setting.model.contract), fault, plain(value), within)
         model = replace(setting.model, factory=spec["factory"], options=spec["options"], checkpoint=None)

@@ -34,7 +34,7 @@ from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.formats.coreml.modes import Rows
 from parity.judging import judge
-from parity.judging.floor import floors, natural
+from parity.judging.floor import natural, raw_floors
 from parity.judging.gate import passes
 from parity.judging.limits import fallback, resolve
 from parity.mil.package import Package
@@ -231,7 +231,7 @@ class Judge:
         given = [c.inputs for c in self.cases]
         with torch.no_grad():
             rows, _ = twin(network, given, names, recipe(self.cell.precision, flavour))
-        return floors(self.oracle, rows, self.cell.precision, self.specs)
+        return raw_floors(self.oracle, rows, self.cell.precision, self.specs)
 
     def run(self, path: Path, mode: str) -> Rows:
         """The outputs of a package by our names, in the order of the file."""
@@ -255,7 +255,7 @@ class Judge:
                 checks.append(judge.lowered(spec, "lowering_db", decibels, self.limits, ""))
             limits = dict(self.limits)
             if spec.name not in self.floors:
-                limits.setdefault("rel_rms", fallback(self.cell))
+                limits.setdefault("rel_rms", fallback(self.cell.precision))
             for case, row, want in zip(self.cases, declared, self.oracle, strict=True):
                 checks += judge.check_output("golden", case.id, spec, row[spec.name], want[spec.name], limits)
             if spec.name in self.floors:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from parity.core.errors import ConfigError
@@ -77,12 +78,26 @@ def _run(options: argparse.Namespace) -> int:
     return int(done != len(report.executed))
 
 
+def _declared() -> set[str]:
+    """The post-processing functions that the project in the current folder declares, and that can be imported from it;
+    none where there is no project."""
+    from parity.session import project
+
+    try:
+        config = project.here()
+    except ConfigError:
+        return set()
+    sys.path.insert(0, str(config.root))
+    outputs = [output for model in config.models.values() for output in model.contract.outputs]
+    return {name for output in outputs for name in (output.post, output.match) if name and ":" in name}
+
+
 def _judge(options: argparse.Namespace) -> int:
     from parity.capsule.judge import judged
     from parity.core.record import dumps
     from parity.judging import gate
 
-    record = judged(options.capsule, options.outputs, options.record, seal=options.seal)
+    record = judged(options.capsule, options.outputs, options.record, seal=options.seal, declared=_declared)
     for cell in gate.by_urgency(record.cells):
         if cell.executions or cell.state != "pass":
             print(f"{cell.state:<11} {cell.id}" + (f": {cell.reason}" if cell.reason else ""))

@@ -2,7 +2,8 @@
 
 Members of a capsule: `plan.json`; `artifacts/CELL/...`, the files of each cell; `data/MODEL/KIND/CASE/` with arrays
 `in.N.npy` and `want.N.npy` (inputs and float64 references in the order of the plan); `twins/CELL/KIND/CASE/N.npy`, what
-the precision alone computes. Members of outputs: `run.json` and `outputs/CELL/EXECUTION/KIND/CASE/N.npy`.
+the precision alone computes. Members of outputs: `run.json` and `outputs/CELL/EXECUTION/KIND/CASE/N.npy`. All arrays
+are as they were computed: they are post-processed when they are judged.
 """
 
 from __future__ import annotations
@@ -74,10 +75,12 @@ class OutputPlan:
     kind: OutputKind
     labels: tuple[str, ...]
     limits: Mapping[str, Bound]
+    post: str | None = None  # what is done to artefact, reference and twin before they are compared
+    match: str | None = None
 
     @property
     def spec(self) -> OutputSpec:
-        return OutputSpec(self.name, self.kind, self.labels)
+        return OutputSpec(self.name, self.kind, self.labels, self.post, self.match)
 
     def in_force(self) -> dict[str, Limit]:
         return {metric: Limit(metric, b.value, b.source) for metric, b in self.limits.items()}

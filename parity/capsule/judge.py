@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,15 +31,25 @@ from parity.core.case import Array
 from parity.core.errors import ParityError
 from parity.core.record import CellRecord, Check, Finding, RunRecord, loads
 from parity.core.settings import Waiver
-from parity.judging import gate, judge
+from parity.judging import gate
+from parity.judging.check_cases import check_cases, check_labels
 from parity.judging.floor import floors
+from parity.judging.limits import fallback
+from parity.judging.post_processing import post_process, post_process_all, unregistered
 
-Row = Mapping[str, Array]
 
-
-def judged(capsule_path: Path, outputs_path: Path, record_path: Path, *, seal: str | None = None) -> RunRecord:
+def judged(
+    capsule_path: Path,
+    outputs_path: Path,
+    record_path: Path,
+    *,
+    seal: str | None = None,
+    declared: Callable[[], Collection[str]] = tuple,
+) -> RunRecord:
     """The record with the outputs merged into it and states and verdict derived again.
 
+    `declared` gives the names of post-processing functions that may be imported, and is asked only where the capsule
+    names functions that are not registered.
     Raises ParityError, one line, for a capsule, outputs or record that is damaged, changed, stale or incomplete.
     """
     with Archive(capsule_path, "capsule") as capsule, Archive(outputs_path, "outputs") as outputs:
@@ -47,6 +57,7 @@ def judged(capsule_path: Path, outputs_path: Path, record_path: Path, *, seal: s
         if outputs.capsule != capsule.seal:
             raise ParityError(f"{outputs_path}: stale: made from another capsule than {capsule_path}")
         plan = load_plan(capsule)
+        _expect_functions(plan, capsule_path, declared)
         report = load_run(outputs, plan)
         record = _record(record_path, plan, capsule_path)
         executed = iter(report.executed)
@@ -67,6 +78,17 @@ def judged(capsule_path: Path, outputs_path: Path, record_path: Path, *, seal: s
     ]
     settled, kept = gate.apply_waivers(list(cells.values()), waivers, datetime.date.today(), list(cells))
     return gate.judge(replace(record, cells=settled, waivers=kept))
+
+
+def _expect_functions(plan: Plan, capsule: Path, declared: Callable[[], Collection[str]]) -> None:
+    """Refuse a capsule whose outputs name functions that nobody here declares: a file is not trusted to name code."""
+    foreign = unregistered([output.spec for cell in plan.cells for output in cell.outputs])
+    refused = sorted(foreign.difference(declared())) if foreign else []
+    if refused:
+        raise ParityError(
+            f"{capsule}: its outputs are post-processed by {refused[0]!r:.120}, which is neither built in nor declared "
+            'by the project here: judge it in the project\'s folder, where `post` or `match` says "module:function"'
+        )
 
 
 def _record(path: Path, plan: Plan, capsule: Path) -> RunRecord:
@@ -116,40 +138,17 @@ def _checks(capsule: Archive, outputs: Archive, plan: Plan, cell: CellPlan, numb
         want[kind][case][name] = load_array(capsule, f"data/{cell.model}/{kind}/{case:05d}/want.{n}.npy")
         if name in cell.twins:
             twin[kind][case][name] = load_array(capsule, f"twins/{cell.id}/{kind}/{case:05d}/{n}.npy")
+    specs, limits = [o.spec for o in cell.outputs], {o.name: o.in_force() for o in cell.outputs}
     checks: list[Check] = []
     for kind in cell.batches:
+        ids = [c.id for c in data.cases(kind)]
+        wants = [post_process(specs, row) for row in want[kind]]
+        floored = [spec for spec in specs if spec.name in cell.twins]
+        costs = floors(wants, post_process_all(floored, twin[kind], wants), cell.precision, floored)
+        judged = check_cases(kind, specs, ids, got[kind], wants, costs, limits, fallback(cell.precision))
         if kind in cell.planned:
-            ids = [c.id for c in data.cases(kind)]
-            checks += _compared(cell, kind, ids, got[kind], want[kind], twin[kind])
-    if "accuracy" in cell.planned:
-        labels = {i: c.label for i, c in enumerate(data.golden) if c.label is not None}
-        for output in cell.outputs:
-            pairs = [(got["golden"][i][output.name], want["golden"][i][output.name]) for i in labels]
-            if output.spec.decides and output.labels and pairs and all(g.shape == w.shape for g, w in pairs):
-                checks += judge.check_accuracy(
-                    output.spec, [g for g, _ in pairs], [w for _, w in pairs], list(labels.values()), output.in_force()
-                )
+            checks += judged.checks
+        if kind == "golden" and "accuracy" in cell.planned:
+            checks += check_labels(specs, [c.label for c in data.golden], judged.outputs, wants, limits)
     name = cell.executions[number].name
     return [replace(check, case=f"{name}: {check.case}") for check in checks]
-
-
-def _compared(
-    cell: CellPlan, kind: Batch, ids: Sequence[str], got: list[dict[str, Array]], want: list[dict[str, Array]],
-    twin: list[dict[str, Array]],
-) -> list[Check]:  # fmt: skip
-    """What the suite measures on cases, from arrays: `parity.suite.compare_cases`."""
-    specs = [o.spec for o in cell.outputs if o.name in cell.twins]
-    costs = floors(want, twin, cell.precision, specs) if specs else {}
-    checks: list[Check] = []
-    for output in cell.outputs:
-        spec, limits = output.spec, output.in_force()
-        for id, g, w in zip(ids, got, want, strict=True):
-            checks += judge.check_output(kind, id, spec, g[spec.name], w[spec.name], limits)
-        rows, wants = [g[spec.name] for g in got], [w[spec.name] for w in want]
-        if any(g.shape != w.shape for g, w in zip(rows, wants, strict=True)):
-            continue
-        if spec.name in costs:
-            checks += judge.check_noise(kind, spec, ids, rows, costs[spec.name], limits)
-        if spec.decides:
-            checks += judge.check_decisions(kind, spec, rows, wants, limits)
-    return checks

@@ -132,7 +132,7 @@ class _Packer:
                 return
             floored |= found
         outputs = tuple(
-            OutputPlan(o.name, o.kind, o.labels, self._limits(cell, o.name, o.name in floored))
+            OutputPlan(o.name, o.kind, o.labels, self._limits(cell, o.name, o.name in floored), o.post, o.match)
             for o in model.contract.outputs
         )
         ready = CellPlan(
@@ -147,7 +147,7 @@ class _Packer:
     def _limits(self, cell: Cell, output: str, floored: bool) -> dict[str, Bound]:
         limits = resolve(self.session.config.rules, cell, output)
         if not floored:
-            limits.setdefault("rel_rms", fallback(cell))
+            limits.setdefault("rel_rms", fallback(cell.precision))
         return {metric: Bound(limit.value, limit.source) for metric, limit in sorted(limits.items())}
 
     def _artifact(self, cell: Cell, record: CellRecord) -> dict[str, Any]:
@@ -217,17 +217,18 @@ class _Packer:
         model = self.session.config.models[cell.model]
         cases, oracle = self._cases(model, kind)
         try:
-            floors = self.session.floors(cell, cases, oracle)
+            floors = self.session.floors(cell, cases, oracle.post_processed(model))
         except NoTwin:
             return set()  # judged by relative error, as in the run
+        rows = self.session.twin(model, cases, cell.precision, self.session.flavour(cell))
         for n, spec in enumerate(model.contract.outputs):
             floor = floors.get(spec.name)
             if floor is None:
                 continue
             if floor.reason:
                 return f"nothing can be judged against its noise floor: {floor.reason}"
-            for i, value in enumerate(floor.twin):
-                save_array(self.folder, f"twins/{cell.id}/{kind}/{i:05d}/{n}.npy", np.asarray(value))
+            for i, row in enumerate(rows):
+                save_array(self.folder, f"twins/{cell.id}/{kind}/{i:05d}/{n}.npy", np.asarray(row[spec.name]))
         return set(floors)
 
 

@@ -22,11 +22,11 @@ from parity.core.case import Array, Case
 from parity.core.contract import OutputSpec
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import PRECISIONS, Cell, choose
-from parity.core.record import Check
 from parity.core.settings import ModelConfig
 from parity.formats.target import version
-from parity.judging import judge
+from parity.judging.check_cases import check_cases
 from parity.judging.limits import fallback, resolve
+from parity.judging.post_processing import post_process
 from parity.session import project as project_config
 from parity.session.session import Session
 
@@ -134,19 +134,18 @@ def _compare(
     file_rows: Sequence[Mapping[str, Array]],
 ) -> tuple[int, list[int]]:
     """Print every frame and the worst; the exit code, and the frames' positions, worst first."""
-    broken: list[Check] = []
+    specs = model.contract.outputs
+    wants = [post_process(specs, row) for row in torch_rows]
+    limits = {spec.name: resolve(session.config.rules, cell, spec.name) for spec in specs}
+    ids = [case.id for case in cases]
+    checks = check_cases("video", specs, ids, file_rows, wants, {}, limits, fallback(cell.precision)).checks
+    broken = [c for c in checks if not c.passed]
     worst: list[float] = []
     for case, want, got in zip(cases, torch_rows, file_rows, strict=True):
-        checks: list[Check] = []
-        for spec in model.contract.outputs:
-            limits = resolve(session.config.rules, cell, spec.name)
-            limits.setdefault("rel_rms", fallback(cell))
-            checks += judge.check_output("video", case.id, spec, got.get(spec.name), want[spec.name], limits)
-        values = {c.metric: c.value for c in checks}
-        bad = [c for c in checks if not c.passed]
-        broken += bad
+        values = {c.metric: c.value for c in checks if c.case == case.id}
+        bad = [c for c in broken if c.case == case.id]
         worst.append(values["max_abs"] if values["max_abs"] is not None else np.inf)
-        spec = model.contract.outputs[0]
+        spec = specs[0]
         same = "" if not bad else "  OUTSIDE: " + ", ".join(sorted({c.metric for c in bad}))
         print(f"{case.id}: {_decision(spec, want[spec.name])}, file {_decision(spec, got[spec.name])}, "
               f"max abs {worst[-1]:.3g}{same}")  # fmt: skip

@@ -33,10 +33,11 @@ def measure(
 ) -> dict[str, Any]:
     """The `CellPower` of each cell, as builtins: {"cells": [...], "note"}.
 
-    `contract` is `plain(contract)`. Each of `cells` is {"id", "precision", "twin": the twin's rows, "limits": {output:
-    {metric: value or None}}}, as `parity.judging.limits.resolve` gives them. The oracle's outputs are computed here, by
-    the same evaluation as the faults'. `sources` are the encoded pictures behind the cases, `plugins` modules that
-    register a project's own faults.
+    `contract` is `plain(contract)`. Each of `cells` is {"id", "precision", "twin": the twin's rows, or None where the
+    model has no twin, "limits": {output: {metric: value or None}}}, as `parity.judging.limits.resolve` gives them.
+    The oracle's outputs are computed here, by the same evaluation as the faults'; they also stand for a right file
+    where there is no twin. `sources` are the encoded pictures behind the cases, `plugins` modules that register a
+    project's own faults.
     """
     stage("faults")
     load(plugins)
@@ -46,28 +47,29 @@ def measure(
     for cell in cells:
         limits = {o: {m: Limit(m, v, "") for m, v in found.items()} for o, found in cell["limits"].items()}
         gate = Gate(shape, ids, clean, cell["twin"], cell["precision"], limits, labels or ())
-        tallies.append((Tally(cell["id"], cell["precision"], gate, cell["twin"]), cell["twin"]))
+        usual = clean if cell["twin"] is None else cell["twin"]
+        tallies.append((Tally(cell["id"], cell["precision"], gate, usual), usual))
     few = spread(len(ids), FIRST)
     rest = [i for i in range(len(ids)) if i not in few]
     for fault in registered(names=faults) if faults is not None else registered():
-        left = [(t, twin) for t, twin in tallies if t.precision in fault.precisions]
+        left = [(tally, usual) for tally, usual in tallies if tally.precision in fault.precisions]
         if not left:
             continue
         one = inject(on, fault, cases=few)
         if one.state == "changed" and len(one.rows) < len(ids):
             some = [clean[i] for i in few]
             left = [
-                (tally, twin) for tally, twin in left
-                if not tally.notices(fault, one.value, one.behind([twin[i] for i in few], some, on.subject), few)
+                (tally, usual) for tally, usual in left
+                if not tally.notices(fault, one.value, one.behind([usual[i] for i in few], some, on.subject), few)
             ]  # fmt: skip
             one = _on_all(one, inject(on, fault, cases=rest), few, rest) if left else one
-        for tally, twin in left:
+        for tally, usual in left:
             if one.state == "broken":
                 tally.broke(fault, one.reason)
             elif one.state == "changed":
                 right = replace(on.subject, precision=tally.precision)
                 try:
-                    tally.add(fault, one.value, one.behind(twin, clean, right))
+                    tally.add(fault, one.value, one.behind(usual, clean, right))
                 except Broken as error:
                     tally.broke(fault, str(error))
             else:

@@ -13,14 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from parity.core.contract import Contract
+from parity.core.errors import ParityError
 from parity.core.exhibits import FaultFate
 from parity.core.record import Check, Power
 from parity.faults.base import Fault, FileFault, Rows, Value
-from parity.judging import judge
+from parity.judging.check_cases import Limits, check_cases, check_labels
 from parity.judging.compare import METRICS
 from parity.judging.floor import floors
 from parity.judging.gate import passes
-from parity.judging.limits import NOISE, Limit
+from parity.judging.judge import fact
+from parity.judging.limits import NOISE, fallback
+from parity.judging.post_processing import post_process, post_process_all
 
 TELLING = (*NOISE, "rel_rms", "max_abs", "cosine")
 """The metrics in which a limit is proposed: those that move with any change, unlike decisions."""
@@ -126,22 +129,28 @@ class CellPower:
 
 
 class Gate:
-    """The limits of one cell, applied to whole sets of outputs as the suite applies them."""
+    """The limits of one cell, applied to whole sets of outputs by the judge that the suite calls."""
 
     def __init__(
         self,
         contract: Contract,
         ids: Sequence[str],
         oracle: Rows,
-        twin: Rows,
+        twin: Rows | None,
         precision: str,
-        limits: Mapping[str, Mapping[str, Limit]],
+        limits: Limits,
         labels: Sequence[int | None] = (),
     ):
-        """`limits`: for each output, the limits in force by metric; noise ratios included."""
-        self.contract, self.ids, self.oracle, self.limits = contract, list(ids), oracle, limits
+        """`oracle` and `twin` hold outputs as they were computed, one row a case; a model may have no twin. `limits`:
+        for each output, the limits in force by metric; noise ratios included."""
+        self.contract, self.ids, self.limits = contract, list(ids), limits
         self.labels = list(labels) or [None] * len(self.ids)
-        self.floors = floors(oracle, twin, precision, contract.outputs)
+        self.fallback = fallback(precision)
+        specs = contract.outputs
+        self.oracle = [post_process(specs, row) for row in oracle]
+        self.floors = {}
+        if twin is not None:
+            self.floors = floors(self.oracle, post_process_all(specs, twin, self.oracle), precision, specs)
 
     def part(self, chosen: Sequence[int]) -> Gate:
         """The same gate on some of its cases. What the precision costs is still what it costs on all of them."""
@@ -157,37 +166,27 @@ class Gate:
         return part
 
     def checks(self, rows: Rows) -> list[Check]:
-        """Every check that golden, accuracy and noise ratio make of these outputs, one row a case."""
-        found: list[Check] = []
-        labelled = [i for i, label in enumerate(self.labels) if label is not None]
-        for spec in self.contract.outputs:
-            limits = self.limits.get(spec.name, {})
-            got, want = [row.get(spec.name) for row in rows], [row[spec.name] for row in self.oracle]
-            for id, g, w in zip(self.ids, got, want, strict=True):
-                found += judge.check_output("golden", id, spec, g, w, limits)
-            same = [g for g, w in zip(got, want, strict=True) if g is not None and g.shape == w.shape]
-            if len(same) < len(want):
-                continue
-            if spec.decides:
-                found += judge.check_decisions("golden", spec, same, want, limits)
-            if spec.decides and spec.labels and labelled:
-                truth = [label for label in self.labels if label is not None]
-                found += judge.check_accuracy(
-                    spec, [same[i] for i in labelled], [want[i] for i in labelled], truth, limits
-                )
-            if spec.name in self.floors:
-                found += judge.check_noise("golden", spec, self.ids, same, self.floors[spec.name], limits)
-        return found
+        """Every check that golden and accuracy make of these outputs, one row a case.
+
+        Outputs that cannot be judged at all end a test of the suite with an error: here they are one broken check.
+        """
+        specs = self.contract.outputs
+        try:
+            judged = check_cases("golden", specs, self.ids, rows, self.oracle, self.floors, self.limits, self.fallback)
+        except ParityError as error:
+            return [fact(self.ids[0], "", "comparable", False, str(error), "golden")]
+        return [*judged.checks, *check_labels(specs, self.labels, judged.outputs, self.oracle, self.limits)]
 
 
 class Tally:
     """Counts what one cell's gate notices, fault by fault."""
 
-    def __init__(self, cell: str, precision: str, gate: Gate, twin: Rows):
+    def __init__(self, cell: str, precision: str, gate: Gate, usual: Rows):
+        """`usual`: what a right file of the cell gives, as far as is known: the twin's outputs, or the oracle's."""
         self.cell, self.precision, self.gate = cell, precision, gate
-        usual = gate.checks(twin)
-        self._noise = worst(usual)
-        self._limits = {c.metric: c.limit for c in usual if c.limit is not None}
+        checks = gate.checks(usual)
+        self._noise = worst(checks)
+        self._limits = {c.metric: c.limit for c in checks if c.limit is not None}
         self._killed_by: Counter[str] = Counter()
         self._reached: set[str] = set()  # metrics that some fault broke by a figure, and not by having none
         self._kinds: Counter[str] = Counter()

@@ -24,7 +24,7 @@ from parity.faults.fit import fitted
 from parity.faults.library import SAME_INPUT
 from parity.faults.trial import Broken, choices, put, ran, usual
 from parity.faults.yardstick import Yardstick, distance
-from parity.judging.floor import floors
+from parity.judging.floor import raw_floors
 from parity.reference.dispatch import Ranges
 
 SAMPLE = 8  # cases on which candidates are chosen
@@ -63,7 +63,7 @@ class Search:
     def diagnose(self) -> Diagnosis:
         if self.lost:
             return self._said("incomparable", self.lost)
-        found = floors(self.clean, self.twin, self.on.subject.precision, self.on.subject.contract.outputs)
+        found = raw_floors(self.clean, self.twin, self.on.subject.precision, self.on.subject.contract.outputs)
         refused = next((f.reason for f in found.values() if f.reason), "")
         if refused or not found:
             return self._said("incomparable", refused or "no output holds real numbers")

@@ -21,6 +21,7 @@ import numpy as np
 
 from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
+from parity.judging.post_processing import PostProcessed
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rows = Sequence[Array]
@@ -166,15 +167,25 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
 
 
 def floors(
+    oracle: Sequence[PostProcessed],
+    twin: Sequence[PostProcessed],
+    precision: str,
+    outputs: Sequence[OutputSpec],
+) -> dict[str, Floor]:
+    """The floor of every output that holds real numbers as it is compared; oracle and twin hold one row a case.
+
+    Integer outputs (class indices, token ids) are left out: no rounding makes a wrong one right.
+    """
+    return raw_floors([row.outputs for row in oracle], [row.outputs for row in twin], precision, outputs)
+
+
+def raw_floors(
     oracle: Sequence[Mapping[str, Array]],
     twin: Sequence[Mapping[str, Array]],
     precision: str,
     outputs: Sequence[OutputSpec],
 ) -> dict[str, Floor]:
-    """The floor of every output that holds real numbers, from rows of {output: array}, one a case.
-
-    Integer outputs (class indices, token ids) are left out: no rounding makes a wrong one right.
-    """
+    """`floors` of outputs as the model computes them, for what looks inside it: diagnosis, divergence, lowering."""
     found = {}
     for spec in outputs:
         want = [row[spec.name] for row in oracle]

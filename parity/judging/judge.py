@@ -46,16 +46,23 @@ def check_decisions(
     kind: Kind, output: OutputSpec, got: Sequence[Array], want: Sequence[Array], limits: Mapping[str, Limit],
     floor: Floor | None = None,
 ) -> list[Check]:  # fmt: skip
-    """Share of rows, over all cases, whose largest element is the oracle's, with its lower bound; limit `top1`."""
-    rows_got, rows_want = _rows(got), _rows(want)
-    result = compare(rows_got, rows_want, also=("top1", "decision_flips"))
-    value, flips = result.metrics["top1"], result.metrics["decision_flips"]
+    """Share of rows, over all cases, that decide as the oracle does, with its lower bound; limit `top1`.
+
+    A row of scores decides for its largest element; integers are decisions already, as `post = "argmax"` makes them.
+    """
+    result: Comparison | None = None
+    if _decided(want):
+        different = _flat(got) != _flat(want)
+        count, flips = len(different), float(different.sum())
+        value = 1 - flips / count if count else math.nan
+    else:
+        rows_got, rows_want = _rows(got), _rows(want)
+        result = compare(rows_got, rows_want, also=("top1", "decision_flips"))
+        count, value, flips = len(rows_want), result.metrics["top1"], result.metrics["decision_flips"]
     detail, bound = "", None
-    if flips == flips and len(rows_want):
-        bound = 1 - binomial_upper(round(flips), len(rows_want))
-        detail = (
-            f"{flips:.0f} of {len(rows_want)} rows decide otherwise than the oracle, at most {1 - bound:.3g} of all"
-        )
+    if flips == flips and count:
+        bound = 1 - binomial_upper(round(flips), count)
+        detail = f"{flips:.0f} of {count} rows decide otherwise than the oracle, at most {1 - bound:.3g} of all"
         if flips and floor is not None and not floor.reason:
             detail += f"; {changed(got, want, floor).beyond_noise} beyond what the precision moves"
     return [_check(kind, "all", output, "top1", value, limits, result, detail, bound)]
@@ -113,13 +120,14 @@ def check_accuracy(
     """How much accuracy the artefact loses against the oracle on labelled cases, and at most loses with 95 %
     confidence; limit `top1_drop` (share of cases)."""
     truth = np.asarray(labels)
-    rows_got, rows_want = _rows(got), _rows(want)
+    rows = _flat if _decided(want) else _rows
+    rows_got, rows_want = rows(got), rows(want)
     finite = bool(np.isfinite(rows_got).all() and np.isfinite(rows_want).all())
     finite &= rows_got.shape == rows_want.shape and len(truth) == len(rows_got) > 0
     if not finite:
         detail = f"{len(truth)} labels, outputs {rows_got.shape} against {rows_want.shape}, or not finite"
         return [_check("accuracy", "all", output, "top1_drop", None, limits, detail=detail)]
-    right, theirs_right = rows_got.argmax(-1) == truth, rows_want.argmax(-1) == truth
+    right, theirs_right = _classes(rows_got) == truth, _classes(rows_want) == truth
     ours, theirs = float(right.mean()), float(theirs_right.mean())
     bound = drop_bound(int((theirs_right & ~right).sum()), int((right & ~theirs_right).sum()), len(truth))
     detail = f"artefact {ours:.1%}, oracle {theirs:.1%} of {len(truth)} labelled cases right; at most {bound:.3g} lost"
@@ -230,6 +238,20 @@ def over_all(metric: str) -> bool:
 
 def _rows(arrays: Sequence[Array]) -> Array:
     return np.concatenate([a.reshape(-1, a.shape[-1]) for a in arrays])
+
+
+def _flat(arrays: Sequence[Array]) -> Array:
+    return np.concatenate([a.reshape(-1) for a in arrays])
+
+
+def _classes(rows: Array) -> Array:
+    """The class of every row: the largest of its scores [rows, classes], or what it holds already [rows]."""
+    return rows if rows.ndim == 1 else np.asarray(rows.argmax(-1))
+
+
+def _decided(want: Sequence[Array]) -> bool:
+    """Whether an output holds class indices, not scores to choose by."""
+    return want[0].dtype.kind in "iu"
 
 
 def _check(

@@ -93,7 +93,7 @@ def defaults(cell: Cell) -> dict[str, Limit]:
     found["differing_share"] = Limit("differing_share", DIFFERING[cell.precision], source)
     measured = natural(cell.target, cell.precision)
     if measured is None:
-        return found | {"rel_rms": fallback(cell)}
+        return found | {"rel_rms": fallback(cell.precision)}
     source = f"{MEASURED} {measured.count} correct exports to {cell.target} {cell.precision}"
     return found | {
         metric: Limit(metric, measured.limits[statistic], source)
@@ -108,9 +108,9 @@ def _drawn(cell: Cell) -> Limit:
     return Limit(DRAWN, found.limit, f"{MEASURED} {found.inputs} inputs drawn for {found.files} correct files")
 
 
-def fallback(cell: Cell) -> Limit:
+def fallback(precision: str) -> Limit:
     """The limit on the relative error of an output that has no measured noise floor."""
-    return Limit("rel_rms", FALLBACK[cell.precision], f"{BUILT_IN} for {cell.precision} without a noise floor")
+    return Limit("rel_rms", FALLBACK[precision], f"{BUILT_IN} for {precision} without a noise floor")
 
 
 def resolve(rules: Iterable[Rule], cell: Cell, output: str | None = None) -> dict[str, Limit]:

@@ -7,7 +7,8 @@ boxes in any order. A project adds its own with `register_post` and `register_ma
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -108,19 +109,84 @@ def _named(known: Mapping[str, Any], what: str, name: str) -> Any:
         raise ParityError(f"{what} = {name!r}: {error}") from None
 
 
-def seen(
-    outputs: Sequence[OutputSpec], row: Mapping[str, Array], want: Mapping[str, Array] | None = None
-) -> dict[str, Array]:
-    """An output row as it is compared. `want` is the oracle's row, seen already; None for the oracle's own."""
-    found = dict(row)
-    for spec in outputs:
-        if spec.name not in found or not (spec.post or spec.match):
+@dataclass(frozen=True, eq=False)
+class PostProcessed:
+    """The outputs of one case as they are compared: {output: array}. Made by `post_process` alone.
+
+    A type of its own, so that a type checker refuses outputs as the model or the file gave them where post-processed
+    ones are compared, and refuses to post-process an output twice.
+    """
+
+    outputs: Mapping[str, Array]
+
+
+def post_process(
+    specs: Sequence[OutputSpec], row: Mapping[str, Array], oracle: PostProcessed | None = None
+) -> PostProcessed:
+    """Apply each output's `post`, then its `match` against the oracle's.
+
+    `row` holds the outputs of one case as they were computed, and may lack some. `oracle` is None for the oracle's
+    own. Raises ParityError where a declared function is unknown or fails.
+    """
+    outputs = dict(row)
+    for spec in specs:
+        if spec.name not in outputs:
             continue
         if spec.post:
-            found[spec.name] = np.asarray(_named(POSTS, "post", spec.post)(found[spec.name]))
-        if spec.match and want is not None and spec.name in want:
-            found[spec.name] = np.asarray(_named(MATCHES, "match", spec.match)(found[spec.name], want[spec.name]))
-    return found
+            outputs[spec.name] = _applied("post", spec.post, spec.name, outputs[spec.name])
+        if spec.match and oracle is not None and spec.name in oracle.outputs:
+            want = oracle.outputs[spec.name]
+            outputs[spec.name] = _applied("match", spec.match, spec.name, outputs[spec.name], want)
+    return PostProcessed(outputs)
+
+
+def post_process_all(
+    specs: Sequence[OutputSpec],
+    rows: Iterable[Mapping[str, Array]],
+    oracle: Sequence[PostProcessed],
+) -> list[PostProcessed]:
+    """`post_process` of every case of an artefact or a twin, in the oracle's order."""
+    return [post_process(specs, row, want) for row, want in zip(rows, oracle, strict=True)]
+
+
+def _applied(key: str, name: str, output: str, *arrays: Array) -> Array:
+    function = _named(POSTS if key == "post" else MATCHES, key, name)
+    try:
+        return np.asarray(function(*arrays))
+    except Exception as error:  # whatever a project's function raises
+        shapes = " and ".join(str(list(a.shape)) for a in arrays)
+        raise ParityError(f"output {output}: {key} = {name!r} fails on {shapes}: {error}") from error
+
+
+def unregistered(specs: Sequence[OutputSpec]) -> set[str]:
+    """The functions named by these outputs that nobody registered: modules would be imported for them."""
+    names = {spec.post for spec in specs if spec.post not in POSTS}
+    names |= {spec.match for spec in specs if spec.match not in MATCHES}
+    return {name for name in names if name is not None}
+
+
+def addressed(specs: Sequence[OutputSpec]) -> tuple[OutputSpec, ...]:
+    """The same outputs with each registered function named `module:function`, as another process can import it.
+
+    A function that has no such name, a lambda for one, keeps the name that it was registered by.
+    """
+    return tuple(
+        replace(
+            spec,
+            post=spec.post and _address(POSTS, spec.post),
+            match=spec.match and _address(MATCHES, spec.match),
+        )
+        for spec in specs
+    )
+
+
+def _address(table: Mapping[str, Any], name: str) -> str:
+    function = table.get(name)
+    module = getattr(function, "__module__", __name__)
+    attribute = getattr(function, "__name__", "<unnamed>")
+    if function is None or module == __name__ or not attribute.isidentifier():
+        return name
+    return f"{module}:{attribute}"
 
 
 def iou(got: Array, want: Array) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +20,8 @@ from parity.core.errors import NoTwin
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.formats.target import versions
-from parity.judging import post_processing as posts
 from parity.judging.floor import Floor, floors, natural
+from parity.judging.post_processing import PostProcessed, post_process, post_process_all
 from parity.process.isolate import ChildFailure
 from parity.session.cases import Cases
 from parity.session.memo import remembered
@@ -40,10 +40,9 @@ class Reference:
     dtype: str
     note: str
 
-    def seen(self, model: ModelConfig) -> Reference:
+    def post_processed(self, model: ModelConfig) -> list[PostProcessed]:
         """The outputs as they are compared."""
-        rows = tuple(posts.seen(model.contract.outputs, row) for row in self.outputs)
-        return replace(self, outputs=rows)
+        return [post_process(model.contract.outputs, row) for row in self.outputs]
 
 
 class Evaluations(Part):
@@ -73,9 +72,9 @@ class Evaluations(Part):
         evaluated = _twin_or_none(lambda: self._stored(model, cases, "twin", spec, arguments))
         return evaluated.outputs
 
-    def floors(self, cell: Cell, cases: Sequence[Case], oracle: Reference) -> dict[str, Floor]:
+    def floors(self, cell: Cell, cases: Sequence[Case], oracle: Sequence[PostProcessed]) -> dict[str, Floor]:
         """The noise floor of each output of real numbers: what the cell's precision alone costs on
-        `cases`. `oracle`: its outputs as they are compared.
+        `cases`.
 
         Raises NoTwin where the module has none at that precision, ParityError for what went wrong
         on the way.
@@ -83,9 +82,7 @@ class Evaluations(Part):
         model = self.resources.config.models[cell.model]
         rows = self.twin(model, cases, cell.precision, self.flavour(cell))
         specs = model.contract.outputs
-        pairs = zip(rows, oracle.outputs, strict=True)
-        seen = [posts.seen(specs, row, want) for row, want in pairs]
-        return floors(oracle.outputs, seen, cell.precision, specs)
+        return floors(oracle, post_process_all(specs, rows, oracle), cell.precision, specs)
 
     def flavour(self, cell: Cell) -> str | None:
         """The twin that is nearest to correct exports of a cell, where any were measured."""

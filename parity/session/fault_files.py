@@ -40,8 +40,8 @@ Chosen = tuple[int, ...]
 class Files:
     """The faulty files of one cell. `oracle` and `twin` are outputs on `cases`: golden ones of shapes that it takes."""
 
-    def __init__(self, session: Session, cell: Cell, cases: Sequence[Case], oracle: Rows, twin: Rows):
-        self.session, self.cell, self.cases, self.oracle, self.twin = session, cell, cases, oracle, twin
+    def __init__(self, session: Session, cell: Cell, cases: Sequence[Case], oracle: Rows, twin: Rows | None):
+        self.session, self.cell, self.cases, self.oracle = session, cell, cases, oracle
         self.target = targets.get(cell.target)
         self.model, self.artifact = session.config.models[cell.model], session.artifact(cell)
         self.every = tuple(range(len(cases)))
@@ -50,7 +50,7 @@ class Files:
         limits = {o.name: resolve(session.config.rules, cell, o.name) for o in specs}
         ids, labels = [c.id for c in cases], [c.label for c in cases]
         self.gate = Gate(self.model.contract, ids, oracle, twin, cell.precision, limits, labels)
-        self.tally = Tally(cell.id, cell.precision, self.gate, twin)
+        self.tally = Tally(cell.id, cell.precision, self.gate, oracle if twin is None else twin)
         self._right: Rows | None = None
         self._sound: bool | None = None
 
@@ -169,9 +169,12 @@ def _same(folder: Path, other: Path) -> bool:
 
 
 def with_files(
-    session: Session, cell: Cell, cases: Sequence[Case], oracle: Rows, twin: Rows, found: CellPower
+    session: Session, cell: Cell, cases: Sequence[Case], oracle: Rows, twin: Rows | None, found: CellPower
 ) -> CellPower:
-    """The cell's power with the faults of its file counted; as it was where there is no file to put them into."""
+    """The cell's power with the faults of its file counted; as it was where there is no file to put them into.
+
+    `twin` is None where the model has none.
+    """
     try:
         artifact = session.artifact(cell)
     except ParityError:  # the cell's own tests say why there is none
@@ -181,7 +184,8 @@ def with_files(
         fits = _fitting(session, cell, artifact, cases)
     if not fits or not targets.get(cell.target).draft:
         return found
-    oracle, twin = [oracle[i] for i in fits], [twin[i] for i in fits]
+    oracle = [oracle[i] for i in fits]
+    twin = None if twin is None else [twin[i] for i in fits]
     return found.joined(Files(session, cell, [cases[i] for i in fits], oracle, twin).measure())
 
 

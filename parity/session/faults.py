@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from parity import formats as targets
 from parity.cases.files import golden_files
 from parity.core.case import Array, Case
-from parity.core.errors import ParityError
+from parity.core.errors import NoTwin, ParityError
 from parity.core.plan import Cell
 from parity.core.record import Power, build, plain
 from parity.core.settings import ModelConfig
@@ -19,6 +19,7 @@ from parity.faults.causes import Diagnosis
 from parity.faults.power import CellPower
 from parity.judging.floor import natural
 from parity.judging.limits import resolve
+from parity.judging.post_processing import addressed
 from parity.session.fault_chain import with_chain
 from parity.session.fault_files import with_files
 
@@ -85,8 +86,17 @@ def power(session: Session, cell: Cell, cases: Sequence[Case]) -> Power:
     shared = session.memo.once(partial(_measured, session), model, cases)
     found = with_chain(session, cell, cases, build(CellPower, shared[cell.id]))
     oracle = [dict(row) for row in session.reference(model, cases).outputs]
-    twin = [dict(row) for row in session.twin(model, cases, cell.precision, session.flavour(cell))]
-    return with_files(session, cell, cases, oracle, twin, found).summary()
+    return with_files(session, cell, cases, oracle, _twin(session, cell, cases), found).summary()
+
+
+def _twin(session: Session, cell: Cell, cases: Sequence[Case]) -> list[dict[str, Array]] | None:
+    """The outputs of the cell's twin, one row a case; None where the model has none, as the suite then does without."""
+    model = session.config.models[cell.model]
+    try:
+        rows = session.twin(model, cases, cell.precision, session.flavour(cell))
+    except NoTwin:
+        return None
+    return [dict(row) for row in rows]
 
 
 def _measured(session: Session, model: ModelConfig, cases: Sequence[Case]) -> Mapping[str, Any]:
@@ -99,12 +109,13 @@ def _measured(session: Session, model: ModelConfig, cases: Sequence[Case]) -> Ma
             for spec in model.contract.outputs:
                 found = resolve(session.config.rules, one, spec.name)
                 limits[spec.name] = {n: lim.value for n, lim in found.items()}
-            rows = session.twin(model, cases, one.precision, session.flavour(one))
-            asked.append({"id": one.id, "precision": one.precision, "twin": list(rows), "limits": limits})
+            rows = _twin(session, one, cases)
+            asked.append({"id": one.id, "precision": one.precision, "twin": rows, "limits": limits})
         session.progress(model.name, f"injecting faults into {len(asked)} cells")
+        contract = replace(model.contract, outputs=addressed(model.contract.outputs))
         arguments = {
             "model": session.model_spec(model),
-            "contract": plain(model.contract),
+            "contract": plain(contract),
             "cases": [c.inputs for c in cases],
             "ids": [c.id for c in cases],
             "cells": asked,

@@ -24,7 +24,7 @@ from parity.core.contract import OutputSpec
 from parity.core.plan import Cell
 from parity.core.record import Check, EventRecord, RiskRecord, build
 from parity.formats.target import versions
-from parity.judging.floor import floors
+from parity.judging.floor import raw_floors
 from parity.judging.judge import lowered
 from parity.judging.metrics import EXACT_DB
 from parity.session.artefacts import source_hash
@@ -86,7 +86,7 @@ def measure(session: Session, cell: Cell, cases: Sequence[Case], oracle: Referen
     ratio: dict[str, float] = {}
     if sibling is None:
         twin = session.twin(model, cases, cell.precision, STORAGE[cell.precision])
-        known = floors(oracle.outputs, twin, cell.precision, shared)
+        known = raw_floors(oracle.outputs, twin, cell.precision, shared)
         ratio = {name: floor.ratio([row[name] for row in rows]).pooled for name, floor in known.items()}
     return Lowering(worst, ratio, _risk(session, cell, artifact, cases))
 

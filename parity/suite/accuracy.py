@@ -8,12 +8,13 @@ from parity.core.kinds import ACCURACY
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.formats.target import Target
-from parity.judging import judge
+from parity.judging.check_cases import check_labels
+from parity.judging.post_processing import post_process, post_process_all
 from parity.session.evaluations import Reference
 from parity.session.planning import Data
 from parity.session.session import Runtime
 from parity.suite.check_kind import CheckContext, SuiteKind, measures
-from parity.suite.comparing import comparable, note_undecided
+from parity.suite.comparing import note_undecided
 from parity.suite.recorder import Recorder
 
 
@@ -27,15 +28,16 @@ def run(check: CheckContext) -> None:
     runtime, reference, parity = check.runtime, check.reference, check.recorder
     assert reference is not None
     model = runtime.session.config.models[runtime.cell.model]
-    labels = {i: case.label for i, case in enumerate(check.golden) if case.label is not None}
-    got = runtime.run([check.golden[i].inputs for i in labels])
-    wants = [reference.outputs[i] for i in labels]
-    for spec in model.contract.outputs:
-        if spec.decides and spec.labels and comparable(spec.name, got, wants):
-            rows, references = [o[spec.name] for o in got], [w[spec.name] for w in wants]
-            limits = parity.limits(spec.name)
-            parity.add(*judge.check_accuracy(spec, rows, references, [*labels.values()], limits))
-            note_undecided(parity, spec.name)
+    specs = model.contract.outputs
+    labelled_cases = [i for i, case in enumerate(check.golden) if case.label is not None]
+    labels = [check.golden[i].label for i in labelled_cases]
+    wants = [post_process(specs, reference.outputs[i]) for i in labelled_cases]
+    rows = runtime.run([check.golden[i].inputs for i in labelled_cases])
+    got = post_process_all(specs, rows, wants)
+    limits = {spec.name: parity.limits(spec.name) for spec in specs}
+    parity.add(*check_labels(specs, labels, got, wants, limits))
+    for spec in specs:
+        note_undecided(parity, spec.name)
 
 
 @measures(ACCURACY)

@@ -117,7 +117,10 @@ def _alone(
     runtime: Runtime, model: ModelConfig, batches: Sequence[tuple[Case, list[Case]]], parity: Recorder
 ) -> dict[str, dict[str, Array]]:
     """For each batch, the outputs of its rows alone, stacked: what the batch must give. An output that the model itself
-    does not compute row by row is left to the oracle on the whole batch, with a note."""
+    does not compute row by row is left to the oracle on the whole batch, with a note.
+
+    Rows are stacked as the model computes them, and post-processed as a batch later: `argmax` leaves no axis of rows.
+    """
     session = runtime.session
     largest = max((rows for _, rows in batches), key=len)
     oracle = session.evaluated(model, largest, "oracle", True)
@@ -167,7 +170,8 @@ def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
         if result.undefined:
             raise ParityError(f"batch {result.case.id}: {result.undefined}: narrow the range of its input")
         for spec in bench.model.contract.outputs:
-            want, got = (result.want or {}).get(spec.name), (result.got or {}).get(spec.name)
+            want = result.want.outputs.get(spec.name) if result.want else None
+            got = result.got.outputs.get(spec.name) if result.got else None
             if want is not None:
                 expected, shape = list(want.shape), None if got is None else list(got.shape)
                 text = result.broke or f"expected {expected}, got {shape}"

@@ -23,8 +23,8 @@ from parity.core.kinds import Kind
 from parity.core.record import Check
 from parity.formats import snippet
 from parity.judging import judge, single
-from parity.judging import post_processing as posts
 from parity.judging.limits import DRAWN, Limit
+from parity.judging.post_processing import PostProcessed, post_process
 from parity.process.isolate import ChildFailure
 from parity.reference.recipes import RECIPES
 from parity.session.session import Runtime
@@ -40,8 +40,8 @@ class Result:
 
     case: Case
     recipe: Recipe | None = None
-    got: Mapping[str, Array] | None = None
-    want: Mapping[str, Array] | None = None
+    got: PostProcessed | None = None
+    want: PostProcessed | None = None
     judged: dict[str, single.Judged] = field(default_factory=dict)
     broke: str = ""  # the artefact's own error
     refused: str = ""  # the model's own error
@@ -72,7 +72,7 @@ class Bench:
         cases = self.session.golden_if_any(self.model)
         if cases:
             try:
-                oracle = self.session.reference(self.model, cases).seen(self.model)
+                oracle = self.session.reference(self.model, cases).post_processed(self.model)
                 floors = self.session.floors(self.cell, cases, oracle)
             except NoTwin:
                 floors = {}
@@ -94,8 +94,12 @@ class Bench:
         return self._judge([Result(r.case(self.model.contract, self.sizes(r.dims)), r) for r in recipes], stored)
 
     def judge_cases(self, cases: Sequence[Case], wants: Sequence[Mapping[str, Array]] | None = None) -> list[Result]:
-        """A result for each case, in order; `wants` instead of what the oracle gives for it. Raises ChildFailure."""
-        return self._judge([Result(c, want=wants[i] if wants else None) for i, c in enumerate(cases)], True)
+        """A result for each case, in order. `wants` are the model's outputs, where the oracle is not to be asked for
+        them. Raises ChildFailure."""
+        results = [Result(case) for case in cases]
+        for result, want in zip(results, wants or (), strict=wants is not None):
+            result.want = post_process(self.model.contract.outputs, want)
+        return self._judge(results, True)
 
     def _judge(self, results: list[Result], stored: bool) -> list[Result]:
         for part in _parts(results):
@@ -119,7 +123,7 @@ class Bench:
                 self._oracle([result], stored)
             return
         for result, row in zip(part, rows, strict=True):
-            result.want = posts.seen(self.model.contract.outputs, row)
+            result.want = post_process(self.model.contract.outputs, row)
 
     def _artefact(self, part: Sequence[Result]) -> None:
         if not part:
@@ -142,10 +146,10 @@ class Bench:
             return
         for result, row in zip(part, rows, strict=True):
             assert result.want is not None
-            result.got = row = posts.seen(self.model.contract.outputs, row, result.want)
-            result.judged = {
-                n: single.judge(row.get(n), w, self.usual[n]) for n, w in result.want.items() if n in self.usual
-            }
+            result.got = post_process(self.model.contract.outputs, row, result.want)
+            for name, want in result.want.outputs.items():
+                if name in self.usual:
+                    result.judged[name] = single.judge(result.got.outputs.get(name), want, self.usual[name])
 
     def _settle(self, results: Sequence[Result], stored: bool) -> None:
         """Ask the twins, the cell's own first, about what golden floors leave undecided; each can only excuse."""
@@ -162,11 +166,11 @@ class Bench:
                 continue
             for result, raw in zip(open_, rows, strict=True):
                 assert result.got is not None and result.want is not None
-                twin = posts.seen(self.model.contract.outputs, raw, result.want)
+                twin = post_process(self.model.contract.outputs, raw, result.want).outputs
                 for name, judged in result.judged.items():
-                    want = result.want[name]
+                    got, want = result.got.outputs.get(name), result.want.outputs[name]
                     most = self.most(name, judged, want) if self.promised(result) else math.inf
-                    result.judged[name] = single.settle(judged, result.got.get(name), want, twin[name], most)
+                    result.judged[name] = single.settle(judged, got, want, twin[name], most)
 
     def most(self, output: str, judged: single.Judged, want: Array) -> float:
         """The most that a twin may add to the floor: times the limit, it is what may be excused at all."""
@@ -224,7 +228,8 @@ class Bench:
         """What repeats a failing result by hand, in the project's folder."""
         assert result.recipe is not None and result.want is not None
         name = max(result.judged, key=lambda n: result.judged[n].ratio) if result.judged else next(iter(self.usual))
-        place, want = snippet.element(result.got.get(name) if result.got else None, result.want[name])
+        got = result.got.outputs.get(name) if result.got else None
+        place, want = snippet.element(got, result.want.outputs[name])
         artifact, target, root = self.runtime.artifact, self.runtime.target, self.session.config.root
         folder = artifact.folder
         if folder.is_relative_to(root) or (folder.is_relative_to(Path.home()) and root.is_relative_to(Path.home())):

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from parity.cases.files import has_pictures, unlabelled_folders
-from parity.core.case import Case
+from parity.core.case import Array, Case
 from parity.core.contract import OutputSpec
-from parity.core.errors import NoTwin, ParityError
+from parity.core.errors import NoTwin
 from parity.core.kinds import Kind
 from parity.core.plan import Cell
-from parity.judging import judge
-from parity.judging import post_processing as posts
+from parity.judging.check_cases import arrays_of, check_cases, comparable
 from parity.judging.explain import explain
 from parity.judging.floor import PLAUSIBLE, Floor, channel_axis
 from parity.judging.limits import Limit, fallback
@@ -25,50 +24,31 @@ from parity.suite import evidence, hint
 from parity.suite.recorder import Recorder
 
 
-def comparable(name: str, got: list[dict[str, Any]], want: Any) -> bool:
-    """Whether decisions of an output can be compared at all; where not, its per-case checks already say why."""
-    pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = list(zip(got, want, strict=True))
-    return all(name in g and g[name].shape == w[name].shape for g, w in pairs)
-
-
 def compare_cases(
     kind: Kind, cell: Cell, cases: list[Case], oracle: Reference, runtime: Runtime, parity: Recorder
 ) -> list[dict[str, Any]]:
     """Every output of every case against the oracle, in units of its own and of what the precision alone costs."""
     session = runtime.session
     model = session.config.models[cell.model]
+    specs = model.contract.outputs
     raw = _run(runtime, cases)
-    oracle = oracle.seen(model)
-    wants = oracle.outputs
-    got = [posts.seen(model.contract.outputs, row, want) for row, want in zip(raw, wants, strict=True)]
+    wants = oracle.post_processed(model)
     try:
-        floors = session.floors(cell, cases, oracle)
+        floors = session.floors(cell, cases, wants)
     except NoTwin as error:
         floors = {}
         parity.find(f"no noise floor, judged by relative error instead: {error}", "warning")
-    for spec in model.contract.outputs:
-        limits = dict(parity.limits(spec.name))
-        if spec.name not in floors:
-            limits.setdefault("rel_rms", fallback(cell))
-        for case, outputs, want in zip(cases, got, wants, strict=True):
-            parity.add(*judge.check_output(kind, case.id, spec, outputs.get(spec.name), want[spec.name], limits))
-        if not comparable(spec.name, got, wants):
-            continue
-        rows = [o[spec.name] for o in got]
-        classes = rows[0].shape[-1] if rows[0].ndim else 1
-        if spec.decides and spec.labels and len(spec.labels) != classes:
-            raise ParityError(f"output {spec.name}: {len(spec.labels)} labels are declared for {classes} classes")
-        if spec.name in floors:
-            if floors[spec.name].relative > PLAUSIBLE[cell.precision]:
-                text = (
-                    f"{cell.precision} alone costs {floors[spec.name].relative:.2g} of {spec.name}'s rms: weak evidence"
-                )
-                parity.find(text, "warning")
-            elif weak := sensitivity([w[spec.name] for w in wants], floors[spec.name]).weak:
-                parity.find(f"weak evidence for {spec.name}: {weak}", "warning")
-            parity.add(*judge.check_noise(kind, spec, [c.id for c in cases], rows, floors[spec.name], limits))
-        _describe(kind, cell, spec, cases, rows, [w[spec.name] for w in wants], floors.get(spec.name), limits, parity)
-    parity.details |= evidence.gather(kind, cell, model.contract, cases, got, wants, floors, parity.checks)
+    limits = {spec.name: parity.limits(spec.name) for spec in specs}
+    ids = [case.id for case in cases]
+    judged = check_cases(kind, specs, ids, raw, wants, floors, limits, fallback(cell.precision))
+    parity.add(*judged.checks)
+    for spec in specs:
+        if comparable(spec.name, judged.outputs, wants):
+            rows, want = arrays_of(spec.name, judged.outputs), arrays_of(spec.name, wants)
+            _describe(cell, spec, ids, rows, want, floors.get(spec.name), limits[spec.name], parity)
+    got = [row.outputs for row in judged.outputs]
+    want_rows = [row.outputs for row in wants]
+    parity.details |= evidence.gather(kind, cell, model.contract, cases, got, want_rows, floors, parity.checks)
     if model.contract.preprocess is None and (kind == "video" or (model.golden and has_pictures(model.golden))):
         parity.find(
             "no preprocess is declared: pictures are read as RGB, resized bilinearly and divided by 255, which is a "
@@ -100,19 +80,27 @@ def _run(runtime: Runtime, cases: list[Case]) -> list[dict[str, Any]]:
 
 
 def _describe(
-    kind: Kind, cell: Cell, spec: OutputSpec, cases: list[Case], rows: list[Any], wants: list[Any], floor: Floor | None,
-    limits: Mapping[str, Limit], parity: Recorder,
-) -> None:  # fmt: skip
-    """Decisions and their bounds, what the error is like, and, where a check of this output is broken, why."""
-    if wants[0].dtype.kind == "f":
-        parity.add(*judge.describe_error(kind, spec, rows, wants))
-    if spec.decides:
-        parity.add(*judge.check_decisions(kind, spec, rows, wants, limits, floor))
+    cell: Cell,
+    spec: OutputSpec,
+    cases: list[str],
+    rows: list[Array],
+    wants: list[Array],
+    floor: Floor | None,
+    limits: Mapping[str, Limit],
+    parity: Recorder,
+) -> None:
+    """How much one output's checks prove, and, where one of them is broken, why."""
+    if floor is not None:
+        if floor.relative > PLAUSIBLE[cell.precision]:
+            text = f"{cell.precision} alone costs {floor.relative:.2g} of {spec.name}'s rms: weak evidence"
+            parity.find(text, "warning")
+        elif weak := sensitivity(wants, floor).weak:
+            parity.find(f"weak evidence for {spec.name}: {weak}", "warning")
     note_undecided(parity, spec.name)
     if wants[0].dtype.kind == "f" and any(c.output == spec.name for c in parity.broken()):
         limit, axis = limits.get("noise_ratio"), channel_axis(spec, rows[0].ndim)
-        parity.explain(explain(spec.name, cell.precision, [c.id for c in cases], rows, wants, floor, axis,
-                               limit.value if limit else None))  # fmt: skip
+        most = limit.value if limit else None
+        parity.explain(explain(spec.name, cell.precision, cases, rows, wants, floor, axis, most))
 
 
 def note_undecided(parity: Recorder, output: str) -> None:

@@ -25,7 +25,7 @@ from parity.faults.bench import Bench
 from parity.faults.diagnose import LIMITS, Diagnosis, Search
 from parity.faults.fit import fitted
 from parity.faults.library import inject
-from parity.judging.floor import floors
+from parity.judging.floor import raw_floors
 from parity.reference import modelling, twin
 from parity.reference.recipes import recipe
 
@@ -148,7 +148,7 @@ def test_a_diagnosis_is_plain_json(skin: Skin) -> None:
 
 
 def test_the_floor_is_the_twins(skin: Skin) -> None:
-    found = floors(skin.bench.clean(), skin.twin, "fp32", [OutputSpec("logits", "logits")])
+    found = raw_floors(skin.bench.clean(), skin.twin, "fp32", [OutputSpec("logits", "logits")])
     assert 0 < found["logits"].relative < 1e-5
 
 

@@ -33,8 +33,9 @@ def parity(project: Project, *arguments: str) -> tuple[int, str, str]:
 
 
 def with_modules(project: Project) -> dict[str, str]:
-    """Children find the project's own target."""
-    return {**os.environ, "PYTHONPATH": str(project.path)}
+    """Children find the project's own target, and this package where the tests find it."""
+    path = os.pathsep.join(filter(None, (str(project.path), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def make(project: Project, output: str, *more: str) -> tuple[int, str, str]:

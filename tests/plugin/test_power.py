@@ -136,7 +136,10 @@ def test_power_is_required_and_what_is_loose_or_spare_is_named(project: Project)
     (check,) = [c for c in cell.checks if c.metric == "power"]
     assert check.limit == 0.9 and check.passed
     told = "\n".join(f.text for f in cell.findings)
-    assert "so loose that no fault reaches them: max_abs" in told and "golden cases notice nothing more" in told
+    assert (
+        "so loose that no fault reaches them: max_abs" in told
+        and "golden cases notice no fault that the others miss" in told
+    )
 
     loose = "{ power = 0.9, rel_rms = 0.5, cosine = 0.01, top1_drop = 0.99 }"
     file = project.path / "pyproject.toml"

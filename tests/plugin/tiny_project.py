@@ -122,6 +122,8 @@ class PlainSession:
             y[-1, -1] = np.nan
         if how == "wrong":
             y = y[:, ::-1].copy()
+        if how == "scaled":
+            y = y * np.float32(0.97)
         if how == "one bad case" and inputs["x"][0, 0] > 0.5:
             y += 1
         if how == "dtype":

@@ -249,7 +249,7 @@ def test_fp16_cells_are_gated_by_the_measured_noise_ratio(files: Any, tmp_path: 
     from parity.core.contract import OutputSpec
     from parity.core.plan import Cell
     from parity.judging import judge
-    from parity.judging.floor import floors, natural
+    from parity.judging.floor import natural, raw_floors
     from parity.judging.gate import passes
     from parity.judging.limits import MEASURED, NOISE, resolve
     from parity.reference import oracle, twin
@@ -269,7 +269,7 @@ def test_fp16_cells_are_gated_by_the_measured_noise_ratio(files: Any, tmp_path: 
     costs = twin.evaluate(model, inputs(), ["y0"], "fp16", flavour=measured.flavour)["outputs"]
     program = mil.load(tmp_path / "edited" / "model.mlpackage")
     rows = [program.run(case)["y0"] for case in inputs()]
-    known = floors(wants, costs, "fp16", [spec])["y0"]
+    known = raw_floors(wants, costs, "fp16", [spec])["y0"]
     checks = judge.check_noise("golden", spec, [str(i) for i in range(len(rows))], rows, known, limits)
     assert {c.metric for c in checks if c.limit is not None} >= {"noise_ratio", "noise_ratio_case"}
     assert any(not passes(c) for c in checks) is broken, checks

@@ -137,7 +137,7 @@ def test_oracle_and_twin_belong_to_one_model(session: Session) -> None:
         assert np.abs(rows[0] - rows[1]).max() > 1e-3, precision
     oracles = [session.reference(m, cases).outputs[0]["logits"] for m in (first, second)]
     assert np.abs(oracles[0] - oracles[1]).max() > 1e-3
-    floor = session.floors(cell, cases, session.reference(first, cases))["logits"]
+    floor = session.floors(cell, cases, session.reference(first, cases).post_processed(first))["logits"]
     assert floor.relative < 1e-5
 
 

@@ -57,7 +57,10 @@ from parity.core.record import (
 )
 from parity.formats.target import Target
 from parity.judging import gate, judge
+from parity.judging.check_cases import check_cases, check_labels
 from parity.judging.floor import floors
+from parity.judging.limits import fallback
+from parity.judging.post_processing import post_process, post_process_all
 from parity.process.isolate import Budget
 
 SESSION = '''
@@ -111,16 +114,14 @@ def cell_plan(target: str, executions: tuple[Execution, ...]) -> CellPlan:
 
 
 def measured(plan: CellPlan) -> CellRecord:
-    output = plan.outputs[0]
-    rows, limits = [w.astype(np.float32) for w in WANT], output.in_force()
-    checks: list[Check] = [judge.fact("signature", "y", "present", True, "there")]
-    for case, got, want in zip(CASES, rows, WANT, strict=True):
-        checks += judge.check_output("golden", case, output.spec, got, want, limits)
-    oracle, twin = [{"y": w} for w in WANT], [{"y": t} for t in TWIN]
-    costs = floors(oracle, twin, plan.precision, [output.spec])["y"]
-    checks += judge.check_noise("golden", output.spec, CASES, rows, costs, limits)
-    checks += judge.check_decisions("golden", output.spec, rows, WANT, limits)
-    checks += judge.check_accuracy(output.spec, rows, WANT, labels(), limits)
+    specs, limits = [plan.outputs[0].spec], {"y": plan.outputs[0].in_force()}
+    oracle = [post_process(specs, {"y": w}) for w in WANT]
+    twin = post_process_all(specs, [{"y": t} for t in TWIN], oracle)
+    costs = floors(oracle, twin, plan.precision, specs)
+    rows = [{"y": w.astype(np.float32)} for w in WANT]
+    judged = check_cases("golden", specs, CASES, rows, oracle, costs, limits, fallback(plan.precision))
+    checks: list[Check] = [judge.fact("signature", "y", "present", True, "there"), *judged.checks]
+    checks += check_labels(specs, labels(), judged.outputs, oracle, limits)
     kinds = ("contract", "golden", "accuracy")
     runtime = RuntimeRecord("mil-eval" if plan.target == "coreml" else "numpy", "1", 0.1)
     return gate.settle(CellRecord(

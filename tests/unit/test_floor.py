@@ -11,7 +11,7 @@ from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
 from parity.judging import floor as module
 from parity.judging import statistics
-from parity.judging.floor import ROOM, STATISTICS, UNITS, channel_axis, drawn, floor, floors, natural, stretch
+from parity.judging.floor import ROOM, STATISTICS, UNITS, channel_axis, drawn, floor, natural, raw_floors, stretch
 from parity.judging.single import EXCUSED
 
 seeds = st.integers(0, 2**32 - 1)
@@ -190,7 +190,7 @@ def test_other_shapes_and_counts_are_refused():
 def test_integer_outputs_have_no_floor():
     specs = (OutputSpec("y", "logits"), OutputSpec("id"))
     row = {"y": np.ones((1, 2)), "id": np.ones((1, 2), np.int64)}
-    assert set(floors([row], [row], "fp16", specs)) == {"y"}
+    assert set(raw_floors([row], [row], "fp16", specs)) == {"y"}
 
 
 def test_huge_values_do_not_overflow_their_squares():

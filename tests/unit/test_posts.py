@@ -8,7 +8,16 @@ import pytest
 from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
 from parity.judging.compare import compare
-from parity.judging.post_processing import boxes, iou, overlap, register_match, register_post, seen
+from parity.judging.post_processing import (
+    addressed,
+    boxes,
+    iou,
+    overlap,
+    post_process,
+    register_match,
+    register_post,
+    unregistered,
+)
 
 BOXES = np.array([[[0, 0, 10, 10, 0.9, 1], [20, 0, 30, 10, 0.8, 2], [20, 0, 30, 10, 0.7, 3], [0, 0, 0, 0, 0, 0.0]]])
 
@@ -16,12 +25,15 @@ BOXES = np.array([[[0, 0, 10, 10, 0.9, 1], [20, 0, 30, 10, 0.8, 2], [20, 0, 30, 
 def test_values_are_changed_on_both_sides() -> None:
     spec = (OutputSpec("y", post="softmax"),)
     row = {"y": np.array([[1.0, 2.0, 3.0]]), "z": np.ones(2)}
-    want = seen(spec, row)
-    assert want["y"].sum() == pytest.approx(1) and want["z"] is row["z"]
-    shifted = seen(spec, {"y": row["y"] + 100}, want)
-    assert compare(shifted["y"], want["y"], max_abs=1e-12)
-    assert seen((OutputSpec("y", post="argmax"),), row)["y"].tolist() == [2]
-    assert seen((OutputSpec("y", post="sigmoid"),), {"y": np.array([-1e4, 0.0])})["y"].tolist() == [0, 0.5]
+    want = post_process(spec, row)
+    assert want.outputs["y"].sum() == pytest.approx(1) and want.outputs["z"] is row["z"]
+    shifted = post_process(spec, {"y": row["y"] + 100}, want)
+    assert compare(shifted.outputs["y"], want.outputs["y"], max_abs=1e-12)
+    assert post_process((OutputSpec("y", post="argmax"),), row).outputs["y"].tolist() == [2]
+    assert post_process((OutputSpec("y", post="sigmoid"),), {"y": np.array([-1e4, 0.0])}).outputs["y"].tolist() == [
+        0,
+        0.5,
+    ]
 
 
 def test_boxes_in_another_order_are_the_same_boxes() -> None:
@@ -60,10 +72,27 @@ def test_projects_name_their_own() -> None:
     register_post("halved_for_this_test", lambda a: a / 2)
     register_match("sorted_for_this_test", lambda got, want: np.sort(got))
     spec = (OutputSpec("y", post="halved_for_this_test", match="sorted_for_this_test"),)
-    assert seen(spec, {"y": np.array([4.0, 2.0])}, {"y": np.array([1.0, 2.0])})["y"].tolist() == [1, 2]
-    assert seen((OutputSpec("y", post="numpy:negative"),), {"y": np.ones(1)})["y"].tolist() == [-1]
-    for bad, why in (("absent", "nobody registered"), ("numpy:absent", "absent")):
+    want = post_process(spec, {"y": np.array([2.0, 4.0])})
+    assert post_process(spec, {"y": np.array([4.0, 2.0])}, want).outputs["y"].tolist() == [1, 2]
+    assert post_process((OutputSpec("y", post="numpy:negative"),), {"y": np.ones(1)}).outputs["y"].tolist() == [-1]
+    fails = r"output y: post = 'numpy:linalg' fails on \[1\]"
+    for bad, why in (("absent", "nobody registered"), ("numpy:absent", "absent"), ("numpy:linalg", fails)):
         with pytest.raises(ParityError, match=why):
-            seen((OutputSpec("y", post=bad),), {"y": np.ones(1)})
+            post_process((OutputSpec("y", post=bad),), {"y": np.ones(1)})
+    assert unregistered(spec) == set() and unregistered((OutputSpec("y", post="a:b"),)) == {"a:b"}
     with pytest.raises(ParityError, match="taken"):
         register_post("softmax", lambda a: a)
+
+
+def of_this_test(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def test_a_registered_function_has_a_name_that_another_process_can_import() -> None:
+    register_post("addressed_for_this_test", of_this_test)
+    register_post("unnamed_for_this_test", lambda a: a)
+    specs = [OutputSpec("y", post=name) for name in ("softmax", "addressed_for_this_test", "unnamed_for_this_test")]
+    specs.append(OutputSpec("y", match="my_pkg:match"))
+    posts = [spec.post for spec in addressed(specs)]
+    assert posts == ["softmax", f"{__name__}:of_this_test", "unnamed_for_this_test", None]
+    assert addressed(specs)[-1] == specs[-1]

@@ -78,7 +78,7 @@ def test_other_limits_decide_again() -> None:
 
 def test_who_set_a_limit() -> None:
     assert all(is_default(found.source) for found in resolve((), Cell("m", "onnx", "fp16")).values())
-    assert is_default(fallback(Cell("m", "onnx", "fp16")).source) and not is_default(OWN)
+    assert is_default(fallback("fp16").source) and not is_default(OWN)
 
 
 def test_a_record_that_calls_a_check_undecided_without_its_figures_is_no_pass() -> None:

@@ -1,0 +1,127 @@
+"""The one judge: the outputs of some cases, against the oracle and the floors of a precision, become checks. Pure.
+
+The suite, power, a capsule, an export and `parity video` all call `check_cases`, so that none is more lenient than
+another. What is compared are `PostProcessed` outputs: the artefact's are made here, the oracle's come as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from parity.core.case import Array
+from parity.core.contract import OutputSpec
+from parity.core.errors import ParityError
+from parity.core.kinds import Kind
+from parity.core.record import Check
+from parity.judging import judge
+from parity.judging.floor import Floor
+from parity.judging.limits import Limit
+from parity.judging.post_processing import PostProcessed, post_process_all
+
+Limits = Mapping[str, Mapping[str, Limit]]  # output -> metric -> the limit in force
+
+
+@dataclass(frozen=True)
+class CaseChecks:
+    """The checks of some cases, and the artefact's outputs that they are of, one row a case."""
+
+    checks: tuple[Check, ...]
+    outputs: tuple[PostProcessed, ...]
+
+
+def check_cases(
+    kind: Kind,
+    specs: Sequence[OutputSpec],
+    cases: Sequence[str],
+    outputs: Sequence[Mapping[str, Array]],
+    oracle: Sequence[PostProcessed],
+    floors: Mapping[str, Floor],
+    limits: Limits,
+    fallback: Limit,
+) -> CaseChecks:
+    """Post-process the artefact's outputs, and judge every output of every case.
+
+    `cases` are ids; `outputs` are as the artefact gave them, one row a case, and may lack some. `floors` are of the
+    same oracle: an output without one (integers, no twin) is held to the `fallback` instead, unless its own limits
+    say otherwise. Raises ParityError where labels do not fit an output, or where its post-processing fails.
+    """
+    rows = post_process_all(specs, outputs, oracle)
+    checks: list[Check] = []
+    for spec in specs:
+        floor = floors.get(spec.name)
+        in_force = dict(limits.get(spec.name, {}))
+        if floor is None:
+            in_force.setdefault(fallback.metric, fallback)
+        for case, row, want in zip(cases, rows, oracle, strict=True):
+            got = row.outputs.get(spec.name)
+            checks += judge.check_output(kind, case, spec, got, want.outputs[spec.name], in_force)
+        if comparable(spec.name, rows, oracle):
+            checks += _over_all_cases(kind, spec, cases, rows, oracle, floor, in_force)
+    return CaseChecks(tuple(checks), tuple(rows))
+
+
+def _over_all_cases(
+    kind: Kind,
+    spec: OutputSpec,
+    cases: Sequence[str],
+    rows: Sequence[PostProcessed],
+    oracle: Sequence[PostProcessed],
+    floor: Floor | None,
+    limits: Mapping[str, Limit],
+) -> list[Check]:
+    """The checks that need one output of every case: noise ratios, what the error is like, decisions."""
+    got, want = arrays_of(spec.name, rows), arrays_of(spec.name, oracle)
+    real = want[0].dtype.kind == "f"
+    if real and spec.decides and spec.labels:
+        _expect_labels(spec, got[0])
+    checks: list[Check] = []
+    if floor is not None:
+        checks += judge.check_noise(kind, spec, cases, got, floor, limits)
+    if real:
+        checks += judge.describe_error(kind, spec, got, want)
+    if spec.decides:
+        checks += judge.check_decisions(kind, spec, got, want, limits, floor)
+    return checks
+
+
+def _expect_labels(spec: OutputSpec, scores: Array) -> None:
+    classes = scores.shape[-1] if scores.ndim else 1
+    if len(spec.labels) != classes:
+        raise ParityError(f"output {spec.name}: {len(spec.labels)} labels are declared for {classes} classes")
+
+
+def check_labels(
+    specs: Sequence[OutputSpec],
+    labels: Sequence[int | None],
+    outputs: Sequence[PostProcessed],
+    oracle: Sequence[PostProcessed],
+    limits: Limits,
+) -> list[Check]:
+    """The accuracy of every output that decides between labelled classes, on the cases whose true class is known.
+
+    `labels` are class indices, None where a case has none. An output that cannot be compared is left out: the checks
+    of its cases say why.
+    """
+    chosen = [i for i, label in enumerate(labels) if label is not None]
+    truth = [label for label in labels if label is not None]
+    rows, wants = [outputs[i] for i in chosen], [oracle[i] for i in chosen]
+    checks: list[Check] = []
+    for spec in specs:
+        if chosen and spec.decides and spec.labels and comparable(spec.name, rows, wants):
+            got, want = arrays_of(spec.name, rows), arrays_of(spec.name, wants)
+            checks += judge.check_accuracy(spec, got, want, truth, limits.get(spec.name, {}))
+    return checks
+
+
+def comparable(name: str, rows: Sequence[PostProcessed], oracle: Sequence[PostProcessed]) -> bool:
+    """Whether an output is there in every case, and of the oracle's shape."""
+    return all(
+        name in row.outputs and row.outputs[name].shape == want.outputs[name].shape
+        for row, want in zip(rows, oracle, strict=True)
+    )
+
+
+def arrays_of(name: str, rows: Sequence[PostProcessed]) -> list[Array]:
+    """One output of every case."""
+    return [row.outputs[name] for row in rows]
