@@ -12,7 +12,6 @@ import pytest
 
 from parity import formats as targets
 from parity import suite
-from parity.config import parse
 from parity.core.case import Case
 from parity.core.errors import ParityError
 from parity.core.kinds import BY_NAME, KINDS, Kind
@@ -21,6 +20,7 @@ from parity.core.record import Check, build
 from parity.core.settings import ModelConfig
 from parity.exporting.verify import verify
 from parity.session.planning import Data
+from parity.session.project import parse
 from parity.suite.check_kind import CheckContext
 
 # The words of parity.run/1, and the tests that a project imports: promises, so written out once more.
