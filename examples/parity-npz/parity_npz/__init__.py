@@ -24,6 +24,11 @@ class Npz(parity.Target):
     session = "parity_npz:NpzSession"
     family = "numpy"  # the child process that runs the file; targets with the same family share one
     runtime_package = "numpy"
+    packages = ("torch", "numpy")  # what its files are made and run by: a report names their versions
+    suffixes = (".npz",)  # `parity verify` knows its files by them
+    graph = "parity_npz.inside:NpzArtefact"  # the chain of proof
+    steps = "parity_npz.inside:NpzSteps"  # the first divergence
+    draft = "parity_npz.inside:NpzDraft"  # faults in the file, for power
 
     def routes(self, cell: Any, model: Any, config: Any) -> Sequence[Route]:
         step = Step("layers", "torch", "parity_npz:export", ("torch", "numpy"), {"precision": cell.precision},
@@ -61,7 +66,7 @@ class NpzSession:
             self.layers = sorted(
                 ((k, file[k].astype(np.float32)) for k in file.files), key=lambda e: int(e[0].split(".")[0])
             )
-        self.input, self.output = next(iter(notes["inputs"])), next(iter(notes["outputs"]))
+        (self.input,), (self.output,) = ([e["name"] for e in notes[side].values()] for side in ("inputs", "outputs"))
 
     def describe(self) -> dict[str, Any]:
         weights = [v for k, v in self.layers if k.endswith("weight")]
