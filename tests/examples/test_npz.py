@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +51,22 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(project: Path, *paths: Path) -> tuple[int, str, RunRecord | None]:
+def environ(*paths: Path) -> dict[str, str]:
     inherited = [p for p in (os.environ.get("PYTHONPATH"),) if p]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    env |= {"PYTHONPATH": os.pathsep.join([*map(str, paths), *inherited])}
+    return env | {"PYTHONPATH": os.pathsep.join([*map(str, paths), *inherited])}
+
+
+def run(project: Path, *paths: Path, options: Sequence[str] = ()) -> tuple[int, str, RunRecord | None]:
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "parity", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "parity", "-p", "no:cacheprovider", "--parity-cache=cache"],
-        cwd=project, env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [*command, "--parity-cache=cache", *options],
+        cwd=project,
+        env=environ(*paths),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     record = project / "reports" / "parity.json"
     return done.returncode, done.stdout + done.stderr, read(record) if record.exists() else None
 
@@ -70,6 +79,45 @@ def test_a_target_and_a_metric_from_outside(site: Path, project: Path) -> None:
     bits = [c for c in half.checks if c.metric == "bits"]
     assert bits and all(c.limit == 8 and c.value is not None and 8 <= c.value < 20 for c in bits)
     assert {c.metric for c in half.checks} >= {"noise_ratio_case", "cosine"}
+
+
+def test_its_files_are_proved_and_power_puts_faults_into_them(site: Path, project: Path) -> None:
+    code, text, record = run(project, site, options=["--parity-power"])
+    assert code == 0 and record is not None, text
+    for cell in record.cells:
+        assert cell.proof is not None and {link.state for link in cell.proof.links} == {"proved"}, cell.proof
+        assert cell.power is not None
+        noticed = {fate.fault for fate in cell.power.fates if fate.fate == "noticed"}
+        assert {"file_bias_dropped", "file_activation_lost"} <= noticed, cell.power.fates
+    page = (project / "reports" / "parity.html").read_text()
+    assert "npz" in page and "faithful" in page
+
+
+def test_a_wrong_file_of_it_is_verified_and_the_layer_named(site: Path, project: Path) -> None:
+    _, text, record = run(project, site)
+    assert record is not None and record.cells[0].artifact is not None, text
+    right = project / "cache" / record.cells[0].artifact.location / "layers.npz"
+    for name, factor in (("right.npz", 1.0), ("wrong.npz", 1.5)):
+        with np.load(right) as file:
+            held = {key: file[key] for key in file.files}
+        held["2.weight"] = held["2.weight"] * np.float32(factor)
+        np.savez(project / name, **held)
+    for name, expected in (("right.npz", 0), ("wrong.npz", 1)):
+        command = "import sys; from parity.cli import main; sys.exit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", command, "verify", name],
+            cwd=project,
+            env=environ(site),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == expected, done.stdout + done.stderr
+        assert f"{name} as scorer-npz-fp32" in done.stdout
+    (cell,) = read(project / "reports" / "verify.json").cells
+    assert cell.state == "fail" and cell.first_divergence is not None, cell
+    assert cell.first_divergence.layer == "2" and cell.first_divergence.operator == "Linear"
+    assert cell.proof is not None and cell.proof.state == "failed"
 
 
 def test_without_the_extension_its_name_is_unknown(project: Path) -> None:

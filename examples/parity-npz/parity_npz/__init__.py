@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 import parity
-from parity.formats.target import Route, Step
 
 FILE = "layers.npz"
 
@@ -24,11 +23,16 @@ class Npz(parity.Target):
     session = "parity_npz:NpzSession"
     family = "numpy"  # the child process that runs the file; targets with the same family share one
     runtime_package = "numpy"
+    packages = ("torch", "numpy")  # what its files are made and run by: a report names their versions
+    suffixes = (".npz",)  # `parity verify` knows its files by them
+    graph = "parity_npz.inside:NpzArtefact"  # the chain of proof
+    steps = "parity_npz.inside:NpzSteps"  # the first divergence
+    draft = "parity_npz.inside:NpzDraft"  # faults in the file, for power
 
-    def routes(self, cell: Any, model: Any, config: Any) -> Sequence[Route]:
-        step = Step("layers", "torch", "parity_npz:export", ("torch", "numpy"), {"precision": cell.precision},
-                    stage="export")  # fmt: skip
-        return [Route("npz", (step,))]
+    def routes(self, cell: Any, model: Any, config: Any) -> Sequence[parity.Route]:
+        options = {"precision": cell.precision}
+        step = parity.Step("layers", "torch", "parity_npz:export", ("torch", "numpy"), options, stage="export")
+        return [parity.Route("npz", (step,))]
 
 
 def export(
@@ -37,11 +41,9 @@ def export(
     """In a child: write the file into `work` and say what is in it."""
     from torch import nn
 
-    from parity.reference import modelling
-
     dtype = {"fp32": np.float32, "fp16": np.float16}[options["precision"]]
     arrays = {}
-    for i, layer in enumerate(modelling.load(model).children()):
+    for i, layer in enumerate(parity.load_module(model).children()):
         if isinstance(layer, nn.Linear):
             arrays[f"{i}.weight"], arrays[f"{i}.bias"] = (p.numpy().astype(dtype) for p in (layer.weight, layer.bias))
         elif isinstance(layer, nn.ReLU):
@@ -61,7 +63,7 @@ class NpzSession:
             self.layers = sorted(
                 ((k, file[k].astype(np.float32)) for k in file.files), key=lambda e: int(e[0].split(".")[0])
             )
-        self.input, self.output = next(iter(notes["inputs"])), next(iter(notes["outputs"]))
+        (self.input,), (self.output,) = ([e["name"] for e in notes[side].values()] for side in ("inputs", "outputs"))
 
     def describe(self) -> dict[str, Any]:
         weights = [v for k, v in self.layers if k.endswith("weight")]
