@@ -109,7 +109,7 @@ def _execute(
     names = {(kind, case, output): member for kind, case, output, member in members(plan, cell, number)}
     try:
         with Children(None, budget) as children:
-            child = children.get(target.family)
+            child = children.get(target.family, confined=target.session.startswith("parity."))
             opened = child.call(
                 "parity.formats.serve:open_session",
                 {"session": "parity.capsule.device:Device", "folder": str(folder),

@@ -16,6 +16,7 @@ from parity.core.plan import PRECISIONS, Cell
 from parity.core.settings import Config
 from parity.core.words import plural
 from parity.formats.target import Target, installed, lacking, version
+from parity.process import sandbox
 
 WIDTH = 12
 
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"Core ML's own prediction: {'yes' if reason is None else 'no: ' + reason}")
     if reason:
         print(f"{'':<{WIDTH}} programs are executed by this project's evaluator instead; the report says which ran")
+    _confinement()
     _extensions()
     print(f"project: {found}")
     return int(lack)
@@ -100,6 +102,15 @@ def _command(target: Target) -> str:
         return (f"{sys.executable} -m venv {home} && {home / 'bin' / 'python'} {add}, and name it: "
                 f"[tool.parity.routes.{target.environment}] python = \"{home / 'bin' / 'python'}\"")  # fmt: skip
     return f"{sys.executable} {add}"
+
+
+def _confinement() -> None:
+    """Whether children that open foreign files can be kept from writing elsewhere, and from the network."""
+    reason = sandbox.missing()
+    can = "no" if reason else "yes"
+    print(f"Foreign files are opened without the right to write elsewhere or to use the network: {can}")
+    if reason:
+        print(f"{'':<{WIDTH}} {reason}")
 
 
 def _extensions() -> None:

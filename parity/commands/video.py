@@ -91,7 +91,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _decode(session: Session, options: argparse.Namespace) -> dict[str, Any]:
     arguments = {"path": str(options.video.resolve()), "stride": options.stride, "maximum": options.max_frames}
-    decoded: dict[str, Any] = session.children.call("video", "parity.cases.video:decode", arguments, stage="decode")
+    decoded: dict[str, Any] = session.children.call(
+        "video", "parity.cases.video:decode", arguments, stage="decode", confined=True
+    )
     return decoded
 
 

@@ -68,7 +68,8 @@ def convert(
     wanted = [name for name in offered if name in asked] or offered[:1]
     (target,) = adapt.core_ml(wanted[-1:], given)
     name = given.model_name or path.name.partition(".")[0]
-    with Children(None, Budget()) as children:
+    foreign = (path.resolve(), path.resolve().parent)
+    with Children(None, Budget(), foreign=foreign) as children:
         results = [
             _one(children, path, Cell(name, target, p), contract, enumerated, staging, given)
             for p in dict.fromkeys(precisions or ["fp16"])
@@ -91,7 +92,7 @@ def _one(
     start = time.monotonic()
     narrator = Narrator()
     shaped = {**plain(contract), "sizes": plain(contract.sizes()), "enumerated": list(enumerated)}
-    with tempfile.TemporaryDirectory(prefix="parity-") as work:
+    with tempfile.TemporaryDirectory(dir=children.scratch) as work:
         try:
             notes = children.call(
                 "coremltools", target.from_file,

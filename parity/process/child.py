@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from parity.core.errors import ParityError
-from parity.process import processor, wire
+from parity.process import processor, sandbox, wire
 
 _out: BinaryIO | None = None
 memory = 8 << 30  # bytes that the call in progress may use; what is read in it asks
@@ -110,6 +110,8 @@ def main() -> None:
         processor.without_amx()
     with contextlib.suppress(OSError):  # let the kernel end a child, not the session, when memory runs out
         Path("/proc/self/oom_score_adj").write_text("1000")
+    if "PARITY_WRITABLE" in os.environ:  # and before a runtime starts threads
+        sandbox.confine(map(Path, os.environ["PARITY_WRITABLE"].split(os.pathsep)))
 
     def read(count: int) -> bytes:
         data = requests.read(count)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -95,10 +95,22 @@ def child_environment(root: Path | None, threads: int = 1, python: str = sys.exe
 
 
 class Child:
-    """One warm process. `call` runs a function in it by name; arguments and results are builtins and ndarrays."""
+    """One warm process. `call` runs a function in it by name; arguments and results are builtins and ndarrays.
 
-    def __init__(self, name: str, python: str = sys.executable, root: Path | None = None, threads: int = 1):
+    One that is `confined_to` folders, the first of which takes its temporary files, can write nowhere else and opens no
+    sockets, as far as the kernel offers that.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        python: str = sys.executable,
+        root: Path | None = None,
+        threads: int = 1,
+        confined_to: Sequence[Path] = (),
+    ):
         self.name, self.python, self.root, self.threads = name, python, root, threads
+        self.confined_to = tuple(confined_to)
         self.calls = 0
         self.stage = ""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
@@ -117,6 +129,11 @@ class Child:
         self.kill()  # one that died by itself may have left children behind
         self._log.seek(0, os.SEEK_END)
         environment = child_environment(self.root, self.threads, self.python)
+        if self.confined_to:
+            for folder in self.confined_to:  # what is not there when the child starts stays forbidden
+                folder.mkdir(parents=True, exist_ok=True)
+            environment["PARITY_WRITABLE"] = os.pathsep.join(map(str, self.confined_to))
+            environment["TMPDIR"] = str(self.confined_to[0])
         lifeline, self._lifeline = os.pipe()
         environment["PARITY_LIFELINE"] = str(lifeline)
         try:
@@ -305,30 +322,69 @@ class _Clock:
 
 
 class Children:
-    """The warm children of one session, one a family of tools, started when first needed."""
+    """The warm children of one session, one a family of tools, started when first needed.
 
-    def __init__(self, root: Path | None = None, budget: Budget = Budget(), threads: int = 1):
+    A call that names one of the `foreign` files or folders, or that asks for it, goes to a child of its own, which can
+    write to `writable` alone and opens no sockets. Whoever hands such a child a folder to write to makes it in
+    `scratch`, or adds it to `writable` before the first call.
+    """
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        budget: Budget = Budget(),
+        threads: int = 1,
+        foreign: Iterable[Path] = (),
+    ):
         self.root, self.budget, self.threads = root, budget, threads
-        self._children: dict[tuple[str, str], Child] = {}
+        self.foreign = frozenset(map(str, foreign))
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._also_writable: list[Path] = []
+        self._children: dict[tuple[str, str, bool], Child] = {}
+
+    @property
+    def scratch(self) -> Path:
+        """A folder that all confined children may write to, gone with this object."""
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="parity-", ignore_cleanup_errors=True)
+        return Path(self._scratch.name).resolve()
+
+    def allow(self, folder: Path) -> None:
+        """Let confined children that are yet to start write to `folder`, too."""
+        self._also_writable.append(folder)
 
     def __getitem__(self, family: str) -> Child:
         return self.get(family)
 
-    def get(self, family: str, python: str = sys.executable) -> Child:
-        key = (family, python)
+    def get(self, family: str, python: str = sys.executable, confined: bool = False) -> Child:
+        key = (family, python, confined)
         if key not in self._children:
-            self._children[key] = Child(family, python, self.root, self.threads)
+            writable = (self.scratch, *self._also_writable) if confined else ()
+            self._children[key] = Child(family, python, self.root, self.threads, writable)
         return self._children[key]
 
     def call(self, family: str, function: str, arguments: Mapping[str, Any], **options: Any) -> Any:
         """`function(**arguments)` in the warm child of `family`, within the session's budget."""
         options.setdefault("budget", self.budget)
-        return self.get(family, options.pop("python", sys.executable)).call(function, arguments, **options)
+        confined = options.pop("confined", False) or self._names_foreign(arguments)
+        child = self.get(family, options.pop("python", sys.executable), confined)
+        return child.call(function, arguments, **options)
+
+    def _names_foreign(self, arguments: Any) -> bool:
+        """Whether a foreign file or folder is anywhere among the arguments; the project's root may be one that is."""
+        if isinstance(arguments, str):
+            return arguments in self.foreign
+        if isinstance(arguments, Mapping):
+            return any(self._names_foreign(value) for key, value in arguments.items() if key != "root")
+        return isinstance(arguments, (list, tuple)) and any(map(self._names_foreign, arguments))
 
     def close(self) -> None:
         for child in self._children.values():
             child.close()
         self._children.clear()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
 
     def __enter__(self) -> Children:
         return self

@@ -1,4 +1,4 @@
-"""The processor that this machine computes on, and what must be known of it. Imports nothing but the standard library.
+"""The processor that this machine computes on, and what must be known of it. Imports seccomp alone.
 
 Runtimes choose their kernels by its instruction sets, so the last bits of float32 sums differ between processors. One
 choice is wrong: before 1.25, ONNX Runtime on processors with AMX computes row 31 of every 32 of a product of 8-bit
@@ -9,7 +9,6 @@ integers wrongly, in the last columns of a product whose columns leave a rest of
 from __future__ import annotations
 
 import ctypes
-import errno
 import importlib.metadata
 import platform
 import re
@@ -17,12 +16,11 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from parity.process import seccomp
+
 MENDED = (1, 25)  # the first version of ONNX Runtime that multiplies rightly
 _ARCH_PRCTL, _GRANTED, _ASK = 158, 0x1022, 0x1023  # arch_prctl(ARCH_GET_XCOMP_PERM), (ARCH_REQ_XCOMP_PERM)
 _TILES = 18  # XFEATURE_XTILEDATA
-_NO_NEW_PRIVILEGES, _SECCOMP, _FILTER = 38, 22, 2  # prctl(PR_SET_NO_NEW_PRIVS), prctl(PR_SET_SECCOMP, MODE_FILTER)
-_LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF: load a word, jump if equal, return
-_REFUSED, _ALLOWED = 0x00050000 | errno.EPERM, 0x7FFF0000  # SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW
 
 
 @cache
@@ -49,22 +47,19 @@ def without_amx() -> bool:
     """Have the kernel refuse AMX to this process for good, so that every runtime in it takes other kernels; whether it
     does. A process in which a runtime has asked for it already keeps it."""
     libc = ctypes.CDLL(None, use_errno=True)
-    rules = [(_LOAD, 0, 0, 0), (_EQUAL, 0, 3, _ARCH_PRCTL), (_LOAD, 0, 0, 16), (_EQUAL, 0, 1, _ASK),
-             (_RETURN, 0, 0, _REFUSED), (_RETURN, 0, 0, _ALLOWED)]  # fmt: skip
-    program = (_Rule * len(rules))(*(_Rule(*rule) for rule in rules))
-    libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    libc.prctl(_SECCOMP, _FILTER, ctypes.byref(_Program(len(rules), program)), 0, 0)
+    seccomp.install(
+        [
+            (seccomp.LOAD, 0, 0, seccomp.NUMBER),
+            (seccomp.EQUAL, 0, 3, _ARCH_PRCTL),
+            (seccomp.LOAD, 0, 0, seccomp.ARGUMENT),
+            (seccomp.EQUAL, 0, 1, _ASK),
+            (seccomp.RETURN, 0, 0, seccomp.REFUSED),
+            (seccomp.RETURN, 0, 0, seccomp.ALLOWED),
+        ]
+    )
     granted = ctypes.c_uint64(1 << _TILES)
     libc.syscall(_ARCH_PRCTL, _GRANTED, ctypes.byref(granted))
     return not granted.value >> _TILES & 1
-
-
-class _Rule(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_uint16), ("yes", ctypes.c_uint8), ("no", ctypes.c_uint8), ("value", ctypes.c_uint32)]
-
-
-class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_uint16), ("rules", ctypes.POINTER(_Rule))]
 
 
 def _cpuinfo() -> str:

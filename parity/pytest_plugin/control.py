@@ -102,6 +102,7 @@ class Control:
             )
             if self.options.get("submodels"):
                 self._session.submodels = self.config.root / self.options["submodels"]
+                self._session.children.allow(self._session.submodels)
         return self._session
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ class Files:
         """The power of the cell's gate over the faults of its file."""
         for one in self._child("offered", target=self.cell.target, precision=self.cell.precision):
             fault = FileFault(one["name"], one["sentence"], lambda draft: False, benign=one["benign"])
-            with tempfile.TemporaryDirectory(prefix="parity-fault-") as folder:
+            with tempfile.TemporaryDirectory(prefix="fault-", dir=self.session.children.scratch) as folder:
                 self._one(fault, folder)
         return self.tally.result()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from parity.core.settings import Config
 from parity.process.isolate import Budget, Children
@@ -33,10 +34,25 @@ class Resources:
         self.config = config
         self.run = run
         self.store = store or Store.at(config.cache, config.root)
-        self.children = Children(config.root, budget or Budget(config.timeout, config.memory))
+        self.children = Children(
+            config.root,
+            budget or Budget(config.timeout, config.memory),
+            foreign=_foreign(config),
+        )
+        self.children.allow(self.store.building)
         self.memo = Memo()
         self.rebuild_since = rebuild_since
         self.progress = progress
+
+
+def _foreign(config: Config) -> Iterator[Path]:
+    """The files and folders of the configuration that somebody else may have made, as calls name them."""
+    for model in config.models.values():
+        if model.reference is not None:
+            yield model.reference
+        for prebuilt in model.artifacts.values():
+            yield prebuilt.path
+            yield prebuilt.path.parent
 
 
 class Part:

@@ -24,6 +24,7 @@ class OpenFile:
         self.resources, self.cell, self.artifact = resources, cell, artifact
         self.target = targets.get(cell.target)
         self.python = self.target.python(resources.config)
+        self.confined = self.target.session.startswith("parity.")  # a project's own may need the network, a device
         self.description: dict[str, Any] = {}
         self.milliseconds: list[float] = []
         self._handle: int | None = None
@@ -31,7 +32,7 @@ class OpenFile:
 
     def open(self) -> OpenFile:
         """Open the artefact, or open it again when its child is gone. Raises ChildFailure."""
-        child = self.resources.children.get(self.target.family, self.python)
+        child = self.resources.children.get(self.target.family, self.python, self.confined)
         if self._handle is None or not child.alive or child.pid != self._pid:
             opened = self._call(
                 "open_session",
@@ -84,6 +85,7 @@ class OpenFile:
             on_stage=lambda s: self.resources.progress(self.cell.id, s),
             again=again,
             python=self.python,
+            confined=self.confined,
         )
 
     def play(
@@ -99,7 +101,7 @@ class OpenFile:
         return list(self._call("play", arguments, "run", again=False))
 
     def close(self) -> None:
-        child = self.resources.children.get(self.target.family, self.python)
+        child = self.resources.children.get(self.target.family, self.python, self.confined)
         if self._handle is not None and child.alive and child.pid == self._pid:
             self._call("close_session", {"handle": self._handle}, "close")
         self._handle = None

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from parity.core.contract import DTYPES
 from parity.core.errors import ParityError
+from parity.process import sandbox
 
 _VERSION = 1  # of what is kept
 _TIMEOUT = 300
@@ -34,7 +37,11 @@ def read(file: Path, kind: str, root: Path) -> dict[str, Any]:
         return dict(json.loads(kept.read_text(encoding="utf-8")))
     command = [sys.executable, "-m", "parity.session.signature", str(file.resolve()), kind]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT, check=False)
+        with tempfile.TemporaryDirectory(prefix="parity-") as scratch:
+            env = os.environ | {"TMPDIR": scratch}
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT, check=False, env=env
+            )
     except subprocess.TimeoutExpired:
         raise ParityError(f"{file.name}: its contract could not be read in {_TIMEOUT} s") from None
     if done.returncode != 0:
@@ -94,6 +101,7 @@ def describe(file: Path, kind: str) -> dict[str, Any]:
 
 def main() -> int:
     said, sys.stdout = sys.stdout, io.StringIO()  # runtimes print
+    sandbox.confine([Path(tempfile.gettempdir())])
     try:
         found = describe(Path(sys.argv[1]), sys.argv[2])
     except ParityError as error:

@@ -101,6 +101,11 @@ class Store:
             return cls(default_root(), Remote(url))
         return cls((base / Path(url.removeprefix("file://")).expanduser()).resolve())
 
+    @property
+    def building(self) -> Path:
+        """The folder below which entries are built."""
+        return self.root / "tmp"
+
     def get(self, key: str) -> Entry | None:
         """The entry when it is there and every file has its size and sha256; None otherwise."""
         return self._verified(key, self.root / "objects" / key)

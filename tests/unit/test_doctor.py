@@ -51,6 +51,16 @@ def test_packages_that_do_not_support_this_python_are_named(
     assert "onnx2tf (>=3.12): use a Python 3.11 environment" in out and "onnx (" not in out and "torch (" not in out
 
 
+def test_what_the_kernel_does_not_offer_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for reason in ("", "this kernel offers no Landlock"):
+        monkeypatch.setattr(doctor.sandbox, "missing", lambda reason=reason: reason)
+        doctor._confinement()
+        out = capsys.readouterr().out
+        assert ("the network: yes" in out) == (not reason) and reason in out
+
+
 def test_extensions_are_listed_with_the_package_that_brings_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

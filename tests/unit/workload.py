@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +177,65 @@ def write_half() -> None:
 def no_event() -> None:
     child._send({"no": "event"})
     time.sleep(600)
+
+
+def attempt(what: str, path: str = "") -> str:
+    """What becomes of something that a confined child may not do, or may: "done", or the name of the error."""
+    try:
+        _ATTEMPTS[what](Path(path))
+    except OSError as error:
+        return type(error).__name__
+    except subprocess.CalledProcessError:
+        return "CalledProcessError"
+    return "done"
+
+
+def _in_a_thread(path: Path) -> None:
+    raised: list[OSError] = []
+
+    def write() -> None:
+        try:
+            path.write_text("x")
+        except OSError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+
+
+_ATTEMPTS: dict[str, Callable[[Path], Any]] = {
+    "write": lambda path: path.write_text("x"),
+    "write in a thread": _in_a_thread,
+    "append": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_APPEND)),
+    "truncate": lambda path: os.truncate(path, 0),
+    "make a folder": lambda path: path.mkdir(),
+    "link": lambda path: path.symlink_to("/"),
+    "remove": lambda path: path.unlink(),
+    "move away": lambda path: path.rename(Path(tempfile.gettempdir(), "moved")),
+    "move there": lambda path: Path(tempfile.mkstemp()[1]).rename(path),
+    "write by a program": lambda path: subprocess.run(["sh", "-c", 'echo > "$0"', path], check=True, stderr=-3),
+    "read": lambda path: path.read_bytes(),
+    "temporary file": lambda _: Path(tempfile.mkstemp()[1]).write_text("x"),
+    "temporary folder": lambda _: tempfile.TemporaryDirectory().cleanup(),
+    "move within": lambda _: Path(tempfile.mkstemp()[1]).rename(Path(tempfile.mkdtemp(), "moved")),
+    "null": lambda _: Path(os.devnull).write_text("x"),
+    "internet": lambda _: socket.socket(socket.AF_INET),
+    "internet 6": lambda _: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM),
+    "local": lambda _: socket.socket(socket.AF_UNIX),
+    "pair": lambda _: socket.socketpair(),
+}
+
+
+def echo_and_pid(value: Any) -> int:
+    return os.getpid()
+
+
+def write_only(version: int) -> bool:
+    """Whether this process is held as a kernel with `version` of Landlock would hold it."""
+    from parity.process import sandbox
+
+    held = sandbox._write_only([Path(tempfile.gettempdir())], version)
+    return held and attempt("write", "/parity-was-here") == "PermissionError"
