@@ -99,7 +99,7 @@ def test_correct_files_pass_on_everything_that_is_drawn(drawing: Project) -> Non
     run = drawing.run("--parity-examples", "40")
     assert run.verdict == "pass", run.text
     for cell in run.record.cells:
-        assert {c.kind for c in cell.checks} == {"contract", "golden", "accuracy", "sequence", "batch", "property"}
+        assert {c.kind for c in cell.checks} >= {"contract", "golden", "accuracy", "sequence", "batch", "property"}
         assert len({c.case for c in cell.checks if c.kind == "property"}) > 30
     one, other = ({c.case for c in cell.checks if c.kind == "property"} for cell in run.record.cells)
     assert one == other  # every cell of a model is given the same

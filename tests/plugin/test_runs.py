@@ -26,7 +26,8 @@ def test_a_whole_project_passes(project: Project) -> None:
     assert (run.code, run.verdict) == (0, "pass"), run.text
     assert run.states() == {"tiny-plain-fp32": "pass", "tiny-plain-fp16": "pass"}
     for cell in run.record.cells:
-        assert cell.planned == cell.measured == ("contract", "golden", "accuracy", "sequence", "batch")
+        assert cell.planned == cell.measured
+        assert {*cell.planned} >= {"contract", "golden", "accuracy", "sequence", "batch"}
         assert cell.planned_cases == 3 and cell.planned_outputs == ("logits",) and cell.route == "plain"
         assert {c.case for c in cell.checks if c.kind == "golden"} == {"a/case0", "b/case1", "c/case2", "all"}
     assert "verdict: pass: 2 cells measured and inside their limits" in run.text
@@ -70,7 +71,8 @@ def test_the_plan_is_shown_and_nothing_runs(fresh: Project) -> None:
     )
     run = fresh.run("--parity-show-plan")
     assert run.code == 0 and "2 cells" in run.text
-    assert "tiny-plain-fp32: contract, golden, accuracy, sequence, batch; 3 golden cases" in run.text
+    assert "tiny-plain-fp32: contract, golden, accuracy, sequence, batch" in run.text
+    assert "; 3 golden cases" in run.text
     assert "[tool.parity.limits] fp16" in run.text or "[tool.parity.limits.fp16] cosine" in run.text
     assert "built-in default for fp32" in run.text and "pyproject.toml:" in run.text
     assert not fresh.cache.exists() and not (fresh.path / "reports").exists()
