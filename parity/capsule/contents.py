@@ -271,7 +271,10 @@ def save_array(folder: Path, name: str, value: Array) -> None:
 def load_array(archive: Archive, name: str) -> Array:
     """The array of numbers in a member; its size is checked before anything is made of it. Raises ParityError."""
     try:
-        return npz.array(archive.read(name))
+        array = npz.array(archive.read(name))
+        if array.dtype.kind == "c":
+            raise ValueError("complex numbers")
+        return array
     except ValueError as error:
         raise ParityError(f"{archive.path}: {name!r} is not an array of numbers ({error})") from None
 

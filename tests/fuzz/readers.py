@@ -227,7 +227,7 @@ def _artefact(target: str) -> Callable[[Path], Any]:
         from parity import formats as targets
         from parity.formats import serve
         from parity.formats.graph import NotPossible
-        from parity.proof import _read
+        from parity.formats.target import load_part
 
         notes = {"entry": file.name, **NAMES}
         try:
@@ -238,7 +238,7 @@ def _artefact(target: str) -> Callable[[Path], Any]:
             lines = str(error).strip().splitlines() or [""]
             raise ParityError(f"{type(error).__name__}: {lines[0]:.200}") from None
         try:
-            graph = len(_read(target, str(file.parent), notes, ()).graph.operators)
+            graph = len(load_part(targets.get(target).graph)(str(file.parent), notes, ()).graph.operators)
         except NotPossible as obstacle:
             graph = f"{obstacle!s:.40}"
         return [{n: v.shape for n, v in row.items()} for row in outputs], graph
