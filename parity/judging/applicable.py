@@ -57,9 +57,7 @@ class Place:
         return reason(spec, self) if reason else ""
 
 
-def _places(
-    rule: Rule, config: Config, cells: Sequence[PlannedCell], offers: Offers
-) -> Iterator[Place]:
+def _places(rule: Rule, config: Config, cells: Sequence[PlannedCell], offers: Offers) -> Iterator[Place]:
     """Every output of every cell that a rule is about."""
     for planned in cells:
         if rule.scope not in scopes(planned.cell):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from parity import formats
 from parity.config import parse
 from parity.core.errors import ConfigError
 from parity.core.plan import Plan
@@ -41,7 +42,7 @@ golden = "golden"
 def planned(folder: Path, limits: str, *models: str) -> Plan:
     (folder / "golden" / "a").mkdir(parents=True, exist_ok=True)
     (folder / "golden" / "a" / "0.npz").write_bytes(b"")
-    config = parse(HEAD + limits + "".join(models), folder / "pyproject.toml")
+    config = parse(HEAD + limits + "".join(models), folder / "pyproject.toml", formats.facts())
     return make_plan(config, {})
 
 
@@ -117,7 +118,7 @@ def test_a_figure_of_the_cell_is_not_limited_for_one_output(tmp_path: Path, metr
 
 def test_the_plan_shows_no_limit_that_would_not_be_applied(tmp_path: Path) -> None:
     (tmp_path / "golden" / "a").mkdir(parents=True)
-    config = parse(HEAD + PLAIN, tmp_path / "pyproject.toml")
+    config = parse(HEAD + PLAIN, tmp_path / "pyproject.toml", formats.facts())
     text = shown(config, make_plan(config, {}), {})
     assert "top1_drop" not in text and "noise_ratio" in text
     assert text.count("flex_ops") == 2, "both outputs of the TFLite cell, and none of the ONNX cell"
