@@ -57,6 +57,7 @@ VERDICT_EMOJI: Final[dict[Verdict, str]] = {"pass": "✅", "fail": "❌", "incom
 
 KINDS_OF_CHECKS: Final = "Kinds of checks"
 
+
 def _sentences(chosen: Callable[[MetricSpec], bool]) -> tuple[tuple[str, str], ...]:
     """(name, sentence) of the chosen metrics of the registry, in its order."""
     return tuple((spec.name, spec.doc) for spec in BUILT_IN if chosen(spec))

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from parity import formats
+from parity.commands import gate
 from parity.config import parse
 from parity.core.errors import ConfigError
 from parity.core.plan import Plan
-from parity.core.record import CellRecord, Check, State
+from parity.core.record import CellRecord, Check, Environment, RunRecord, State
 from parity.core.settings import Rule
 from parity.judging.applicable import unapplied
 from parity.judging.registry import METRICS, limitable
 from parity.session.planning import make_plan, shown
+from parity.suite import planned_kinds
 
 HEAD = """
 [tool.parity]
@@ -43,7 +45,7 @@ def planned(folder: Path, limits: str, *models: str) -> Plan:
     (folder / "golden" / "a").mkdir(parents=True, exist_ok=True)
     (folder / "golden" / "a" / "0.npz").write_bytes(b"")
     config = parse(HEAD + limits + "".join(models), folder / "pyproject.toml", formats.facts())
-    return make_plan(config, {})
+    return make_plan(config, {}, planned_kinds)
 
 
 REFUSED = {
@@ -119,7 +121,7 @@ def test_a_figure_of_the_cell_is_not_limited_for_one_output(tmp_path: Path, metr
 def test_the_plan_shows_no_limit_that_would_not_be_applied(tmp_path: Path) -> None:
     (tmp_path / "golden" / "a").mkdir(parents=True)
     config = parse(HEAD + PLAIN, tmp_path / "pyproject.toml", formats.facts())
-    text = shown(config, make_plan(config, {}), {})
+    text = shown(config, make_plan(config, {}, planned_kinds), {})
     assert "top1_drop" not in text and "noise_ratio" in text
     assert text.count("flex_ops") == 2, "both outputs of the TFLite cell, and none of the ONNX cell"
 
@@ -156,3 +158,28 @@ def test_a_limit_that_a_stronger_one_takes_away_is_not_missed() -> None:
     passing = cell("a-onnx-fp32")
     off = Rule("onnx", "noise_ratio_channel", None, source="pyproject.toml:8")
     assert unapplied([passing], [RULE, off]) == (passing,)
+
+
+@pytest.mark.parametrize(("limits", "verdict"), [("max_abs = 2", "pass"), ("max_abs = 2, mean_abs = 1", "fail")])
+def test_a_record_that_lacks_a_limited_figure_is_no_pass_when_judged_again(
+    tmp_path: Path, limits: str, verdict: str
+) -> None:
+    (tmp_path / "golden").mkdir()
+    file = tmp_path / "pyproject.toml"
+    file.write_text(HEAD + f"fp32 = {{ {limits} }}" + PLAIN, encoding="utf-8")
+    check = Check("golden", "a", "scores", "max_abs", 1.0, 2.0, "max", True)
+    whole = CellRecord(
+        "plain-onnx-fp32",
+        "plain",
+        "onnx",
+        "fp32",
+        "pass",
+        planned=("golden",),
+        measured=("golden",),
+        planned_cases=1,
+        planned_outputs=("scores",),
+        checks=(check,),
+    )
+    record = RunRecord("pass", (whole,), Environment("3", {}, "m"))
+    judged = gate.judged(record, file)
+    assert judged.verdict == verdict, judged.cells
