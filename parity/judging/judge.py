@@ -67,10 +67,19 @@ def check_decisions(
         detail = f"{flips:.0f} of {count} rows decide otherwise than the oracle, at most {1 - bound:.3g} of all"
         if flips and floor is not None and not floor.reason:
             detail += f"; {changed(got, want, floor).beyond_noise} beyond what the precision moves"
-    names = ["top1", *(name for name in ("top5", "decision_flips") if name in limits)]
-    return [
-        _decision(kind, output, name, values.get(name, math.nan), count, limits, result, detail) for name in names
-    ]
+    checks = [_decision(kind, output, "top1", values["top1"], count, limits, result, detail)]
+    for metric in ("top5", "decision_flips"):
+        limit = limits.get(metric)
+        value = values.get(metric, math.nan)
+        # So few classes have no best five: as for an output that decides nothing, there is no such figure.
+        measured = math.isfinite(value) or (result is not None and not _comparable(result))
+        if limit is not None and limit.value is not None and measured:
+            checks.append(_decision(kind, output, metric, value, count, limits, result, detail))
+    return checks
+
+
+def _comparable(result: Comparison) -> bool:
+    return not (result.mismatch or result.nonfinite.refused)
 
 
 def _decision(
@@ -84,9 +93,6 @@ def _decision(
     detail: str,
 ) -> Check:
     """The check of one decision metric; a share comes with its lower bound from so many rows (95 % confidence)."""
-    comparable = result is None or not (result.mismatch or result.nonfinite.refused)
-    if math.isnan(value) and comparable:
-        return _check(kind, "all", output, metric, None, limits, detail="too few classes to decide between")
     bound = None
     if METRICS[metric].unit == "share" and math.isfinite(value):
         bound = 1 - binomial_upper(round((1 - value) * rows), rows)
