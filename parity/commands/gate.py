@@ -14,6 +14,7 @@ from parity.core.record import CellRecord, RunRecord, loads, text_of
 from parity.core.settings import Waiver
 from parity.core.visible import visible
 from parity.judging import gate as gating
+from parity.judging.applicable import unapplied
 from parity.report import publishing
 from parity.session import project
 
@@ -48,6 +49,8 @@ def judged(record: RunRecord, limits: Path | None = None) -> RunRecord:
     config = project.load(limits)
     cells = tuple(gating.rejudge(cell, config.rules) for cell in record.cells)
     cells, waivers = gating.apply_waivers(cells, config.waive, datetime.date.today(), [c.id for c in cells])
+    if not record.partial:
+        cells = unapplied(cells, config.rules)
     return gating.judge(replace(record, cells=cells, waivers=waivers))
 
 

@@ -10,9 +10,7 @@ from typing import Any
 from parity.config.table import Reader, Table
 from parity.core.plan import PRECISIONS, did_you_mean
 from parity.core.settings import ModelConfig, Rule, Waiver
-from parity.judging.bounds import impossible
-from parity.judging.judge import SENSES
-from parity.judging.metrics import METRICS
+from parity.judging.registry import METRICS, limitable
 
 
 def read_limits(reader: Reader, data: Mapping[str, Any], models: Mapping[str, ModelConfig]) -> tuple[Rule, ...]:
@@ -39,14 +37,19 @@ def read_limits(reader: Reader, data: Mapping[str, Any], models: Mapping[str, Mo
 
 
 def read_rule(reader: Reader, scope: str, metric: str, value: Any, output: str | None, path: tuple[str, ...]) -> Rule:
-    known = (*METRICS, *SENSES)
-    if metric not in known:  # a limit on what nothing measures would never be checked
-        raise reader.error(path, f"no metric {metric!r}{did_you_mean(metric, known)}")
+    spec = METRICS.get(metric)
+    if spec is None:  # a limit on what nothing measures would never be checked
+        raise reader.error(path, f"no metric {metric!r}{did_you_mean(metric, limitable())}")
+    if spec.unlimited:
+        raise reader.error(path, f"{metric} {spec.unlimited}")
+    if spec.scope == "cell" and output is not None:
+        raise reader.error(path, f"{metric} is a figure of the whole cell: limit it there, not for one output")
     if value is False:
         return Rule(scope, metric, None, output, reader.where(path))
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise reader.error(path, f"a limit is a finite number, or false for no limit; found {value!r:.40}")
-    if reason := impossible(metric, float(value)):
+    reason = spec.impossible(float(value))
+    if reason:
         raise reader.error(path, reason)
     return Rule(scope, metric, float(value), output, reader.where(path))
 
@@ -63,7 +66,9 @@ def read_waiver(t: Table, models: Mapping[str, ModelConfig]) -> Waiver:
         raise t.error("expires", f"expected a date without a time, as in 2027-01-31; found {expires}")
     if limit is not None and not math.isfinite(limit):
         raise t.error("limit", f"expected a finite number, found {limit}")
-    if limit is not None and (reason_against := impossible(metric, float(limit))):
-        raise t.error("limit", reason_against)
+    if limit is not None and metric in METRICS:
+        impossible = METRICS[metric].impossible(float(limit))
+        if impossible:
+            raise t.error("limit", impossible)
     t.done()
     return Waiver(cell, metric, reason, expires, None if limit is None else float(limit), t.reader.where(t.path))

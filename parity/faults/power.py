@@ -288,7 +288,7 @@ def badness(metric: str, value: float) -> float:
     1 - cosine grows with the square of the error, so its root is taken.
     """
     known = METRICS.get(metric)
-    if known is None or known.sense == "max":
+    if known is None or not known.compared or known.sense == "max":
         return abs(value)
     if metric == "cosine":
         return math.sqrt(max(0.0, 1 - value))
@@ -298,7 +298,7 @@ def badness(metric: str, value: float) -> float:
 def figure(metric: str, bad: float) -> float:
     """The inverse of `badness`."""
     known = METRICS.get(metric)
-    if known is None or known.sense == "max":
+    if known is None or not known.compared or known.sense == "max":
         return bad
     if metric == "cosine":
         return 1 - bad * bad

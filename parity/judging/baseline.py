@@ -30,6 +30,7 @@ from parity.core.record import (
     build,
     plain,
 )
+from parity.judging.registry import METRICS
 
 SCHEMA = "parity.baseline/1"
 DEFAULT_PATH = "reports/baseline.json"
@@ -44,20 +45,12 @@ RATIO = 1.5
 # Another processor sums float32 in another order: between two of x86-64, one with AMX, figures of the same files moved
 # by up to 2.04 times, in 8 of 59 cells by more than 1.5.
 RATIO_ELSEWHERE = 3.0
-# A floor is in the unit of the error. 4e-6 is 64 roundings of float32 (2^-24), which reordered sums reach; 1 - cosine
-# is about half the square of a relative error, so 1e-6 is an error of 0.14 per cent. A decision floor of half a per
-# cent lets any flipped case count among up to 200.
+# Floors are in the unit of the error, so that a change is large enough to mean something. Metrics in the unit of an
+# output, and a project's own, have no natural floor but the limit that somebody set.
 FLOORS: Mapping[str, float] = {
-    "max_rel": 4e-6, "rel_rms": 4e-6, "sqnr": 4e-6, "psnr": 4e-6, "cosine": 1e-6,
-    "top1": 0.005, "top5": 0.005, "top1_drop": 0.005, "decision_flips": 0.5,
-}  # fmt: skip
-# Metrics in the unit of an output, and a project's own, have no natural floor but the limit that somebody set.
+    spec.name: spec.ledger_floor for spec in METRICS.values() if spec.ledger_floor is not None
+}
 SHARE_OF_LIMIT = 0.05
-DECIBELS = ("sqnr", "psnr")
-# A noise ratio is an error against what the precision itself costs. Correct files have up to about 1.5, from below
-# where the twin is noisier than the file; which of these it is says nothing, so all of them count as 1.5.
-NOISE, NOISE_FLOOR = "noise_ratio", 0.25
-NATURAL_NOISE = 1.5
 
 # Names, versions and alignment move a file by less than a page; a twentieth is more than metadata.
 BYTES_RATIO, BYTES_FLOOR = 1.05, 4096
@@ -397,22 +390,27 @@ def _named(key: tuple[str, str, str]) -> str:
 
 
 def _moved(metric: str, sense: Sense, was: float, value: float, limit: float, ratio: float) -> Change:
-    unit = sense == "min" and metric not in DECIBELS and 0 <= limit <= 1 and max(was, value) <= 1 + 1e-9
-    usual = NOISE_FLOOR if metric.startswith(NOISE) else None
-    floor = usual or FLOORS.get(metric, SHARE_OF_LIMIT * abs(_error(metric, sense, limit, unit)))
+    unit = sense == "min" and not _in_decibels(metric) and 0 <= limit <= 1 and max(was, value) <= 1 + 1e-9
+    floor = FLOORS.get(metric, SHARE_OF_LIMIT * abs(_error(metric, sense, limit, unit)))
     return _direction(_error(metric, sense, was, unit), _error(metric, sense, value, unit), ratio, floor)
 
 
 def _error(metric: str, sense: Sense, value: float, unit: bool) -> float:
     """A figure as an error that is 0 at best: a score of at most 1 by what it lacks, decibels as a relative error,
     another score by its inverse."""
-    if metric in DECIBELS:
+    if _in_decibels(metric):
         return math.exp(-max(min(value, 6000.0), -6000.0) / 20 * math.log(10))
     if sense == "max":
-        return max(value, NATURAL_NOISE if metric.startswith(NOISE) else 0.0)
+        return max(value, METRICS[metric].natural if metric in METRICS else 0.0)
     if unit:
         return max(1 - value, 0.0)
     return 1 / max(value, 1e-300)
+
+
+def _in_decibels(metric: str) -> bool:
+    """Whether the metric is a score in decibels: 20 more is a tenth of the error."""
+    spec = METRICS.get(metric)
+    return spec is not None and spec.unit == "dB" and spec.sense == "min"
 
 
 def _direction(was: float, now: float, ratio: float, floor: float) -> Change:

@@ -17,27 +17,22 @@ from typing import Literal
 import numpy as np
 
 from parity.core.errors import ParityError
-from parity.judging import post_processing as _posts  # noqa: F401  (registers `iou`)
-from parity.judging.bounds import empty
 from parity.judging.metrics import (
     DECIDED,
     EXACT_DB,
-    METRICS,
     SUMMED,
     Array,
-    Metric,
     Nonfinite,
-    Sense,
     Sums,
     decided_metrics,
     difference_count,
     measure,
-    metric_named,
     pool,
-    register_metric,
     summed_metrics,
     unravel,
 )
+from parity.judging.registry import METRICS, compared, register_metric
+from parity.judging.spec import MetricSpec, Sense
 
 __all__ = [
     "EXACT_DB",
@@ -45,7 +40,7 @@ __all__ = [
     "Aggregate",
     "Check",
     "Comparison",
-    "Metric",
+    "MetricSpec",
     "Nonfinite",
     "Worst",
     "WorstCase",
@@ -169,7 +164,7 @@ def compare(got: Array, want: Array, *, axis: int = -1, also: Iterable[str] = ()
 
     `got` and `want`: real arrays of one and the same shape; nothing is broadcast, squeezed or permuted.
     Floats compare with floats, integers with integers, bool with bool, of any width. `limits` are metric
-    names (`METRICS`): `compare(got, want, cosine=0.99, max_abs=1e-3)`; the sense of each comes from its
+    names: `compare(got, want, cosine=0.99, max_abs=1e-3)`; the sense of each comes from its
     metric. Decisions (`top1` ...) are taken along `axis`. `also` names decisions or registered metrics to
     measure without judging.
 
@@ -182,7 +177,7 @@ def compare(got: Array, want: Array, *, axis: int = -1, also: Iterable[str] = ()
     """
     also = tuple(also)
     for name in (*limits, *also):
-        metric_named(name)
+        compared(name)
     bounds = {name: _limit(name, value) for name, value in limits.items()}
     names = dict.fromkeys((*SUMMED, *also, *bounds))
     got, want = _array(got, "got"), _array(want, "want")
@@ -288,13 +283,14 @@ def _badness(name: str, value: float) -> float:
     """Orders values of a metric from best to worst."""
     if math.isnan(value):
         return math.inf
-    metric = metric_named(name)
+    metric = METRICS[name]
     return abs(value) if metric.signed else value if metric.sense == "max" else -value
 
 
 def _limit(name: str, value: object) -> float:
     if not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value):
-        if why := empty(name, float(value)):
+        why = METRICS[name].empty(float(value))
+        if why:
             raise ParityError(f"compare: {name} {why}")
         return float(value)
     raise ParityError(f"compare: the limit {name}={value!r} is not a finite number: nothing can be judged by it")
@@ -317,7 +313,7 @@ def _refused(array: Array, role: str) -> str:
     return ""
 
 
-def _registered(metric: Metric, got: Array, want: Array) -> float:
+def _registered(metric: MetricSpec, got: Array, want: Array) -> float:
     assert metric.fn is not None
     try:
         return float(metric.fn(got, want))

@@ -18,7 +18,7 @@ from parity.core.plan import PRECISIONS, Cell
 from parity.core.record import BY_CONTRACT, CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
 from parity.core.settings import Rule, Waiver
 from parity.judging.limits import resolve
-from parity.judging.metrics import METRICS
+from parity.judging.registry import METRICS
 from parity.judging.samples import blocking as blocking_sample
 from parity.judging.samples import held, words
 

@@ -12,9 +12,10 @@ from parity.core.case import Array
 from parity.core.contract import OutputSpec
 from parity.core.kinds import Kind
 from parity.core.record import BY_CONTRACT, Check, LinkRecord, ProofRecord
-from parity.judging.compare import METRICS, Comparison, compare
+from parity.judging.compare import Comparison, compare
 from parity.judging.floor import Floor
-from parity.judging.limits import DRAWN, NOISE, PROOF, Limit
+from parity.judging.limits import Limit
+from parity.judging.registry import METRICS
 from parity.judging.samples import held
 from parity.judging.statistics import binomial_upper, drop_bound, trend
 from parity.judging.statistics import flips as changed
@@ -29,9 +30,7 @@ def check_output(
 
     An output that the artefact did not give, or that cannot be compared, makes checks without a value: they fail.
     """
-    gated: dict[str, Any] = {
-        n: lim.value for n, lim in limits.items() if n in METRICS and lim.value is not None and not over_all(n)
-    }
+    gated: dict[str, Any] = {n: lim.value for n, lim in limits.items() if lim.value is not None and _of_one_case(n)}
     names = dict.fromkeys((*RECORDED, *gated))
     if got is None:
         return [
@@ -49,23 +48,55 @@ def check_decisions(
     """Share of rows, over all cases, that decide as the oracle does, with its lower bound; limit `top1`.
 
     A row of scores decides for its largest element; integers are decisions already, as `post = "argmax"` makes them.
+    `top5` and `decision_flips` are measured where they have a limit.
     """
     result: Comparison | None = None
+    values: Mapping[str, float]
     if _decided(want):
         different = _flat(got) != _flat(want)
         count, flips = len(different), float(different.sum())
-        value = 1 - flips / count if count else math.nan
+        values = {"top1": 1 - flips / count if count else math.nan, "decision_flips": flips}
     else:
         rows_got, rows_want = _rows(got), _rows(want)
-        result = compare(rows_got, rows_want, also=("top1", "decision_flips"))
-        count, value, flips = len(rows_want), result.metrics["top1"], result.metrics["decision_flips"]
-    detail, bound = "", None
-    if flips == flips and count:
+        result = compare(rows_got, rows_want, also=("top1", "top5", "decision_flips"))
+        count, values = len(rows_want), result.metrics
+        flips = values["decision_flips"]
+    detail = ""
+    if math.isfinite(flips) and count:
         bound = 1 - binomial_upper(round(flips), count)
         detail = f"{flips:.0f} of {count} rows decide otherwise than the oracle, at most {1 - bound:.3g} of all"
         if flips and floor is not None and not floor.reason:
             detail += f"; {changed(got, want, floor).beyond_noise} beyond what the precision moves"
-    return [_check(kind, "all", output, "top1", value, limits, result, detail, bound)]
+    checks = [_decision(kind, output, "top1", values["top1"], count, limits, result, detail)]
+    for metric in ("top5", "decision_flips"):
+        limit = limits.get(metric)
+        value = values.get(metric, math.nan)
+        # So few classes have no best five: as for an output that decides nothing, there is no such figure.
+        measured = math.isfinite(value) or (result is not None and not _comparable(result))
+        if limit is not None and limit.value is not None and measured:
+            checks.append(_decision(kind, output, metric, value, count, limits, result, detail))
+    return checks
+
+
+def _comparable(result: Comparison) -> bool:
+    return not (result.mismatch or result.nonfinite.refused)
+
+
+def _decision(
+    kind: Kind,
+    output: OutputSpec,
+    metric: str,
+    value: float,
+    rows: int,
+    limits: Mapping[str, Limit],
+    result: Comparison | None,
+    detail: str,
+) -> Check:
+    """The check of one decision metric; a share comes with its lower bound from so many rows (95 % confidence)."""
+    bound = None
+    if METRICS[metric].unit == "share" and math.isfinite(value):
+        bound = 1 - binomial_upper(round((1 - value) * rows), rows)
+    return _check(kind, "all", output, metric, value, limits, result, detail, bound)
 
 
 def check_noise(
@@ -207,7 +238,7 @@ def fact(case: str, output: str, metric: str, holds: bool, detail: str, kind: Ki
 
 def limited(kind: Kind, case: str, metric: str, value: float, most: float, detail: str, output: str = "") -> Check:
     """A check against a limit that belongs to the measurement itself and that no configuration changes."""
-    sense = SENSES.get(metric, "max")
+    sense = METRICS[metric].sense
     passed = value <= most if sense == "max" else value >= most
     return Check(
         kind, case, output, metric, float(value), float(most), sense, passed, source=BY_CONTRACT, detail=detail
@@ -233,7 +264,12 @@ def counted(case: str, metric: str, value: float, limits: Mapping[str, Limit], d
 
 def over_all(metric: str) -> bool:
     """Whether the limit of a metric is on all cases together and means nothing for one."""
-    return metric in ("top1", "top5", "decision_flips")
+    return METRICS[metric].scope == "all cases"
+
+
+def _of_one_case(metric: str) -> bool:
+    """Whether `compare` measures the metric of one case, and a limit on it gates that case."""
+    return metric in METRICS and METRICS[metric].compared and not over_all(metric)
 
 
 def _rows(arrays: Sequence[Array]) -> Array:
@@ -267,12 +303,12 @@ def _check(
 ) -> Check:
     limit = limits.get(metric)
     bound = limit.value if limit else None
-    sense = METRICS[metric].sense if metric in METRICS else SENSES.get(metric, "max")
+    sense = METRICS[metric].sense
     finite = value is not None and math.isfinite(value)
     nonfinite = result.nonfinite.refused if result is not None else 0
     if result is not None and (result.mismatch or (result.error and bound is not None and not finite)):
         detail = result.reason
-    if metric == "mean_signed" and finite and value is not None:
+    if METRICS[metric].signed and finite and value is not None:
         value = abs(value)
     passed = finite and not nonfinite
     if passed and bound is not None and value is not None:
@@ -282,22 +318,6 @@ def _check(
         nonfinite=nonfinite, source=limit.source if limit else "", detail=detail, bound=sample if finite else None,
     )  # fmt: skip
     return held(check, bound, check.source) if sample is not None else check
-
-
-SENSES: Mapping[str, Any] = {
-    **dict.fromkeys((*PROOF, *NOISE, DRAWN), "max"),
-    "differing_share": "max",
-    "steps_right": "min",
-    **dict.fromkeys(("resize_opencv", "resize_area", "resize_torch", "resize_filtered"), "max"),
-    "power": "min",
-    "lowering_db": "min",
-    "lowering_ratio": "max",
-    "top1_drop": "max",
-    "top1_accuracy": "min",
-    **dict.fromkeys(("gain", "offset", "bias"), "max"),  # described, never limited
-    "flex_ops": "max",
-    "repeat": "max",
-}
 
 
 def _worst(result: Comparison) -> str:

@@ -1,18 +1,18 @@
-"""What can be measured between two arrays: the registry of metrics and the pass that fills it.
+"""What can be measured between two arrays, in one pass over them.
 
 Measuring is separate from judging (`parity.compare`), so that a stored measurement can be judged again under
-new limits. Imports numpy and the standard library only: no pytest, no torch, no converter.
+new limits. What each metric means and how it is limited is in `parity.judging.registry`. Imports numpy
+and the standard library only: no pytest, no torch, no converter.
 
 All arithmetic is float64 on blocks that stay in the L2 cache; the arrays themselves are never copied.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ import numpy.typing as npt
 from parity.core.errors import ParityError
 
 Array = npt.NDArray[Any]
-Sense = Literal["max", "min"]
 
 EXACT_DB = 400.0
 """Decibels that stand for equality. Any difference is clipped to -EXACT_DB .. EXACT_DB - 1, so every value
@@ -35,121 +34,10 @@ million; only differences around denormal elements lie beyond.
 BLOCK = 8192
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One number that can be measured between `got` (the artefact) and `want` (the oracle).
-
-    `sense` says on which side a limit lies: "max" (value <= limit) or "min" (value >= limit). `fn` is None
-    for the built-in metrics, which are measured together. `signed` metrics are judged by their magnitude.
-    """
-
-    name: str
-    sense: Sense
-    unit: str
-    doc: str
-    fn: Callable[[Array, Array], float] | None = None
-    signed: bool = False
-
-
-METRICS: dict[str, Metric] = {}
-"""Every metric by name, the user's included. The sentences are the glossary of the report."""
-
-_SUMMED = (
-    Metric("max_abs", "max", "output", "Largest absolute difference of any element."),
-    Metric(
-        "max_rel",
-        "max",
-        "ratio",
-        "Largest |got - want| / max(|want|, floor) of any element, where floor is the rms of want: elements "
-        "smaller than the output's typical size are judged against that size, so that noise around zero does "
-        "not explode.",
-    ),
-    Metric("mean_abs", "max", "output", "Mean absolute difference."),
-    Metric("rms", "max", "output", "Root of the mean squared difference."),
-    Metric("rel_rms", "max", "ratio", "Rms of the difference divided by the rms of want; 10**(-sqnr / 20)."),
-    Metric(
-        "mean_signed",
-        "max",
-        "output",
-        "Mean of got - want (bias): rounding noise averages out, a wrong zero point does not. A limit judges "
-        "its magnitude.",
-        signed=True,
-    ),
-    Metric(
-        "cosine",
-        "min",
-        "ratio",
-        "Cosine of the angle between the flattened outputs; blind to scale. 1 when both are exactly zero, 0 "
-        "when only one is; a single element shows nothing but its sign.",
-    ),
-    Metric(
-        "sqnr",
-        "min",
-        "dB",
-        f"Signal to quantisation noise: 10 log10(sum want^2 / sum (got - want)^2). {EXACT_DB:g} dB means equal.",
-    ),
-    Metric(
-        "psnr",
-        "min",
-        "dB",
-        f"Peak signal to noise: 20 log10((max want - min want) / rms). {EXACT_DB:g} dB means equal.",
-    ),
-)
-_DECIDED = (
-    Metric(
-        "top1",
-        "min",
-        "share",
-        "Share of rows whose best class is the same; of tied classes the first is best.",
-    ),
-    Metric(
-        "top5",
-        "min",
-        "share",
-        "Share of rows where the best class of want is among the five best of got; of tied classes the first "
-        "is better. Needs more than five classes.",
-    ),
-    Metric("decision_flips", "max", "rows", "Number of rows whose best class changed."),
-    Metric(
-        "flip_margin",
-        "max",
-        "output",
-        "Over the rows whose best class changed, the largest lead in want of the lost class over the class "
-        "that got chose: 0 when nothing changed, or only between classes tied in want.",
-    ),
-)
-SUMMED = tuple(metric.name for metric in _SUMMED)
+SUMMED = ("max_abs", "max_rel", "mean_abs", "rms", "rel_rms", "mean_signed", "cosine", "sqnr", "psnr")
 """Always measured, together, in one pass."""
-DECIDED = tuple(metric.name for metric in _DECIDED)
+DECIDED = ("top1", "top5", "decision_flips", "flip_margin")
 """Decisions between classes along an axis: measured when asked for."""
-METRICS.update((metric.name, metric) for metric in (*_SUMMED, *_DECIDED))
-
-
-def register_metric(
-    name: str, fn: Callable[[Array, Array], float], *, sense: Sense, doc: str, unit: str = ""
-) -> Metric:
-    """Add a metric `fn(got, want) -> float` that a limit may then name.
-
-    `fn` sees the two arrays as given, of equal shape, with no non-finite element but infinities of the same
-    sign at the same place. A result that is not finite fails its check. A name cannot be taken twice.
-    """
-    if not name.isidentifier() or name in {"axis", "also", "got", "want"}:
-        raise ParityError(f"register_metric: {name!r} cannot name a metric: use a Python identifier, not an argument")
-    if name in METRICS:
-        raise ParityError(f"register_metric: the metric {name!r} exists: choose another name")
-    if sense not in ("max", "min"):
-        raise ParityError(f"register_metric: sense of {name!r} is {sense!r}: use 'max' (value <= limit) or 'min'")
-    METRICS[name] = Metric(name, sense, unit, doc, fn)
-    return METRICS[name]
-
-
-def metric_named(name: str) -> Metric:
-    """The metric of that name, or a ParityError with the nearest name."""
-    if name in METRICS:
-        return METRICS[name]
-    near = difflib.get_close_matches(name, METRICS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(METRICS))}"
-    raise ParityError(f"compare: there is no metric {name!r}: {hint}")
 
 
 @dataclass(frozen=True)
@@ -459,6 +347,17 @@ def decided_metrics(got: Array, want: Array, axis: int) -> dict[str, float]:
         "decision_flips": float(flips),
         "flip_margin": margin,
     }
+
+
+def iou(got: Array, want: Array) -> float:
+    """Intersection over union of masks: elements above 0.5, or, of integers, the mean over the classes of `want`."""
+    if want.dtype.kind in "iu":
+        classes = np.unique(want)
+        shares = [((got == c) & (want == c)).sum() / ((got == c) | (want == c)).sum() for c in classes]
+        return float(np.mean(shares)) if len(shares) else 1.0
+    a, b = np.asarray(got) > 0.5, np.asarray(want) > 0.5
+    union = (a | b).sum()
+    return float((a & b).sum() / union) if union else 1.0
 
 
 def unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:

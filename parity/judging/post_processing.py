@@ -15,7 +15,6 @@ import numpy as np
 
 from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
-from parity.judging.metrics import register_metric
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Post = Callable[[Array], Array]
@@ -187,18 +186,3 @@ def _address(table: Mapping[str, Any], name: str) -> str:
     if function is None or module == __name__ or not attribute.isidentifier():
         return name
     return f"{module}:{attribute}"
-
-
-def iou(got: Array, want: Array) -> float:
-    """Intersection over union of masks: elements above 0.5, or, of integers, the mean over the classes of `want`."""
-    if want.dtype.kind in "iu":
-        classes = np.unique(want)
-        shares = [((got == c) & (want == c)).sum() / ((got == c) | (want == c)).sum() for c in classes]
-        return float(np.mean(shares)) if len(shares) else 1.0
-    a, b = np.asarray(got) > 0.5, np.asarray(want) > 0.5
-    union = (a | b).sum()
-    return float((a & b).sum() / union) if union else 1.0
-
-
-register_metric("iou", iou, sense="min", unit="ratio", doc="Intersection over union of masks: elements above 0.5; of "
-                "integers, the mean over the classes of want.")  # fmt: skip

@@ -27,6 +27,7 @@ from parity.core.visible import visible
 from parity.core.words import plural
 from parity.formats.target import version
 from parity.judging import gate
+from parity.judging.applicable import unapplied
 from parity.process import processor
 from parity.pytest_plugin.heard import Heard
 from parity.report import publishing, terminal
@@ -190,6 +191,8 @@ class Control:
             for planned in plan
         )
         cells, waivers = gate.apply_waivers(cells, self.config.waive, datetime.date.today(), [p.cell.id for p in plan])
+        if not partial:
+            cells = unapplied(cells, self.config.rules)
         record = replace(
             self._record(partial),
             cells=cells,

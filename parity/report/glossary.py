@@ -6,10 +6,13 @@ drawn.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from parity.core.kinds import KINDS
 from parity.core.record import State, Verdict
+from parity.judging.registry import BUILT_IN
+from parity.judging.spec import MetricSpec
 
 STATE_ORDER: Final[tuple[State, ...]] = (
     "fail",
@@ -54,6 +57,12 @@ VERDICT_EMOJI: Final[dict[Verdict, str]] = {"pass": "✅", "fail": "❌", "incom
 
 KINDS_OF_CHECKS: Final = "Kinds of checks"
 
+
+def _sentences(chosen: Callable[[MetricSpec], bool]) -> tuple[tuple[str, str], ...]:
+    """(name, sentence) of the chosen metrics of the registry, in its order."""
+    return tuple((spec.name, spec.doc) for spec in BUILT_IN if chosen(spec))
+
+
 GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
     (
         "States of a cell",
@@ -90,75 +99,9 @@ GLOSSARY: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         KINDS_OF_CHECKS,
         tuple((kind.name, kind.sentence) for kind in KINDS),
     ),
-    (
-        "Metrics",
-        (
-            (
-                "noise_ratio",
-                "Error of the file over the error that the precision itself costs (each "
-                "against the oracle). About 1 is a correct conversion; limits of 2 to 4 find small faults.",
-            ),
-            ("noise_ratio_case", "The noise ratio of one case, so that one bad input is not averaged away."),
-            ("noise_ratio_channel", "The noise ratio of one class or channel over all cases: shows a lost bias."),
-            ("noise_ratio_peak", "The largest error of any element over the twin's largest."),
-            ("max_abs", "Largest absolute difference of any element."),
-            ("mean_abs", "Mean absolute difference."),
-            (
-                "max_rel",
-                "Largest difference relative to the element, or to the output's typical size if larger.",
-            ),
-            ("rms", "Root of the mean squared difference."),
-            ("rel_rms", "Rms of the difference over the rms of the reference."),
-            ("mean_signed", "Mean difference with its sign: shows a wrong zero point or a lost bias."),
-            (
-                "cosine",
-                "Cosine of the angle between the two outputs; 1 is the same direction, blind to scale.",
-            ),
-            ("sqnr", "Signal to quantisation noise in decibels: 20 dB more is a tenth of the error."),
-            ("psnr", "Peak signal to noise in decibels."),
-            ("top1", "Share of rows whose best class is the same."),
-            ("top5", "Share of rows whose best class is among the five best of the other."),
-            ("iou", "Intersection over union of two masks, elements above a half; 1 is the same mask."),
-            ("decision_flips", "Number of rows whose best class changed."),
-            ("flip_margin", "Over the rows that changed class: the largest lead that the lost class had."),
-            ("top1_accuracy", "Share of labelled cases that the file gets right."),
-            ("top1_drop", "Loss of top-1 accuracy against the PyTorch model."),
-            (
-                "lowering_db",
-                "Core ML: signal to noise of the file's fp32 sibling with no activation rounded, in decibels. Sound "
-                "conversions keep more than 110; less than 100 is a fault of the conversion.",
-            ),
-            (
-                "lowering_ratio",
-                "Core ML files without an fp32 sibling: error with no activation rounded, over what storing the "
-                "weights at that precision costs.",
-            ),
-            ("gain", "Slope of the file's values over the reference's; description, 1 is none."),
-            ("offset", "What the file adds to gain times the reference; description."),
-            ("bias", "Mean difference with its sign over all cases; description: quantisation has a real one."),
-            ("power", "Share of the injected faults that the checks of this cell notice."),
-            ("links_failed", "Links of the chain of proof that found a culprit."),
-            ("match_faults", "Constants of the file that are no tensor of the model."),
-            ("audit_faults", "Stored tensors further from the model's than half a step of their precision."),
-            ("lift_faults", "Outputs on which the file's own graph, with the model's weights, is not the model."),
-            ("local_faults", "Operators that are wrong on their own inputs, on some kernel set of the runtime."),
-            ("range_faults", "Tensors whose calibrated range does not fit the golden data."),
-        ),
-    ),
-    (
-        "Facts of the contract",
-        (
-            ("inputs_count", "The file has the declared number of inputs."),
-            ("outputs_count", "The file has the declared number of outputs."),
-            ("present", "The file has the declared input or output, by name."),
-            ("shape", "The shape is the declared one, and dynamic axes are dynamic."),
-            ("dtype", "The element type is the declared one; at int8, its scale and zero point."),
-            ("operators", "The operators of the file could be listed."),
-            ("flex_ops", "Operators that run only in apps that link the Flex delegate."),
-            ("opset", "The ONNX operator set is the one that was asked for."),
-            ("repeats", "Two runs on one input give the same bits."),
-        ),
-    ),
+    ("Metrics", _sentences(lambda spec: not spec.unlimited)),
+    ("Figures that no project limits", _sentences(lambda spec: spec.family in ("description", "measurement"))),
+    ("Facts of the contract", _sentences(lambda spec: spec.family == "contract")),
     (
         "Ideas",
         (
@@ -208,8 +151,9 @@ def word_id(group: str, word: str) -> str:
     return f"w_{group.split()[0].lower()}_{word.replace(' ', '_')}"
 
 
+METRIC_GROUPS: Final = ("Metrics", "Figures that no project limits", "Facts of the contract")
 METRIC_WORDS: Final[dict[str, str]] = {
-    word: word_id(group, word) for group in ("Facts of the contract", "Metrics") for word, _ in dict(GLOSSARY)[group]
+    word: word_id(group, word) for group in METRIC_GROUPS for word, _ in dict(GLOSSARY)[group]
 }
 KIND_WORDS: Final[dict[str, str]] = {
     word: word_id(KINDS_OF_CHECKS, word) for word, _ in dict(GLOSSARY)[KINDS_OF_CHECKS]

@@ -15,7 +15,9 @@ from parity.core.settings import Config, ModelConfig
 from parity.core.words import plural
 from parity.formats.target import NO_CALIBRATION, Target
 from parity.judging import baseline
-from parity.judging.limits import LOWERING, PROOF, resolve
+from parity.judging.applicable import Place, refuse_unmeasured
+from parity.judging.limits import resolve
+from parity.judging.spec import Family
 from parity.reference import files
 from parity.session.ledger import Keeper
 from parity.session.profile import QUICK_CASES
@@ -48,8 +50,9 @@ def make_plan(config: Config, options: Mapping[str, Any], planned_kinds: Planned
             check_classes(model.golden, golden_files(model.golden), labels)
     quick = options.get("profile") == "quick"
     waiting = () if options.get("profile") == "nightly" else config.nightly
-    chosen = [cell for cell in config.cells if cell not in waiting]
-    cells = tuple(_planned(config, cell, required, quick, planned_kinds) for cell in chosen)
+    every = tuple(_planned(config, cell, required, quick, planned_kinds) for cell in config.cells)
+    refuse_unmeasured(config, every, offers)
+    cells = tuple(planned for planned in every if planned.cell not in waiting)
     # What the command line set is in no committed file: such a run is never a release verdict. A command of ours that
     # set it says itself, not how.
     settings = [f"--parity-set {s}" for s in options.get("set") or ()]
@@ -93,6 +96,13 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool, planne
     )
 
 
+def offers(target: str) -> frozenset[Family]:
+    """The families of metrics that are measured of some formats' files only, and of this target's."""
+    found = targets.get(target)
+    parts: dict[Family, str] = {"proof": found.graph, "lowering": found.lowering, "operators": found.delegate}
+    return frozenset(family for family, part in parts.items() if part)
+
+
 def waiting(config: Config, options: Mapping[str, Any]) -> tuple[str, ...]:
     """The cells that only another profile plans."""
     return () if options.get("profile") == "nightly" else tuple(cell.id for cell in config.nightly)
@@ -103,8 +113,6 @@ def shown(config: Config, plan: Plan, options: Mapping[str, Any]) -> str:
     lines = [plural(len(plan.cells), "cell") + (f" (narrowed: {plan.partial})" if plan.partial else "")]
     for planned in plan.cells:
         cell, model = planned.cell, config.models[planned.cell.model]
-        target = targets.get(cell.target)
-        static = "static" in planned.kinds
         required = ", required" if planned.required else ""
         films = f", {planned.clips} clips" if planned.clips else ""
         lines.append(f"\n{cell.id}: {', '.join(planned.kinds)}; {planned.cases} golden cases{films}{required}")
@@ -112,9 +120,7 @@ def shown(config: Config, plan: Plan, options: Mapping[str, Any]) -> str:
             lines.append(f"  cannot run here: {planned.unavailable}")
         for spec in model.contract.outputs:
             for metric, limit in sorted(resolve(config.rules, cell, spec.name).items()):
-                if metric in PROOF and not (static and target.graph):
-                    continue
-                if metric in LOWERING and not (static and target.lowering):
+                if Place(planned, model, spec, offers(cell.target)).lacks(metric):
                     continue
                 value = "no limit" if limit.value is None else f"{limit.value:g}"
                 lines.append(f"  {spec.name:<12} {metric:<20} {value:<10} {limit.source}")

@@ -88,7 +88,11 @@ class Recorder:
                 raise ParityError(f"parity.check: {metric} is limited with {word}")
             limits[metric] = bound
         elif not limits:
-            found = {n: lim for n, lim in self.limits(output).items() if n in METRICS and lim.value is not None}
+            found = {
+                n: lim
+                for n, lim in self.limits(output).items()
+                if n in METRICS and METRICS[n].compared and lim.value is not None
+            }
             limits = {n: lim.value for n, lim in found.items()}
             sources = {n: lim.source for n, lim in found.items()}
             if not limits:

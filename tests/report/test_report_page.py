@@ -326,7 +326,7 @@ def test_a_page_that_would_grow_too_large_lists_less_of_each_cell() -> None:
 
 def test_every_metric_and_kind_of_check_is_taught() -> None:
     from parity.core.kinds import KINDS
-    from parity.judging.metrics import METRICS
+    from parity.judging.registry import METRICS
 
     assert set(METRICS) <= set(METRIC_WORDS)
     assert [kind.name for kind in KINDS] == [*KIND_WORDS]

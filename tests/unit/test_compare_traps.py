@@ -7,7 +7,8 @@ import pytest
 
 from parity.core.errors import ParityError
 from parity.judging.compare import compare
-from parity.judging.metrics import BLOCK, EXACT_DB, METRICS, SUMMED
+from parity.judging.metrics import BLOCK, EXACT_DB, SUMMED
+from parity.judging.registry import METRICS
 
 # Limits that anything measured at all would keep, or nearly: those that nothing could break are refused.
 LOOSE = {"max_abs": 1e300, "cosine": -0.999, "sqnr": -399, "rel_rms": 1e300}

@@ -144,6 +144,20 @@ def test_a_decision_on_something_not_finite_is_none(bad: float) -> None:
     assert found.value is None and not found.passed
 
 
+def test_the_best_five_and_flips_gate_where_they_are_limited() -> None:
+    want = np.arange(14.0).reshape(2, 7)
+    limits = {name: Limit(name, value, "p:4") for name, value in (("top5", 1.0), ("decision_flips", 0.0))}
+    found = judge.check_decisions("golden", LOGITS, [-want], [want], limits)
+    assert [(c.metric, c.value, c.passed) for c in found[1:]] == [("top5", 0.0, False), ("decision_flips", 2.0, False)]
+    assert len(judge.check_decisions("golden", LOGITS, [-want], [want], {})) == 1
+
+
+@pytest.mark.parametrize("limit", [1.0, None])
+def test_so_few_classes_have_no_best_five(limit: float | None) -> None:
+    found = judge.check_decisions("golden", LOGITS, [WANT], [WANT], {"top5": Limit("top5", limit, "p:4")})
+    assert [c.metric for c in found] == ["top1"]
+
+
 # Accuracy.
 
 ACCURACY = {"top1_drop": Limit("top1_drop", 0.1, "p:7")}

@@ -8,10 +8,10 @@ import pytest
 from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
 from parity.judging.compare import compare
+from parity.judging.metrics import iou
 from parity.judging.post_processing import (
     addressed,
     boxes,
-    iou,
     overlap,
     post_process,
     register_match,

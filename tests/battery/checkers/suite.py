@@ -18,7 +18,7 @@ from parity.commands.gate import judged
 from parity.core.contract import OutputSpec
 from parity.core.plan import Cell
 from parity.core.record import CellRecord, Environment, RunRecord, dumps, loads, read
-from parity.judging import judge, metrics
+from parity.judging import judge, registry
 from parity.judging.compare import aggregate
 from parity.judging.gate import SET_BY_TEST, settle
 from parity.judging.limits import Limit
@@ -44,7 +44,7 @@ def _registered(case: Limited) -> Iterator[None]:
         yield
     finally:
         for name in names:
-            metrics.METRICS.pop(name)
+            registry.METRICS.pop(name)
 
 
 class Compare(Base):
