@@ -136,7 +136,7 @@ def twins(work: Path, config: Config) -> None:
             measured = {c.precision for c in model.cells if (work / "outputs" / f"{c}.npz").exists()}
             for precision, flavours in RECIPES.items():
                 for flavour in flavours if precision in measured else ():
-                    result = session.children.call(
+                    result = session.children.call_with(
                         "torch",
                         "parity.reference.twin:evaluate",
                         {

@@ -132,7 +132,7 @@ class Subject:
 
     def proved(self, folder: Path, notes: Mapping[str, Any]) -> tuple[str, str]:
         """The links of the chain of proof that fail, and its line."""
-        found = self.session.children.call(
+        found = self.session.children.call_with(
             "proof",
             "parity.proof:prove",
             {

@@ -196,7 +196,7 @@ class Artefacts(Part):
         packages: tuple[str, ...],
     ) -> dict[str, str]:
         return dict(
-            self.resources.children.call(
+            self.resources.children.call_with(
                 family,
                 "parity.formats.target:versions",
                 {"packages": list(packages)},
@@ -224,7 +224,7 @@ class Artefacts(Part):
                 "example": self.cases.example(model),
                 "calibration": [c.inputs for c in calibration] if calibration else None,
             }
-            notes: dict[str, Any] = resources.children.call(
+            notes: dict[str, Any] = resources.children.call_with(
                 step.family,
                 "parity.process.steps:run",
                 {"function": step.function, "start": step.stage, "arguments": arguments},

@@ -207,7 +207,7 @@ class Evaluations(Part):
             **arguments,
         }
         function = f"parity.reference.{kind}:evaluate"
-        return self.resources.children.call("torch", function, asked, stage=kind)
+        return self.resources.children.call_with("torch", function, asked, stage=kind)
 
 
 def _inputs(cases: Sequence[Case] | None) -> list[Mapping[str, Array]] | None:

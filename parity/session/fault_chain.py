@@ -70,7 +70,7 @@ def _asked(session: Session, cell: Cell, cases: Sequence[Case], fault: str, limi
     }
     session.progress(cell.id, f"prove against {fault}")
     try:
-        found = session.children.call("proof", "parity.proof:prove", arguments, stage="prove")
+        found = session.children.call_with("proof", "parity.proof:prove", arguments, stage="prove")
     except ParityError as error:
         if "acts on the" in str(error):
             return OUTSIDE

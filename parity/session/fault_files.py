@@ -105,7 +105,9 @@ class Files:
     def _child(self, function: str, **arguments: Any) -> Any:
         plugins = list(self.session.config.plugins)
         given = {**arguments, "plugins": plugins}
-        return self.session.children.call("proof", f"parity.faults.artefact.make:{function}", given, stage="faults")
+        return self.session.children.call_with(
+            "proof", f"parity.faults.artefact.make:{function}", given, stage="faults"
+        )
 
     @contextlib.contextmanager
     def _opened(self, folder: str, notes: Mapping[str, Any]) -> Iterator[Callable[[Chosen], Rows]]:
@@ -158,7 +160,9 @@ class Files:
             "calibration": [c.inputs for c in self._calibration()],
             "whole": False,
         }
-        found: Mapping[str, Any] = self.session.children.call("proof", "parity.proof:prove", arguments, stage="prove")
+        found: Mapping[str, Any] = self.session.children.call_with(
+            "proof", "parity.proof:prove", arguments, stage="prove"
+        )
         return found
 
 

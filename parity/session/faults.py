@@ -48,11 +48,11 @@ def diagnosis(session: Session, cell: Cell, cases: Sequence[Case], got: Sequence
         "calibration": [c.inputs for c in session.calibration(model)] if quantised else [],
         "plugins": list(session.config.plugins),
     }
-    found = build(Diagnosis, session.children.call("torch", EXPLAIN, arguments, stage="diagnosis"))
+    found = build(Diagnosis, session.children.call_with("torch", EXPLAIN, arguments, stage="diagnosis"))
     if found.state != "unexplained" or not (held := stored(session, cell, cases[0], arguments["model"])):
         return found
     arguments |= {"faults": [], "stored": held}
-    other = build(Diagnosis, session.children.call("torch", EXPLAIN, arguments, stage="diagnosis"))
+    other = build(Diagnosis, session.children.call_with("torch", EXPLAIN, arguments, stage="diagnosis"))
     if not other.causes:
         return found
     return replace(other, tried=found.tried + other.tried, skipped=found.skipped, broken=found.broken)
@@ -74,7 +74,7 @@ def stored(session: Session, cell: Cell, case: Case, model: Mapping[str, Any]) -
         "case": case.inputs,
     }
     with contextlib.suppress(ParityError):  # the cell's own proof says what is wrong with the file
-        found = dict(session.children.call("proof", "parity.proof.stored:stored", arguments, stage="prove"))
+        found = dict(session.children.call_with("proof", "parity.proof.stored:stored", arguments, stage="prove"))
         return found if found["tensors"] else {}
     return {}
 
@@ -123,7 +123,7 @@ def _measured(session: Session, model: ModelConfig, cases: Sequence[Case]) -> Ma
             "sources": _sources(session, model, cases),
             "plugins": list(session.config.plugins),
         }
-        result = session.children.call("torch", "parity.faults.measure:measure", arguments, stage="faults")
+        result = session.children.call_with("torch", "parity.faults.measure:measure", arguments, stage="faults")
         return {c["cell"]: c for c in result["cells"]}
 
     measured: Mapping[str, Any] = session.store.once(session.run, f"power {model.name}", make)

@@ -160,7 +160,7 @@ def _risk(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[Case
 def _call(session: Session, cell: Cell, function: str, artifact: Artifact, cases: Sequence[Case]) -> Any:
     arguments = {"folder": str(artifact.folder), "notes": artifact.notes, "cases": [c.inputs for c in cases]}
     target = targets.get(cell.target)
-    return session.children.call(target.family, f"{target.lowering}:{function}", arguments, stage=function)
+    return session.children.call_with(target.family, f"{target.lowering}:{function}", arguments, stage=function)
 
 
 def _spec(cell: Cell, what: str, artifact: Artifact, cases: Sequence[Case]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Models(Part):
 
         def make() -> Any:
             try:
-                value = resources.children.call(
+                value = resources.children.call_with(
                     "torch",
                     "parity.reference.modelling:fingerprint",
                     {"spec": self.spec(model)},

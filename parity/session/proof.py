@@ -49,6 +49,6 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, A
             "outputs": [o.name for o in model.contract.outputs],
             "calibration": [c.inputs for c in calibration],
         }
-        return dict(session.children.call("proof", "parity.proof:prove", arguments, stage="prove"))
+        return dict(session.children.call_with("proof", "parity.proof:prove", arguments, stage="prove"))
 
     return dict(session.store.build(spec, f"{cell.id}~proof", prove).notes)

@@ -76,7 +76,7 @@ class OpenFile:
             raise
 
     def _call(self, function: str, arguments: Mapping[str, Any], stage: str, again: bool = True) -> Any:
-        return self.resources.children.call(
+        return self.resources.children.call_with(
             self.target.family,
             f"parity.formats.serve:{function}",
             arguments,

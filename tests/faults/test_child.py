@@ -28,10 +28,10 @@ def test_evaluate_measure_and_explain_answer_through_the_wire() -> None:
     given = {"model": spec, "contract": plain(model.contract), "cases": [dict(c.inputs) for c in cases]}
     with Children(ROOT) as children:
         asked = {"model": spec, "cases": given["cases"], "outputs": ["logits"], "precision": "fp16"}
-        noise = children.call("torch", "parity.reference.twin:evaluate", asked)
+        noise = children.call_with("torch", "parity.reference.twin:evaluate", asked)
         twin = noise["outputs"]
 
-        found = children.call("torch", "parity.faults.library:evaluate",
+        found = children.call_with("torch", "parity.faults.library:evaluate",
                               {**given, "precision": "fp16", "faults": NAMES, "twin": twin})  # fmt: skip
         assert {f["name"]: f["state"] for f in found["faults"]}["layer_norm_epsilon"] == "inapplicable"
         assert set(found["outputs"]) == {"swap_rgb_bgr", "labels_rotated", "epsilon"}
@@ -40,7 +40,7 @@ def test_evaluate_measure_and_explain_answer_through_the_wire() -> None:
 
         cell = Cell("skin", "onnx", "fp16")
         limits = {"logits": {m: limit.value for m, limit in resolve((), cell, "logits").items()}}
-        power = children.call("torch", "parity.faults.measure:measure", {
+        power = children.call_with("torch", "parity.faults.measure:measure", {
             **given, "ids": [c.id for c in cases], "labels": [c.label for c in cases], "faults": NAMES,
             "cells": [{"id": cell.id, "precision": "fp16", "twin": twin, "limits": limits}],
         })  # fmt: skip
@@ -48,6 +48,6 @@ def test_evaluate_measure_and_explain_answer_through_the_wire() -> None:
         assert (counted.killed, counted.injected, counted.inapplicable) == (3, 3, 1)
 
         asked = {**given, "artefact": rotated, "twin": twin, "precision": "fp16", "faults": NAMES}
-        diagnosis = children.call("torch", "parity.faults.diagnose:explain", asked)
+        diagnosis = children.call_with("torch", "parity.faults.diagnose:explain", asked)
         assert diagnosis["state"] == "explained"
         assert diagnosis["causes"][0]["faults"] == ["labels_rotated"]

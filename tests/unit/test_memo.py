@@ -120,7 +120,7 @@ class Answers:
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
 
-    def call(self, family: str, function: str, arguments: Any, **_: Any) -> Any:
+    def call_with(self, family: str, function: str, arguments: Any, **_: Any) -> Any:
         if function.endswith(":fingerprint"):
             return {"tensors": arguments["spec"]["factory"]}
         self.calls.append((function.split(".")[-1], len(arguments["cases"])))
