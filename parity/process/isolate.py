@@ -199,7 +199,7 @@ class Child:
         again: bool = True,
     ) -> Any:
         """The result of `module:function(**arguments)` run in the child, both without a type. Raises ChildFailure."""
-        message = {"function": function, "arguments": dict(arguments or {})}
+        message = {"function": function, "arguments": serialise.to_builtins(dict(arguments or {}))}
         return self._sent(message, budget, stage, on_stage, again)
 
     def _sent(

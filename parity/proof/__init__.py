@@ -70,7 +70,8 @@ def _chain(
     from parity.formats.graph import NotPossible
     from parity.formats.target import load_part
     from parity.proof import audit, lift, local, match, range, result, source
-    from parity.reference import oracle
+    from parity.reference import modelling, oracle
+    from parity.reference.messages import OracleRequest
 
     try:
         torch_side = source.source(model, cases[0])
@@ -84,7 +85,11 @@ def _chain(
         return result.Proof(precision, (matched, sound), seconds=clock())
     chosen = spread(len(cases), LIFTED)
     some = [cases[i] for i in chosen]
-    their = [wants[i] for i in chosen] if wants else oracle.evaluate(model, some, outputs)["outputs"]
+    their = (
+        [wants[i] for i in chosen]
+        if wants
+        else oracle.evaluate(OracleRequest(modelling.spec_of(model), some, outputs)).outputs
+    )
     few, many = ([cases[i] for i in spread(len(cases), n)] for n in (ALONE, RANGED))
     eager = source.eager_error(model, some[:3], their[:3], outputs)
     weights = lift.replacements(artefact.graph, audited)

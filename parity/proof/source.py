@@ -322,7 +322,7 @@ _KEPT = 2  # power proves against many faulty modules, each as large as the mode
 def source(spec: Mapping[str, Any], case: Mapping[str, Array]) -> Source:
     """The exported module of a model, kept in the child: exporting takes longer than a whole proof."""
     shapes = [(name, value.shape, value.dtype.str) for name, value in case.items()]
-    key = repr((sorted(spec.items()), shapes))
+    key = repr((modelling.spec_of(spec), shapes))
     found = _sources.pop(key, None) or _made(modelling.load(spec), case)
     while len(_sources) >= _KEPT:
         del _sources[next(iter(_sources))]

@@ -16,10 +16,12 @@ from parity.core.case import Case, spread
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.record import plain
+from parity.core.settings import ModelSpec
 from parity.faults.power import CellPower
 from parity.judging import judge
 from parity.judging.gate import passes
 from parity.judging.limits import Limit, resolve
+from parity.process import serialise
 from parity.proof import LIFTED
 from parity.session.proof import proof_of
 
@@ -56,9 +58,14 @@ def _asked(session: Session, cell: Cell, cases: Sequence[Case], fault: str, limi
     model, artifact = session.config.models[cell.model], session.artifact(cell)
     spec = session.model_spec(model)
     plugins = list(session.config.plugins)
-    options = {"model": spec, "contract": plain(model.contract), "fault": fault, "plugins": plugins}
+    options = {
+        "model": serialise.to_builtins(spec),
+        "contract": plain(model.contract),
+        "fault": fault,
+        "plugins": plugins,
+    }
     arguments = {
-        "model": {"root": spec["root"], "factory": FACTORY, "options": options, "checkpoint": None},
+        "model": ModelSpec(spec.root, FACTORY, options),
         "reader": targets.get(cell.target).graph,
         "precision": cell.precision,
         "folder": str(artifact.folder),

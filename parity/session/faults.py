@@ -14,7 +14,7 @@ from parity.core.case import Array, Case
 from parity.core.errors import NoTwin, ParityError
 from parity.core.plan import Cell
 from parity.core.record import Power, build, plain
-from parity.core.settings import ModelConfig
+from parity.core.settings import ModelConfig, ModelSpec
 from parity.faults.causes import Diagnosis
 from parity.faults.power import CellPower
 from parity.judging.floor import natural
@@ -58,7 +58,7 @@ def diagnosis(session: Session, cell: Cell, cases: Sequence[Case], got: Sequence
     return replace(other, tried=found.tried + other.tried, skipped=found.skipped, broken=found.broken)
 
 
-def stored(session: Session, cell: Cell, case: Case, model: Mapping[str, Any]) -> dict[str, Any]:
+def stored(session: Session, cell: Cell, case: Case, model: ModelSpec) -> dict[str, Any]:
     """What the cell's file stores in place of the weights of `model`, a spec; empty where it stores none, or cannot be
     read."""
     reader = targets.get(cell.target).graph
@@ -66,7 +66,7 @@ def stored(session: Session, cell: Cell, case: Case, model: Mapping[str, Any]) -
         return {}
     artifact = session.artifact(cell)
     arguments = {
-        "model": dict(model),
+        "model": model,
         "reader": reader,
         "precision": cell.precision,
         "folder": str(artifact.folder),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parity.core.settings import ModelConfig
+from parity.core.settings import ModelConfig, ModelSpec
 from parity.process.isolate import ChildFailure
 from parity.session.memo import remembered
 from parity.session.resources import Part
@@ -15,24 +16,23 @@ from parity.store.cache import sha256_file
 class Models(Part):
     """Specifications and fingerprints of a project's models."""
 
-    def spec(self, model: ModelConfig) -> dict[str, Any]:
+    def spec(self, model: ModelConfig) -> ModelSpec:
         """What a child needs to make the module."""
-        spec: dict[str, Any] = {
-            "root": str(self.resources.config.root),
-            "factory": model.factory,
-            "options": dict(model.options),
-            "checkpoint": str(model.checkpoint) if model.checkpoint else None,
-        }
+        options: Mapping[str, Any] = model.options
         if model.reference is not None:
-            spec["reference"] = str(model.reference)
-            spec["options"] = {
+            options = {
                 "content": self._content(model.reference),
                 "inputs": [i.name for i in model.contract.inputs],
                 "outputs": [o.name for o in model.contract.outputs],
             }
-        if model.whole_module:
-            spec["whole_module"] = True
-        return spec
+        return ModelSpec(
+            str(self.resources.config.root),
+            model.factory,
+            dict(options),
+            str(model.checkpoint) if model.checkpoint else None,
+            str(model.reference) if model.reference else None,
+            model.whole_module,
+        )
 
     @remembered
     def _content(self, file: Path) -> list[str]:
@@ -50,10 +50,11 @@ class Models(Part):
 
         def make() -> Any:
             try:
-                value = resources.children.call_with(
+                value = resources.children.call(
                     "torch",
                     "parity.reference.modelling:fingerprint",
-                    {"spec": self.spec(model)},
+                    self.spec(model),
+                    dict[str, str],
                     stage="export",
                 )
             except ChildFailure as failure:

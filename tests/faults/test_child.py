@@ -11,9 +11,11 @@ from parity import formats as targets
 from parity.cases import golden
 from parity.core.plan import Cell
 from parity.core.record import build, plain
+from parity.core.settings import ModelSpec
 from parity.faults.power import CellPower
 from parity.judging.limits import resolve
 from parity.process.isolate import Children
+from parity.reference.messages import Evaluated, TwinRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["swap_rgb_bgr", "labels_rotated", "epsilon", "layer_norm_epsilon"]
@@ -23,13 +25,11 @@ def test_evaluate_measure_and_explain_answer_through_the_wire() -> None:
     model = config.load(ROOT / "pyproject.toml", targets.facts()).models["skin"]
     assert model.golden is not None
     cases = golden.load(model.golden, model.contract)[::8]
-    spec = {"root": str(ROOT), "factory": model.factory, "options": dict(model.options),
-            "checkpoint": str(model.checkpoint)}  # fmt: skip
+    spec = ModelSpec(str(ROOT), model.factory, dict(model.options), str(model.checkpoint))
     given = {"model": spec, "contract": plain(model.contract), "cases": [dict(c.inputs) for c in cases]}
     with Children(ROOT) as children:
-        asked = {"model": spec, "cases": given["cases"], "outputs": ["logits"], "precision": "fp16"}
-        noise = children.call_with("torch", "parity.reference.twin:evaluate", asked)
-        twin = noise["outputs"]
+        request = TwinRequest(spec, given["cases"], ["logits"], "fp16")
+        twin = children.call("torch", "parity.reference.twin:evaluate", request, Evaluated).outputs
 
         found = children.call_with("torch", "parity.faults.library:evaluate",
                               {**given, "precision": "fp16", "faults": NAMES, "twin": twin})  # fmt: skip

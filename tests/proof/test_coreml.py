@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from parity import formats as targets
+from parity.core.settings import ModelSpec
 from parity.mil.package import Package
 from parity.mil.types import TensorType
 from parity.proof import prove
+from parity.reference.messages import OracleRequest, TwinRequest
 from tests.mil import zoo
 from tests.proof.seeded import ROOT
 
@@ -263,10 +265,10 @@ def test_fp16_cells_are_gated_by_the_measured_noise_ratio(files: Any, tmp_path: 
     limits = {name: limit for name, limit in resolve((), cell).items() if name in NOISE}
     assert all(limit.source.startswith(MEASURED) and "coreml fp16" in limit.source for limit in limits.values())
     model = {"root": str(ROOT), "factory": "tests.proof.test_coreml:network", "options": {}}
-    wants = oracle.evaluate(model, inputs(), ["y0"])["outputs"]
+    wants = oracle.evaluate(OracleRequest(ModelSpec(**model), inputs(), ["y0"])).outputs
     measured = natural("coreml", "fp16")
     assert measured is not None
-    costs = twin.evaluate(model, inputs(), ["y0"], "fp16", flavour=measured.flavour)["outputs"]
+    costs = twin.evaluate(TwinRequest(ModelSpec(**model), inputs(), ["y0"], "fp16", None, measured.flavour)).outputs
     program = mil.load(tmp_path / "edited" / "model.mlpackage")
     rows = [program.run(case)["y0"] for case in inputs()]
     known = raw_floors(wants, costs, "fp16", [spec])["y0"]
