@@ -20,6 +20,7 @@ from parity.faults.power import CellPower
 from parity.judging.floor import natural
 from parity.judging.limits import resolve
 from parity.judging.post_processing import addressed
+from parity.proof.messages import StoredRequest, StoredWeights
 from parity.session.fault_chain import with_chain
 from parity.session.fault_files import with_files
 
@@ -51,32 +52,32 @@ def diagnosis(session: Session, cell: Cell, cases: Sequence[Case], got: Sequence
     found = build(Diagnosis, session.children.call_with("torch", EXPLAIN, arguments, stage="diagnosis"))
     if found.state != "unexplained" or not (held := stored(session, cell, cases[0], arguments["model"])):
         return found
-    arguments |= {"faults": [], "stored": held}
+    arguments |= {"faults": [], "stored": {"tensors": held.tensors, "layers": held.layers, "of": held.modules}}
     other = build(Diagnosis, session.children.call_with("torch", EXPLAIN, arguments, stage="diagnosis"))
     if not other.causes:
         return found
     return replace(other, tried=found.tried + other.tried, skipped=found.skipped, broken=found.broken)
 
 
-def stored(session: Session, cell: Cell, case: Case, model: ModelSpec) -> dict[str, Any]:
-    """What the cell's file stores in place of the weights of `model`, a spec; empty where it stores none, or cannot be
-    read."""
+def stored(session: Session, cell: Cell, case: Case, model: ModelSpec) -> StoredWeights | None:
+    """What the cell's file stores in place of the weights of `model`; None where it stores none, or cannot be read."""
     reader = targets.get(cell.target).graph
     if not reader or not session.config.models[cell.model].proof:
-        return {}
+        return None
     artifact = session.artifact(cell)
-    arguments = {
-        "model": model,
-        "reader": reader,
-        "precision": cell.precision,
-        "folder": str(artifact.folder),
-        "notes": artifact.notes,
-        "case": case.inputs,
-    }
+    request = StoredRequest(
+        model,
+        reader,
+        cell.precision,
+        str(artifact.folder),
+        artifact.notes,
+        case.inputs,
+    )
+    function = "parity.proof.stored:stored"
     with contextlib.suppress(ParityError):  # the cell's own proof says what is wrong with the file
-        found = dict(session.children.call_with("proof", "parity.proof.stored:stored", arguments, stage="prove"))
-        return found if found["tensors"] else {}
-    return {}
+        answer = session.children.call("proof", function, request, StoredWeights, stage="prove")
+        return answer if answer.tensors else None
+    return None
 
 
 def power(session: Session, cell: Cell, cases: Sequence[Case]) -> Power:

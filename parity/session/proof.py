@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Any
 from parity import formats as targets
 from parity.core.case import Case, digest
 from parity.core.plan import Cell
+from parity.core.proof import Proof
 from parity.formats.target import versions
+from parity.process import serialise
+from parity.proof.messages import ProofRequest
 from parity.session.artefacts import source_hash
 from parity.store.cache import sha256_file
 
 if TYPE_CHECKING:
     from parity.session.session import Session
 
+PROVE = "parity.proof:prove"
 
-def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, Any]:
+
+def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
     """The chain of proof of the cell's artefact on golden `cases`, made once for the same file, model and cases."""
     model, artifact = session.config.models[cell.model], session.artifact(cell)
     target = targets.get(cell.target)
@@ -25,7 +30,7 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, A
     calibration = session.calibration(model) if calibrated else []
     home = Path(__file__).parents[1]
     sources = [*(home / "proof").glob("*.py"), *(home / "formats").rglob("*.py")]
-    sources += (home / "mil").rglob("*.py")
+    sources += [*(home / "mil").rglob("*.py"), home / "core" / "proof.py"]
     spec = {
         "proof": {str(path.relative_to(home)): sha256_file(path) for path in sorted(sources)},
         "reader": source_hash(target.graph),  # which another package may bring
@@ -39,16 +44,18 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, A
 
     def prove(folder: Path) -> Mapping[str, Any]:
         session.progress(cell.id, "prove")
-        arguments = {
-            "model": session.model_spec(model),
-            "reader": target.graph,
-            "precision": cell.precision,
-            "folder": str(artifact.folder),
-            "notes": artifact.notes,
-            "cases": [c.inputs for c in cases],
-            "outputs": [o.name for o in model.contract.outputs],
-            "calibration": [c.inputs for c in calibration],
-        }
-        return dict(session.children.call_with("proof", "parity.proof:prove", arguments, stage="prove"))
+        request = ProofRequest(
+            session.model_spec(model),
+            target.graph,
+            cell.precision,
+            str(artifact.folder),
+            artifact.notes,
+            [c.inputs for c in cases],
+            [o.name for o in model.contract.outputs],
+            [c.inputs for c in calibration],
+        )
+        proof = session.children.call("proof", PROVE, request, Proof, stage="prove")
+        return dict(serialise.to_builtins(proof))
 
-    return dict(session.store.build(spec, f"{cell.id}~proof", prove).notes)
+    notes = session.store.build(spec, f"{cell.id}~proof", prove).notes
+    return serialise.from_builtins(Proof, notes)
