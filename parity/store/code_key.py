@@ -69,18 +69,21 @@ class _Names:
     imported: frozenset[tuple[int, str, str]]  # anywhere in it
     strings: frozenset[str]  # constants of the form "a.b" or "a.b:c"
     prefixes: frozenset[str]  # packages in f-strings, as f"parity.reference.{kind}:run"
+    own: bool  # whether it names what lies below itself, by `__path__` or f"{__name__}.{part}"
     data: frozenset[str]  # constants that may be names of files
 
 
 @lru_cache(maxsize=4096)
 def _read(source: bytes) -> _Names:
     tree = ast.parse(source)
-    strings, prefixes, data = set(), set(), set()
+    strings, prefixes, data, own = set(), set(), set(), False
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             first = node.values[0] if node.values else None
             if isinstance(first, ast.Constant) and str(first.value).startswith(f"{PACKAGE}."):
                 prefixes.add(str(first.value).partition(":")[0].rpartition(".")[0])
+        if isinstance(node, ast.Name) and node.id in ("__path__", "__name__"):
+            own = True
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 200:
             if _NAME.fullmatch(node.value) and ("." in node.value or ":" in node.value):
                 strings.add(node.value)
@@ -91,6 +94,7 @@ def _read(source: bytes) -> _Names:
         imported=frozenset(_imports(ast.walk(tree))),
         strings=frozenset(strings),
         prefixes=frozenset(prefixes),
+        own=own,
         data=frozenset(data),
     )
 
@@ -169,7 +173,7 @@ class _Search:
                 yield target
             for parent in [package, *_parents(package)] if colon and package else ():
                 yield f"{parent}.{target}"
-        for prefix in names.prefixes:
+        for prefix in {*names.prefixes, *([module] if names.own else [])}:
             yield from self._below(prefix)
         for name in names.data:
             if (data := file.parent / name).suffix != ".py" and data.is_file():

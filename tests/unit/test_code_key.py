@@ -138,6 +138,7 @@ def small(tmp_path: Path) -> Path:
         ("T = {'one': 'b.x:thing'}", "b/x.py"),
         ("def f(k): return f'parity.b.{k}:run'", "b/y.py"),
         ("def f(k): return f'parity.b.x:{k}'", "b/x.py"),
+        ("from parity import walks", "walks/inside.py"),
         ("F = 'table.json'", "a/table.json"),
         ("from parity.d import lazily", "c/__init__.py"),
     ],
@@ -146,6 +147,9 @@ def test_every_way_to_name_a_module_is_followed(source: str, reached: str, small
     (small / "a" / "start.py").write_text(source)
     (small / "a" / "near.py").write_text("")
     (small / "a" / "table.json").write_text("{}")
+    (small / "walks").mkdir()
+    (small / "walks" / "__init__.py").write_text("def names(): return pkgutil.iter_modules(__path__)")
+    (small / "walks" / "inside.py").write_text("")
     (small / "d" / "__init__.py").write_text("T = {'one': 'parity.c:thing'}")
     assert small / reached in keys.files("parity.a.start:f", small).values()
 
