@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from parity import reference
-from parity.cases import sequence as steps_of
 from parity.cases.sequence import Free
 from parity.core.case import Array, Case, digest
 from parity.core.errors import NoTwin
@@ -29,7 +27,8 @@ from parity.session.cases import Cases
 from parity.session.memo import remembered
 from parity.session.models import Models
 from parity.session.resources import Part, Resources
-from parity.store.cache import key_of, sha256_file
+from parity.store.cache import key_of
+from parity.store.code_key import code_key
 
 T = TypeVar("T")
 Request = OracleRequest | TwinRequest | ChainRequest
@@ -134,7 +133,6 @@ class Evaluations(Part):
             "precision": precision,
             "flavour": flavour,
             "calibration": digest(calibration) if calibration else None,
-            "loop": sha256_file(Path(steps_of.__file__)),
         }
         request = ChainRequest(
             self.models.spec(model),
@@ -170,13 +168,12 @@ class Evaluations(Part):
         `depends`: what else it depends on. `keep`: the outputs that it gives, by default all.
         """
         outputs = [o.name for o in model.contract.outputs]
-        sources = sorted(Path(reference.__file__).parent.glob("*.py"))
         spec = {
             "evaluates": kind,
             "model": self.models.fingerprint(model),
             "cases": digest(cases),
             "outputs": outputs,
-            "code": {path.name: sha256_file(path) for path in sources},
+            "code": code_key(f"parity.reference.{kind}:evaluate"),
             "packages": versions(("torch", "numpy")),
             **depends,
         }
@@ -190,7 +187,8 @@ class Evaluations(Part):
             return {"dtype": result.dtype, "note": result.note, "cases": len(cases)}
 
         name = f"{model.name}~{kind}-{key_of(spec)[:12]}"
-        entry = self.resources.store.build(spec, name, evaluate)
+        resources = self.resources
+        entry = resources.store.build(spec, name, evaluate, rebuild_since=resources.rebuild_since)
         content = io.BytesIO((entry.folder / "outputs.npz").read_bytes())
         with np.load(content, allow_pickle=False) as archive:
             names = keep or outputs

@@ -13,8 +13,7 @@ from parity.core.proof import Proof
 from parity.formats.target import versions
 from parity.process import serialise
 from parity.proof.messages import ProofRequest
-from parity.session.artefacts import source_hash
-from parity.store.cache import sha256_file
+from parity.store.code_key import code_key
 
 if TYPE_CHECKING:
     from parity.session.session import Session
@@ -28,12 +27,8 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
     target = targets.get(cell.target)
     calibrated = cell.precision == "int8" and model.calibration is not None
     calibration = session.calibration(model) if calibrated else []
-    home = Path(__file__).parents[1]
-    sources = [*(home / "proof").glob("*.py"), *(home / "formats").rglob("*.py")]
-    sources += [*(home / "mil").rglob("*.py"), home / "core" / "proof.py"]
     spec = {
-        "proof": {str(path.relative_to(home)): sha256_file(path) for path in sorted(sources)},
-        "reader": source_hash(target.graph),  # which another package may bring
+        "code": {function: code_key(function) for function in (PROVE, target.graph)},
         "artifact": artifact.record.key,
         "notes": artifact.notes,  # kernels; and what the user says a prebuilt file calls its inputs
         "model": session.fingerprint(model),
@@ -57,5 +52,6 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
         proof = session.children.call("proof", PROVE, request, Proof, stage="prove")
         return dict(serialise.to_builtins(proof))
 
-    notes = session.store.build(spec, f"{cell.id}~proof", prove).notes
-    return serialise.from_builtins(Proof, notes)
+    name, since = f"{cell.id}~proof", session.rebuild_since
+    entry = session.store.build(spec, name, prove, rebuild_since=since)
+    return serialise.from_builtins(Proof, entry.notes)
