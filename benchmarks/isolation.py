@@ -43,8 +43,8 @@ def main() -> None:
 
         def fresh() -> None:
             child = Child("fresh", root=config.root)
-            opened = child.call("parity.formats.serve:open_session", arguments)
-            child.call("parity.formats.serve:run", {"handle": opened["handle"], "cases": [inputs]})
+            opened = child.call_with("parity.formats.serve:open_session", arguments)
+            child.call_with("parity.formats.serve:run", {"handle": opened["handle"], "cases": [inputs]})
             child.close()
 
         rows = [

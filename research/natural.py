@@ -36,6 +36,8 @@ from parity.core.plan import PRECISIONS  # noqa: E402
 from parity.core.settings import Config  # noqa: E402
 from parity.formats.target import version  # noqa: E402
 from parity.judging.floor import STATISTICS, channel_axis, floor  # noqa: E402
+from parity.process import serialise  # noqa: E402
+from parity.reference.messages import Evaluated, TwinRequest  # noqa: E402
 from parity.reference.recipes import RECIPES  # noqa: E402
 from parity.session.proof import proof_of  # noqa: E402
 from parity.session.session import Session  # noqa: E402
@@ -136,22 +138,19 @@ def twins(work: Path, config: Config) -> None:
             measured = {c.precision for c in model.cells if (work / "outputs" / f"{c}.npz").exists()}
             for precision, flavours in RECIPES.items():
                 for flavour in flavours if precision in measured else ():
-                    result = session.children.call(
-                        "torch",
-                        "parity.reference.twin:evaluate",
-                        {
-                            "model": session.model_spec(model),
-                            "cases": [c.inputs for c in session.golden(model)],
-                            "outputs": [o.name for o in model.contract.outputs],
-                            "precision": precision,
-                            "calibration": [c.inputs for c in session.calibration(model)],
-                            "flavour": flavour,
-                        },
-                        stage="twin",
+                    request = TwinRequest(
+                        session.model_spec(model),
+                        [c.inputs for c in session.golden(model)],
+                        [o.name for o in model.contract.outputs],
+                        precision,
+                        [c.inputs for c in session.calibration(model)],
+                        flavour,
                     )
-                    save(work / "outputs" / f"{name}~{precision}~{flavour}.npz", result["outputs"])
-                    if result["note"]:
-                        print(f"{name} {precision} {flavour}: {result['note']}")
+                    function = "parity.reference.twin:evaluate"
+                    result = session.children.call("torch", function, request, Evaluated, stage="twin")
+                    save(work / "outputs" / f"{name}~{precision}~{flavour}.npz", result.outputs)
+                    if result.note:
+                        print(f"{name} {precision} {flavour}: {result.note}")
     finally:
         session.close()
 
@@ -183,7 +182,9 @@ def prove(work: Path, config: Config) -> None:
                 ):
                     continue
                 try:
-                    told = proof_of(session, cell, session.golden(model))
+                    proof = proof_of(session, cell, session.golden(model))
+                    links = {link.name: serialise.to_builtins(link) for link in proof.links}
+                    told = {"state": proof.state, "summary": proof.summary, "seconds": proof.seconds, "links": links}
                 except ParityError as error:
                     told = {"state": "no answer", "summary": str(error)[:200], "seconds": 0.0}
                 done.write_text(json.dumps(told), encoding="utf-8")

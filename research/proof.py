@@ -20,12 +20,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from parity import formats as targets
+from parity.core.proof import Proof
 from parity.proof import prove
+from parity.proof.messages import ProofRequest
 from tests.proof import attention, edits, seeded
 
 
@@ -42,46 +43,48 @@ class Row:
     remarks: list[str] = field(default_factory=list)
 
 
-def proof(target: str, precision: str, folder: Path, row: Row) -> dict[str, Any]:
+def proof(target: str, precision: str, folder: Path, row: Row) -> Proof:
     start = time.perf_counter()
     with contextlib.redirect_stderr(io.StringIO()):
         calibration = seeded.cases("calibration") if precision == "int8" else []
         cases = seeded.cases()[::2]
         result = prove(
-            seeded.spec(),
-            targets.get(target).graph,
-            precision,
-            str(folder),
-            seeded.notes(folder),
-            cases,
-            ["logits"],
-            calibration,
+            ProofRequest(
+                seeded.spec(),
+                targets.get(target).graph,
+                precision,
+                str(folder),
+                seeded.notes(folder),
+                cases,
+                ["logits"],
+                calibration,
+            )
         )
     row.seconds.append(time.perf_counter() - start)
     return result
 
 
-def judge(row: Row, name: str, result: dict[str, Any], links: str, culprit: str) -> None:
+def judge(row: Row, name: str, result: Proof, links: str, culprit: str) -> None:
     row.total += 1
-    found = result["state"] == "failed"
+    found = result.state == "failed"
     named = names(result, links, culprit)
     row.found += found
     row.named += named
     if not named:
-        row.remarks.append(f"{'not named' if found else 'MISSED'}: {name}: {result['summary'][:200]}")
+        row.remarks.append(f"{'not named' if found else 'MISSED'}: {name}: {result.summary[:200]}")
 
 
-def names(result: dict[str, Any], links: str, culprit: str) -> bool:
+def names(result: Proof, links: str, culprit: str) -> bool:
     """Whether one of the links failed and blames the right one."""
-    failed = [result["links"][link] for link in links.split() if result["links"][link]["state"] == "failed"]
-    return any(culprit in c["name"] for link in failed for c in link["culprits"])
+    failed = [link for link in result.links if link.name in links.split() and link.state == "failed"]
+    return any(culprit in c.name for link in failed for c in link.culprits)
 
 
-def correct(row: Row, name: str, result: dict[str, Any]) -> None:
+def correct(row: Row, name: str, result: Proof) -> None:
     row.correct += 1
-    if result["state"] != "proved":
+    if result.state != "proved":
         row.alarms += 1
-        row.remarks.append(f"FALSE ALARM: {name}: {result['summary'][:200]}")
+        row.remarks.append(f"FALSE ALARM: {name}: {result.summary[:200]}")
 
 
 def measure(work: Path, target: str, precision: str, limit: int | None) -> Row:
@@ -125,15 +128,17 @@ def runtimes(work: Path) -> Iterator[str]:
         for precision, folder in attention.export(work, target, seeded.PRECISIONS).items():
             with contextlib.redirect_stderr(io.StringIO()):
                 result = prove(
-                    attention.SPEC,
-                    targets.get(target).graph,
-                    precision,
-                    str(folder),
-                    seeded.notes(folder),
-                    attention.cases(),
-                    ["logits"],
+                    ProofRequest(
+                        attention.SPEC,
+                        targets.get(target).graph,
+                        precision,
+                        str(folder),
+                        seeded.notes(folder),
+                        attention.cases(),
+                        ["logits"],
+                    )
                 )
-            yield f"{target} {result['summary']}"
+            yield f"{target} {result.summary}"
 
 
 def main() -> int:

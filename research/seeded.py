@@ -32,9 +32,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from parity import formats as targets  # noqa: E402
 from parity.core.case import Case  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
 from parity.core.plan import Cell  # noqa: E402
+from parity.core.proof import Proof  # noqa: E402
 from parity.core.record import ArtifactRecord  # noqa: E402
 from parity.core.settings import ModelConfig  # noqa: E402
 from parity.faults.artefact.make import every  # noqa: E402
@@ -43,7 +45,9 @@ from parity.faults.power import Gate  # noqa: E402
 from parity.judging.floor import natural as limits_of  # noqa: E402
 from parity.judging.gate import passes  # noqa: E402
 from parity.judging.limits import resolve  # noqa: E402
+from parity.proof.messages import ProofRequest  # noqa: E402
 from parity.session.artefacts import Artifact  # noqa: E402
+from parity.session.proof import PROVE  # noqa: E402
 from parity.session.runtimes import OpenFile  # noqa: E402
 from parity.session.session import Session  # noqa: E402
 from parity.store.cache import Store  # noqa: E402
@@ -132,23 +136,18 @@ class Subject:
 
     def proved(self, folder: Path, notes: Mapping[str, Any]) -> tuple[str, str]:
         """The links of the chain of proof that fail, and its line."""
-        found = self.session.children.call(
-            "proof",
-            "parity.proof:prove",
-            {
-                "model": self.session.model_spec(self.model),
-                "target": self.cell.target,
-                "precision": self.cell.precision,
-                "folder": str(folder),
-                "notes": dict(notes),
-                "cases": [c.inputs for c in self.cases],
-                "outputs": list(self.oracle[0]),
-                "calibration": self.calibration,
-            },
-            stage="prove",
+        request = ProofRequest(
+            self.session.model_spec(self.model),
+            targets.get(self.cell.target).graph,
+            self.cell.precision,
+            str(folder),
+            dict(notes),
+            [c.inputs for c in self.cases],
+            list(self.oracle[0]),
+            self.calibration,
         )
-        failed = [link["name"] for link in found["links"].values() if link["state"] == "failed"]
-        return ",".join(failed), found["summary"]
+        proof = self.session.children.call("proof", PROVE, request, Proof, stage="prove")
+        return ",".join(link.name for link in proof.links if link.state == "failed"), proof.summary
 
     def rules(self, rows: Rows) -> list[str]:
         """Which of the usual rules find fault with these outputs."""

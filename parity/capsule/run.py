@@ -110,7 +110,7 @@ def _execute(
     try:
         with Children(None, budget) as children:
             child = children.get(target.family, confined=target.session.startswith("parity."))
-            opened = child.call(
+            opened = child.call_with(
                 "parity.formats.serve:open_session",
                 {"session": "parity.capsule.device:Device", "folder": str(folder),
                  "notes": {**cell.notes, "run_by": how}},
@@ -125,7 +125,7 @@ def _execute(
                         {n: load_array(capsule, f"data/{cell.model}/{kind}/{i:05d}/in.{k}.npy")
                          for k, n in enumerate(data.inputs)} for i in indices
                     ]  # fmt: skip
-                    result = child.call(
+                    result = child.call_with(
                         "parity.formats.serve:run", {"handle": opened["handle"], "cases": rows},
                         budget=budget, stage="run", again=False,
                     )  # fmt: skip

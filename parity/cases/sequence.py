@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,32 +16,40 @@ from parity.core.settings import ModelConfig
 Step = Mapping[str, Array]
 
 
+@dataclass(frozen=True)
+class Free:
+    """Running freely: from step `after` on, the input `token` is the best of the output `scores` of the step before."""
+
+    token: str
+    scores: str
+    after: int
+
+
 def play(
     run: Callable[[dict[str, Array], int], Mapping[str, Array]],
     steps: Sequence[Step],
     carry: Mapping[str, str],
     keep: Sequence[str],
-    free: Mapping[str, Any] | None = None,
+    free: Free | None = None,
 ) -> list[dict[str, Array]]:
     """The outputs `keep` of every step. `run(inputs, number)` computes one; the first step brings the initial state.
 
-    `free` = {"token", "scores", "after"}: from step `after` on, the input `token` is the largest of the output `scores`
-    of the step before. Raises ParityError when an output that the next step needs is not there.
+    Raises ParityError when an output that the next step needs is not there.
     """
     state: dict[str, Array] = {}
     kept = []
     token: Array | None = None
     for number, step in enumerate(steps):
         inputs = {**step, **state}
-        if free is not None and token is not None and number >= free["after"]:
-            inputs[free["token"]] = token.astype(inputs[free["token"]].dtype)
+        if free is not None and token is not None and number >= free.after:
+            inputs[free.token] = token.astype(inputs[free.token].dtype)
         outputs = run(inputs, number)
         for name, output in carry.items():
             if output not in outputs:
                 raise ParityError(f"step {number}: no output {output!r}, which {name!r} of the next step needs")
             state[name] = np.asarray(outputs[output])
         if free is not None:
-            token = chosen(outputs[free["scores"]]).reshape(np.shape(step[free["token"]]))
+            token = chosen(outputs[free.scores]).reshape(np.shape(step[free.token]))
         kept.append({name: np.asarray(outputs[name]) for name in keep if name in outputs})
     return kept
 

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
             (folder / name).write_text(text, encoding="utf-8")
         print("fitting a small model on drawn shapes, and exporting it with one seeded fault", flush=True)
         with Children(folder, Budget(300)) as children:
-            children.call("torch", "parity.commands.demo:prepare", {"folder": str(folder)}, stage="export")
+            children.call_with("torch", "parity.commands.demo:prepare", {"folder": str(folder)}, stage="export")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -185,7 +185,7 @@ def _discover(options: argparse.Namespace, root: Path, name: str) -> dict[str, A
     arguments = {"model": spec, "given": given, "outputs": options.output}
     with Children(root, Budget(600)) as children:
         try:
-            found = children.call("torch", "parity.commands.discovery:discover", arguments, stage="export")
+            found = children.call_with("torch", "parity.commands.discovery:discover", arguments, stage="export")
         except ChildFailure as failure:
             raise ParityError(failure.reason) from None
     return {**found, "outputs": [{"name": o} for o in found["outputs"]]}

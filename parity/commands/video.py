@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _decode(session: Session, options: argparse.Namespace) -> dict[str, Any]:
     arguments = {"path": str(options.video.resolve()), "stride": options.stride, "maximum": options.max_frames}
-    decoded: dict[str, Any] = session.children.call(
+    decoded: dict[str, Any] = session.children.call_with(
         "video", "parity.cases.video:decode", arguments, stage="decode", confined=True
     )
     return decoded
@@ -171,7 +171,7 @@ def _resizing(
     height, width = (int(n) for n in spec.shape[-2:])
     frame = videos.upright(decoded["frames"][0], options.rotate, options.crop_from)
     arguments = {"frames": [frame], "height": height, "width": width}
-    resized = session.children.call("video", "parity.cases.video:resize_opencv", arguments, stage="resize")[0]
+    resized = session.children.call_with("video", "parity.cases.video:resize_opencv", arguments, stage="resize")[0]
     other = videos.already_resized(cases[0], resized, model.contract)
     wants = session.reference(model, [cases[0], other]).outputs
     change = float(np.sqrt(np.mean((cases[0].inputs[spec.name] - other.inputs[spec.name]) ** 2)))

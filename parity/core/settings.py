@@ -122,6 +122,22 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class ModelSpec:
+    """What a child process needs to make a model's module. Paths are absolute.
+
+    `factory` is called with `options`; `checkpoint` is loaded into what it returns, also where it is a pickled module
+    if `whole_module` allows that. `reference` is a file that takes the factory's place.
+    """
+
+    root: str
+    factory: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+    reference: str | None = None
+    whole_module: bool = False
+
+
+@dataclass(frozen=True)
 class Rule:
     """One limit that somebody set: `scope` is a cascade key, `value` None means "record it, do not gate"."""
 

@@ -55,7 +55,7 @@ class Reference:
         self,
         model: Mapping[str, Any],
         case: Mapping[str, Array],
-        outputs: list[str],
+        outputs: Sequence[str],
         precision: str,
         flavour: str | None = None,
         calibration: Sequence[Mapping[str, Array]] = (),
@@ -145,7 +145,7 @@ class _Watched(Twin):
         self._reads: tuple[int, ...] = ()
         self._last = -1
 
-    def run(self, module: nn.Module, case: Mapping[str, Array], outputs: list[str], what: Pass, dtype: Any) -> None:
+    def run(self, module: nn.Module, case: Mapping[str, Array], outputs: Sequence[str], what: Pass, dtype: Any) -> None:
         self.what = what
         self.stack, self.behind = [""], {}
         hooks = []

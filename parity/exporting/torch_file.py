@@ -94,7 +94,7 @@ def _one(
     shaped = {**plain(contract), "sizes": plain(contract.sizes()), "enumerated": list(enumerated)}
     with tempfile.TemporaryDirectory(dir=children.scratch) as work:
         try:
-            notes = children.call(
+            notes = children.call_with(
                 "coremltools", target.from_file,
                 {"work": work, "file": str(path.resolve()), "options": options, "contract": shaped,
                  "example": draw.inputs(contract, contract.example(), SEED)},
@@ -157,9 +157,9 @@ def _drawn(contract: Contract, dims: Mapping[str, int]) -> list[Case]:
 def _run(
     children: Children, family: str, session: str, folder: Path, notes: Mapping[str, Any], cases: Sequence[Case]
 ) -> list[dict[str, Array]]:
-    opened = children.call(
+    opened = children.call_with(
         family, "parity.formats.serve:open_session",
         {"session": session, "folder": str(folder), "notes": notes}, stage="load",
     )  # fmt: skip
     arguments = {"handle": opened["handle"], "cases": [c.inputs for c in cases]}
-    return list(children.call(family, "parity.formats.serve:run", arguments, stage="run", again=False)["outputs"])
+    return list(children.call_with(family, "parity.formats.serve:run", arguments, stage="run", again=False)["outputs"])

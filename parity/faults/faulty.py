@@ -14,23 +14,25 @@ import torch
 from torch import nn
 
 from parity.core.errors import ParityError
+from parity.core.settings import ModelSpec
 from parity.faults.base import Subject, Value, registered
 from parity.faults.bench import Patched
 from parity.faults.extra import load
 from parity.faults.library import contract_of
+from parity.process import serialise
 from parity.reference import modelling
 
 FACTORY = "parity.faults.faulty:module"
 
 
 def spec_of(
-    model: Mapping[str, Any], contract: Mapping[str, Any], fault: str, value: Value | None, within: str = "",
+    model: ModelSpec, contract: Mapping[str, Any], fault: str, value: Value | None, within: str = "",
     plugins: Sequence[str] = (),
-) -> dict[str, Any]:  # fmt: skip
+) -> ModelSpec:  # fmt: skip
     """What `modelling.load` makes the faulty module of: the model's own spec behind this module's factory."""
-    options = {"model": dict(model), "contract": dict(contract), "fault": fault, "value": value,
+    options = {"model": serialise.to_builtins(model), "contract": dict(contract), "fault": fault, "value": value,
                "within": within, "plugins": list(plugins)}  # fmt: skip
-    return {"root": model["root"], "factory": FACTORY, "options": options, "checkpoint": None}
+    return ModelSpec(model.root, FACTORY, options)
 
 
 def module(
@@ -59,7 +61,7 @@ def module(
     if subject.patches:
         _behind(faulty.get_submodule(within), subject)
     else:
-        faulty.other_tensors = dict(model), tuple(subject.tensors)  # type: ignore[assignment]
+        faulty.other_tensors = modelling.spec_of(model), tuple(subject.tensors)  # type: ignore[assignment]
     return faulty
 
 

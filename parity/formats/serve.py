@@ -71,7 +71,7 @@ def play(
         given = {name: value.astype(dtypes[name]) for name, value in case.items()}
         return named(notes, session.run(fed(notes, given)))
 
-    return sequence.play(run, steps, carry, keep, free)
+    return sequence.play(run, steps, carry, keep, sequence.Free(**free) if free else None)
 
 
 def fed(notes: Mapping[str, Any], case: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from parity.core.case import Array
 from parity.core.contract import OutputSpec
 from parity.core.kinds import Kind
+from parity.core.proof import Link, Proof
 from parity.core.record import BY_CONTRACT, Check, LinkRecord, ProofRecord
 from parity.judging.compare import Comparison, compare
 from parity.judging.floor import Floor
@@ -168,26 +169,24 @@ def check_accuracy(
     ]
 
 
-def check_proof(found: Mapping[str, Any], limits: Mapping[str, Limit]) -> list[Check]:
+def check_proof(proof: Proof, limits: Mapping[str, Limit]) -> list[Check]:
     """One check a link of the chain of proof that could be made: how many culprits it names; limit `LINK_faults`, 0.
 
     The first check counts the links that failed. It is there also when no link could be made, in which case the noise
     ratio has to judge alone.
     """
-    links = list(found["links"].values())
-    failed = [link["name"] for link in links if link["state"] == "failed"]
-    checks = [_static("chain", "links_failed", float(len(failed)), limits, found["summary"])]
-    for link in links:
-        if link["state"] != "not possible":
-            checks.append(
-                _static(link["name"], f"{link['name']}_faults", float(len(link["culprits"])), limits, _link(link))
-            )
+    failed = [link for link in proof.links if link.state == "failed"]
+    checks = [_static("chain", "links_failed", float(len(failed)), limits, proof.summary)]
+    for link in proof.links:
+        if link.state != "not possible":
+            count = float(len(link.culprits))
+            checks.append(_static(link.name, f"{link.name}_faults", count, limits, _link(link)))
     return checks
 
 
-def proof_record(found: Mapping[str, Any]) -> ProofRecord:
-    links = tuple(LinkRecord(link["name"], link["state"], _link(link)) for link in found["links"].values())
-    return ProofRecord(found["state"], found["summary"], links)
+def proof_record(proof: Proof) -> ProofRecord:
+    links = tuple(LinkRecord(link.name, link.state, _link(link)) for link in proof.links)
+    return ProofRecord(proof.state, proof.summary, links)
 
 
 def lowered(output: OutputSpec, metric: str, value: float, limits: Mapping[str, Limit], detail: str) -> Check:
@@ -200,18 +199,18 @@ def _static(case: str, metric: str, value: float, limits: Mapping[str, Limit], d
     return _check("static", case, OutputSpec(""), metric, value, {metric: limit}, detail=detail)
 
 
-def _link(link: Mapping[str, Any]) -> str:
+def _link(link: Link) -> str:
     """One sentence: the culprits of a failed link, the reason of one that was not made, the figures of a good one."""
-    if link["reason"]:
-        return str(link["reason"])
-    if link["culprits"]:
+    if link.reason:
+        return link.reason
+    if link.culprits:
         said = []
-        for culprit in link["culprits"][:5]:
-            channels = f" channels {', '.join(map(str, culprit['channels'][:4]))}" if culprit["channels"] else ""
-            said.append(f"{culprit['kind']} {culprit['name']}{channels}: {culprit['what']}")
-        more = len(link["culprits"]) - len(said)
+        for culprit in link.culprits[:5]:
+            channels = f" channels {', '.join(map(str, culprit.channels[:4]))}" if culprit.channels else ""
+            said.append(f"{culprit.kind} {culprit.name}{channels}: {culprit.what}")
+        more = len(link.culprits) - len(said)
         return "; ".join(said) + (f"; and {more} more" if more else "")
-    plain = {k: v for k, v in link["figures"].items() if isinstance(v, (int, float, str))}
+    plain = {k: v for k, v in link.figures.items() if isinstance(v, (int, float, str))}
     return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in plain.items())
 
 

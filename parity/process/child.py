@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import importlib
+import inspect
 import os
 import select
 import signal
 import sys
 import traceback
+import typing
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from parity.core.errors import ParityError
-from parity.process import processor, sandbox, wire
+from parity.process import processor, sandbox, serialise, wire
 
 _out: BinaryIO | None = None
 memory = 8 << 30  # bytes that the call in progress may use; what is read in it asks
@@ -73,11 +75,23 @@ def _end(code: int) -> None:
     os._exit(code)  # skip the teardown of native runtimes: several of them crash there
 
 
-def _call(request: dict[str, Any]) -> dict[str, Any]:
+def _answer(message: Any) -> Any:
+    """What the function of a message gives, as builtins. It takes one argument, of a declared type, or none."""
+    function = _resolve(message["function"])
+    if "arguments" in message:
+        return function(**message["arguments"])
+    parameters = list(inspect.signature(function).parameters)
+    if not parameters:
+        return serialise.to_builtins(function())
+    kind = typing.get_type_hints(function)[parameters[0]]
+    return serialise.to_builtins(function(serialise.from_builtins(kind, message["request"])))
+
+
+def _call(message: Any) -> Any:
     global memory
-    memory = request["memory"]
+    memory = message["memory"]
     try:
-        return {"event": "result", "value": _resolve(request["function"])(**request["arguments"])}
+        return {"event": "result", "value": _answer(message)}
     except ParityError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return {"event": "error", "message": str(error)}

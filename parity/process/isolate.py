@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import os
 import select
 import signal
@@ -17,16 +18,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from parity.core.errors import ParityError
 from parity.core.factories import roots
-from parity.process import wire
+from parity.process import serialise, wire
+
+T = TypeVar("T")
 
 LOG_TAIL = 4000  # characters of a child's log that a failure carries
 _SIGNALS = {
@@ -68,11 +71,24 @@ class Budget:
 
 
 @cache
-def _package_alone() -> tempfile.TemporaryDirectory[str]:
-    """A folder that holds this package and nothing else, for interpreters with an environment of their own: on their
-    path our site-packages would shadow theirs. Kept until this process ends."""
+def _alone() -> tempfile.TemporaryDirectory[str]:
+    """Folders for interpreters with an environment of their own: on their path our site-packages would shadow theirs.
+
+    `package` holds this package and nothing else, `libraries` what its serialiser imports. Kept until this process
+    ends.
+    """
     folder = tempfile.TemporaryDirectory(prefix="parity-")
-    Path(folder.name, "parity").symlink_to(Path(__file__).resolve().parents[1])
+    package, libraries = Path(folder.name, "package"), Path(folder.name, "libraries")
+    for place in (package, libraries):
+        place.mkdir()
+    (package / "parity").symlink_to(Path(__file__).resolve().parents[1])
+    for name in serialise.LIBRARIES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # what only an older Python needs may be absent here
+            continue
+        file = Path(spec.origin)
+        source = file.parent if spec.submodule_search_locations else file
+        (libraries / source.name).symlink_to(source)
     return folder
 
 
@@ -88,14 +104,19 @@ def child_environment(root: Path | None, threads: int = 1, python: str = sys.exe
     # Converters call tools of their own environment by name (onnx2tf: onnxsim), which need not be activated.
     env["PATH"] = os.pathsep.join([str(Path(python).parent), *filter(None, [env.get("PATH")])])
     own = python == sys.executable
-    here = str(Path(__file__).resolve().parents[2]) if own else _package_alone().name
+    if own:
+        here = str(Path(__file__).resolve().parents[2])
+        env.pop(serialise.CARRIED, None)
+    else:
+        here = str(Path(_alone().name, "package"))
+        env[serialise.CARRIED] = str(Path(_alone().name, "libraries"))
     paths = [str(path) for path in roots(root)] if root else []
     env["PYTHONPATH"] = os.pathsep.join([*paths, here, *filter(None, [env.get("PYTHONPATH")])])
     return env
 
 
 class Child:
-    """One warm process. `call` runs a function in it by name; arguments and results are builtins and ndarrays.
+    """One warm process. `call` runs a function in it by name; request and answer are of declared types.
 
     One that is `confined_to` folders, the first of which takes its temporary files, can write nowhere else and opens no
     sockets, as far as the kernel offers that.
@@ -163,6 +184,30 @@ class Child:
     def call(
         self,
         function: str,
+        request: object,
+        answer: type[T],
+        *,
+        budget: Budget = Budget(),
+        stage: str = "run",
+        on_stage: Callable[[str], None] | None = None,
+        again: bool = True,
+    ) -> T:
+        """The answer of `module:function(request)` run in the child.
+
+        `request` is of the type that the function declares, and is left out where it takes none; `answer` is the type
+        that it gives. `again=False` is for a call that leans on what an earlier one left in the child: a fresh one
+        cannot answer it. Raises ChildFailure.
+        """
+        message = {"function": function, "request": serialise.to_builtins(request)}
+        value = self._sent(message, budget, stage, on_stage, again)
+        try:
+            return serialise.from_builtins(answer, value)
+        except ValueError as error:
+            raise ChildFailure("error", self.stage, f"{function}: its answer is {error}"[:500]) from None
+
+    def call_with(
+        self,
+        function: str,
         arguments: Mapping[str, Any] | None = None,
         *,
         budget: Budget = Budget(),
@@ -170,11 +215,19 @@ class Child:
         on_stage: Callable[[str], None] | None = None,
         again: bool = True,
     ) -> Any:
-        """The result of `module:function(**arguments)` run in the child. Raises ChildFailure.
+        """The result of `module:function(**arguments)` run in the child, both without a type. Raises ChildFailure."""
+        message = {"function": function, "arguments": serialise.to_builtins(dict(arguments or {}))}
+        return self._sent(message, budget, stage, on_stage, again)
 
-        `again=False` is for a call that leans on what an earlier one left in the child: a fresh one cannot answer it.
-        """
-        request = {"function": function, "arguments": dict(arguments or {}), "memory": budget.memory}
+    def _sent(
+        self,
+        request: Mapping[str, Any],
+        budget: Budget,
+        stage: str,
+        on_stage: Callable[[str], None] | None,
+        again: bool,
+    ) -> Any:
+        request = {**request, "memory": budget.memory}
         used = self.alive and self.calls > 0
         try:
             return self._call(request, budget, stage, on_stage)
@@ -183,7 +236,13 @@ class Child:
                 raise
             return self._call(request, budget, stage, on_stage)
 
-    def _call(self, request: dict[str, Any], budget: Budget, stage: str, on_stage: Callable[[str], None] | None) -> Any:
+    def _call(
+        self,
+        request: Mapping[str, Any],
+        budget: Budget,
+        stage: str,
+        on_stage: Callable[[str], None] | None,
+    ) -> Any:
         if not self.alive:
             try:
                 self.start()
@@ -363,20 +422,41 @@ class Children:
             self._children[key] = Child(family, python, self.root, self.threads, writable)
         return self._children[key]
 
-    def call(self, family: str, function: str, arguments: Mapping[str, Any], **options: Any) -> Any:
+    def call(
+        self,
+        family: str,
+        function: str,
+        request: object,
+        answer: type[T],
+        *,
+        python: str = sys.executable,
+        stage: str = "run",
+        on_stage: Callable[[str], None] | None = None,
+        again: bool = True,
+        confined: bool = False,
+    ) -> T:
+        """The answer of `function(request)` in the warm child of `family`, within the session's budget."""
+        child = self.get(family, python, confined or self._names_foreign(request))
+        return child.call(function, request, answer, budget=self.budget, stage=stage, on_stage=on_stage, again=again)
+
+    def call_with(self, family: str, function: str, arguments: Mapping[str, Any], **options: Any) -> Any:
         """`function(**arguments)` in the warm child of `family`, within the session's budget."""
         options.setdefault("budget", self.budget)
         confined = options.pop("confined", False) or self._names_foreign(arguments)
         child = self.get(family, options.pop("python", sys.executable), confined)
-        return child.call(function, arguments, **options)
+        return child.call_with(function, arguments, **options)
 
-    def _names_foreign(self, arguments: Any) -> bool:
-        """Whether a foreign file or folder is anywhere among the arguments; the project's root may be one that is."""
-        if isinstance(arguments, str):
-            return arguments in self.foreign
-        if isinstance(arguments, Mapping):
-            return any(self._names_foreign(value) for key, value in arguments.items() if key != "root")
-        return isinstance(arguments, (list, tuple)) and any(map(self._names_foreign, arguments))
+    def _names_foreign(self, value: Any) -> bool:
+        """Whether a foreign file or folder is anywhere in what a child is asked; the project's root may be one that
+        is."""
+        if isinstance(value, str):
+            return value in self.foreign
+        if isinstance(value, Mapping):
+            return any(self._names_foreign(item) for key, item in value.items() if key != "root")
+        if is_dataclass(value):
+            held = ((field.name, getattr(value, field.name)) for field in fields(value))
+            return any(self._names_foreign(item) for name, item in held if name != "root")
+        return isinstance(value, (list, tuple)) and any(map(self._names_foreign, value))
 
     def close(self) -> None:
         for child in self._children.values():

@@ -12,9 +12,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Constant, Graph, Grid
 from parity.proof.match import ALIKE, Match
-from parity.proof.result import Culprit, Link
 
 ROUNDING = 16 * 2.0**-24  # a few float32 roundings: folding BatchNorm takes five
 HALF = 0.5  # steps

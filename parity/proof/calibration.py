@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from parity.core.proof import Culprit
 from parity.formats.graph import Graph, Grid, Run, feed
 from parity.formats.kept import known
 from parity.proof.lift import Case
-from parity.proof.result import Culprit
 
 CLOSE = 0.01  # of the reach: lifted and calibrated values differ by float32 rounding alone
 SHIFT = 2.0  # steps: a zero point is rounded, and both ends may be off by CLOSE

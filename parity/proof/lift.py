@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Artefact, Constant, Graph, Run, Values, feed, relative_rms
 from parity.formats.kept import known
 from parity.proof.audit import Audited
-from parity.proof.result import Culprit, Link
 from parity.proof.source import Source
 
 LIMIT = 1e-5  # relative rms; clean lifts measured 2e-7 to 1e-6

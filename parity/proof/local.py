@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Artefact, Graph, Operator, Run, Values, feed
 from parity.proof.lift import Case
-from parity.proof.result import Culprit, Link
 
 STEPS = 1.0  # integer kernels round their products once more; +-1 step is legal and differs between kernel sets
 FLOAT = 1e-4  # of the largest output: float kernels approximate transcendental functions and sum in another order

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Constant, Graph
-from parity.proof.result import Culprit, Link
 from parity.proof.source import STACKED, Source, Term, Weight
 
 CLOSE = 0.05  # an element-wise constant is taken for the torch value that it differs from by less, of its maximum

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Artefact, Graph, Grid, Port, Run, Values, feed
 from parity.formats.kept import known
 from parity.proof.calibration import calibrated
 from parity.proof.lift import Case
-from parity.proof.result import Culprit, Link
 
 CLIPPED = 0.03  # share of a tensor's elements, as surely more (two standard errors over cases)
 CLIP_COST = 0.2  # rms of what clipping takes away over rms of the tensor, as surely more; correct files: 0.14 at most

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from parity.core.settings import ModelSpec
 from parity.formats.graph import Array, NotPossible, Values, relative_rms
 from parity.reference import modelling
 
@@ -319,10 +320,10 @@ _sources: dict[str, Source] = {}
 _KEPT = 2  # power proves against many faulty modules, each as large as the model in float64
 
 
-def source(spec: Mapping[str, Any], case: Mapping[str, Array]) -> Source:
+def source(spec: ModelSpec, case: Mapping[str, Array]) -> Source:
     """The exported module of a model, kept in the child: exporting takes longer than a whole proof."""
     shapes = [(name, value.shape, value.dtype.str) for name, value in case.items()]
-    key = repr((sorted(spec.items()), shapes))
+    key = repr((spec, shapes))
     found = _sources.pop(key, None) or _made(modelling.load(spec), case)
     while len(_sources) >= _KEPT:
         del _sources[next(iter(_sources))]
@@ -376,10 +377,10 @@ def _parent(name: str) -> str:
 
 
 def eager_error(
-    spec: Mapping[str, Any],
+    spec: ModelSpec,
     cases: Sequence[Mapping[str, Array]],
     wants: Sequence[Mapping[str, Array]],
-    outputs: list[str],
+    outputs: Sequence[str],
 ) -> float:
     """Relative rms error of the module in float32, worst output: what float32 itself costs."""
     module = modelling.load(spec)

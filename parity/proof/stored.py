@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,42 +16,30 @@ from parity.formats.target import load_part
 from parity.process.child import stage
 from parity.proof.audit import Audited, audit
 from parity.proof.match import Match, arrange, match, placed
+from parity.proof.messages import StoredRequest, StoredWeights
 from parity.proof.source import STACKED, Source, Weight, source
 
 _PART = re.compile(r"(?P<tensor>.+?)(, summed)?(\[(?P<gate>\d+)\])?")
 
 
-def stored(
-    model: Mapping[str, Any],
-    reader: str,
-    precision: str,
-    folder: str,
-    notes: Mapping[str, Any],
-    case: Mapping[str, Array],
-) -> dict[str, Any]:
-    """The tensors that make the module hold what the file holds in every layer whose constants fail the audit.
-
-    {"tensors": {name of a parameter or buffer: float64 values}, "layers": the modules that hold them, in their order,
-    "of": how many modules the file has weights of, "reason": why they cannot be told}. A file whose constants are all
-    the module's has no such tensors and no reason. `case` is one golden input, the other arguments are those of
-    `parity.proof.prove`.
-    """
+def stored(request: StoredRequest) -> StoredWeights:
+    """The tensors that make the module hold what the file holds in every layer whose constants fail the audit."""
     stage("prove")
     try:
-        torch_side = source(model, case)
-        graph = load_part(reader)(folder, notes, torch_side.bounds).graph
-        audited, _ = audit(graph, match(graph, torch_side)[0], precision)
+        torch_side = source(request.model, request.case)
+        graph = load_part(request.reader)(request.folder, request.notes, torch_side.bounds).graph
+        audited, _ = audit(graph, match(graph, torch_side)[0], request.precision)
         layers = [(a, a.match.weight) for a in audited.values() if a.match.weight is not None]
         others = [(a.match, layer) for a, layer in layers if not a.sound]
         tensors = _tensors(torch_side, others)
         operands = dict(_operands(graph, torch_side, audited))
     except NotPossible as obstacle:
-        return {"tensors": {}, "layers": [], "of": 0, "reason": str(obstacle)}
+        return StoredWeights({}, [], 0, str(obstacle))
     tensors |= operands
     every = _modules([*(layer.name for _, layer in layers), *operands])
     named = _modules([*(layer.name for _, layer in others), *operands])
     order = [module for module in _modules(torch_side.tensors) if module in named]
-    return {"tensors": tensors, "layers": order, "of": len(every), "reason": ""}
+    return StoredWeights(tensors, order, len(every))
 
 
 def _modules(names: Iterable[str]) -> list[str]:

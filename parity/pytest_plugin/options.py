@@ -82,7 +82,7 @@ def add(parser: pytest.Parser) -> None:
     declare("--parity-set", action="append", default=[], metavar="TOML",
         help="a key of [tool.parity] for this run only, as in 'limits.fp32 = { cosine = 0.999 }'; the verdict is then "
              "at most partial")  # fmt: skip
-    declare("--parity-rebuild", action="store_true", help="export again, whatever the cache holds")
+    declare("--parity-rebuild", action="store_true", help="export and compute again, whatever the cache holds")
     declare("--parity-shard", type=_typed("shard", _shard), metavar="K/N", help="measure part K of N of the plan")
     declare("--parity-gate", choices=("block", "warn", "off"), default="block", metavar="MODE",
         help="block (default): exit code 1 unless the verdict is pass; warn: say it; off: do not judge")  # fmt: skip

@@ -3,47 +3,36 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from parity.cases.sequence import play
 from parity.process.child import stage
 from parity.reference import modelling, oracle, twin
+from parity.reference.messages import ChainRequest, Evaluated
 from parity.reference.recipes import recipe
 
-Case = Mapping[str, np.ndarray[Any, Any]]
 
-
-def evaluate(
-    model: Mapping[str, Any],
-    cases: Sequence[Case],
-    outputs: list[str],
-    carry: Mapping[str, str],
-    keep: list[str],
-    free: Mapping[str, Any] | None = None,
-    precision: str | None = None,
-    flavour: str | None = None,
-    calibration: Sequence[Case] | None = None,
-) -> dict[str, Any]:
-    """The outputs `keep` of every step of `cases`, as {"outputs": [{name: float64 array}], "dtype", "note"}.
+def evaluate(request: ChainRequest) -> Evaluated:
+    """The outputs `keep` of every step.
 
     Without a precision it is the float64 oracle; with one, the twin that rounds so, its state included.
     """
     stage("sequence")
-    if precision is not None:
-        chosen = recipe(precision, flavour)
-        ranges = twin.kept_ranges(model, chosen, calibration or cases[:1])
-        with twin.rounding(modelling.load(model), cases[0], outputs, chosen, calibration, ranges=ranges) as round_:
-            rows = play(round_, cases, carry, keep, free)
-        return {"outputs": rows, "dtype": "float32", "note": ""}
-    module = copy.deepcopy(modelling.load(model)).double()
+    steps, outputs, calibration = request.steps, request.outputs, request.calibration
+    loaded = modelling.load(request.model)
+    if request.precision is not None:
+        chosen = recipe(request.precision, request.flavour)
+        ranges = twin.kept_ranges(request.model, chosen, calibration or steps[:1])
+        with twin.rounding(loaded, steps[0], outputs, chosen, calibration, ranges=ranges) as round_:
+            rows = play(round_, steps, request.carry, request.keep, request.free)
+        return Evaluated(rows, "float32", "")
+    module = copy.deepcopy(loaded).double()
 
     def exact(case: dict[str, Any], number: int) -> dict[str, Any]:
         return oracle.run(module, case, outputs, torch.float64)
 
     with modelling.plain_attention():
-        rows = play(exact, cases, carry, keep, free)
-    return {"outputs": rows, "dtype": "float64", "note": ""}
+        rows = play(exact, steps, request.carry, request.keep, request.free)
+    return Evaluated(rows, "float64", "")

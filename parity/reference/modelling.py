@@ -10,7 +10,7 @@ import inspect
 import json
 import traceback
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,55 +19,57 @@ import torch
 from torch import nn
 
 from parity.core.errors import ParityError
+from parity.core.settings import ModelSpec
 from parity.files import archives, npz
-from parity.process import child
+from parity.process import child, serialise
 from parity.reference import description, files, provenance
 
 _loaded: dict[str, nn.Module] = {}
 
 
-def load(spec: Mapping[str, Any]) -> nn.Module:
-    """The module of `spec` in eval mode, on the CPU, as float32.
+def load(spec: ModelSpec | Mapping[str, Any]) -> nn.Module:
+    """The module of `spec`, or of its builtins, in eval mode, on the CPU, as float32.
 
-    `spec` has "root", "factory", "options", "checkpoint", and "whole_module" where that is allowed; or "reference", a
-    file in place of the factory. Kept for the life of the child. Raises ParityError with one line when the factory,
-    the file or the checkpoint is no good.
+    Kept for the life of the child. Raises ParityError with one line when the factory, the file or the checkpoint is no
+    good.
     """
-    key = _key(spec)
+    spec = spec_of(spec)
+    key = repr(spec)
     if key not in _loaded:
         _loaded[key] = _made(spec)
     return _loaded[key]
 
 
-def _key(spec: Mapping[str, Any]) -> str:
-    return repr(sorted(spec.items()))
+def spec_of(spec: ModelSpec | Mapping[str, Any]) -> ModelSpec:
+    """A specification, also from its builtins: converters are given those, and so is a factory that wraps a model."""
+    return spec if isinstance(spec, ModelSpec) else serialise.from_builtins(ModelSpec, spec)
 
 
-def _made(spec: Mapping[str, Any]) -> nn.Module:
+def _made(spec: ModelSpec) -> nn.Module:
     """A module that nothing has run yet."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     module = _make(spec)
-    if spec.get("checkpoint"):
-        load_checkpoint(module, Path(spec["checkpoint"]), bool(spec.get("whole_module")))
+    if spec.checkpoint:
+        load_checkpoint(module, Path(spec.checkpoint), spec.whole_module)
     return module.eval().requires_grad_(False)
 
 
-def _make(spec: Mapping[str, Any]) -> nn.Module:
-    if spec.get("reference"):
-        return files.module(Path(spec["reference"]), spec["options"]["inputs"], spec["options"]["outputs"])
-    name, _, attribute = spec["factory"].partition(":")
+def _make(spec: ModelSpec) -> nn.Module:
+    if spec.reference:
+        return files.module(Path(spec.reference), spec.options["inputs"], spec.options["outputs"])
+    name, _, attribute = spec.factory.partition(":")
     try:
         factory = getattr(importlib.import_module(name), attribute)
     except ImportError as error:
-        raise ParityError(f"factory {spec['factory']}: cannot import {name!r} from {spec['root']}: {error}") from error
+        raise ParityError(f"factory {spec.factory}: cannot import {name!r} from {spec.root}: {error}") from error
     except AttributeError:
-        raise ParityError(f"factory {spec['factory']}: module {name!r} has no {attribute!r}") from None
-    options = dict(spec.get("options") or {})
+        raise ParityError(f"factory {spec.factory}: module {name!r} has no {attribute!r}") from None
+    options = dict(spec.options)
     try:
         inspect.signature(factory).bind(**options)
     except TypeError as error:
-        raise ParityError(f"factory {spec['factory']}: options {options}: {error}") from None
+        raise ParityError(f"factory {spec.factory}: options {options}: {error}") from None
     try:
         module = factory(**options)
     except ParityError:
@@ -75,9 +77,9 @@ def _make(spec: Mapping[str, Any]) -> nn.Module:
     except Exception as error:
         traceback.print_exc()
         lines = str(error).strip().splitlines() or ["no message"]
-        raise ParityError(f"factory {spec['factory']} raised {type(error).__name__}: {lines[0]:.200}") from None
+        raise ParityError(f"factory {spec.factory} raised {type(error).__name__}: {lines[0]:.200}") from None
     if not isinstance(module, nn.Module):
-        raise ParityError(f"factory {spec['factory']} returned {type(module).__name__}, not a torch.nn.Module")
+        raise ParityError(f"factory {spec.factory} returned {type(module).__name__}, not a torch.nn.Module")
     return module
 
 
@@ -151,7 +153,7 @@ def _state_dict(value: Any, path: Path) -> dict[str, torch.Tensor]:
     return {str(k).removeprefix("module."): v for k, v in value.items()}
 
 
-def fingerprint(spec: Mapping[str, Any]) -> dict[str, str]:
+def fingerprint(spec: ModelSpec) -> dict[str, str]:
     """What the model is, in hashes of its parts; two models with the same fingerprint compute the same.
 
     "weights": every parameter and buffer by name, dtype, shape and bytes. "structure": every submodule's class and
@@ -160,11 +162,11 @@ def fingerprint(spec: Mapping[str, Any]) -> dict[str, str]:
     define any of this, in the project or not, and what they import. "package NAME": the version of each distribution
     that any of this comes from. The module is one that has not run yet: running may leave something in its attributes.
     """
-    module = _made(spec) if _key(spec) in _loaded else load(spec)
-    root = Path(spec["root"])
+    module = _made(spec) if repr(spec) in _loaded else load(spec)
+    root = Path(spec.root)
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     found = description.describe(module, root, tensors)
-    source, packages = provenance.sources({spec["factory"].partition(":")[0], *found.modules})
+    source, packages = provenance.sources({spec.factory.partition(":")[0], *found.modules})
     return {
         "weights": _weights(tensors),
         "structure": _structure(spec, module),
@@ -183,8 +185,8 @@ def _weights(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _structure(spec: Mapping[str, Any], module: nn.Module) -> str:
-    digest = hashlib.sha256(json.dumps([spec["factory"], spec["options"]], sort_keys=True, default=repr).encode())
+def _structure(spec: ModelSpec, module: nn.Module) -> str:
+    digest = hashlib.sha256(json.dumps([spec.factory, spec.options], sort_keys=True, default=repr).encode())
     for name, part in module.named_modules():
         plain = {k: v for k, v in sorted(vars(part).items()) if not k.startswith("_") and _is_plain(v)}
         digest.update(f"{name}\0{type(part).__module__}.{type(part).__qualname__}\0{plain!r}\n".encode())
@@ -210,7 +212,7 @@ def plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def forward(module: nn.Module, inputs: Mapping[str, torch.Tensor], names: list[str]) -> dict[str, torch.Tensor]:
+def forward(module: nn.Module, inputs: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str, torch.Tensor]:
     """The module's outputs by name. Inputs go in by position, in the order given; outputs come as a tensor, a tuple in
     the declared order, or a dict by name. Raises ParityError when count or names do not match what was declared."""
     with torch.no_grad():

@@ -12,22 +12,22 @@ import torch
 from parity.core.errors import ParityError
 from parity.process.child import stage
 from parity.reference import modelling
+from parity.reference.messages import Evaluated, OracleRequest
 
 _double: dict[str, tuple[torch.nn.Module, str]] = {}
 _KEPT = 4  # power asks for one module after another, each with a fault
 
 
-def evaluate(
-    model: Mapping[str, Any], cases: Sequence[Mapping[str, np.ndarray[Any, Any]]], outputs: list[str]
-) -> dict[str, Any]:
-    """Outputs of the float64 module for each case, as {"outputs": [{name: float64 array}], "dtype", "note"}.
+def evaluate(request: OracleRequest) -> Evaluated:
+    """Outputs of the float64 module for each case.
 
     Inputs are cast from their stored dtype, so the oracle sees exactly the values that the artefact is given. A module
     that cannot run in float64 runs in float32, and `note` says why.
     """
     stage("oracle")
-    module = modelling.load(model)
-    key = repr(sorted(model.items()))
+    cases, outputs = request.cases, request.outputs
+    module = modelling.load(request.model)
+    key = repr(request.model)
     if key not in _double:
         while len(_double) >= _KEPT:
             del _double[next(iter(_double))]
@@ -47,7 +47,7 @@ def evaluate(
                 note = f"the module cannot run in float64 ({str(error).splitlines()[0][:160]})"
                 double = module
                 _double[key] = (module, note)
-    return {"outputs": results, "dtype": "float32" if note else "float64", "note": note}
+    return Evaluated(results, "float32" if note else "float64", note)
 
 
 def _doubled(module: torch.nn.Module, case: Mapping[str, np.ndarray[Any, Any]]) -> tuple[torch.nn.Module, str]:
@@ -62,7 +62,7 @@ def _doubled(module: torch.nn.Module, case: Mapping[str, np.ndarray[Any, Any]]) 
 
 
 def run(
-    module: torch.nn.Module, case: Mapping[str, np.ndarray[Any, Any]], outputs: list[str], dtype: torch.dtype
+    module: torch.nn.Module, case: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str], dtype: torch.dtype
 ) -> dict[str, np.ndarray[Any, Any]]:
     inputs = {k: torch.from_numpy(np.array(v)) for k, v in case.items()}
     inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}

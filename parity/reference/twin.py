@@ -21,38 +21,33 @@ from torch import Tensor, nn
 from parity.core.case import Case as Kept
 from parity.core.case import digest
 from parity.core.errors import ParityError
+from parity.core.settings import ModelSpec
 from parity.process.child import stage
 from parity.reference import modelling
 from parity.reference.dispatch import Ranges, Twin
+from parity.reference.messages import Evaluated, TwinRequest
 from parity.reference.recipes import Recipe, recipe
 
 Case = Mapping[str, np.ndarray[Any, Any]]
 
 
-def evaluate(
-    model: Mapping[str, Any],
-    cases: Sequence[Case],
-    outputs: list[str],
-    precision: str,
-    calibration: Sequence[Case] | None = None,
-    flavour: str | None = None,
-) -> dict[str, Any]:
-    """Outputs of the twin for each case, as {"outputs": [{name: float64 array}], "dtype", "note"}.
+def evaluate(request: TwinRequest) -> Evaluated:
+    """Outputs of the twin for each case.
 
-    `calibration` gives the ranges of full int8, as it gives them to the converter; `cases` stand in where there is
-    none. Raises ParityError for an unknown precision or flavour, or where the module does not run.
+    Raises ParityError for an unknown precision or flavour, or where the module does not run.
     """
     stage("twin")
-    chosen = recipe(precision, flavour)
-    module = modelling.load(model)
-    rows, notes = run(module, cases, outputs, chosen, calibration, kept_ranges(model, chosen, calibration or cases))
-    return {"outputs": rows, "dtype": "float32", "note": "; ".join(notes)}
+    chosen = recipe(request.precision, request.flavour)
+    module = modelling.load(request.model)
+    ranges = kept_ranges(request.model, chosen, request.calibration or request.cases)
+    rows, notes = run(module, request.cases, request.outputs, chosen, request.calibration, ranges)
+    return Evaluated(rows, "float32", "; ".join(notes))
 
 
 def run(
     module: nn.Module,
     cases: Sequence[Case],
-    outputs: list[str],
+    outputs: Sequence[str],
     chosen: Recipe,
     calibration: Sequence[Case] | None = None,
     ranges: Ranges | None = None,
@@ -77,7 +72,7 @@ def run(
 def rounding(
     module: nn.Module,
     first: Case,
-    outputs: list[str],
+    outputs: Sequence[str],
     chosen: Recipe,
     calibration: Sequence[Case] | None,
     notes: list[str] | None = None,
@@ -120,14 +115,14 @@ def rounding(
 _ranges: dict[str, Ranges] = {}
 
 
-def kept_ranges(model: Mapping[str, Any], chosen: Recipe, calibration: Sequence[Case]) -> Ranges:
+def kept_ranges(model: ModelSpec, chosen: Recipe, calibration: Sequence[Case]) -> Ranges:
     """The ranges of one model, recipe and calibration, kept for the life of the child; empty until they are measured.
     Running the calibration cases takes longer than most calls have cases of their own."""
-    key = repr((sorted(model.items()), chosen, digest([Kept("", case) for case in calibration])))
+    key = repr((model, chosen, digest([Kept("", case) for case in calibration])))
     return _ranges.setdefault(key, {})
 
 
-def _forward(module: nn.Module, twin: Twin, case: Case, outputs: list[str]) -> dict[str, Tensor]:
+def _forward(module: nn.Module, twin: Twin, case: Case, outputs: Sequence[str]) -> dict[str, Tensor]:
     inputs = {k: torch.from_numpy(np.array(v)) for k, v in case.items()}
     inputs = {k: v.float() if v.is_floating_point() else v for k, v in inputs.items()}
     with twin.watching(inputs) as fed:

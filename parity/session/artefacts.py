@@ -3,8 +3,6 @@ address."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +23,9 @@ from parity.session.models import Models
 from parity.session.resources import Part, Resources
 from parity.session.routes import first_that_works
 from parity.store.cache import Entry, key_of, sha256_file, sha256_tree
+from parity.store.code_key import code_key
+
+RUN = "parity.process.steps:run"
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Artefacts(Part):
             "step": step.name,
             "function": step.function,
             "options": dict(step.options),
-            "code": source_hash(step.function),
+            "code": {name: code_key(name) for name in (RUN, step.function)},
             "packages": self._versions(step),
             "python": platform.python_version(),
             "machine": f"{sys.platform}-{platform.machine()}",
@@ -136,7 +137,7 @@ class Artefacts(Part):
             lambda route: self.step_keys(cell, route)[-1][1],
             resources.store,
             resources.children.budget,
-            again=resources.rebuild_since is not None,
+            rebuild_since=resources.rebuild_since,
         )
         artifact = replace(artifact, routes_failed=failed)
         kernels = model.kernels.get(f"{cell.target}-{cell.precision}")
@@ -196,7 +197,7 @@ class Artefacts(Part):
         packages: tuple[str, ...],
     ) -> dict[str, str]:
         return dict(
-            self.resources.children.call(
+            self.resources.children.call_with(
                 family,
                 "parity.formats.target:versions",
                 {"packages": list(packages)},
@@ -224,9 +225,9 @@ class Artefacts(Part):
                 "example": self.cases.example(model),
                 "calibration": [c.inputs for c in calibration] if calibration else None,
             }
-            notes: dict[str, Any] = resources.children.call(
+            notes: dict[str, Any] = resources.children.call_with(
                 step.family,
-                "parity.process.steps:run",
+                RUN,
                 {"function": step.function, "start": step.stage, "arguments": arguments},
                 stage=step.stage,
                 python=step.python or sys.executable,
@@ -290,11 +291,3 @@ def contract_of(model: ModelConfig) -> dict[str, Any]:
     if model.enumerated:
         described["enumerated"] = list(model.enumerated)
     return described
-
-
-def source_hash(function: str) -> str:
-    """The hash of the module of a "module:name" text, so that a change of it builds again."""
-    spec = importlib.util.find_spec(function.partition(":")[0])
-    if spec is None or not spec.origin:
-        return "unknown"
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()

@@ -73,7 +73,7 @@ class Cases(Part):
     def _decode(self, path: Path, stride: int, maximum: int | None) -> Any:
         arguments = {"path": str(path), "stride": stride, "maximum": maximum}
         decode = "parity.cases.video:decode"
-        return self.resources.children.call("video", decode, arguments, stage="decode", confined=True)
+        return self.resources.children.call_with("video", decode, arguments, stage="decode", confined=True)
 
     @remembered
     def calibration(self, model: ModelConfig) -> list[Case]:

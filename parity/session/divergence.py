@@ -34,7 +34,7 @@ def first_divergence(
     quantised = cell.precision == "int8" and model.calibration is not None
     folder = session.submodels / cell.id if session.submodels else None
     session.progress(cell.id, "first divergence")
-    found = session.children.call(
+    found = session.children.call_with(
         "proof",
         "parity.divergence:locate",
         {

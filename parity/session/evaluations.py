@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from parity import reference
-from parity.cases import sequence as steps_of
+from parity.cases.sequence import Free
 from parity.core.case import Array, Case, digest
 from parity.core.errors import NoTwin
 from parity.core.plan import Cell
@@ -23,13 +22,16 @@ from parity.formats.target import versions
 from parity.judging.floor import Floor, floors, natural
 from parity.judging.post_processing import PostProcessed, post_process, post_process_all
 from parity.process.isolate import ChildFailure
+from parity.reference.messages import ChainRequest, Evaluated, OracleRequest, TwinRequest
 from parity.session.cases import Cases
 from parity.session.memo import remembered
 from parity.session.models import Models
 from parity.session.resources import Part, Resources
-from parity.store.cache import key_of, sha256_file
+from parity.store.cache import key_of
+from parity.store.code_key import code_key
 
 T = TypeVar("T")
+Request = OracleRequest | TwinRequest | ChainRequest
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Evaluations(Part):
     @remembered
     def reference(self, model: ModelConfig, cases: Sequence[Case]) -> Reference:
         """The oracle's outputs for `cases`. Raises ChildFailure."""
-        return self._stored(model, cases, "oracle", {}, {})
+        return self._stored(model, cases, "oracle", self._oracle(model, cases), {})
 
     @remembered
     def twin(
@@ -66,10 +68,12 @@ class Evaluations(Part):
         Raises NoTwin where the module has none, ChildFailure where the process died.
         """
         calibration = self.cases.quantising(model, precision)
-        recipe = {"precision": precision, "flavour": flavour}
-        spec = {"recipe": recipe, "calibration": digest(calibration) if calibration else None}
-        arguments = {**recipe, "calibration": _inputs(calibration)}
-        evaluated = _twin_or_none(lambda: self._stored(model, cases, "twin", spec, arguments))
+        depends = {
+            "recipe": {"precision": precision, "flavour": flavour},
+            "calibration": digest(calibration) if calibration else None,
+        }
+        request = self._twin(model, cases, precision, flavour)
+        evaluated = _twin_or_none(lambda: self._stored(model, cases, "twin", request, depends))
         return evaluated.outputs
 
     def floors(self, cell: Cell, cases: Sequence[Case], oracle: Sequence[PostProcessed]) -> dict[str, Floor]:
@@ -105,15 +109,9 @@ class Evaluations(Part):
         if stored:
             return self.reference(model, cases).outputs
         if kind == "oracle":
-            return list(self._computed(model, cases, kind, {})["outputs"])
-        calibration = self.cases.quantising(model, precision)
-        arguments = {
-            "precision": precision,
-            "flavour": flavour,
-            "calibration": _inputs(calibration),
-        }
-        result = _twin_or_none(lambda: self._computed(model, cases, kind, arguments))
-        return list(result["outputs"])
+            return self._computed(kind, self._oracle(model, cases)).outputs
+        request = self._twin(model, cases, precision, flavour)
+        return _twin_or_none(lambda: self._computed(kind, request)).outputs
 
     @remembered
     def sequence(
@@ -121,30 +119,36 @@ class Evaluations(Part):
         model: ModelConfig,
         steps: Sequence[Mapping[str, Array]],
         keep: Sequence[str],
-        free: Mapping[str, Any] | None = None,
+        free: Free | None = None,
         precision: str | None = None,
         flavour: str | None = None,
     ) -> Sequence[Mapping[str, Array]]:
         """The outputs `keep` of steps that feed one another, by the oracle, or by the twin of a
         precision. Raises NoTwin and ChildFailure."""
         calibration = self.cases.quantising(model, precision or "")
-        loop = {
+        depends = {
             "carry": dict(model.states),
             "keep": list(keep),
-            "free": free,
+            "free": asdict(free) if free else None,
             "precision": precision,
             "flavour": flavour,
-        }
-        spec = {
-            **loop,
             "calibration": digest(calibration) if calibration else None,
-            "loop": sha256_file(Path(steps_of.__file__)),
         }
-        arguments = {**loop, "calibration": _inputs(calibration)}
+        request = ChainRequest(
+            self.models.spec(model),
+            steps,
+            [o.name for o in model.contract.outputs],
+            model.states,
+            keep,
+            free,
+            precision,
+            flavour,
+            _inputs(calibration) if calibration else None,
+        )
         cases = [Case(f"step {n}", step) for n, step in enumerate(steps)]
 
         def evaluate() -> Reference:
-            return self._stored(model, cases, "chain", spec, arguments, keep)
+            return self._stored(model, cases, "chain", request, depends, keep)
 
         evaluated = _twin_or_none(evaluate) if precision else evaluate()
         return evaluated.outputs
@@ -154,64 +158,72 @@ class Evaluations(Part):
         model: ModelConfig,
         cases: Sequence[Case],
         kind: str,
+        request: Request,
         depends: Mapping[str, Any],
-        arguments: Mapping[str, Any],
         keep: Sequence[str] | None = None,
     ) -> Reference:
-        """Outputs of `parity.reference.KIND:evaluate` on `cases`, made once for the same model,
-        source and inputs.
+        """The answer of `parity.reference.KIND:evaluate` to `request`, made once for the same
+        model, source and inputs.
 
-        `depends`: what else they depend on. `arguments`: what else the function takes. `keep`: the
-        outputs that it gives.
+        `depends`: what else it depends on. `keep`: the outputs that it gives, by default all.
         """
         outputs = [o.name for o in model.contract.outputs]
-        sources = sorted(Path(reference.__file__).parent.glob("*.py"))
         spec = {
             "evaluates": kind,
             "model": self.models.fingerprint(model),
             "cases": digest(cases),
             "outputs": outputs,
-            "code": {path.name: sha256_file(path) for path in sources},
+            "code": code_key(f"parity.reference.{kind}:evaluate"),
             "packages": versions(("torch", "numpy")),
             **depends,
         }
 
         def evaluate(folder: Path) -> Mapping[str, Any]:
             self.resources.progress(model.name, f"{kind}, {len(cases)} cases")
-            result = self._computed(model, cases, kind, arguments)
-            rows = enumerate(result["outputs"])
+            result = self._computed(kind, request)
+            rows = enumerate(result.outputs)
             arrays = {f"{i}/{name}": value for i, row in rows for name, value in row.items()}
             np.savez(folder / "outputs.npz", **arrays)
-            return {"dtype": result["dtype"], "note": result["note"], "cases": len(cases)}
+            return {"dtype": result.dtype, "note": result.note, "cases": len(cases)}
 
         name = f"{model.name}~{kind}-{key_of(spec)[:12]}"
-        entry = self.resources.store.build(spec, name, evaluate)
+        resources = self.resources
+        entry = resources.store.build(spec, name, evaluate, rebuild_since=resources.rebuild_since)
         content = io.BytesIO((entry.folder / "outputs.npz").read_bytes())
         with np.load(content, allow_pickle=False) as archive:
             names = keep or outputs
             rows = tuple({n: archive[f"{i}/{n}"] for n in names} for i in range(len(cases)))
         return Reference(rows, entry.notes["dtype"], entry.notes["note"])
 
-    def _computed(
+    def _computed(self, kind: str, request: Request) -> Evaluated:
+        """What `parity.reference.KIND:evaluate` gives now, in a child. Raises ChildFailure."""
+        function = f"parity.reference.{kind}:evaluate"
+        return self.resources.children.call("torch", function, request, Evaluated, stage=kind)
+
+    def _oracle(self, model: ModelConfig, cases: Sequence[Case]) -> OracleRequest:
+        outputs = [o.name for o in model.contract.outputs]
+        return OracleRequest(self.models.spec(model), _inputs(cases), outputs)
+
+    def _twin(
         self,
         model: ModelConfig,
         cases: Sequence[Case],
-        kind: str,
-        arguments: Mapping[str, Any],
-    ) -> Any:
-        """What `parity.reference.KIND:evaluate` gives now, in a child. Raises ChildFailure."""
-        asked = {
-            "model": self.models.spec(model),
-            "cases": _inputs(cases),
-            "outputs": [o.name for o in model.contract.outputs],
-            **arguments,
-        }
-        function = f"parity.reference.{kind}:evaluate"
-        return self.resources.children.call("torch", function, asked, stage=kind)
+        precision: str,
+        flavour: str | None,
+    ) -> TwinRequest:
+        calibration = self.cases.quantising(model, precision)
+        return TwinRequest(
+            self.models.spec(model),
+            _inputs(cases),
+            [o.name for o in model.contract.outputs],
+            precision,
+            _inputs(calibration) if calibration else None,
+            flavour,
+        )
 
 
-def _inputs(cases: Sequence[Case] | None) -> list[Mapping[str, Array]] | None:
-    return None if cases is None else [case.inputs for case in cases]
+def _inputs(cases: Sequence[Case]) -> list[Mapping[str, Array]]:
+    return [case.inputs for case in cases]
 
 
 def _twin_or_none(make: Callable[[], T]) -> T:

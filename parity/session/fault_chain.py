@@ -9,19 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from parity import formats as targets
 from parity.core.case import Case, spread
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
-from parity.core.record import plain
+from parity.core.proof import Proof
+from parity.core.record import Check, plain
+from parity.core.settings import ModelSpec
 from parity.faults.power import CellPower
 from parity.judging import judge
 from parity.judging.gate import passes
 from parity.judging.limits import Limit, resolve
+from parity.process import serialise
 from parity.proof import LIFTED
-from parity.session.proof import proof_of
+from parity.proof.messages import ProofRequest
+from parity.session.proof import PROVE, proof_of
 
 if TYPE_CHECKING:
     from parity.session.session import Session
@@ -56,32 +60,37 @@ def _asked(session: Session, cell: Cell, cases: Sequence[Case], fault: str, limi
     model, artifact = session.config.models[cell.model], session.artifact(cell)
     spec = session.model_spec(model)
     plugins = list(session.config.plugins)
-    options = {"model": spec, "contract": plain(model.contract), "fault": fault, "plugins": plugins}
-    arguments = {
-        "model": {"root": spec["root"], "factory": FACTORY, "options": options, "checkpoint": None},
-        "reader": targets.get(cell.target).graph,
-        "precision": cell.precision,
-        "folder": str(artifact.folder),
-        "notes": artifact.notes,
-        "cases": [cases[i].inputs for i in spread(len(cases), LIFTED)],
-        "outputs": [o.name for o in model.contract.outputs],
-        "whole": False,
-        "known": ["local"],  # it is of the file alone, which `proof_of` proved
+    options = {
+        "model": serialise.to_builtins(spec),
+        "contract": plain(model.contract),
+        "fault": fault,
+        "plugins": plugins,
     }
+    request = ProofRequest(
+        ModelSpec(spec.root, FACTORY, options),
+        targets.get(cell.target).graph,
+        cell.precision,
+        str(artifact.folder),
+        artifact.notes,
+        [cases[i].inputs for i in spread(len(cases), LIFTED)],
+        [o.name for o in model.contract.outputs],
+        whole=False,
+        held=["local"],  # it is of the file alone, which `proof_of` proved
+    )
     session.progress(cell.id, f"prove against {fault}")
     try:
-        found = session.children.call("proof", "parity.proof:prove", arguments, stage="prove")
+        proof = session.children.call("proof", PROVE, request, Proof, stage="prove")
     except ParityError as error:
         if "acts on the" in str(error):
             return OUTSIDE
         if "no place for" in str(error):
             return SILENT
         raise
-    if _broken(found, limits):
+    if _broken(proof, limits):
         return ""
-    reason = next((link["reason"] for link in found["links"].values() if link["state"] == "not possible"), "")
+    reason = next((link.reason for link in proof.links if link.state == "not possible"), "")
     return f"the chain of proof cannot be made of a module with it ({reason})" if reason else SILENT
 
 
-def _broken(found: Mapping[str, Any], limits: Mapping[str, Limit]) -> list[Any]:
-    return [c for c in judge.check_proof(found, limits) if not passes(c)]
+def _broken(proof: Proof, limits: Mapping[str, Limit]) -> list[Check]:
+    return [c for c in judge.check_proof(proof, limits) if not passes(c)]

@@ -17,8 +17,10 @@ from parity import formats as targets
 from parity.core.case import Case, spread
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
+from parity.core.proof import Proof
 from parity.core.record import ArtifactRecord
 from parity.faults.base import FileFault, Rows
+from parity.faults.messages import FaultyFile, FaultyFileRequest, OfferedFault, OfferedRequest
 from parity.faults.power import FIRST, CellPower, Gate, Tally
 from parity.faults.yardstick import distance
 from parity.judging import judge
@@ -26,13 +28,15 @@ from parity.judging.gate import passes
 from parity.judging.limits import resolve
 from parity.process.isolate import ChildFailure
 from parity.proof import LIFTED
+from parity.proof.messages import ProofRequest
 from parity.session.artefacts import Artifact
-from parity.session.proof import proof_of
+from parity.session.proof import PROVE, proof_of
 from parity.session.runtimes import OpenFile
 
 if TYPE_CHECKING:
     from parity.session.session import Session
 
+MAKE = "parity.faults.artefact.make"
 SAME = 1e-6  # relative rms: less is what float32 kernels differ by, and the file computes what it did
 Chosen = tuple[int, ...]
 
@@ -56,26 +60,28 @@ class Files:
 
     def measure(self) -> CellPower:
         """The power of the cell's gate over the faults of its file."""
-        for one in self._child("offered", target=self.cell.target, precision=self.cell.precision):
-            fault = FileFault(one["name"], one["sentence"], lambda draft: False, benign=one["benign"])
+        request = OfferedRequest(self.cell.target, self.cell.precision, self.session.config.plugins)
+        function = f"{MAKE}:offered"
+        offered = self.session.children.call("proof", function, request, list[OfferedFault], stage="faults")
+        for one in offered:
+            fault = FileFault(one.name, one.sentence, lambda draft: False, benign=one.benign)
             with tempfile.TemporaryDirectory(prefix="fault-", dir=self.session.children.scratch) as folder:
                 self._one(fault, folder)
         return self.tally.result()
 
     def _one(self, fault: FileFault, folder: str) -> None:
         self.session.progress(self.cell.id, fault.name)
-        file = {"folder": str(self.artifact.folder), "notes": self.artifact.notes}
         try:
-            made = self._child("make", draft=self.target.draft, **file, fault=fault.name, into=folder)
+            made = self._made(fault, folder)
         except ChildFailure as failure:
-            made = {"state": "broken", "reason": str(failure)}
-        if made["state"] == "inapplicable":
+            made = FaultyFile("broken", str(failure))
+        if made.state == "inapplicable":
             self.tally.without(fault, "inapplicable")
-        elif made["state"] == "broken":
-            self.tally.broke(fault, made["reason"])
+        elif made.state == "broken":
+            self.tally.broke(fault, made.reason)
         else:
             try:
-                self._judge(fault, folder, made["notes"])
+                self._judge(fault, folder, made.notes)
             except ChildFailure as failure:  # the runtime refuses the file, or dies of it
                 if fault.benign:
                     self.tally.without(fault, "inapplicable")
@@ -102,10 +108,16 @@ class Files:
 
     # The parts of it.
 
-    def _child(self, function: str, **arguments: Any) -> Any:
-        plugins = list(self.session.config.plugins)
-        given = {**arguments, "plugins": plugins}
-        return self.session.children.call("proof", f"parity.faults.artefact.make:{function}", given, stage="faults")
+    def _made(self, fault: FileFault, folder: str) -> FaultyFile:
+        request = FaultyFileRequest(
+            self.target.draft,
+            str(self.artifact.folder),
+            self.artifact.notes,
+            fault.name,
+            folder,
+            self.session.config.plugins,
+        )
+        return self.session.children.call("proof", f"{MAKE}:make", request, FaultyFile, stage="faults")
 
     @contextlib.contextmanager
     def _opened(self, folder: str, notes: Mapping[str, Any]) -> Iterator[Callable[[Chosen], Rows]]:
@@ -130,8 +142,8 @@ class Files:
             return ""
         limits = resolve(self.session.config.rules, self.cell, "")
 
-        def failed(found: Mapping[str, Any]) -> str:
-            return ", ".join(c.metric for c in judge.check_proof(found, limits) if not passes(c))
+        def failed(proof: Proof) -> str:
+            return ", ".join(c.metric for c in judge.check_proof(proof, limits) if not passes(c))
 
         try:
             if self._sound is None:
@@ -144,22 +156,21 @@ class Files:
         quantised = self.cell.precision == "int8" and self.model.calibration is not None
         return self.session.calibration(self.model) if quantised else ()
 
-    def _proof(self, folder: str, notes: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _proof(self, folder: str, notes: Mapping[str, Any]) -> Proof:
         chosen = spread(len(self.cases), LIFTED)
-        arguments = {
-            "model": self.session.model_spec(self.model),
-            "reader": self.target.graph,
-            "precision": self.cell.precision,
-            "folder": folder,
-            "notes": dict(notes),
-            "cases": [self.cases[i].inputs for i in chosen],
-            "wants": [self.oracle[i] for i in chosen],
-            "outputs": [o.name for o in self.model.contract.outputs],
-            "calibration": [c.inputs for c in self._calibration()],
-            "whole": False,
-        }
-        found: Mapping[str, Any] = self.session.children.call("proof", "parity.proof:prove", arguments, stage="prove")
-        return found
+        request = ProofRequest(
+            self.session.model_spec(self.model),
+            self.target.graph,
+            self.cell.precision,
+            folder,
+            dict(notes),
+            [self.cases[i].inputs for i in chosen],
+            [o.name for o in self.model.contract.outputs],
+            [c.inputs for c in self._calibration()],
+            whole=False,
+            wants=[self.oracle[i] for i in chosen],
+        )
+        return self.session.children.call("proof", PROVE, request, Proof, stage="prove")
 
 
 def _same(folder: Path, other: Path) -> bool:

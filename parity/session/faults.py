@@ -14,12 +14,13 @@ from parity.core.case import Array, Case
 from parity.core.errors import NoTwin, ParityError
 from parity.core.plan import Cell
 from parity.core.record import Power, build, plain
-from parity.core.settings import ModelConfig
+from parity.core.settings import ModelConfig, ModelSpec
 from parity.faults.causes import Diagnosis
 from parity.faults.power import CellPower
 from parity.judging.floor import natural
 from parity.judging.limits import resolve
 from parity.judging.post_processing import addressed
+from parity.proof.messages import StoredRequest, StoredWeights
 from parity.session.fault_chain import with_chain
 from parity.session.fault_files import with_files
 
@@ -48,35 +49,35 @@ def diagnosis(session: Session, cell: Cell, cases: Sequence[Case], got: Sequence
         "calibration": [c.inputs for c in session.calibration(model)] if quantised else [],
         "plugins": list(session.config.plugins),
     }
-    found = build(Diagnosis, session.children.call("torch", EXPLAIN, arguments, stage="diagnosis"))
+    found = build(Diagnosis, session.children.call_with("torch", EXPLAIN, arguments, stage="diagnosis"))
     if found.state != "unexplained" or not (held := stored(session, cell, cases[0], arguments["model"])):
         return found
-    arguments |= {"faults": [], "stored": held}
-    other = build(Diagnosis, session.children.call("torch", EXPLAIN, arguments, stage="diagnosis"))
+    arguments |= {"faults": [], "stored": {"tensors": held.tensors, "layers": held.layers, "of": held.modules}}
+    other = build(Diagnosis, session.children.call_with("torch", EXPLAIN, arguments, stage="diagnosis"))
     if not other.causes:
         return found
     return replace(other, tried=found.tried + other.tried, skipped=found.skipped, broken=found.broken)
 
 
-def stored(session: Session, cell: Cell, case: Case, model: Mapping[str, Any]) -> dict[str, Any]:
-    """What the cell's file stores in place of the weights of `model`, a spec; empty where it stores none, or cannot be
-    read."""
+def stored(session: Session, cell: Cell, case: Case, model: ModelSpec) -> StoredWeights | None:
+    """What the cell's file stores in place of the weights of `model`; None where it stores none, or cannot be read."""
     reader = targets.get(cell.target).graph
     if not reader or not session.config.models[cell.model].proof:
-        return {}
+        return None
     artifact = session.artifact(cell)
-    arguments = {
-        "model": dict(model),
-        "reader": reader,
-        "precision": cell.precision,
-        "folder": str(artifact.folder),
-        "notes": artifact.notes,
-        "case": case.inputs,
-    }
+    request = StoredRequest(
+        model,
+        reader,
+        cell.precision,
+        str(artifact.folder),
+        artifact.notes,
+        case.inputs,
+    )
+    function = "parity.proof.stored:stored"
     with contextlib.suppress(ParityError):  # the cell's own proof says what is wrong with the file
-        found = dict(session.children.call("proof", "parity.proof.stored:stored", arguments, stage="prove"))
-        return found if found["tensors"] else {}
-    return {}
+        answer = session.children.call("proof", function, request, StoredWeights, stage="prove")
+        return answer if answer.tensors else None
+    return None
 
 
 def power(session: Session, cell: Cell, cases: Sequence[Case]) -> Power:
@@ -123,7 +124,7 @@ def _measured(session: Session, model: ModelConfig, cases: Sequence[Case]) -> Ma
             "sources": _sources(session, model, cases),
             "plugins": list(session.config.plugins),
         }
-        result = session.children.call("torch", "parity.faults.measure:measure", arguments, stage="faults")
+        result = session.children.call_with("torch", "parity.faults.measure:measure", arguments, stage="faults")
         return {c["cell"]: c for c in result["cells"]}
 
     measured: Mapping[str, Any] = session.store.once(session.run, f"power {model.name}", make)

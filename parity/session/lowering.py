@@ -9,7 +9,6 @@ converter and no runtime: those are in child processes.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,7 @@ from parity.formats.target import versions
 from parity.judging.floor import raw_floors
 from parity.judging.judge import lowered
 from parity.judging.metrics import EXACT_DB
-from parity.session.artefacts import source_hash
-from parity.store.cache import sha256_file
+from parity.store.code_key import code_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     from parity.session.artefacts import Artifact
     from parity.session.evaluations import Reference
     from parity.session.session import Session
+    from parity.store.cache import Entry
 
 STORAGE = {"fp16": "storage", "dynamic": "weights"}  # the twins that round weights only
 FRAGILE_DB = 30.0  # fp16 accumulation that moves an output by more than 3 % of itself
@@ -134,7 +133,7 @@ def _lowered(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[C
         np.savez(folder / "outputs.npz", **{f"{i}/{n}": v for i, row in enumerate(rows) for n, v in row.items()})
         return {"cases": len(rows)}
 
-    entry = session.store.build(_spec(cell, "lower", artifact, cases), f"{cell.id}~lower", lower)
+    entry = _built(session, cell, "lower", artifact, cases, lower)
     rows: list[dict[str, Array]] = [{} for _ in cases]
     with np.load(entry.folder / "outputs.npz", allow_pickle=False) as archive:
         for key in archive.files:
@@ -148,7 +147,7 @@ def _risk(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[Case
         session.progress(cell.id, "risk")
         return dict(_call(session, cell, "risk", artifact, cases))
 
-    notes = session.store.build(_spec(cell, "risk", artifact, cases), f"{cell.id}~risk", risk).notes
+    notes = _built(session, cell, "risk", artifact, cases, risk).notes
     events = [{**e, "case": cases[e["case"]].id} for e in notes["events"]]
     peak = notes["peak"]
     return RiskRecord(
@@ -160,19 +159,25 @@ def _risk(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[Case
 def _call(session: Session, cell: Cell, function: str, artifact: Artifact, cases: Sequence[Case]) -> Any:
     arguments = {"folder": str(artifact.folder), "notes": artifact.notes, "cases": [c.inputs for c in cases]}
     target = targets.get(cell.target)
-    return session.children.call(target.family, f"{target.lowering}:{function}", arguments, stage=function)
+    return session.children.call_with(target.family, f"{target.lowering}:{function}", arguments, stage=function)
 
 
-def _spec(cell: Cell, what: str, artifact: Artifact, cases: Sequence[Case]) -> dict[str, Any]:
-    """All that an execution depends on: the file, how its outputs are named, the inputs, and the evaluator itself."""
-    home = Path(__file__).parents[1]
-    sources = sorted((home / "mil").rglob("*.py"))
-    code = hashlib.sha256("".join(sha256_file(path) for path in sources).encode()).hexdigest()
-    return {
-        "lowering": what,
+def _built(
+    session: Session,
+    cell: Cell,
+    function: str,
+    artifact: Artifact,
+    cases: Sequence[Case],
+    builder: Callable[[Path], Mapping[str, Any]],
+) -> Entry:
+    """What `function` gives for a file, how its outputs are named, and the inputs; made once."""
+    spec = {
+        "lowering": function,
         "artifact": artifact.record.key,
         "notes": {side: dict(artifact.notes[side]) for side in ("inputs", "outputs")},
         "cases": digest(cases),
-        "code": (code, source_hash(targets.get(cell.target).lowering)),
+        "code": code_key(f"{targets.get(cell.target).lowering}:{function}"),
         "packages": versions(("torch", "numpy")),
     }
+    name, since = f"{cell.id}~{function}", session.rebuild_since
+    return session.store.build(spec, name, builder, rebuild_since=since)

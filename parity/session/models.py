@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parity.core.settings import ModelConfig
+from parity.core.errors import ParityError
+from parity.core.settings import ModelConfig, ModelSpec
 from parity.process.isolate import ChildFailure
+from parity.reference.messages import Evaluated, OracleRequest
+from parity.session.cases import Cases
+from parity.session.guard import ORACLE, Guarded, Outputs, Row, guarded
 from parity.session.memo import remembered
-from parity.session.resources import Part
+from parity.session.resources import Part, Resources
 from parity.store.cache import sha256_file
 
 
 class Models(Part):
     """Specifications and fingerprints of a project's models."""
 
-    def spec(self, model: ModelConfig) -> dict[str, Any]:
+    def __init__(self, resources: Resources, cases: Cases):
+        super().__init__(resources)
+        self.cases = cases
+
+    def spec(self, model: ModelConfig) -> ModelSpec:
         """What a child needs to make the module."""
-        spec: dict[str, Any] = {
-            "root": str(self.resources.config.root),
-            "factory": model.factory,
-            "options": dict(model.options),
-            "checkpoint": str(model.checkpoint) if model.checkpoint else None,
-        }
+        options: Mapping[str, Any] = model.options
         if model.reference is not None:
-            spec["reference"] = str(model.reference)
-            spec["options"] = {
+            options = {
                 "content": self._content(model.reference),
                 "inputs": [i.name for i in model.contract.inputs],
                 "outputs": [o.name for o in model.contract.outputs],
             }
-        if model.whole_module:
-            spec["whole_module"] = True
-        return spec
+        return ModelSpec(
+            str(self.resources.config.root),
+            model.factory,
+            dict(options),
+            str(model.checkpoint) if model.checkpoint else None,
+            str(model.reference) if model.reference else None,
+            model.whole_module,
+        )
 
     @remembered
     def _content(self, file: Path) -> list[str]:
@@ -40,12 +48,20 @@ class Models(Part):
         parts = [file, file.with_name(file.name + ".data")]
         return [sha256_file(part) for part in parts if part.is_file()]
 
-    @remembered
     def fingerprint(self, model: ModelConfig) -> dict[str, str]:
-        """Hashes of the model's tensors, structure and source; computed by one worker of the run.
+        """Hashes of all that the model computes with, and the epoch of what is stored of it.
 
-        Raises ChildFailure where the model cannot be made.
+        Computed by one worker of the run. Raises ChildFailure where the model cannot be made.
         """
+        return dict(self._identified(model)["value"])
+
+    def findings(self, model: ModelConfig) -> tuple[str, ...]:
+        """What the guard found, where this process has asked for the fingerprint."""
+        identified = self.memo.made(self._identified, model)
+        return (identified["finding"],) if identified and identified["finding"] else ()
+
+    @remembered
+    def _identified(self, model: ModelConfig) -> dict[str, Any]:
         resources = self.resources
 
         def make() -> Any:
@@ -53,14 +69,35 @@ class Models(Part):
                 value = resources.children.call(
                     "torch",
                     "parity.reference.modelling:fingerprint",
-                    {"spec": self.spec(model)},
+                    self.spec(model),
+                    dict[str, str],
                     stage="export",
                 )
             except ChildFailure as failure:
                 return {"failure": failure.notes}
-            return {"value": value}
+            checked = self._guarded(model, value)
+            return {"value": checked.fingerprint, "finding": checked.finding}
 
         shared = resources.store.once(resources.run, f"fp {model.name}", make)
         if "failure" in shared:
             raise ChildFailure(**shared["failure"])
-        return dict(shared["value"])
+        return dict(shared)
+
+    def _guarded(self, model: ModelConfig, fingerprint: Mapping[str, str]) -> Guarded:
+        """The fingerprint, once the model was held against what is stored of it."""
+        resources = self.resources
+        outputs = [output.name for output in model.contract.outputs]
+
+        def inputs() -> Row:
+            try:
+                golden = self.cases.golden_if_any(model)
+            except ParityError:  # the tests of the golden data say what is wrong with it
+                golden = []
+            return golden[0].inputs if golden else self.cases.example(model)
+
+        def evaluate(case: Row) -> Outputs:
+            request = OracleRequest(self.spec(model), [case], outputs)
+            answer = resources.children.call("torch", ORACLE, request, Evaluated, stage="oracle")
+            return Outputs(answer.outputs[0], answer.dtype)
+
+        return guarded(resources.store, model.name, fingerprint, inputs, evaluate)

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any
 from parity import formats as targets
 from parity.core.case import Case, digest
 from parity.core.plan import Cell
+from parity.core.proof import Proof
 from parity.formats.target import versions
-from parity.session.artefacts import source_hash
-from parity.store.cache import sha256_file
+from parity.process import serialise
+from parity.proof.messages import ProofRequest
+from parity.store.code_key import code_key
 
 if TYPE_CHECKING:
     from parity.session.session import Session
 
+PROVE = "parity.proof:prove"
 
-def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, Any]:
+
+def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
     """The chain of proof of the cell's artefact on golden `cases`, made once for the same file, model and cases."""
     model, artifact = session.config.models[cell.model], session.artifact(cell)
     target = targets.get(cell.target)
     calibrated = cell.precision == "int8" and model.calibration is not None
     calibration = session.calibration(model) if calibrated else []
-    home = Path(__file__).parents[1]
-    sources = [*(home / "proof").glob("*.py"), *(home / "formats").rglob("*.py")]
-    sources += (home / "mil").rglob("*.py")
     spec = {
-        "proof": {str(path.relative_to(home)): sha256_file(path) for path in sorted(sources)},
-        "reader": source_hash(target.graph),  # which another package may bring
+        "code": {function: code_key(function) for function in (PROVE, target.graph)},
         "artifact": artifact.record.key,
         "notes": artifact.notes,  # kernels; and what the user says a prebuilt file calls its inputs
         "model": session.fingerprint(model),
@@ -39,16 +39,19 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, A
 
     def prove(folder: Path) -> Mapping[str, Any]:
         session.progress(cell.id, "prove")
-        arguments = {
-            "model": session.model_spec(model),
-            "reader": target.graph,
-            "precision": cell.precision,
-            "folder": str(artifact.folder),
-            "notes": artifact.notes,
-            "cases": [c.inputs for c in cases],
-            "outputs": [o.name for o in model.contract.outputs],
-            "calibration": [c.inputs for c in calibration],
-        }
-        return dict(session.children.call("proof", "parity.proof:prove", arguments, stage="prove"))
+        request = ProofRequest(
+            session.model_spec(model),
+            target.graph,
+            cell.precision,
+            str(artifact.folder),
+            artifact.notes,
+            [c.inputs for c in cases],
+            [o.name for o in model.contract.outputs],
+            [c.inputs for c in calibration],
+        )
+        proof = session.children.call("proof", PROVE, request, Proof, stage="prove")
+        return dict(serialise.to_builtins(proof))
 
-    return dict(session.store.build(spec, f"{cell.id}~proof", prove).notes)
+    name, since = f"{cell.id}~proof", session.rebuild_since
+    entry = session.store.build(spec, name, prove, rebuild_since=since)
+    return serialise.from_builtins(Proof, entry.notes)

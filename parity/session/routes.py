@@ -28,18 +28,19 @@ def first_that_works(
     store: Store,
     budget: Budget,
     *,
-    again: bool = False,
+    rebuild_since: float | None = None,
 ) -> tuple[T, tuple[str, ...]]:
     """What the first route that delivers makes, and why each before it did not.
 
-    `address`: that of a route's result. `again`: try routes that are known to fail, too.
+    `address`: that of a route's result. `rebuild_since`, where given, has routes that are known to
+    fail tried again.
     Raises the first route's ChildFailure when none delivers: that is the one to mend; the others'
     reasons stand behind it.
     """
     failed: list[tuple[Route, ChildFailure]] = []
     for route in routes:
-        known = None if again else _remembered(store, _spec(budget, route, address(route)))
-        if known:
+        known = _remembered(store, _spec(budget, route, address(route)))
+        if known and rebuild_since is None:
             failed.append((route, known))
             continue
         try:
@@ -49,7 +50,7 @@ def first_that_works(
             continue
         for earlier, why in failed:
             spec = _spec(budget, earlier, address(earlier))
-            _remember(store, spec, f"{cell.id}~failed {earlier.name}", why)
+            _remember(store, spec, f"{cell.id}~failed {earlier.name}", why, rebuild_since)
         return made, tuple(f"{earlier.name}: {why}" for earlier, why in failed)
     if not failed:
         raise ChildFailure("error", "export", f"no route exports {cell}")
@@ -68,7 +69,13 @@ def _remembered(store: Store, spec: Mapping[str, Any]) -> ChildFailure | None:
     return ChildFailure(**entry.notes) if entry else None
 
 
-def _remember(store: Store, spec: Mapping[str, Any], name: str, failure: ChildFailure) -> None:
+def _remember(
+    store: Store,
+    spec: Mapping[str, Any],
+    name: str,
+    failure: ChildFailure,
+    rebuild_since: float | None,
+) -> None:
     if failure.state == "timeout":  # a busy machine is no property of the route
         return
-    store.build(spec, name, lambda _: failure.notes)
+    store.build(spec, name, lambda _: failure.notes, rebuild_since=rebuild_since)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from parity import formats as targets
+from parity.cases.sequence import Free
 from parity.core.case import Array
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
@@ -77,7 +79,7 @@ class OpenFile:
             raise
 
     def _call(self, function: str, arguments: Mapping[str, Any], stage: str, again: bool = True) -> Any:
-        return self.resources.children.call(
+        return self.resources.children.call_with(
             self.target.family,
             f"parity.formats.serve:{function}",
             arguments,
@@ -93,11 +95,17 @@ class OpenFile:
         steps: Sequence[Mapping[str, Array]],
         carry: Mapping[str, str],
         keep: Sequence[str],
-        free: Mapping[str, Any] | None = None,
+        free: Free | None = None,
     ) -> list[dict[str, Array]]:
         """The outputs `keep` of steps that feed one another. Raises ChildFailure."""
         self.open()
-        arguments = {"handle": self._handle, "steps": list(steps), "carry": carry, "keep": list(keep), "free": free}
+        arguments = {
+            "handle": self._handle,
+            "steps": list(steps),
+            "carry": carry,
+            "keep": list(keep),
+            "free": asdict(free) if free else None,
+        }
         return list(self._call("play", arguments, "run", again=False))
 
     def close(self) -> None:

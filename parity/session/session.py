@@ -45,10 +45,6 @@ class Session(Resources):
             rebuild_since=rebuild_since,
             progress=progress,
         )
-        models = Models(self)
-        self.model_spec = models.spec
-        self.fingerprint = models.fingerprint
-
         cases = Cases(self)
         self.golden = cases.golden
         self.golden_if_any = cases.golden_if_any
@@ -57,6 +53,11 @@ class Session(Resources):
         self.calibration = cases.calibration
         self.quantising = cases.quantising
         self.example = cases.example
+
+        models = Models(self, cases)
+        self.model_spec = models.spec
+        self.fingerprint = models.fingerprint
+        self.model_findings = models.findings
 
         evaluations = Evaluations(self, models, cases)
         self.reference = evaluations.reference
@@ -80,6 +81,7 @@ class Session(Resources):
 
     def made(self, cell: Cell) -> dict[str, Any]:
         """What was made of a cell so far, for its record: route, artifact, runtime, steps built."""
+        model = self.config.models[cell.model]
         artifact = self.memo.made(self.artifact, cell)
         runtime = self.memo.made(self.runtime, cell)
         details: dict[str, Any] = {}
@@ -89,7 +91,7 @@ class Session(Resources):
                 "routes_failed": artifact.routes_failed,
                 "artifact": artifact.record,
                 "steps_built": artifact.steps_built,
-                "rebuilt": artifact.findings,
+                "rebuilt": (*artifact.findings, *self.model_findings(model)),
             }
         if runtime is not None:
             details["runtime"] = runtime.record()

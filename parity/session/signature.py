@@ -1,7 +1,8 @@
 """The contract that a file states by itself: names, shapes and element types of its inputs, names of its outputs.
 
 Read in a process of its own (`python -m parity.session.signature FILE KIND`), for that takes the file's own runtime,
-and kept beside the cache under the file's hash. What a file does not state is asked of the user by name, never guessed.
+and kept beside the cache for this file and the code that read it. What a file does not state is asked of the user by
+name, never guessed.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parity.core.contract import DTYPES
 from parity.core.errors import ParityError
 from parity.process import sandbox
 
-_VERSION = 1  # of what is kept
+if TYPE_CHECKING:
+    from parity.formats.target import Target
+
+DESCRIBE = "parity.session.signature:describe"
 _TIMEOUT = 300
 
 
@@ -30,9 +34,9 @@ def read(file: Path, kind: str, root: Path) -> dict[str, Any]:
     them; `kind` is a target, or "reference". A dynamic axis is a name: `batch` in front, else the file's own, else made
     of the input's. Raises ParityError for a file that does not say all of that."""
     from parity.store import atomic
-    from parity.store.cache import Store, sha256_tree  # a capsule is run where there is no file lock
+    from parity.store.cache import Store  # a capsule is run where there is no file lock
 
-    kept = Store.at(None, root).root / "signatures" / f"{sha256_tree(file)}.{kind}.{_VERSION}.json"
+    kept = Store.at(None, root).root / "signatures" / f"{_key(file, kind)}.json"
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads(kept.read_text(encoding="utf-8")))
     command = [sys.executable, "-m", "parity.session.signature", str(file.resolve()), kind]
@@ -55,6 +59,30 @@ def read(file: Path, kind: str, root: Path) -> dict[str, Any]:
         kept.parent.mkdir(parents=True, exist_ok=True)
         atomic.publish({kept: json.dumps(found)})
     return found
+
+
+def _key(file: Path, kind: str) -> str:
+    """The address of what `kind` reads from a file: it depends on both, and on the code and packages that read."""
+    from parity.formats.target import versions
+    from parity.store.cache import key_of, sha256_tree
+    from parity.store.code_key import code_key
+
+    target = _target(file, kind)
+    reader = (target.signature or target.session) if target else ""
+    spec = {
+        "file": sha256_tree(file),
+        "kind": kind,
+        "code": {name: code_key(name) for name in (DESCRIBE, reader)},
+        "packages": versions(target.packages) if target else {},
+    }
+    return key_of(spec)
+
+
+def _target(file: Path, kind: str) -> Target | None:
+    """The target whose files `file` is one of; None where none reads it."""
+    from parity import formats as targets
+
+    return targets.recognised(file) if kind == "reference" else targets.get(kind)
 
 
 def named(described: Mapping[str, Any], file: str) -> dict[str, Any]:
@@ -86,11 +114,10 @@ def _axis(stated: Any, name: str, index: int) -> str:
 
 def describe(file: Path, kind: str) -> dict[str, Any]:
     """What the file's own runtime says of it."""
-    from parity import formats as targets
     from parity.formats.serve import open_session
     from parity.formats.target import load_part
 
-    target = targets.get(kind) if kind != "reference" else targets.recognised(file)
+    target = _target(file, kind)
     if target is None:
         raise ParityError(f"{file.name}: no target reads such files: declare inputs and outputs")
     if target.signature:

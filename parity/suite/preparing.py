@@ -57,7 +57,7 @@ def compare_resizers(runtime: Runtime, parity: Recorder) -> None:
     cases, words = [declared], []
     for metric, (family, function, options, said) in PATHS.items():
         arguments = {"frames": [frame], "height": height, "width": width, **options}
-        resized = session.children.call(family, function, arguments, stage="resize")[0]
+        resized = session.children.call_with(family, function, arguments, stage="resize")[0]
         cases.append(videos.already_resized(Case(f"{name}: {metric}", declared.inputs), resized, model.contract))
         words.append(said)
     rows = session.evaluated(model, cases, "oracle", True)

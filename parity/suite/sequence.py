@@ -192,7 +192,7 @@ def _free(
     decode = model.decode
     assert decode is not None
     prompt = min(decode.prompt, len(steps) - 1)
-    free = {"token": decode.token, "scores": decode.scores, "after": prompt}
+    free = steps_of.Free(decode.token, decode.scores, prompt)
     want = [row[spec.name] for row in runtime.session.sequence(model, steps, [spec.name], free)]
     rows = runtime.play(steps, model.states, [spec.name], free)
     right, detail = len(want), f"{len(want)} steps, the tokens of {len(want) - prompt} of them its own choice"

@@ -35,16 +35,16 @@ def run(check: CheckContext) -> None:
 
 
 def _prove_chain(cell: Cell, cases: list[Case], session: Session, parity: Recorder) -> None:
-    found = proof_of(session, cell, cases)
-    parity.add(*judge.check_proof(found, parity.limits()))
-    parity.details["proof"] = judge.proof_record(found)
-    share = found["links"]["audit"]["figures"].get("unreduced", 0.0)
+    proof = proof_of(session, cell, cases)
+    parity.add(*judge.check_proof(proof, parity.limits()))
+    parity.details["proof"] = judge.proof_record(proof)
+    share = proof.link("audit").figures.get("unreduced", 0.0)
     if cell.precision != "fp32" and share > MOSTLY:
         parity.find(f"this file holds fp32 weights ({share:.0%} of them): it was declared {cell.precision}", "warning")
     reasons: dict[tuple[str, bool], list[str]] = {}
-    for link in found["links"].values():
-        if link["state"] == "not possible":
-            reasons.setdefault((link["reason"], link["offered"]), []).append(link["name"])
+    for link in proof.links:
+        if link.state == "not possible":
+            reasons.setdefault((link.reason, link.offered), []).append(link.name)
     for (reason, offered), names in reasons.items():
         rest = "lowering and noise ratio judge " if formats.get(cell.target).lowering else "the noise ratio judges "
         text = f"the chain of proof lacks {', '.join(names)}: {reason}; {rest}"

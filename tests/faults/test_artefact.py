@@ -14,10 +14,12 @@ import pytest
 
 from parity import formats as targets
 from parity.core.errors import ParityError
+from parity.core.settings import ModelSpec
 from parity.faults import FileFault, register_fault
 from parity.faults import base as registry
 from parity.faults.artefact import make
 from parity.faults.base import on_files
+from parity.faults.messages import FaultyFile, FaultyFileRequest
 from parity.formats import serve
 from tests.faults import formats
 from tests.faults.test_divergence import CONTRACT, EXAMPLE, SPEC, to_ncnn, to_onnx
@@ -71,14 +73,14 @@ def test_every_fault_changes_what_the_file_computes(file: tuple[str, Path, dict[
     for fault in [f for f in on_files(target, "fp32") if not f.benign]:
         into = tmp_path / fault.name
         into.mkdir()
-        made = make.make(targets.get(target).draft, str(folder), notes, fault.name, str(into))
-        assert made["state"] in ("made", "inapplicable") and bool(made["reason"]) == (made["state"] != "made"), made
-        if made["state"] == "inapplicable":
+        made = make.make(FaultyFileRequest(targets.get(target).draft, str(folder), notes, fault.name, str(into)))
+        assert made.state in ("made", "inapplicable") and bool(made.reason) == (made.state != "made"), made
+        if made.state == "inapplicable":
             continue
         applied.add(fault.name)
         if fault.name == "file_truncated":  # ncnn reads zeros where there is nothing
             continue
-        got = outputs(target, into, made["notes"])
+        got = outputs(target, into, made.notes)
         assert got.shape == want.shape and np.abs(got - want).max() > 1e-6, (target, fault.name)
         if fault.name in EXACT:
             np.testing.assert_allclose(got, EXACT[fault.name](formats.X), atol=1e-5, err_msg=f"{target} {fault.name}")
@@ -93,10 +95,10 @@ def test_a_benign_change_of_a_file_changes_nothing(file: tuple[str, Path, dict[s
     for fault in [f for f in on_files(target, "fp32") if f.benign]:
         into = tmp_path / fault.name
         into.mkdir()
-        made = make.make(targets.get(target).draft, str(folder), notes, fault.name, str(into))
-        if made["state"] == "made":
+        made = make.make(FaultyFileRequest(targets.get(target).draft, str(folder), notes, fault.name, str(into)))
+        if made.state == "made":
             applied.add(fault.name)
-            np.testing.assert_allclose(outputs(target, into, made["notes"]), formats.right(formats.X), atol=1e-5)
+            np.testing.assert_allclose(outputs(target, into, made.notes), formats.right(formats.X), atol=1e-5)
     assert "file_written_again" in applied
     assert target == "coreml" or {"file_two_threads", "file_other_kernels"} <= applied, applied
     assert target != "onnx" or {"file_optimised"} <= applied
@@ -127,14 +129,14 @@ def test_the_graph_of_a_converted_network_is_edited(
     for name in STRUCTURE:
         into = tmp_path / name
         into.mkdir()
-        made = make.make(targets.get(target).draft, str(folder), notes, name, str(into))
-        assert made["state"] == "made", (name, made)
-        moved[name] = float(np.abs(run(into, made["notes"]) - right).max() / np.abs(right).max())
+        made = make.make(FaultyFileRequest(targets.get(target).draft, str(folder), notes, name, str(into)))
+        assert made.state == "made", (name, made)
+        moved[name] = float(np.abs(run(into, made.notes) - right).max() / np.abs(right).max())
     assert moved.pop("file_written_again") < 1e-6
     assert min(moved.values()) > 1e-5, moved
 
 
-def to_coreml(spec: dict[str, Any], work: Path) -> dict[str, Any]:
+def to_coreml(spec: ModelSpec, work: Path) -> dict[str, Any]:
     from parity.formats.coreml import convert as coreml
     from parity.formats.torch import convert as torch_files
 
@@ -146,9 +148,9 @@ def to_coreml(spec: dict[str, Any], work: Path) -> dict[str, Any]:
 
 def test_a_file_that_ends_too_early_is_refused_or_wrong(file: tuple[str, Path, dict[str, Any]], tmp_path: Path) -> None:
     target, folder, notes = file
-    made = make.make(targets.get(target).draft, str(folder), notes, "file_truncated", str(tmp_path))
+    made = make.make(FaultyFileRequest(targets.get(target).draft, str(folder), notes, "file_truncated", str(tmp_path)))
     try:
-        got = outputs(target, tmp_path, made["notes"])
+        got = outputs(target, tmp_path, made.notes)
     except Exception:
         return
     assert np.abs(got - formats.right(formats.X)).max() > 1e-6
@@ -175,8 +177,8 @@ def test_a_fault_of_a_project_s_own_is_registered_the_same_way(own: None, tmp_pa
     folder.mkdir()
     into.mkdir()
     notes = formats.onnx(folder)
-    made = make.make(targets.get("onnx").draft, str(folder), notes, "own_doubled", str(into))
-    assert made["state"] == "made"
+    made = make.make(FaultyFileRequest(targets.get("onnx").draft, str(folder), notes, "own_doubled", str(into)))
+    assert made.state == "made"
     want = np.maximum(formats.X @ (2 * formats.W1.T) + formats.B1, 0) @ formats.W2.T + formats.B2
     np.testing.assert_allclose(outputs("onnx", into, notes), want, atol=1e-5)
     with pytest.raises(ParityError, match="exists"):
@@ -195,8 +197,10 @@ def test_a_fault_of_a_project_s_own_is_registered_the_same_way(own: None, tmp_pa
 ])  # fmt: skip
 def test_a_fault_that_fails_says_so_in_one_line(own: None, edit: Any, said: str, tmp_path: Path) -> None:
     register_fault(FileFault("own_broken", "it is broken", edit))
-    made = make.make(targets.get("onnx").draft, str(tmp_path), formats.onnx(tmp_path), "own_broken", str(tmp_path))
-    assert made["state"] == "broken" and made["reason"].startswith(said) and "\n" not in made["reason"]
+    made = make.make(
+        FaultyFileRequest(targets.get("onnx").draft, str(tmp_path), formats.onnx(tmp_path), "own_broken", str(tmp_path))
+    )
+    assert made.state == "broken" and made.reason.startswith(said) and "\n" not in made.reason
     with pytest.raises(RuntimeError, match=f"own_broken: {said}"):
         list(make.every("onnx", "fp32", tmp_path, formats.onnx(tmp_path), tmp_path / "every"))
 
@@ -205,8 +209,10 @@ def test_what_cannot_be_edited_is_said(tmp_path: Path) -> None:
     (tmp_path / "m.param").write_text("7767517\n1 1\nMagic m 0 1 y\n")
     (tmp_path / "m.bin").write_bytes(b"")
     notes = {"entry": "m.param", "inputs": {}, "outputs": {"y": {"name": "y"}}}
-    made = make.make(targets.get("ncnn").draft, str(tmp_path), notes, "file_bias_dropped", str(tmp_path))
-    assert made == {"state": "inapplicable", "reason": "layer Magic is not known to this reader", "notes": {}}
+    made = make.make(
+        FaultyFileRequest(targets.get("ncnn").draft, str(tmp_path), notes, "file_bias_dropped", str(tmp_path))
+    )
+    assert made == FaultyFile("inapplicable", "layer Magic is not known to this reader")
 
 
 def test_names_sentences_and_precisions_of_the_library() -> None:

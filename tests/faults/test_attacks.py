@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from parity.core.contract import Contract, InputSpec, OutputSpec
 from parity.core.record import plain
+from parity.core.settings import ModelSpec
 from parity.faults import Fault, register_fault
 from parity.faults import base as registry
 from parity.faults.base import Parameter, Rows, registered
@@ -118,7 +119,7 @@ class Raises(nn.Module):
 
 
 def test_a_reference_that_cannot_run_is_an_error_with_its_reason() -> None:
-    spec = {"root": str(ROOT), "factory": "tests.faults.test_attacks:Raises", "options": {}, "checkpoint": None}
+    spec = ModelSpec(str(ROOT), "tests.faults.test_attacks:Raises")
     contract = plain(Contract((InputSpec("x", ("batch", 5)),), (OutputSpec("y"),)))
     case, row = {"x": np.ones((1, 5), np.float32)}, {"y": np.ones((1, 4))}
     with pytest.raises(Exception, match="a custom kernel is missing"):

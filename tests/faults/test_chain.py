@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +16,14 @@ from parity import formats as targets
 from parity.core.case import Case
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
+from parity.core.proof import Proof
 from parity.core.record import plain
+from parity.core.settings import ModelSpec
 from parity.faults import faulty
 from parity.faults.power import CellPower, Survivor
 from parity.formats.onnx import convert as onnx_convert
 from parity.proof import prove, source
+from parity.proof.messages import ProofRequest
 from parity.proof.source import export
 from parity.reference import modelling
 from parity.session.fault_chain import with_chain
@@ -45,33 +49,32 @@ class Told:
         self.children = self
         self.progress = lambda *_: None
 
-    def model_spec(self, model: Any) -> dict[str, Any]:
+    def model_spec(self, model: Any) -> ModelSpec:
         return SPEC
 
     def artifact(self, cell: Cell) -> Any:
         return SimpleNamespace(folder=self.folder, notes=self.notes)
 
-    def proof(self, cell: Cell, cases: Any) -> dict[str, Any]:
-        found = self.prove(SPEC)
-        assert found["state"] == "proved", found["summary"]
-        return found if self.sound else {**found, "state": "failed"} | {"links": _failed(found["links"])}
+    def proof(self, cell: Cell, cases: Any) -> Proof:
+        proof = self.prove(SPEC)
+        assert proof.state == "proved", proof.summary
+        links = tuple(replace(link, state="failed") for link in proof.links)
+        return proof if self.sound else replace(proof, links=links)
 
-    def call(self, family: str, function: str, arguments: dict[str, Any], stage: str) -> dict[str, Any]:
-        self.asked.append(arguments["model"]["options"]["fault"])
-        options = {**arguments["model"]["options"], "contract": CONTRACT}
-        return self.prove({**arguments["model"], "options": options})
+    def call(self, family: str, function: str, request: ProofRequest, answer: Any, stage: str) -> Proof:
+        options = request.model.options
+        self.asked.append(options["fault"])
+        return self.prove(replace(request.model, options={**options, "contract": CONTRACT}))
 
-    def prove(self, spec: dict[str, Any]) -> dict[str, Any]:
-        return prove(spec, targets.get("onnx").graph, "fp32", str(self.folder), self.notes, [EXAMPLE] * 2, ["y"])
+    def prove(self, spec: ModelSpec, **more: Any) -> Proof:
+        reader = targets.get("onnx").graph
+        request = ProofRequest(spec, reader, "fp32", str(self.folder), self.notes, [EXAMPLE] * 2, ["y"], **more)
+        return prove(request)
 
 
 @pytest.fixture(autouse=True)
 def asked_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parity.session.fault_chain.proof_of", lambda session, cell, cases: session.proof(cell, cases))
-
-
-def _failed(links: dict[str, Any]) -> dict[str, Any]:
-    return {name: {**link, "state": "failed"} for name, link in links.items()}
 
 
 CASES = [Case(f"case_{i}", {k: np.array(v) for k, v in EXAMPLE.items()}) for i in range(2)]
@@ -149,19 +152,21 @@ def test_a_module_with_other_tensors_is_not_exported_again(
 
 def test_what_the_right_file_was_found_to_be_by_itself_is_not_found_again(tmp_path: Path) -> None:
     told = Told(tmp_path)
-    given: Any = (SPEC, targets.get("onnx").graph, "fp32", str(tmp_path), told.notes, [EXAMPLE] * 2, ["y"])
-    assert list(prove(*given, known=["local"])["links"]) == ["match", "audit", "lift", "range"]
+    assert names(told.prove(SPEC, held=["local"])) == ["match", "audit", "lift", "range"]
     asked: list[Any] = []
     told.call = lambda *_, **__: asked.append(_[2]) or told.prove(SPEC)  # type: ignore[method-assign, func-returns-value]
     with_chain(told, CELL, CASES, power("bit_flipped"))  # type: ignore[arg-type]
-    assert [a["known"] for a in asked] == [["local"]]
+    assert [request.held for request in asked] == [["local"]]
 
 
 def test_one_link_that_fails_is_answer_enough_for_power(tmp_path: Path) -> None:
     told = Told(tmp_path)
     spec = faulty.spec_of(SPEC, CONTRACT, "bias_dropped", "mix.bias")
-    given: Any = (targets.get("onnx").graph, "fp32", str(tmp_path), told.notes, [EXAMPLE] * 2, ["y"])
-    whole, short = prove(spec, *given), prove(spec, *given, whole=False)
-    assert whole["state"] == short["state"] == "failed"
-    assert list(whole["links"]) == ["match", "audit", "lift", "local", "range"] and len(short["links"]) == 2
-    assert list(prove(SPEC, *given, whole=False)["links"]) == list(whole["links"])
+    whole, short = told.prove(spec), told.prove(spec, whole=False)
+    assert whole.state == short.state == "failed"
+    assert names(whole) == ["match", "audit", "lift", "local", "range"] and len(short.links) == 2
+    assert names(told.prove(SPEC, whole=False)) == names(whole)
+
+
+def names(proof: Proof) -> list[str]:
+    return [link.name for link in proof.links]

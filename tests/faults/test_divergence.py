@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from parity import formats as targets
 from parity.core.contract import Contract, InputSpec, OutputSpec
 from parity.core.record import plain
+from parity.core.settings import ModelSpec
 from parity.divergence import locate
 from parity.divergence.blame import _laid, _readers
 from parity.divergence.pair import arrangements
@@ -27,7 +29,7 @@ from parity.formats.torch import convert as torch_convert
 from parity.reference import modelling
 
 ROOT = Path(__file__).resolve().parents[2]
-SPEC = {"root": str(ROOT), "factory": "tests.faults.diverging:net", "options": {}, "checkpoint": None}
+SPEC = ModelSpec(str(ROOT), "tests.faults.diverging:net")
 CONTRACT = plain(Contract((InputSpec("image", (1, 3, 20, 28)),), (OutputSpec("y", "logits"),)))
 EXAMPLE = {"image": np.random.default_rng(0).standard_normal((1, 3, 20, 28)).astype(np.float32)}
 FAULTS: tuple[tuple[str, Any, str, str], ...] = (  # fault, value, confined to, the module that holds it
@@ -43,17 +45,17 @@ FAULTS: tuple[tuple[str, Any, str, str], ...] = (  # fault, value, confined to, 
 )
 
 
-def to_onnx(spec: dict[str, Any], work: Path) -> dict[str, Any]:
+def to_onnx(spec: ModelSpec, work: Path) -> dict[str, Any]:
     options = {"opset": 17, "dynamic": False}
     return onnx_convert.export(str(work), options, spec, CONTRACT, EXAMPLE)
 
 
-def to_program(spec: dict[str, Any], work: Path) -> dict[str, Any]:
+def to_program(spec: ModelSpec, work: Path) -> dict[str, Any]:
     options = {"half": False, "dynamic": False}
     return torch_convert.export_program(str(work), options, spec, CONTRACT, EXAMPLE)
 
 
-def to_ncnn(spec: dict[str, Any], work: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def to_ncnn(spec: ModelSpec, work: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(work)
     torch_convert.trace(str(work), {"half": False}, spec, CONTRACT, EXAMPLE)
     (work / "done").mkdir()
@@ -92,7 +94,7 @@ def test_the_module_with_the_fault_is_named(
 
 
 def test_a_mask_s_huge_numbers_hide_no_layer_before_it(tmp_path: Path) -> None:
-    spec = {**SPEC, "factory": "tests.faults.diverging:masked"}
+    spec = replace(SPEC, factory="tests.faults.diverging:masked")
     contract = plain(Contract((InputSpec("x", (1, 6, 8)),), (OutputSpec("y", "logits"),)))
     case = {"x": np.random.default_rng(0).standard_normal((1, 6, 8)).astype(np.float32)}
     options = {"opset": 17, "dynamic": False}

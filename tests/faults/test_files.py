@@ -17,6 +17,7 @@ from parity import formats as targets
 from parity.core.case import Case
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
+from parity.core.settings import ModelSpec
 from parity.faults import FileFault, register_fault
 from parity.faults import base as registry
 from parity.faults.power import CellPower
@@ -64,14 +65,14 @@ class Here:
     def artifact(self, cell: Cell) -> Any:
         return SimpleNamespace(folder=self.folder, notes=self.notes)
 
-    def model_spec(self, model: Any) -> dict[str, Any]:
-        return {}
+    def model_spec(self, model: Any) -> ModelSpec:
+        return ModelSpec("", "two:two")
 
-    def call(self, family: str, function: str, arguments: dict[str, Any], stage: str) -> Any:
+    def call(self, family: str, function: str, request: Any, answer: Any, stage: str) -> Any:
         if stage == "prove":
-            return arguments["folder"]
+            return request.folder
         module, _, name = function.partition(":")
-        return getattr(importlib.import_module(module), name)(**arguments)
+        return getattr(importlib.import_module(module), name)(request)
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ def ask(child: Child, place: Path, kind: str, data: bytes) -> dict[str, str]:
     file = place / Path(kind).parent / f"damaged{suffix}"
     file.write_bytes(data)
     try:
-        answer: dict[str, str] = child.call(
+        answer: dict[str, str] = child.call_with(
             "tests.fuzz.readers:read", {"kind": kind, "file": str(file)}, budget=BUDGET, stage="read", again=False
         )
     except ChildFailure as failure:

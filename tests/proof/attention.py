@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from parity.core.settings import ModelSpec
 from tests.proof.seeded import ROOT, Subject, convert
 
 STEPS, WIDTH, HEADS = 12, 24, 3
@@ -51,7 +52,7 @@ def attention() -> nn.Module:
     return module
 
 
-SPEC = {"root": str(ROOT), "factory": "tests.proof.attention:attention", "options": {}}
+SPEC = ModelSpec(str(ROOT), "tests.proof.attention:attention")
 
 
 def cases(count: int = 24, seed: int = 0) -> list[dict[str, Any]]:

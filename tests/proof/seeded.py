@@ -24,7 +24,7 @@ from torch.nn import functional
 from parity import formats as targets
 from parity.cases import golden
 from parity.config import load
-from parity.core.settings import ModelConfig
+from parity.core.settings import ModelConfig, ModelSpec
 from parity.process import steps
 from parity.reference import modelling
 
@@ -51,14 +51,12 @@ def config() -> ModelConfig:
     return load(ROOT / "pyproject.toml", targets.facts()).models["skin"]
 
 
-def spec(fault: str = "") -> dict[str, Any]:
+def spec(fault: str = "") -> ModelSpec:
     """What makes the module: the untouched one, or the one with a fault."""
     own = config()
     if fault:
-        return {"root": str(ROOT), "factory": "tests.proof.seeded:faulty", "options": {"fault": fault}}
-    return {
-        "root": str(ROOT), "factory": own.factory, "options": dict(own.options), "checkpoint": str(own.checkpoint)
-    }  # fmt: skip
+        return ModelSpec(str(ROOT), "tests.proof.seeded:faulty", {"fault": fault})
+    return ModelSpec(str(ROOT), own.factory, dict(own.options), str(own.checkpoint))
 
 
 def faulty(fault: str) -> nn.Module:
@@ -277,7 +275,7 @@ class Subject:
     """What is exported: the module, its inputs and outputs, and calibration data, whose first row is the example."""
 
     name: str
-    model: Mapping[str, Any]
+    model: ModelSpec
     contract: Mapping[str, Any]
     calibration: list[dict[str, Any]]
 
@@ -344,7 +342,7 @@ def _step(subject: Subject, folder: Path, function: str, after: Path | None, opt
             "work": str(folder), "after": str(after) if after else None, "options": options, "model": subject.model,
             "contract": subject.contract, "example": subject.calibration[0], "calibration": subject.calibration,
         }  # fmt: skip
-        made = steps.run("parity.formats." + function.replace(":", ".target:"), "convert", arguments)
+        made = steps.run("parity.formats." + function.replace(":", ".convert:"), "convert", arguments)
         (folder / "manifest.json").write_text(json.dumps({"notes": made}))
     return folder
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parity.core.proof import Culprit
 from parity.formats.graph import Graph, Grid, Operator, Port
 from parity.proof.calibration import calibrated
-from parity.proof.result import Culprit
 
 COUNT = 8
 CASES = [{"a": np.random.default_rng(i).normal(0, 1, (1, 50)).astype(np.float32)} for i in range(6)]

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from parity import formats as targets
+from parity.core.settings import ModelSpec
 from parity.proof import prove
+from parity.proof.messages import ProofRequest
 from tests.proof.seeded import ROOT, Subject, convert, notes
 
 pytest.importorskip("onnxruntime")
@@ -36,7 +38,7 @@ def cases(reach: float, count: int = 24) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("first", ["ReLU6", "ReLU"])
 def test_golden_data_beyond_a_calibration_that_stayed_below_the_bound(tmp_path: Path, first: str) -> None:
-    model = {"root": str(ROOT), "factory": "tests.proof.test_clips:clipped", "options": {"first": first}}
+    model = ModelSpec(str(ROOT), "tests.proof.test_clips:clipped", {"first": first})
     peaks = []
     for reach in (4.0, 9.0):
         with torch.no_grad():
@@ -45,7 +47,15 @@ def test_golden_data_beyond_a_calibration_that_stayed_below_the_bound(tmp_path: 
     assert 0 < peaks[0] < 5.5 < 6.5 < peaks[1], peaks
     contract = {"inputs": [{"name": "x", "shape": [1, 6], "dtype": "float32"}], "outputs": [{"name": "y"}]}
     folder = convert(Subject(f"clipped-{first}", model, contract, cases(4.0)), tmp_path, "onnx", ("int8",))["int8"]
-    lift = prove(model, targets.get("onnx").graph, "int8", str(folder), notes(folder), cases(9.0), ["y"], cases(4.0))[
-        "links"
-    ]["lift"]
-    assert lift["state"] == "proved", lift
+    request = ProofRequest(
+        model,
+        targets.get("onnx").graph,
+        "int8",
+        str(folder),
+        notes(folder),
+        cases(9.0),
+        ["y"],
+        cases(4.0),
+    )
+    lift = prove(request).link("lift")
+    assert lift.state == "proved", lift

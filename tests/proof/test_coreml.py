@@ -14,9 +14,13 @@ import torch
 from torch import nn
 
 from parity import formats as targets
+from parity.core.settings import ModelSpec
 from parity.mil.package import Package
 from parity.mil.types import TensorType
+from parity.process import serialise
 from parity.proof import prove
+from parity.proof.messages import ProofRequest
+from parity.reference.messages import OracleRequest, TwinRequest
 from tests.mil import zoo
 from tests.proof.seeded import ROOT
 
@@ -94,8 +98,12 @@ def saved(folder: Path, precision: str, name: str = "") -> tuple[Path, dict[str,
 
 
 def proof(folder: Path, notes: Mapping[str, Any], precision: str, name: str = "") -> dict[str, Any]:
-    spec = {"root": str(ROOT), "factory": "tests.proof.test_coreml:network", "options": {"name": name}}
-    return prove(spec, targets.get("coreml").graph, precision, str(folder), notes, inputs(name), list(notes["outputs"]))
+    spec = ModelSpec(str(ROOT), "tests.proof.test_coreml:network", {"name": name})
+    return prove(
+        ProofRequest(
+            spec, targets.get("coreml").graph, precision, str(folder), notes, inputs(name), list(notes["outputs"])
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,19 +115,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dic
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_correct_package_is_faithful(files: Any, precision: str) -> None:
     result = proof(*files[precision], precision)
-    assert result["state"] == "proved", result["summary"]
-    links = result["links"]
-    assert links["lift"]["figures"]["relative_rms"] < 1e-6
-    assert links["match"]["figures"]["unmatched"] == [] and links["match"]["figures"]["unused"] == []
-    assert (links["local"]["state"], links["local"]["offered"]) == ("not possible", False)
-    assert "no local: no runtime executes" in result["summary"]
-    json.dumps(result, allow_nan=False)
+    assert result.state == "proved", result.summary
+    assert result.link("lift").figures["relative_rms"] < 1e-6
+    assert result.link("match").figures["unmatched"] == [] and result.link("match").figures["unused"] == []
+    assert (result.link("local").state, result.link("local").offered) == ("not possible", False)
+    assert "no local: no runtime executes" in result.summary
+    json.dumps(serialise.to_builtins(result), allow_nan=False)
 
 
 def test_a_package_of_another_precision_class_fails(files: Any) -> None:
     result = proof(*files["fp16"], "fp32")
-    assert result["links"]["audit"]["state"] == "failed"
-    assert "stored as float16 in an fp32 file" in json.dumps(result["links"]["audit"]["culprits"])
+    assert result.link("audit").state == "failed"
+    assert "stored as float16 in an fp32 file" in str(result.link("audit").culprits)
 
 
 def weight(parameter: str, operator: str, act: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
@@ -193,9 +200,9 @@ def test_a_fault_in_the_weights_is_found_and_named(files: Any, tmp_path: Path, p
     shutil.copytree(folder, tmp_path / "edited")
     weight(parameter, operator, act)(tmp_path / "edited")
     result = proof(tmp_path / "edited", notes, precision)
-    assert result["state"] == "failed", result["summary"]
-    named = [c["name"] for link in result["links"].values() for c in link["culprits"]]
-    assert any(culprit in name for name in named), result["summary"]
+    assert result.state == "failed", result.summary
+    named = [c.name for link in result.links for c in link.culprits]
+    assert any(culprit in name for name in named), result.summary
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -203,8 +210,8 @@ def test_a_fault_in_the_program_is_found_by_the_lift(files: Any, tmp_path: Path,
     shutil.copytree(files[precision][0], tmp_path / "edited")
     program(relu6)(tmp_path / "edited")
     result = proof(tmp_path / "edited", files[precision][1], precision)
-    failed = [name for name, link in result["links"].items() if link["state"] == "failed"]
-    assert failed == ["lift"], result["summary"]
+    failed = [link.name for link in result.links if link.state == "failed"]
+    assert failed == ["lift"], result.summary
 
 
 def test_palettised_weights_say_which_link_cannot_be_made(files: Any, tmp_path: Path) -> None:
@@ -218,8 +225,8 @@ def test_palettised_weights_say_which_link_cannot_be_made(files: Any, tmp_path: 
         made = optimize.palettize_weights(model, optimize.OptimizationConfig(global_config=setting))
         made.save(str(tmp_path / "model.mlpackage"))
     result = proof(tmp_path, notes, "dynamic")
-    assert result["state"] == "not possible"
-    assert "palettised weights lie on no grid of even steps" in result["summary"]
+    assert result.state == "not possible"
+    assert "palettised weights lie on no grid of even steps" in result.summary
 
 
 def test_replaced_values_take_the_places_of_constants(files: Any) -> None:
@@ -262,11 +269,11 @@ def test_fp16_cells_are_gated_by_the_measured_noise_ratio(files: Any, tmp_path: 
     cell, spec = Cell("small", "coreml", "fp16"), OutputSpec("y0")
     limits = {name: limit for name, limit in resolve((), cell).items() if name in NOISE}
     assert all(limit.source.startswith(MEASURED) and "coreml fp16" in limit.source for limit in limits.values())
-    model = {"root": str(ROOT), "factory": "tests.proof.test_coreml:network", "options": {}}
-    wants = oracle.evaluate(model, inputs(), ["y0"])["outputs"]
+    model = ModelSpec(str(ROOT), "tests.proof.test_coreml:network")
+    wants = oracle.evaluate(OracleRequest(model, inputs(), ["y0"])).outputs
     measured = natural("coreml", "fp16")
     assert measured is not None
-    costs = twin.evaluate(model, inputs(), ["y0"], "fp16", flavour=measured.flavour)["outputs"]
+    costs = twin.evaluate(TwinRequest(model, inputs(), ["y0"], "fp16", None, measured.flavour)).outputs
     program = mil.load(tmp_path / "edited" / "model.mlpackage")
     rows = [program.run(case)["y0"] for case in inputs()]
     known = raw_floors(wants, costs, "fp16", [spec])["y0"]
@@ -280,4 +287,4 @@ def test_fp16_cells_are_gated_by_the_measured_noise_ratio(files: Any, tmp_path: 
 @pytest.mark.parametrize("name", [n for n in zoo.everything() if n != "gated_mlp"])
 def test_correct_packages_of_many_networks_raise_no_alarm(tmp_path: Path, name: str, precision: str) -> None:
     result = proof(*saved(tmp_path, precision, name), precision, name)
-    assert result["state"] != "failed", result["summary"]
+    assert result.state != "failed", result.summary

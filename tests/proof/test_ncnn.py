@@ -18,10 +18,12 @@ from torch import nn
 
 from parity import formats as targets
 from parity.core.errors import ParityError
+from parity.core.settings import ModelSpec
 from parity.formats.ncnn.graph import NcnnArtefact
 from parity.formats.ncnn.runtime import row
-from parity.process import steps
+from parity.process import serialise, steps
 from parity.proof import prove
+from parity.proof.messages import ProofRequest
 from tests.proof.seeded import ROOT
 
 pytest.importorskip("pnnx")
@@ -59,7 +61,7 @@ def small() -> nn.Module:
     return module.eval()
 
 
-SPEC = {"root": str(ROOT), "factory": "tests.proof.test_ncnn:small", "options": {}}
+SPEC = ModelSpec(str(ROOT), "tests.proof.test_ncnn:small")
 CASES = [
     {"x": np.random.default_rng(i).normal(0, 1, SHAPE).astype(np.float32)} for i in range(6)
 ]  # fmt: skip
@@ -80,30 +82,30 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dic
             os.chdir(folder)
             function, half = ("torch:trace", False) if name == "traced" else ("ncnn:convert", name == "fp16")
             given = {**arguments, "work": str(folder), "after": str(base / "traced"), "options": {"half": half}}
-            made[name] = folder, steps.run("parity.formats." + function.replace(":", ".target:"), "convert", given)
+            made[name] = folder, steps.run("parity.formats." + function.replace(":", ".convert:"), "convert", given)
             os.chdir(before)
     return made
 
 
 def proof(folder: Path, notes: dict[str, Any], precision: str) -> dict[str, Any]:
-    return prove(SPEC, targets.get("ncnn").graph, precision, str(folder), notes, CASES, ["y"])
+    return prove(ProofRequest(SPEC, targets.get("ncnn").graph, precision, str(folder), notes, CASES, ["y"]))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_correct_file_is_faithful(files: Any, precision: str) -> None:
     result = proof(*files[precision], precision)
-    assert result["state"] == "proved", result["summary"]
-    assert result["links"]["lift"]["figures"]["relative_rms"] < 1e-6
-    assert result["links"]["match"]["figures"]["unmatched"] == []
-    local = result["links"]["local"]["figures"]
+    assert result.state == "proved", result.summary
+    assert result.link("lift").figures["relative_rms"] < 1e-6
+    assert result.link("match").figures["unmatched"] == []
+    local = result.link("local").figures
     assert local["within"] == local["operators"] >= 10 and set(local["worst"]) == {"ncnn", "plain"}
-    json.dumps(result, allow_nan=False)
+    json.dumps(serialise.to_builtins(result), allow_nan=False)
 
 
 def test_an_fp16_file_is_no_fp32_file(files: Any) -> None:
     result = proof(*files["fp16"], "fp32")
-    assert result["links"]["audit"]["state"] == "failed"
-    assert "stored as float16 in an fp32 file" in json.dumps(result["links"]["audit"]["culprits"])
+    assert result.link("audit").state == "failed"
+    assert "stored as float16 in an fp32 file" in str(result.link("audit").culprits)
 
 
 def weights(name: str, act: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path, dict[str, Any]], None]:
@@ -154,9 +156,9 @@ def test_a_fault_in_the_weights_is_found(
     shutil.copytree(folder, edited)
     weights(named(files, kind, number), act)(edited, notes)
     result = proof(edited, notes, precision)
-    assert result["state"] == "failed", result["summary"]
-    found = [c["name"] for link in result["links"].values() for c in link["culprits"]]
-    assert any(culprit in name for name in found), result["summary"]
+    assert result.state == "failed", result.summary
+    found = [c.name for link in result.links for c in link.culprits]
+    assert any(culprit in name for name in found), result.summary
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,7 @@ def test_a_fault_in_the_graph_is_found_by_the_lift(files: Any, tmp_path: Path, o
     shutil.copytree(files["fp16"][0], edited)
     param(old, new)(edited, files["fp16"][1])
     result = proof(edited, files["fp16"][1], "fp16")
-    assert result["links"]["lift"]["state"] == "failed", result["summary"]
+    assert result.link("lift").state == "failed", result.summary
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -200,7 +202,7 @@ def test_a_file_that_cannot_be_followed_says_why(files: Any, tmp_path: Path) -> 
         shutil.copytree(files["fp32"][0], tmp_path / name)
         edit(tmp_path / name)
         result = proof(tmp_path / name, files["fp32"][1], "fp32")
-        assert result["state"] == "not possible" and why in result["summary"]
+        assert result.state == "not possible" and why in result.summary
 
 
 def test_token_ids_reach_ncnn_as_32_bits() -> None:

@@ -6,7 +6,6 @@ import copy
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -17,7 +16,9 @@ from torch import nn
 from parity import formats as targets
 from parity.core.contract import Contract, InputSpec, OutputSpec
 from parity.core.record import plain
+from parity.core.settings import ModelSpec
 from parity.formats.onnx import convert as onnx_convert
+from parity.proof.messages import StoredRequest
 from parity.proof.stored import stored
 from parity.reference import modelling
 from tests.faults import diverging, formats
@@ -73,9 +74,8 @@ def beside(layers: Sequence[str] = ()) -> nn.Module:
     return redrawn(Beside(), layers)
 
 
-def spec(factory: str, option: str, layers: Sequence[str]) -> dict[str, Any]:
-    return {"root": str(ROOT), "factory": f"tests.proof.test_stored:{factory}", "options": {option: list(layers)},
-            "checkpoint": None}  # fmt: skip
+def spec(factory: str, option: str, layers: Sequence[str]) -> ModelSpec:
+    return ModelSpec(str(ROOT), f"tests.proof.test_stored:{factory}", {option: list(layers)})
 
 
 @pytest.mark.parametrize("others", [("one.weight",), ("two.bias",), ("one.weight", "one.bias", "two.weight"), ()])
@@ -85,10 +85,10 @@ def test_a_file_s_own_values_come_back(target: str, others: tuple[str, ...], tmp
         pytest.skip(f"needs {formats.NEEDS[target]}")
     notes = formats.FORMATS[target](tmp_path)
     model = spec("Layers", "others", others)
-    found = stored(model, targets.get(target).graph, "fp32", str(tmp_path), notes, {"x": formats.X[0]})
-    assert found["reason"] == "" and set(found["tensors"]) == set(others) and found["of"] == 2
-    assert found["layers"] == sorted({name.partition(".")[0] for name in others})
-    for name, values in found["tensors"].items():
+    found = stored(StoredRequest(model, targets.get(target).graph, "fp32", str(tmp_path), notes, {"x": formats.X[0]}))
+    assert found.reason == "" and set(found.tensors) == set(others) and found.modules == 2
+    assert found.layers == sorted({name.partition(".")[0] for name in others})
+    for name, values in found.tensors.items():
         np.testing.assert_allclose(values, GIVEN[name], atol=1e-6)
 
 
@@ -110,12 +110,12 @@ def test_the_module_with_them_is_the_file(factory: str, shape: tuple[int, ...], 
     options = {"opset": 17, "dynamic": False}
     notes = onnx_convert.export(str(tmp_path), options, spec(factory, "layers", layers), contract, case)
     right = spec(factory, "layers", ())
-    found = stored(right, targets.get("onnx").graph, "fp32", str(tmp_path), notes, case)
-    assert found["reason"] == "" and found["tensors"]
+    found = stored(StoredRequest(right, targets.get("onnx").graph, "fp32", str(tmp_path), notes, case))
+    assert found.reason == "" and found.tensors
     module = copy.deepcopy(modelling.load(right)).double()
     x = torch.from_numpy(case["x"]).double()
     before = module(x).numpy()
-    module.load_state_dict({k: torch.from_numpy(v) for k, v in found["tensors"].items()}, strict=False)
+    module.load_state_dict({k: torch.from_numpy(v) for k, v in found.tensors.items()}, strict=False)
     (got,) = onnxruntime.InferenceSession(str(tmp_path / onnx_convert.FILE)).run(None, case)
     size = np.abs(got).max()
     assert np.abs(before - got).max() > 1e-2 * size
@@ -125,9 +125,9 @@ def test_the_module_with_them_is_the_file(factory: str, shape: tuple[int, ...], 
 def test_what_stands_for_an_expression_is_said_to(tmp_path: Path) -> None:
     """A file whose layer has a bias, where the module's has none: no tensor of the module can hold it."""
     notes = formats.onnx(tmp_path)
-    model = {**spec("without_bias", "layers", ())}
-    found = stored(model, targets.get("onnx").graph, "fp32", str(tmp_path), notes, {"x": formats.X[0]})
-    assert found["tensors"] == {} and "the module has no tensor 'two.bias'" in found["reason"]
+    model = spec("without_bias", "layers", ())
+    found = stored(StoredRequest(model, targets.get("onnx").graph, "fp32", str(tmp_path), notes, {"x": formats.X[0]}))
+    assert found.tensors == {} and "the module has no tensor 'two.bias'" in found.reason
 
 
 def without_bias(layers: Sequence[str] = ()) -> nn.Module:

@@ -10,6 +10,7 @@ import pytest
 
 from parity import formats as targets
 from parity.proof import prove
+from parity.proof.messages import ProofRequest
 from research.proof import names
 from tests.proof import attention, edits, seeded
 
@@ -22,14 +23,16 @@ def proof(folder: Path, precision: str = "int8") -> dict[str, Any]:
     cases = seeded.cases()[::3]
     calibration = seeded.cases("calibration") if precision == "int8" else []
     return prove(
-        seeded.spec(),
-        targets.get("tflite").graph,
-        precision,
-        str(folder),
-        seeded.notes(folder),
-        cases,
-        ["logits"],
-        calibration,
+        ProofRequest(
+            seeded.spec(),
+            targets.get("tflite").graph,
+            precision,
+            str(folder),
+            seeded.notes(folder),
+            cases,
+            ["logits"],
+            calibration,
+        )
     )
 
 
@@ -41,37 +44,39 @@ def clean(exports: Path) -> dict[str, Path]:
 @pytest.mark.parametrize("precision", seeded.PRECISIONS)
 def test_a_correct_file_is_proved(clean: dict[str, Path], precision: str) -> None:
     result = proof(clean[precision], precision)
-    assert result["state"] == "proved", result["summary"]
-    assert result["links"]["lift"]["figures"]["relative_rms"] < 1e-6
-    assert set(result["links"]["local"]["figures"]["worst"]) == {"XNNPACK", "builtin", "reference"}
+    assert result.state == "proved", result.summary
+    assert result.link("lift").figures["relative_rms"] < 1e-6
+    assert set(result.link("local").figures["worst"]) == {"XNNPACK", "builtin", "reference"}
 
 
 def test_per_tensor_weights_raise_no_alarm(exports: Path, clean: dict[str, Path]) -> None:
     result = proof(seeded.per_tensor(clean["int8"], exports / "per_tensor"))
-    assert result["state"] == "proved", result["summary"]
+    assert result.state == "proved", result.summary
 
 
 @pytest.mark.parametrize("edit", edits.TFLITE, ids=lambda e: e.name)
 def test_a_fault_in_the_file_is_found(clean: dict[str, Path], tmp_path: Path, edit: edits.Edit) -> None:
     result = proof(edits.edited(clean["int8"], tmp_path, edit))
-    assert names(result, edit.links, edit.culprit), result["summary"]
+    assert names(result, edit.links, edit.culprit), result.summary
 
 
 def test_a_fault_of_the_runtime_is_not_blamed_on_the_file(exports: Path) -> None:
     """LiteRT 2.1.0 with XNNPACK ignores a zero point in int8 BATCH_MATMUL; see docs/found-faults.md."""
     folder = attention.export(exports, "tflite", ("int8",))["int8"]
     result = prove(
-        attention.SPEC,
-        targets.get("tflite").graph,
-        "int8",
-        str(folder),
-        seeded.notes(folder),
-        attention.cases(),
-        ["logits"],
+        ProofRequest(
+            attention.SPEC,
+            targets.get("tflite").graph,
+            "int8",
+            str(folder),
+            seeded.notes(folder),
+            attention.cases(),
+            ["logits"],
+        )
     )
-    states = {name: link["state"] for name, link in result["links"].items()}
+    states = {link.name: link.state for link in result.links}
     assert states == {"match": "proved", "audit": "proved", "lift": "proved", "local": "failed", "range": "proved"}
-    culprits = result["links"]["local"]["culprits"]
+    culprits = result.link("local").culprits
     assert {c["kind"] for c in culprits} == {"runtime"}
     assert {c["name"] for c in culprits} == {"XNNPACK BATCH_MATMUL"}
     assert all("right on builtin, reference" in c["what"] for c in culprits)

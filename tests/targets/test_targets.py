@@ -116,11 +116,11 @@ def test_outputs_that_change_places_are_found(session: Session, target: str) -> 
     swapped["inputs"] = {k: dict(v) for k, v in swapped["inputs"].items()}
     swapped["outputs"] = dict(zip(swapped["outputs"], reversed(list(swapped["outputs"].values())), strict=True))
     arguments = {"session": runtime.target.session, "folder": str(runtime.artifact.folder), "notes": swapped}
-    opened = session.children.call(runtime.target.family, "parity.formats.serve:open_session", arguments)
+    opened = session.children.call_with(runtime.target.family, "parity.formats.serve:open_session", arguments)
     case = session.golden(session.config.models["two"])[0]
     run = {"handle": opened["handle"], "cases": [case.inputs]}
     try:
-        got = session.children.call(runtime.target.family, "parity.formats.serve:run", run)["outputs"][0]
+        got = session.children.call_with(runtime.target.family, "parity.formats.serve:run", run)["outputs"][0]
     except ChildFailure:
         return  # a layout that does not fit the rank is refused, which is as good
     assert got["logits"].ndim == 4 or got["features"].ndim == 2  # never silently reshaped into place

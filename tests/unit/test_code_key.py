@@ -81,9 +81,10 @@ def test_what_python_itself_imports_for_it_is_among_its_files(computation: str) 
         ("parity.reference.oracle:evaluate", "reference/onnx_operators.py"),  # in functions
         ("parity.reference.chain:evaluate", "cases/sequence.py"),
         ("parity.reference.twin:evaluate", "core/case.py"),
-        ("parity.proof:prove", "formats/__init__.py"),
-        ("parity.proof:prove", "formats/ncnn/graph.py"),  # named by a string
-        ("parity.proof:prove", "mil/ops/conv.py"),
+        ("parity.formats.coreml.graph:read", "mil/ops/conv.py"),
+        ("parity.proof:prove", "formats/graph.py"),
+        ("parity.session.signature:describe", "formats/ncnn/graph.py"),  # named by a string
+        ("parity.session.signature:describe", "mil/ops/conv.py"),
         ("parity.formats.coreml.modes:lower", "mil/precision.py"),
         ("parity.formats.onnx.target:export", "reference/modelling.py"),
         ("parity.formats.onnx.target:export", "process/child.py"),

@@ -7,15 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+import venv
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
+from parity.process import serialise
 from parity.process.isolate import Budget, Child, ChildFailure, Children, child_environment
+from tests.unit import workload
 
 HERE = Path(__file__).parent
 SHORT, LONG = Budget(seconds=0.6), Budget(seconds=20.0)
@@ -37,7 +41,11 @@ def warm() -> Iterator[Child]:
 
 
 def call(child: Child, name: str, /, budget: Budget = LONG, stage: str = "run", **arguments: Any) -> Any:
-    return child.call(f"workload:{name}", arguments, budget=budget, stage=stage)
+    """The answer to one argument, or to the dataclass that takes several."""
+    several = {"fail": workload.Failing, "note_and_die": workload.Dying}
+    request = several[name](**arguments) if name in several else next(iter(arguments.values()), None)
+    kind: Any = workload.Sum if name.endswith("total") else Any
+    return child.call(f"workload:{name}", request, kind, budget=budget, stage=stage)
 
 
 def failure(child: Child, name: str, /, **arguments: Any) -> ChildFailure:
@@ -92,8 +100,8 @@ def test_arguments_and_results_keep_their_values(warm: Child) -> None:
 def test_big_arrays_go_both_ways(child: Child) -> None:
     arrays = [np.full((3 << 20,), i, np.float32) for i in range(8)]  # 96 MiB
     back = call(child, "total", arrays=arrays)
-    assert back["sum"] == float(sum(a.sum() for a in arrays))
-    assert all((a == b).all() for a, b in zip(arrays, back["back"], strict=True))
+    assert back.sum == float(sum(a.sum() for a in arrays))
+    assert all((a == b).all() for a, b in zip(arrays, back.back, strict=True))
 
 
 def test_the_environment_is_pinned(warm: Child) -> None:
@@ -113,8 +121,8 @@ def test_the_project_comes_first_on_the_path(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_stages_are_heard_in_order(warm: Child) -> None:
     heard: list[str] = []
-    warm.call("parity.process.child:stage", {"name": "load"}, on_stage=heard.append, budget=Budget(10))
-    warm.call("parity.process.child:stage", {"name": "run"}, on_stage=heard.append, budget=Budget(10))
+    warm.call("parity.process.child:stage", "load", NoneType, on_stage=heard.append, budget=Budget(10))
+    warm.call("parity.process.child:stage", "run", NoneType, on_stage=heard.append, budget=Budget(10))
     assert heard == ["load", "run"]
 
 
@@ -165,7 +173,12 @@ def test_a_crash_is_named_after_its_stage_with_the_end_of_the_log(child: Child) 
         ("fail", {"message": "deep", "kind": "RecursionError"}, "RecursionError: deep"),
         ("unsendable", {}, "cannot be sent"),
         ("no_such_function", {}, "AttributeError"),
-        ("echo", {"valu": 3}, "TypeError"),
+        ("environment", {"name": 3}, "no str: expected str, found int"),
+        (
+            "wrong_total",
+            {"arrays": []},
+            "workload:wrong_total: its answer is no Sum: expected float, found str @ $.sum",
+        ),
     ],
 )
 def test_an_exception_is_an_error(warm: Child, name: str, arguments: dict[str, Any], words: str) -> None:
@@ -176,7 +189,7 @@ def test_an_exception_is_an_error(warm: Child, name: str, arguments: dict[str, A
 
 def test_a_module_that_does_not_exist_is_an_error(warm: Child) -> None:
     with pytest.raises(ChildFailure, match="ModuleNotFoundError") as caught:
-        warm.call("no_such_module:f", {})
+        warm.call("no_such_module:f", None, NoneType)
     assert caught.value.state == "error"
 
 
@@ -186,11 +199,13 @@ def test_the_log_of_an_error_holds_its_traceback_and_nothing_older(warm: Child) 
     assert "Traceback" in found.log and "this one" in found.log and "an older one" not in found.log
 
 
-@pytest.mark.parametrize("name", ["hang", "hang_talking", "hang_in_native_code"])
-def test_a_hang_is_a_timeout(child: Child, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("hang", {"seconds": 600.0}), ("hang_talking", {}), ("hang_in_native_code", {"file": ""})]
+)
+def test_a_hang_is_a_timeout(child: Child, name: str, arguments: dict[str, Any]) -> None:
     call(child, "echo")
     start = time.monotonic()
-    found = failure(child, name, budget=SHORT)
+    found = failure(child, name, **arguments, budget=SHORT)
     assert found.state == "timeout" and "no answer within 0.6 s" in found.reason
     assert time.monotonic() - start < 3
     assert call(child, "echo", value=1) == 1
@@ -198,7 +213,7 @@ def test_a_hang_is_a_timeout(child: Child, name: str) -> None:
 
 def test_a_timeout_is_named_after_its_stage(child: Child) -> None:
     call(child, "pid")  # a busy machine needs longer to start one than this test's time
-    assert failure(child, "hang", budget=SHORT).stage == "load"
+    assert failure(child, "hang", seconds=600.0, budget=SHORT).stage == "load"
 
 
 def test_a_slow_answer_within_the_time_is_an_answer(warm: Child) -> None:
@@ -294,7 +309,7 @@ def test_a_child_killed_while_busy_is_a_crash(child: Child) -> None:
         os.kill(child.pid or 0, signal.SIGKILL)
 
     with pytest.raises(ChildFailure) as caught:
-        child.call("workload:hang", {}, on_stage=kill, budget=LONG)
+        child.call("workload:hang", 600.0, NoneType, on_stage=kill, budget=LONG)
     found = caught.value
     assert found.state == "crash" and "SIGKILL" in found.reason and found.stage == "load"
 
@@ -328,7 +343,7 @@ def test_interrupting_a_call_ends_the_child(child: Child) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        child.call("workload:hang", {}, on_stage=interrupt, budget=Budget(20))
+        child.call("workload:hang", 600.0, NoneType, on_stage=interrupt, budget=Budget(20))
     assert gone(pid)
     assert call(child, "echo", value=1) == 1
 
@@ -339,7 +354,8 @@ from pathlib import Path
 from parity.process.isolate import Budget, Child
 child = Child("test", root=Path(sys.argv[1]))
 child.start()
-child.call("workload:" + sys.argv[2], {"file": sys.argv[3]} if sys.argv[2].startswith("hang") else {})
+busy = sys.argv[2].startswith("hang")
+child.call("workload:" + sys.argv[2], sys.argv[3], type(None) if busy else str)
 Path(sys.argv[3]).write_text(str(child.pid))
 import time; time.sleep(600)
 """
@@ -358,15 +374,15 @@ def test_the_child_of_a_killed_parent_ends_within_seconds(tmp_path: Path, name: 
 
 def test_closing_ends_every_child_and_a_second_close_is_nothing() -> None:
     with Children(HERE, Budget(20)) as children:
-        pids = [children.call(name, "workload:pid", {}) for name in ("a", "b")]
-        assert children.call("a", "workload:pid", {}) == pids[0] != pids[1]
+        pids = [children.call(name, "workload:pid", None, int) for name in ("a", "b")]
+        assert children.call("a", "workload:pid", None, int) == pids[0] != pids[1]
     assert all(map(gone, pids))
     children.close()
 
 
 def test_children_share_the_session_s_budget() -> None:
     with Children(HERE, SHORT) as children, pytest.raises(ChildFailure) as caught:
-        children.call("a", "workload:hang", {})
+        children.call("a", "workload:hang", 600.0, NoneType)
     assert caught.value.state == "timeout"
 
 
@@ -374,3 +390,50 @@ def test_an_interpreter_that_does_not_exist_is_an_error() -> None:
     child = Child("test", python="/no/such/python", root=HERE)
     found = failure(child, "echo")
     assert found.state == "error" and "/no/such/python" in found.reason
+
+
+# An interpreter with an environment of its own.
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with NumPy, and with older copies of what our serialiser imports."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, symlinks=True)
+    packages = next(folder.glob("lib/python*/site-packages"))
+    home = Path(np.__file__).parent
+    for source in (home, home.with_name("numpy.libs")):
+        if source.exists():
+            (packages / source.name).symlink_to(source)
+    for name in ("attr", "attrs"):
+        (packages / name).mkdir()
+        (packages / name / "__init__.py").write_text("whose = 'theirs'\n")
+    (packages / "typing_extensions.py").write_text("whose = 'theirs'\n")
+    return folder / "bin" / "python"
+
+
+@pytest.fixture
+def foreign(bare: Path) -> Iterator[Child]:
+    one = Child("foreign", python=str(bare), root=HERE)
+    yield one
+    one.close()
+
+
+def test_an_environment_without_our_serialiser_is_asked_and_answers(foreign: Child) -> None:
+    arrays = [np.arange(3.0), np.ones((2, 2), np.int8)]
+    answer = call(foreign, "total", arrays=arrays)
+    assert answer.sum == 7.0 and [a.dtype for a in answer.back] == ["float64", "int8"]
+    place = call(foreign, "interpreter")
+    assert place["prefix"] != sys.prefix and not place["ours"]
+
+
+def test_an_environment_keeps_its_own_copies(foreign: Child) -> None:
+    """Our serialiser needs an attrs that is newer than many converters' environments hold."""
+    call(foreign, "total", arrays=[])
+    assert call(foreign, "whose") == {"attr": "theirs", "attrs": "theirs", "typing_extensions": "theirs"}
+    assert call(foreign, "total", arrays=[np.ones(2)]).sum == 2.0
+
+
+def test_a_child_of_our_own_environment_is_not_given_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(serialise.CARRIED, "/elsewhere")
+    assert serialise.CARRIED not in child_environment(HERE)

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parity.cases.sequence import Free
 from parity.core.case import Case
 from parity.core.contract import Contract, InputSpec, OutputSpec
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.settings import Config, ModelConfig
+from parity.reference.messages import Evaluated
 from parity.session.memo import Memo, digest
 from parity.session.session import Session
 from parity.store.cache import Store
@@ -120,12 +122,12 @@ class Answers:
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
 
-    def call(self, family: str, function: str, arguments: Any, **_: Any) -> Any:
+    def call(self, family: str, function: str, request: Any, answer: Any, **_: Any) -> Any:
         if function.endswith(":fingerprint"):
-            return {"tensors": arguments["spec"]["factory"]}
-        self.calls.append((function.split(".")[-1], len(arguments["cases"])))
-        rows = [{"y": case["x"].sum(keepdims=True)} for case in arguments["cases"]]
-        return {"outputs": rows, "dtype": "float64", "note": ""}
+            return {"tensors": request.factory}
+        cases = request.steps if function.endswith("chain:evaluate") else request.cases
+        self.calls.append((function.split(".")[-1], len(cases)))
+        return Evaluated([{"y": case["x"].sum(keepdims=True)} for case in cases], "float64", "")
 
     def close(self) -> None: ...
 
@@ -157,7 +159,7 @@ def test_a_twin_and_a_sequence_belong_to_all_that_was_asked(session: Callable[[]
     for precision, flavour in (("fp16", None), ("fp32", None), ("fp16", "storage"), ("fp16", None)):
         opened.twin(MODEL, cases, precision, flavour)
     steps = [c.inputs for c in cases]
-    for keep, free in ((["y"], None), (["y"], {"after": 1}), (["y"], {"after": 2}), (["y"], None)):
+    for keep, free in ((["y"], None), (["y"], Free("x", "y", 1)), (["y"], Free("x", "y", 2)), (["y"], None)):
         opened.sequence(MODEL, steps, keep, free)
     kinds = [kind for kind, _ in opened.children.calls]  # type: ignore[attr-defined]
     assert kinds == ["twin:evaluate"] * 3 + ["chain:evaluate"] * 3

@@ -16,6 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from parity.core.errors import ParityError  # noqa: E402
+from parity.core.settings import ModelSpec  # noqa: E402
 from parity.reference import modelling  # noqa: E402
 
 
@@ -208,7 +209,7 @@ def fingerprint(root: Path, **changes: Any) -> dict[str, str]:
         sys.modules.pop(name, None)
     importlib.invalidate_caches()
     modelling._loaded.clear()
-    return modelling.fingerprint(spec(root, **changes))
+    return modelling.fingerprint(ModelSpec(**spec(root, **changes)))
 
 
 def test_the_module_is_made_once_and_ready_to_be_exported(root: Path) -> None:

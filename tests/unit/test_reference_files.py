@@ -14,7 +14,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from parity.core.errors import ParityError  # noqa: E402
-from parity.core.settings import REFERENCE_FACTORY  # noqa: E402
+from parity.core.settings import REFERENCE_FACTORY, ModelSpec  # noqa: E402
 from parity.reference import (  # noqa: E402
     files,
     modelling,
@@ -23,6 +23,7 @@ from parity.reference import (  # noqa: E402
     oracle,
     twin,
 )
+from parity.reference.messages import OracleRequest  # noqa: E402
 from parity.reference.onnx_operators import OPERATORS  # noqa: E402
 from parity.reference.recipes import recipe  # noqa: E402
 
@@ -78,12 +79,12 @@ def distance(a: Any, b: Any) -> float:
 def test_the_oracle_is_the_modules_own(net: Any, saved: Path, kind: str) -> None:
     spec = {"root": str(saved), "factory": REFERENCE_FACTORY, "options": {"inputs": INPUTS, "outputs": OUTPUTS},
             "checkpoint": None, "reference": str(saved / f"net{kind}")}  # fmt: skip
-    found = oracle.evaluate(spec, [CASE], OUTPUTS)
-    assert (found["dtype"], found["note"]) == ("float64", "")
+    found = oracle.evaluate(OracleRequest(ModelSpec(**spec), [CASE], OUTPUTS))
+    assert (found.dtype, found.note) == ("float64", "")
     want = oracle.run(copy.deepcopy(net).double(), CASE, OUTPUTS, torch.float64)
     for name in OUTPUTS:
         # The module itself adds a float32 0.1; ONNX folds the normalisation into the convolution, in float32.
-        assert distance(found["outputs"][0][name], want[name]) < (1e-7 if kind == ".onnx" else 1e-8), name
+        assert distance(found.outputs[0][name], want[name]) < (1e-7 if kind == ".onnx" else 1e-8), name
     again = modelling.forward(modelling.load(spec), {k: torch.from_numpy(v) for k, v in CASE.items()}, OUTPUTS)
     assert again["scores"].dtype == torch.float32, "the module that exports start from is left as it was"
 
@@ -280,9 +281,9 @@ def test_a_graph_that_cannot_be_executed_here_is_run_by_onnxruntime_and_says_so(
     spec = {"root": str(tmp_path), "factory": REFERENCE_FACTORY, "options": {"inputs": ["x0"], "outputs": ["y0"]},
             "checkpoint": None, "reference": str(tmp_path / "node.onnx")}  # fmt: skip
     case = {"x0": np.array(8, np.int64)}
-    found = oracle.evaluate(spec, [case], ["y0"])
-    assert found["dtype"] == "float32" and "HannWindow has no execution here" in found["note"]
-    assert np.allclose(found["outputs"][0]["y0"], np.hanning(9)[:8], atol=1e-6)
+    found = oracle.evaluate(OracleRequest(ModelSpec(**spec), [case], ["y0"]))
+    assert found.dtype == "float32" and "HannWindow has no execution here" in found.note
+    assert np.allclose(found.outputs[0]["y0"], np.hanning(9)[:8], atol=1e-6)
     module = modelling.load(spec)
     with pytest.raises(ParityError, match=r"no twin: node\.onnx is executed by onnxruntime"):
         twin.run(module, [case], ["y0"], recipe("fp16", None))

@@ -36,7 +36,7 @@ class Bench:
             lambda route: f"{route.name} {self.version}",
             self.store,
             Budget(),
-            again=self.rebuilding,
+            rebuild_since=0.0 if self.rebuilding else None,
         )
         return replace(artifact, routes_failed=failed)
 

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parity.core.errors import ParityError
+from parity.core.settings import ModelSpec
 from parity.reference import grid, recipes, twin
+from parity.reference.messages import TwinRequest
 from parity.reference.recipes import RECIPES, Recipe, recipe
 
 FLAVOURS = [(p, f) for p, flavours in RECIPES.items() for f in flavours]
@@ -359,9 +361,9 @@ def test_evaluate_has_the_shape_of_the_oracle() -> None:
         "options": {"in_features": 8, "out_features": 3},
         "checkpoint": None,
     }
-    found = twin.evaluate(spec, cases((2, 8)), ["y"], "fp16")
-    assert set(found) == {"outputs", "dtype", "note"} and len(found["outputs"]) == 3
-    assert found["outputs"][0]["y"].shape == (2, 3) and found["outputs"][0]["y"].dtype == np.float64
+    found = twin.evaluate(TwinRequest(ModelSpec(**spec), cases((2, 8)), ["y"], "fp16"))
+    assert len(found.outputs) == 3
+    assert found.outputs[0]["y"].shape == (2, 3) and found.outputs[0]["y"].dtype == np.float64
     assert next(iter(recipes.RECIPES["fp16"])) == "storage"
 
 
@@ -372,7 +374,9 @@ def test_ranges_are_measured_once_for_each_set_of_calibration_data(monkeypatch: 
     begin = twin.Twin.begin
     monkeypatch.setattr(twin.Twin, "begin", lambda self, phase, seed=0: (begun.append(phase), begin(self, phase, seed)))
     fed, wide = cases((2, 8)), [{"x": np.full((2, 8), 9, np.float32)}]
-    first, again, other = (twin.evaluate(spec, fed, ["y"], "int8", c)["outputs"] for c in (fed, fed, wide))
+    first, again, other = (
+        twin.evaluate(TwinRequest(ModelSpec(**spec), fed, ["y"], "int8", c)).outputs for c in (fed, fed, wide)
+    )
     assert begun.count("calibrate") == len(fed) + len(wide)
     for row, same, coarse in zip(first, again, other, strict=True):
         assert np.array_equal(row["y"], same["y"]) and not np.array_equal(row["y"], coarse["y"])

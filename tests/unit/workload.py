@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import socket
 import subprocess
@@ -10,16 +11,36 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from parity.core.case import Array
 from parity.core.errors import ParityError
 from parity.process import child
 
 calls = 0
+
+
+@dataclass(frozen=True)
+class Failing:
+    message: str
+    kind: str = "ValueError"
+
+
+@dataclass(frozen=True)
+class Dying:
+    file: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Sum:
+    sum: float
+    back: Sequence[Array]
 
 
 def echo(value: Any = None) -> Any:
@@ -59,7 +80,7 @@ def raise_signal(number: int) -> None:
     time.sleep(30)
 
 
-def hang(seconds: float = 600.0) -> None:
+def hang(seconds: float) -> None:
     child.stage("load")
     time.sleep(seconds)
 
@@ -107,9 +128,9 @@ def leave_at_once(code: int) -> None:
     os._exit(code)
 
 
-def fail(message: str, kind: str = "ValueError") -> None:
+def fail(asked: Failing) -> None:
     raise {"ValueError": ValueError, "KeyboardInterrupt": KeyboardInterrupt, "MemoryError": MemoryError,
-           "ParityError": ParityError, "RecursionError": RecursionError}[kind](message)  # fmt: skip
+           "ParityError": ParityError, "RecursionError": RecursionError}[asked.kind](asked.message)  # fmt: skip
 
 
 def unsendable() -> Any:
@@ -130,8 +151,12 @@ def reads_stdin() -> str:
     return sys.stdin.read()
 
 
-def total(arrays: list[Any]) -> dict[str, Any]:
-    return {"sum": float(sum(a.sum() for a in arrays)), "back": arrays}
+def total(arrays: Sequence[Array]) -> Sum:
+    return Sum(float(sum(a.sum() for a in arrays)), arrays)
+
+
+def wrong_total(arrays: Sequence[Array]) -> Any:
+    return {"sum": "3", "back": arrays}
 
 
 def zeros(mebibytes: int) -> Any:
@@ -149,17 +174,17 @@ def note(file: str) -> int:
     return os.getpid()
 
 
-def note_and_die(file: str, how: str) -> None:
-    with open(file, "a") as out:
+def note_and_die(asked: Dying) -> None:
+    with open(asked.file, "a") as out:
         out.write(f"{os.getpid()}\n")
-    if how == "abort":
+    if asked.how == "abort":
         os.abort()
-    elif how == "hang":
+    elif asked.how == "hang":
         time.sleep(600)
     raise ValueError("told")
 
 
-def write_garbage(data: bytes | None = None) -> None:
+def write_garbage() -> None:
     """What a broken child would do: write into the protocol."""
     assert child._out is not None
     child._out.write(b"Traceback (most recent call last): this is no message at all")
@@ -239,3 +264,14 @@ def write_only(version: int) -> bool:
 
     held = sandbox._write_only([Path(tempfile.gettempdir())], version)
     return held and attempt("write", "/parity-was-here") == "PermissionError"
+
+
+def interpreter() -> dict[str, Any]:
+    """Whose interpreter this is, and whether it could import our serialiser's library by itself."""
+    return {"prefix": sys.prefix, "ours": importlib.util.find_spec("cattrs") is not None}
+
+
+def whose() -> dict[str, str]:
+    """Whose copies of what our serialiser imports a converter here would get."""
+    names = ("attr", "attrs", "typing_extensions")
+    return {name: importlib.import_module(name).whose for name in names}

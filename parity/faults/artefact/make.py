@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from parity.faults.artefact import benign, structure, weights
 from parity.faults.base import FileFault, on_files
 from parity.faults.extra import load, said
+from parity.faults.messages import FaultyFile, FaultyFileRequest, OfferedFault, OfferedRequest
 from parity.formats import get
 from parity.formats.draft import NotPossible
 from parity.formats.target import load_part
@@ -18,25 +19,19 @@ from parity.process.child import stage
 FAMILIES = (weights, structure, benign)
 
 
-def offered(target: str, precision: str, plugins: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The faults of files that are tried on a cell: [{"name", "sentence", "benign"}], in order of registration."""
-    load(plugins)
-    return [{"name": f.name, "sentence": f.sentence, "benign": f.benign} for f in on_files(target, precision)]
+def offered(request: OfferedRequest) -> list[OfferedFault]:
+    """The faults of files that are tried on a cell, in order of registration."""
+    load(request.plugins)
+    faults = on_files(request.target, request.precision)
+    return [OfferedFault(f.name, f.sentence, f.benign) for f in faults]
 
 
-def make(
-    draft: str, folder: str, notes: Mapping[str, Any], fault: str, into: str, plugins: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Write the artefact with a fault into the empty folder `into`: {"state", "reason", "notes"}.
-
-    `draft` is the target's. `state`: made, or inapplicable where the file has no place for the fault or cannot be
-    edited, or broken where the
-    fault itself fails. `notes` are those that the faulty file is opened with.
-    """
+def make(request: FaultyFileRequest) -> FaultyFile:
+    """Write the artefact with a fault into the empty folder `into`."""
     stage("faults")
-    load(plugins)
-    known = next(f for f in on_files() if f.name == fault)
-    return _made(known, draft, folder, notes, Path(into))
+    load(request.plugins)
+    fault = next(f for f in on_files() if f.name == request.fault)
+    return _made(fault, request.draft, request.folder, request.notes, Path(request.into))
 
 
 def every(
@@ -52,25 +47,25 @@ def every(
         place = work / fault.name
         place.mkdir(parents=True)
         made = _made(fault, get(target).draft, str(folder), notes, place)
-        if made["state"] == "broken":
-            raise RuntimeError(f"{fault.name}: {made['reason']}")
-        if made["state"] == "made":
-            yield fault.name, place, made["notes"]
+        if made.state == "broken":
+            raise RuntimeError(f"{fault.name}: {made.reason}")
+        if made.state == "made":
+            yield fault.name, place, made.notes
 
 
-def _made(fault: FileFault, draft: str, folder: str, notes: Mapping[str, Any], into: Path) -> dict[str, Any]:
+def _made(fault: FileFault, draft: str, folder: str, notes: Mapping[str, Any], into: Path) -> FaultyFile:
     try:
         opened = load_part(draft)(folder, notes)
     except NotPossible as obstacle:
-        return {"state": "inapplicable", "reason": str(obstacle), "notes": {}}
+        return FaultyFile("inapplicable", str(obstacle))
     try:
         found = fault.edit(opened)
         if not found:
-            return {"state": "inapplicable", "reason": "nothing in the file for it to act on", "notes": {}}
+            return FaultyFile("inapplicable", "nothing in the file for it to act on")
         opened.save(into)
     except Exception as error:  # a project's own operator may fail in any way
-        return {"state": "broken", "reason": said(error), "notes": {}}
+        return FaultyFile("broken", said(error))
     if opened.cut:
         largest = max((p for p in into.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
         os.truncate(largest, int(largest.stat().st_size * (1 - opened.cut)))
-    return {"state": "made", "reason": "", "notes": opened.notes}
+    return FaultyFile("made", "", opened.notes)

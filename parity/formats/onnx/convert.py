@@ -31,8 +31,9 @@ def export(
 
     from parity.reference import modelling
 
-    if str(model.get("reference")).endswith(".onnx"):
-        return _given(Path(model["reference"]), Path(work), options["dynamic"], contract, example)
+    reference = modelling.spec_of(model).reference
+    if reference and reference.endswith(".onnx"):
+        return _given(Path(reference), Path(work), options["dynamic"], contract, example)
     module: Any = modelling.load(model)
     stage("export")
     names = {side: [spec["name"] for spec in contract[side]] for side in ("inputs", "outputs")}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
+from parity.core.proof import Culprit, Link, Proof
+from parity.process import serialise
 from parity.proof.range import surely
-from parity.proof.result import Culprit, Link, Proof, builtins
 
 
 def links(**changed: Link) -> tuple[Link, ...]:
@@ -50,13 +50,20 @@ def test_a_link_is_failed_when_somebody_is_to_blame() -> None:
     assert Link.judged("audit", {}, [Culprit("structure", "a", "b")]).state == "failed"
 
 
-def test_builtins_are_json_without_nan() -> None:
-    figures = {"a": np.float32(0.5), "b": np.array(3), "c": float("nan"), "d": (1, "x")}
-    told = builtins(Proof("int8", links(match=Link("match", "proved", figures)), np.float64("inf")))
-    again = json.loads(json.dumps(told, allow_nan=False))
-    assert again["links"]["match"]["figures"] == {"a": 0.5, "b": 3, "c": None, "d": [1, "x"]}
-    assert again["quantisation"] is None
-    assert list(again["links"]) == ["match", "audit", "lift", "local", "range"]
+def test_a_link_is_found_by_its_name_and_one_that_was_not_made_is_not() -> None:
+    proof = Proof("int8", links())
+    assert proof.link("local").figures["unit"] == "one"
+    with pytest.raises(KeyError):
+        Proof("int8", proof.links[:2]).link("lift")
+
+
+def test_a_proof_is_stored_and_read_back_as_it_was() -> None:
+    culprit = Culprit("tensor", "features.0.0.weight", "2 of 9 values off", (3, 1))
+    worst = {"worst": {"XNNPACK": 0.5, "builtin": None}, "unmatched": ["a"]}
+    changed = links(audit=Link("audit", "failed", worst, (culprit,)), lift=Link("lift", "not possible", reason="r"))
+    proof = Proof("int8", changed, None, 1.5)
+    again = json.loads(json.dumps(serialise.to_builtins(proof), allow_nan=False))
+    assert serialise.from_builtins(Proof, again) == proof
 
 
 @pytest.mark.parametrize(("samples", "want"), [([], 0.0), ([0.2] * 9, 0.2), ([0.0] * 8 + [1.0], -0.1)])

@@ -1,10 +1,9 @@
-"""What a proof found, as plain data: five links, each with its state, figures, culprits and reason. Pure."""
+"""What a proof of an artefact found, as bare data: five links, each with state, figures, culprits and reason."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = Literal["proved", "failed", "not possible"]
@@ -56,6 +55,10 @@ class Proof:
     quantisation: float | None = None
     seconds: float = 0.0
 
+    def link(self, name: str) -> Link:
+        """The link of that name. Raises KeyError where it was not made."""
+        return {link.name: link for link in self.links}[name]
+
     @property
     def state(self) -> State:
         """Failed when a link failed; not possible when one could not be made; proved when all that the format
@@ -106,26 +109,3 @@ def _cost(precision: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share >= 1e-4 or share == 0 else f"{100 * share:.1e} %"
-
-
-def builtins(value: Any) -> Any:
-    """`value` as JSON builtins: dataclasses as dicts, NumPy numbers as Python's, NaN and infinity as null."""
-    if isinstance(value, Proof):
-        rest = {"state": value.state, "summary": value.summary}
-        return rest | {
-            "precision": value.precision,
-            "quantisation": builtins(value.quantisation),
-            "seconds": round(value.seconds, 3),
-            "links": {link.name: builtins(link) for link in value.links},
-        }
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: builtins(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): builtins(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [builtins(v) for v in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value

@@ -1,0 +1,60 @@
+"""What is asked of the chain of proof in a child, and its answers beside `core.proof`. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parity.core.case import Array
+from parity.core.settings import ModelSpec
+
+
+@dataclass(frozen=True)
+class ProofRequest:
+    """One artefact to prove, and the model that it is to be.
+
+    `reader` is the target's `graph`, `notes` the artefact's. `cases` are golden inputs by the model's names, `outputs`
+    the names of what it returns, `calibration` what an int8 file was calibrated on, `wants` the oracle's outputs where
+    they are known already. Not `whole`: one link that fails is answer enough; none is made after it, and nothing that
+    only describes. Links in `held` hold already and are not made again.
+    """
+
+    model: ModelSpec
+    reader: str
+    precision: str
+    folder: str
+    notes: Mapping[str, Any]
+    cases: Sequence[Mapping[str, Array]]
+    outputs: Sequence[str]
+    calibration: Sequence[Mapping[str, Array]] = ()
+    whole: bool = True
+    wants: Sequence[Mapping[str, Array]] | None = None
+    held: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class StoredRequest:
+    """What an artefact stores where the model's weights belong, seen on one golden `case`."""
+
+    model: ModelSpec
+    reader: str
+    precision: str
+    folder: str
+    notes: Mapping[str, Any]
+    case: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The tensors that make a module hold what a file holds in every layer whose constants fail the audit.
+
+    `tensors`: float64 values by the name of a parameter or buffer; `layers`: the modules that hold them, in their
+    order; `modules`: how many modules the file has weights of. A file whose constants are all the module's has none of
+    these and no reason; `reason` says why they cannot be told.
+    """
+
+    tensors: Mapping[str, Array]
+    layers: Sequence[str]
+    modules: int
+    reason: str = ""

@@ -1,0 +1,68 @@
+"""What is asked of the reference's child functions, and what they answer. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from parity.cases.sequence import Free
+from parity.core.case import Array
+from parity.core.settings import ModelSpec
+
+Rows = Sequence[Mapping[str, Array]]
+
+
+@dataclass(frozen=True)
+class OracleRequest:
+    """The float64 module on `cases` (inputs by name); `outputs` names what it returns, in order."""
+
+    model: ModelSpec
+    cases: Rows
+    outputs: Sequence[str]
+
+
+@dataclass(frozen=True)
+class TwinRequest:
+    """The module on `cases`, rounded as `flavour` of `precision` rounds.
+
+    `calibration` gives the ranges of full int8, as it gives them to the converter; `cases` stand in
+    where there is none. `flavour` None is the precision's first.
+    """
+
+    model: ModelSpec
+    cases: Rows
+    outputs: Sequence[str]
+    precision: str
+    calibration: Rows | None = None
+    flavour: str | None = None
+
+
+@dataclass(frozen=True)
+class ChainRequest:
+    """Steps that feed one another, by the oracle, or by the twin of a precision.
+
+    `steps` are inputs by name, the first with the initial state; `carry` says which output replaces
+    which input; `keep` names the outputs that are wanted.
+    """
+
+    model: ModelSpec
+    steps: Rows
+    outputs: Sequence[str]
+    carry: Mapping[str, str]
+    keep: Sequence[str]
+    free: Free | None = None
+    precision: str | None = None
+    flavour: str | None = None
+    calibration: Rows | None = None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Outputs by name, float64 where they are real numbers, one row a case.
+
+    `dtype` is what was computed in; `note` says what a reader should know of how.
+    """
+
+    outputs: Rows
+    dtype: str
+    note: str
