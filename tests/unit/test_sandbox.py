@@ -32,7 +32,7 @@ def confined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
 
 
 def attempt(child: Child, what: str, path: Path = Path()) -> str:
-    return str(child.call("workload:attempt", {"what": what, "path": str(path)}))
+    return str(child.call_with("workload:attempt", {"what": what, "path": str(path)}))
 
 
 OUTSIDE = (
@@ -72,7 +72,7 @@ def test_files_are_read_as_before(confined: Child, tmp_path: Path) -> None:
 def test_other_children_keep_their_rights(tmp_path: Path, what: str) -> None:
     with Children(HERE) as children:
         arguments = {"what": what, "path": str(tmp_path / "x")}
-        assert children.call("plain", "workload:attempt", arguments) == "done"
+        assert children.call_with("plain", "workload:attempt", arguments) == "done"
 
 
 # Which children.
@@ -100,8 +100,8 @@ def test_a_call_that_names_a_foreign_file_goes_to_a_confined_child(
         return value.replace("FOREIGN", str(tmp_path)) if isinstance(value, str) else value
 
     with Children(HERE, foreign=[tmp_path]) as children:
-        pid = children.call("any", "workload:pid", {})
-        value = children.call("any", "workload:echo_and_pid", {"value": named(arguments)})
+        pid = children.call_with("any", "workload:pid", {})
+        value = children.call_with("any", "workload:echo_and_pid", {"value": named(arguments)})
         assert (value != pid) == (where == "confined")
 
 
@@ -110,14 +110,14 @@ def test_a_folder_may_be_allowed_before_it_is_there(tmp_path: Path) -> None:
     with Children(HERE) as children:
         children.allow(tmp_path / "made" / "later")
         arguments = {"what": "write", "path": str(tmp_path / "made" / "later" / "file")}
-        assert children.call("any", "workload:attempt", arguments, confined=True) == "done"
-        assert children.call("any", "workload:attempt", {"what": "write", "path": str(tmp_path / "x")}, confined=True) \
+        assert children.call_with("any", "workload:attempt", arguments, confined=True) == "done"
+        assert children.call_with("any", "workload:attempt", {"what": "write", "path": str(tmp_path / "x")}, confined=True) \
             == "PermissionError"  # fmt: skip
 
 
 def test_the_scratch_folder_goes_with_the_children() -> None:
     with Children(HERE) as children:
-        children.call("any", "workload:attempt", {"what": "temporary file"}, confined=True)
+        children.call_with("any", "workload:attempt", {"what": "temporary file"}, confined=True)
         scratch = children.scratch
         assert scratch.is_dir()
     assert not scratch.exists()
@@ -162,5 +162,5 @@ def test_every_version_of_landlock_is_asked_for_what_it_has(version: int) -> Non
     if version > sandbox.landlock_version():
         pytest.skip("this kernel offers no such version of Landlock")
     with Children(HERE) as children:
-        held = children.call("any", "workload:write_only", {"version": version})
+        held = children.call_with("any", "workload:write_only", {"version": version})
     assert held == bool(version)
