@@ -26,7 +26,7 @@ from torch import nn
 
 from parity.reference import provenance
 
-_MOST = 300_000  # objects, about a second; the guard behind the fingerprint sees to the rest
+_MOST = 1_000_000  # objects, about two seconds; the guard behind the fingerprint sees to the rest
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
 _OF_THE_PROCESS = (
     "_io",
@@ -261,10 +261,12 @@ class _Walk:
 
     def _layer(self, value: nn.Module) -> _Part:
         """A module of PyTorch. The numbers of its hooks are the process's, and do not count."""
-        held = dict(vars(value))
-        for name, hooks in held.items():
-            if "hooks" in name and isinstance(hooks, dict):
-                held[name] = list(hooks.values())
+        held = {}
+        for name, item in vars(value).items():
+            if "hooks" not in name or not isinstance(item, dict):
+                held[name] = item
+            elif item:  # a layer has a dozen kinds of hooks, and mostly none of any kind
+                held[name] = list(item.values())
         if isinstance(value, torch.fx.GraphModule):
             graph = held.pop("_graph")
             held["_code"] = value.code

@@ -138,7 +138,10 @@ def session(tmp_path: Path) -> Callable[[], Session]:
 
     def opened() -> Session:
         made = Session(config, "run", store=Store(tmp_path / "cache"))
-        made.children = Answers()  # type: ignore[assignment]
+        answers = Answers()
+        made.children = answers  # type: ignore[assignment]
+        made.fingerprint(MODEL)  # which runs the oracle once, for the guard
+        answers.calls.clear()
         return made
 
     return opened
