@@ -42,6 +42,7 @@ from parity.faults.faulty import spec_of  # noqa: E402
 from parity.faults.yardstick import Yardstick  # noqa: E402
 from parity.judging.floor import raw_floors  # noqa: E402
 from parity.reference import modelling, oracle  # noqa: E402
+from parity.reference.messages import OracleRequest  # noqa: E402
 from parity.session.session import Session  # noqa: E402
 from parity.store.cache import Store  # noqa: E402
 from research.faults import Setting, flavour_of  # noqa: E402
@@ -107,12 +108,12 @@ def modules(setting: Setting, target: str, precision: str, args: argparse.Namesp
     cell, base = Cell(setting.model.name, target, precision), setting.session
     names = setting.outputs
     inputs = setting.inputs[:: max(1, len(setting.inputs) // CASES)][:CASES]
-    wants = oracle.evaluate(setting.spec, inputs, names)["outputs"]
+    wants = oracle.evaluate(OracleRequest(setting.spec, inputs, names)).outputs
     every = setting.twin(precision, flavour_of(cell))[:: max(1, len(setting.inputs) // CASES)][:CASES]
     yardstick = Yardstick(raw_floors(wants, every, precision, setting.model.contract.outputs))
     for fault, value, within, truth in faults(setting, args.each):
         spec = spec_of(setting.spec, plain(setting.model.contract), fault, plain(value), within)
-        model = replace(setting.model, factory=spec["factory"], options=spec["options"], checkpoint=None)
+        model = replace(setting.model, factory=spec.factory, options=spec.options, checkpoint=None)
         config = replace(base.config, models={model.name: model})
         session = Session(config, f"{fault}-{time.time()}", store=Store(Path(args.store)))
         session.children = base.children
@@ -192,7 +193,7 @@ else:
     modelling.forward(module, {{k: torch.from_numpy(v) for k, v in given['case'].items()}}, given['outputs'])
     from parity.formats import serve
     serve._open[1] = (session, given['notes'])
-    serve.run(1, [given['case']])
+    serve.run(serve.RunRequest(1, [given['case']]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

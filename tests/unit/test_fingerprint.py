@@ -15,6 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from parity.core.settings import ModelSpec  # noqa: E402
 from parity.reference import modelling, provenance  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
@@ -120,7 +121,7 @@ def fingerprint(root: Path, value: Any = 1) -> dict[str, str]:
     """As a fresh child would compute it, with `value` in the file that the model reads."""
     _forget()
     (root / "value.json").write_text(json.dumps(value))
-    spec = {"root": str(root), "factory": "subject:make", "options": {}, "checkpoint": None}
+    spec = ModelSpec(str(root), "subject:make")
     return modelling.fingerprint(spec)
 
 
@@ -317,7 +318,7 @@ def test_what_has_no_data_to_show_does_not_move_it(root: Path, thing: str) -> No
 def test_a_module_that_ran_has_the_fingerprint_that_it_had_before(root: Path) -> None:
     write(root, "self.last = None", "setattr(self, 'last', self.layer(x)) or self.last")
     first = fingerprint(root)
-    spec = {"root": str(root), "factory": "subject:make", "options": {}, "checkpoint": None}
+    spec = ModelSpec(str(root), "subject:make")
     modelling.load(spec)(torch.ones(1, 2))
     assert modelling.load(spec).last is not None
     assert modelling.fingerprint(spec) == first
