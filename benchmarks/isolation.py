@@ -15,6 +15,7 @@ import numpy as np
 from parity.commands import project
 from parity.core.plan import Cell
 from parity.formats.onnx.runtime import OrtSession
+from parity.formats.serve import Opened, OpenRequest, Outputs, RunRequest
 from parity.process.isolate import Child
 from parity.session import project as project_config
 
@@ -38,13 +39,12 @@ def main() -> None:
         artifact, runtime = session.artifact(cell), session.runtime(cell).open()
         inputs = {"image": np.random.default_rng(0).random((1, 3, 96, 96), np.float32)}
         here = OrtSession(str(artifact.folder), artifact.notes)
-        arguments = {"session": "parity.formats.onnx.runtime:OrtSession", "folder": str(artifact.folder),
-                     "notes": artifact.notes}  # fmt: skip
+        request = OpenRequest("parity.formats.onnx.runtime:OrtSession", str(artifact.folder), artifact.notes)
 
         def fresh() -> None:
             child = Child("fresh", root=config.root)
-            opened = child.call_with("parity.formats.serve:open_session", arguments)
-            child.call_with("parity.formats.serve:run", {"handle": opened["handle"], "cases": [inputs]})
+            opened = child.call("parity.formats.serve:open_session", request, Opened)
+            child.call("parity.formats.serve:run", RunRequest(opened.handle, [inputs]), Outputs)
             child.close()
 
         rows = [

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from parity.core.errors import ConfigError, ParityError
     from parity.core.plan import Cell, Plan
     from parity.core.record import RunRecord
+    from parity.core.settings import ModelSpec
     from parity.faults import Fault, FileFault, register_fault
     from parity.faults.inputs import on_picture
     from parity.formats import register_target
@@ -31,6 +32,7 @@ _ROOMS = {
     "ConfigError": "core.errors",
     "Fault": "faults",
     "FileFault": "faults",
+    "ModelSpec": "core.settings",
     "ParityError": "core.errors",
     "Plan": "core.plan",
     "Route": "formats.target",
@@ -57,6 +59,7 @@ __all__ = [
     "ConfigError",
     "Fault",
     "FileFault",
+    "ModelSpec",
     "ParityError",
     "Plan",
     "Route",

@@ -71,12 +71,18 @@ def by_hand(given: argparse.Namespace, out: Path) -> None:
                 folder = out / cell.id / str(number)
                 folder.mkdir(parents=True)
                 cases = [c.inputs for c in session.calibration(model)] if step.calibration else None
-                arguments = {
-                    "work": str(folder), "after": str(after) if after else None, "options": dict(step.options),
-                    "model": spec, "contract": contract_of(model), "example": session.example(model),
-                    "calibration": cases,
-                }  # fmt: skip
-                notes = steps.run(step.function, step.stage, arguments)
+                request = steps.StepRequest(
+                    step.function,
+                    step.stage,
+                    str(folder),
+                    str(after) if after else None,
+                    step.options,
+                    spec,
+                    contract_of(model),
+                    session.example(model),
+                    cases,
+                )
+                notes = steps.run(request)
                 (folder / "manifest.json").write_text(json.dumps({"notes": notes}))  # which the next step reads
                 after = folder
             assert after is not None

@@ -84,7 +84,7 @@ class Artefacts:
         """The file that the target makes of the faulty module."""
         base = self.setting.session
         spec = spec_of(self.setting.spec, plain(self.setting.model.contract), fault.name, plain(value))
-        model = replace(self.setting.model, factory=spec["factory"], options=spec["options"], checkpoint=None)
+        model = replace(self.setting.model, factory=spec.factory, options=spec.options, checkpoint=None)
         config = replace(base.config, models={model.name: model})
         session = Session(config, f"{fault.name}-{time.time()}", store=self.store)
         session.children = base.children
@@ -111,8 +111,8 @@ def diagnose(setting: Setting, cell: Cell, args: argparse.Namespace, out: Any) -
         """What a file holds in place of the weights of the right model."""
         if not targets.get(cell.target).graph:
             return None
-        given = ask.stored(session, cell, session.golden(setting.model)[0], setting.spec)
-        return Stored(given["tensors"], tuple(given["layers"]), given["of"]) if given else None
+        weights = ask.stored(session, cell, session.golden(setting.model)[0], setting.spec)
+        return Stored(weights.tensors, tuple(weights.layers), weights.modules) if weights else None
 
     def one_function(one: Search, fault: Fault, truth: Rows, cause: Cause) -> bool:
         """Whether a cause is the fault's function by the oracle: as it was fitted, or fitted to the function itself."""

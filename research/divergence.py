@@ -36,12 +36,13 @@ from parity import formats as targets  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
 from parity.core.plan import Cell  # noqa: E402
 from parity.core.record import plain  # noqa: E402
-from parity.divergence import locate  # noqa: E402
+from parity.divergence import DivergenceRequest, locate  # noqa: E402
 from parity.faults.base import registered  # noqa: E402
 from parity.faults.faulty import spec_of  # noqa: E402
 from parity.faults.yardstick import Yardstick  # noqa: E402
 from parity.judging.floor import raw_floors  # noqa: E402
 from parity.reference import modelling, oracle  # noqa: E402
+from parity.reference.messages import OracleRequest  # noqa: E402
 from parity.session.session import Session  # noqa: E402
 from parity.store.cache import Store  # noqa: E402
 from research.faults import Setting, flavour_of  # noqa: E402
@@ -107,12 +108,12 @@ def modules(setting: Setting, target: str, precision: str, args: argparse.Namesp
     cell, base = Cell(setting.model.name, target, precision), setting.session
     names = setting.outputs
     inputs = setting.inputs[:: max(1, len(setting.inputs) // CASES)][:CASES]
-    wants = oracle.evaluate(setting.spec, inputs, names)["outputs"]
+    wants = oracle.evaluate(OracleRequest(setting.spec, inputs, names)).outputs
     every = setting.twin(precision, flavour_of(cell))[:: max(1, len(setting.inputs) // CASES)][:CASES]
     yardstick = Yardstick(raw_floors(wants, every, precision, setting.model.contract.outputs))
     for fault, value, within, truth in faults(setting, args.each):
         spec = spec_of(setting.spec, plain(setting.model.contract), fault, plain(value), within)
-        model = replace(setting.model, factory=spec["factory"], options=spec["options"], checkpoint=None)
+        model = replace(setting.model, factory=spec.factory, options=spec.options, checkpoint=None)
         config = replace(base.config, models={model.name: model})
         session = Session(config, f"{fault}-{time.time()}", store=Store(Path(args.store)))
         session.children = base.children
@@ -131,14 +132,22 @@ def modules(setting: Setting, target: str, precision: str, args: argparse.Namesp
             continue
         worst = max(range(len(off)), key=lambda i: off[i])
         start = time.monotonic()
-        found = locate(
-            setting.spec, targets.get(target).steps, precision, str(artifact.folder), artifact.notes, inputs[worst],
-            names, flavour_of(cell), setting.calibration() if precision == "int8" else [],
-        )  # fmt: skip
-        told = found["divergence"]
+        request = DivergenceRequest(
+            setting.spec,
+            targets.get(target).steps,
+            precision,
+            str(artifact.folder),
+            artifact.notes,
+            inputs[worst],
+            names,
+            flavour_of(cell),
+            setting.calibration() if precision == "int8" else [],
+        )
+        found = locate(request)
+        told = plain(found.divergence)
         layer = told["layer"] if told else ""
         out.write(json.dumps({**entry, "state": "judged", "layer": layer, "right": right(setting, layer, truth),
-                              "divergence": told, "reason": found["reason"], "off": max(off),
+                              "divergence": told, "reason": found.reason, "off": max(off),
                               "seconds": round(time.monotonic() - start, 2)}) + "\n")  # fmt: skip
         out.flush()
 
@@ -151,33 +160,40 @@ def correct(setting: Setting) -> None:
             print(f"{cell}: {error}")
             continue
         start = time.monotonic()
-        found = locate(
-            setting.spec, targets.get(cell.target).steps, cell.precision, str(artifact.folder), artifact.notes,
+        request = DivergenceRequest(
+            setting.spec,
+            targets.get(cell.target).steps,
+            cell.precision,
+            str(artifact.folder),
+            artifact.notes,
             setting.inputs[0],
-            setting.outputs, flavour_of(cell), setting.calibration() if cell.precision == "int8" else [],
-        )  # fmt: skip
-        told = found["divergence"]
-        print(f"{cell}: {f'DIVERGES {told}' if told else found['reason'] or 'no divergence'}, {len(found['drift'])} "
+            setting.outputs,
+            flavour_of(cell),
+            setting.calibration() if cell.precision == "int8" else [],
+        )
+        found = locate(request)
+        told = found.divergence
+        print(f"{cell}: {f'DIVERGES {told}' if told else found.reason or 'no divergence'}, {len(found.drift)} "
               f"tensors paired, {time.monotonic() - start:.1f} s", flush=True)  # fmt: skip
 
 
 _PLAIN = """
 import sys; sys.path.insert(0, {root!r})
 import importlib, pickle, resource
-from parity import modelling
+from parity.reference import modelling
 given = pickle.load(open({file!r}, 'rb'))
 module = modelling.load(given['spec'])
 import torch
 session = getattr(importlib.import_module(given['module']), given['name'])(given['folder'], given['notes'])
 if {walk}:
-    from parity.divergence import locate
-    locate(given['spec'], given['steps'], given['precision'], given['folder'], given['notes'], given['case'],
-           given['outputs'], given['flavour'], given['calibration'])
+    from parity.divergence import DivergenceRequest, locate
+    locate(DivergenceRequest(given['spec'], given['steps'], given['precision'], given['folder'], given['notes'],
+                             given['case'], given['outputs'], given['flavour'], given['calibration']))
 else:
     modelling.forward(module, {{k: torch.from_numpy(v) for k, v in given['case'].items()}}, given['outputs'])
     from parity.formats import serve
     serve._open[1] = (session, given['notes'])
-    serve.run(1, [given['case']])
+    serve.run(serve.RunRequest(1, [given['case']]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

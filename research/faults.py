@@ -34,13 +34,13 @@ from parity import formats as targets  # noqa: E402
 from parity.cases.files import PICTURES, golden_files  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
 from parity.core.plan import Cell  # noqa: E402
-from parity.core.record import plain  # noqa: E402
 from parity.core.settings import ModelConfig  # noqa: E402
 from parity.faults import library  # noqa: E402
 from parity.faults.base import Fault, Rows, registered  # noqa: E402
 from parity.faults.bench import Bench  # noqa: E402
 from parity.faults.diagnose import LIMITS, Search  # noqa: E402
 from parity.faults.measure import measure  # noqa: E402
+from parity.faults.messages import CellGate, PowerRequest  # noqa: E402
 from parity.faults.power import Gate, Tally  # noqa: E402
 from parity.judging.floor import natural  # noqa: E402
 from parity.judging.limits import Limit, resolve  # noqa: E402
@@ -66,7 +66,7 @@ class Setting:
         self.outputs = [o.name for o in model.contract.outputs]
 
     def bench(self, precision: str) -> Bench:
-        return library.bench(self.spec, plain(self.model.contract), self.inputs, precision, self.sources)
+        return library.bench(self.spec, self.model.contract, self.inputs, precision, self.sources)
 
     def calibration(self) -> list[Any]:
         return [dict(c.inputs) for c in self.session.calibration(self.model)] if self.model.calibration else []
@@ -89,20 +89,28 @@ def flavour_of(cell: Cell) -> str | None:
 
 def power(setting: Setting, targets: Sequence[str], precisions: Sequence[str]) -> None:
     cells = [Cell(setting.model.name, t, p) for t in targets for p in precisions]
-    given = [{"id": c.id, "precision": c.precision, "twin": setting.twin(c.precision, flavour_of(c)),
-              "limits": setting.limits(c)} for c in cells]  # fmt: skip
+    gates = [CellGate(c.id, c.precision, setting.twin(c.precision, flavour_of(c)), setting.limits(c)) for c in cells]
     start = time.monotonic()
-    result = measure(setting.spec, plain(setting.model.contract), setting.inputs, setting.ids, given, setting.labels,
-                     setting.sources)  # fmt: skip
+    result = measure(
+        PowerRequest(
+            setting.spec,
+            setting.model.contract,
+            setting.inputs,
+            setting.ids,
+            gates,
+            setting.labels,
+            setting.sources,
+        )
+    )
     print(f"{setting.model.name}: {len(cells)} cells, {time.monotonic() - start:.1f} s")
     print("| cell | killed / injected | equivalent | false alarms | cover of cases | loose | survivors |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for cell in result["cells"]:
-        survivors = ", ".join(s["fault"] for s in cell["survivors"]) or "none"
-        alarms = ", ".join(s["fault"] for s in cell["false_alarms"]) or "none"
-        counts = f"{cell['killed']} / {cell['injected']} | {len(cell['equivalent'])} | {alarms}"
-        cover = f"{len(cell['cover'])} of {len(setting.ids)} | {', '.join(cell['loose']) or 'none'}"
-        print(f"| {cell['cell']} | {counts} | {cover} | {survivors} |", flush=True)
+    for cell in result.cells:
+        survivors = ", ".join(s.fault for s in cell.survivors) or "none"
+        alarms = ", ".join(s.fault for s in cell.false_alarms) or "none"
+        counts = f"{cell.killed} / {cell.injected} | {len(cell.equivalent)} | {alarms}"
+        cover = f"{len(cell.cover)} of {len(setting.ids)} | {', '.join(cell.loose) or 'none'}"
+        print(f"| {cell.cell} | {counts} | {cover} | {survivors} |", flush=True)
 
 
 def cost(session: Session, model: ModelConfig, names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m parity.capsule`: the `parity capsule` command where only NumPy, psutil and a runtime are installed."""
+"""`python -m parity.capsule`: the `parity capsule` command where only a runtime, NumPy, psutil and cattrs are there."""
 
 import argparse
 import sys

@@ -1,6 +1,6 @@
 """`parity capsule run`: execute every artefact of a capsule in a child process and write what came out, sealed.
 
-Needs NumPy, psutil and the runtimes of the capsule's targets; no torch, no converter, no project.
+Needs NumPy, psutil, cattrs and the runtimes of the capsule's targets; no torch, no converter, no project.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from parity.capsule.contents import (
     save_array,
 )
 from parity.core.errors import ParityError
+from parity.formats.serve import Opened, OpenRequest, Outputs, RunRequest
 from parity.formats.target import lacking, version, versions
 from parity.process.isolate import Budget, ChildFailure, Children
 
@@ -105,18 +106,17 @@ def _execute(
     if reason:
         return Executed(**facts, state="unavailable", reason=reason)
     how = {"session": target.session, "executor": execution.executor, "compute_unit": execution.compute_unit}
-    data, times, devices = plan.data(cell), [], {}
+    data = plan.data(cell)
+    times: list[float] = []
+    devices: dict[str, int] = {}
     names = {(kind, case, output): member for kind, case, output, member in members(plan, cell, number)}
     try:
         with Children(None, budget) as children:
             child = children.get(target.family, confined=target.session.startswith("parity."))
-            opened = child.call_with(
-                "parity.formats.serve:open_session",
-                {"session": "parity.capsule.device:Device", "folder": str(folder),
-                 "notes": {**cell.notes, "run_by": how}},
-                budget=budget, stage="load",
-            )  # fmt: skip
-            devices = opened["description"]["devices"]
+            opening = OpenRequest("parity.capsule.device:Device", str(folder), {**cell.notes, "run_by": how})
+            function = "parity.formats.serve:open_session"
+            opened = child.call(function, opening, Opened, budget=budget, stage="load")
+            devices = opened.description["devices"]
             for kind in cell.batches:
                 count = len(data.cases(kind))
                 for start in range(0, count, _AT_ONCE):
@@ -125,12 +125,16 @@ def _execute(
                         {n: load_array(capsule, f"data/{cell.model}/{kind}/{i:05d}/in.{k}.npy")
                          for k, n in enumerate(data.inputs)} for i in indices
                     ]  # fmt: skip
-                    result = child.call_with(
-                        "parity.formats.serve:run", {"handle": opened["handle"], "cases": rows},
-                        budget=budget, stage="run", again=False,
-                    )  # fmt: skip
-                    times += result["milliseconds"]
-                    for i, row in zip(indices, result["outputs"], strict=True):
+                    result = child.call(
+                        "parity.formats.serve:run",
+                        RunRequest(opened.handle, rows),
+                        Outputs,
+                        budget=budget,
+                        stage="run",
+                        again=False,
+                    )
+                    times += result.milliseconds
+                    for i, row in zip(indices, result.outputs, strict=True):
                         for k, name in enumerate(data.outputs):
                             if name not in row:
                                 raise ChildFailure("error", "run", f"the artefact does not give the output {name!r}")

@@ -3,10 +3,10 @@ model's declared preprocessing, the same as for pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -20,16 +20,45 @@ MOST_OF = 0.9  # of the frames that a container declares; some declare a few too
 Crop = Literal["center", "top", "bottom"]
 
 
-def decode(path: str, stride: int = 1, maximum: int | None = None) -> dict[str, Any]:
-    """In a child: every `stride`-th frame of the clip, at most `maximum`, as {"frames": [uint8 H x W x 3 in RGB],
-    "indices", "fps", "total"}. The rotation that the container declares is applied, as players do.
+@dataclass(frozen=True)
+class DecodeRequest:
+    """Every `stride`-th frame of the clip at `path`, at most `maximum`."""
+
+    path: str
+    stride: int = 1
+    maximum: int | None = None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Frames, uint8 of (height, width, 3) in RGB, and their indices in the clip; `total` is what the clip declares."""
+
+    frames: Sequence[Array]
+    indices: Sequence[int]
+    fps: float = 0.0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class ResizeRequest:
+    """Frames, uint8 of (height, width, channels), to be made that high and wide. `filtered`: by a rule that averages
+    over what becomes one pixel."""
+
+    frames: Sequence[Array]
+    height: int
+    width: int
+    filtered: bool = False
+
+
+def decode(request: DecodeRequest) -> Decoded:
+    """In a child: the frames of a clip. The rotation that the container declares is applied, as players do.
 
     Raises ParityError for a clip that cannot be opened or gives no frame.
     """
     import cv2
 
-    name = Path(path).name
-    clip = cv2.VideoCapture(path)
+    name, stride, maximum = Path(request.path).name, request.stride, request.maximum
+    clip = cv2.VideoCapture(request.path)
     if not clip.isOpened():
         raise ParityError(f"video {name}: cannot be opened as a video")
     clip.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
@@ -53,16 +82,17 @@ def decode(path: str, stride: int = 1, maximum: int | None = None) -> dict[str, 
         raise ParityError(f"video {name}: no frame can be decoded")
     if (maximum is None or len(frames) < maximum) and index < total * MOST_OF:
         raise ParityError(f"video {name}: {index} of {total} frames can be decoded: the file is cut off or damaged")
-    return {"frames": frames, "indices": indices, "fps": fps, "total": total}
+    return Decoded(frames, indices, fps, total)
 
 
-def resize_opencv(frames: list[Array], height: int, width: int, area: bool = False) -> list[Array]:
+def resize_opencv(request: ResizeRequest) -> list[Array]:
     """In a child: the frames resized by OpenCV's bilinear rule, which does not filter when it makes smaller, or by its
     rule of areas, which does."""
     import cv2
 
-    how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-    return [cv2.resize(frame, (width, height), interpolation=how) for frame in frames]
+    rule = cv2.INTER_AREA if request.filtered else cv2.INTER_LINEAR
+    size = request.width, request.height
+    return [cv2.resize(frame, size, interpolation=rule) for frame in request.frames]
 
 
 def upright(frame: Array, rotate: int = 0, crop: Crop | None = None) -> Array:
@@ -78,9 +108,7 @@ def upright(frame: Array, rotate: int = 0, crop: Crop | None = None) -> Array:
     return np.ascontiguousarray(turned[top : top + side, left : left + side])
 
 
-def cases(
-    name: str, decoded: Mapping[str, Any], contract: Contract, rotate: int = 0, crop: Crop | None = None
-) -> list[Case]:
+def cases(name: str, decoded: Decoded, contract: Contract, rotate: int = 0, crop: Crop | None = None) -> list[Case]:
     """A case for each decoded frame: `clip.mp4#12` is the frame with index 12."""
     spec = contract.picture_input()
     how = contract.preprocess or Preprocess()
@@ -88,7 +116,7 @@ def cases(
     if not all(isinstance(n, int) for n in size):
         raise ParityError(f"video {name}: the input's height and width are dynamic: set preprocess.size")
     made = []
-    for index, frame in zip(decoded["indices"], decoded["frames"], strict=True):
+    for index, frame in zip(decoded.indices, decoded.frames, strict=True):
         picture = Image.fromarray(upright(frame, rotate, crop))
         picture = picture.convert("L") if how.color == "L" else picture
         array = normalised(picture, how, (int(size[0]), int(size[1])))
@@ -98,7 +126,7 @@ def cases(
 
 def as_case(id: str, frame: Array, contract: Contract) -> Case:
     """One upright frame as a case, by the declared preprocessing."""
-    made = cases("frame", {"indices": [0], "frames": [frame]}, contract)[0]
+    made = cases("frame", Decoded([frame], [0]), contract)[0]
     return replace(made, id=id)
 
 

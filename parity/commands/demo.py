@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from parity.core.errors import ParityError
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
             (folder / name).write_text(text, encoding="utf-8")
         print("fitting a small model on drawn shapes, and exporting it with one seeded fault", flush=True)
         with Children(folder, Budget(300)) as children:
-            children.call_with("torch", "parity.commands.demo:prepare", {"folder": str(folder)}, stage="export")
+            children.call("torch", "parity.commands.demo:prepare", str(folder), NoneType, stage="export")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

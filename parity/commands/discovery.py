@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from parity.commands.messages import Discovered, DiscoveryRequest
 from parity.core.contract import Contract, InputSpec
 from parity.core.errors import ParityError
 from parity.process.child import stage
@@ -24,14 +25,11 @@ BATCH = "batch"
 INDICES = re.compile(r"ids?$|ids?_|token|mask|index|indices|position|length")
 
 
-def discover(model: Mapping[str, Any], given: Sequence[Mapping[str, Any]], outputs: Sequence[str]) -> dict[str, Any]:
-    """{"inputs": [{"name", "shape", "dtype", "range"?}], "outputs": [name], "preprocess": {...} or None}.
-
-    `model` is what `parity.reference.modelling.load` takes; `given` are inputs from the command line, whose name may
-    be empty; `outputs` the names asked for, which must be as many as the model returns. Raises ParityError with one
-    line that says what to add where something cannot be found out, or does not run.
-    """
-    module = modelling.load(model)
+def discover(request: DiscoveryRequest) -> Discovered:
+    """The contract of a model that states none. Raises ParityError with one line that says what to add where something
+    cannot be found out, or does not run."""
+    given, outputs = request.given, request.outputs
+    module = modelling.load(request.model)
     stage("run")
     names = _arguments(module)
     own = _stated(module, names)
@@ -54,7 +52,7 @@ def discover(model: Mapping[str, Any], given: Sequence[Mapping[str, Any]], outpu
         raise ParityError(
             f"the model returns {len(found)} outputs, --output names {len(outputs)}: {', '.join(outputs)}"
         )
-    return {"inputs": inputs, "outputs": list(outputs) or found, "preprocess": _preprocess(module)}
+    return Discovered(inputs, list(outputs) or found, _preprocess(module))
 
 
 def _arguments(module: nn.Module) -> list[str]:

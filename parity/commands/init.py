@@ -21,10 +21,11 @@ from parity import config as configuration
 from parity import formats as targets
 from parity.cases import draw
 from parity.cases.files import golden_files
+from parity.commands.messages import Discovered, DiscoveryRequest
 from parity.core.contract import DTYPES
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import did_you_mean, model_name
-from parity.core.settings import DEFAULT_TARGETS, REFERENCE_KINDS
+from parity.core.settings import DEFAULT_TARGETS, REFERENCE_KINDS, ModelSpec
 from parity.formats.target import installed
 from parity.process.isolate import Budget, ChildFailure, Children
 from parity.session import project, signature
@@ -180,15 +181,20 @@ def _discover(options: argparse.Namespace, root: Path, name: str) -> dict[str, A
     text = _head() + f"\n[tool.parity.models.{name}]\n" + _origin(options)
     text += 'inputs = [{ name = "x", shape = [1] }]\noutputs = [{ name = "y" }]\n'  # as yet unknown
     model = project.parse(text, root / "pyproject.toml", factories=True).models[name]
-    spec = {"root": str(root), "factory": model.factory, "options": dict(model.options),
-            "checkpoint": str(model.checkpoint) if model.checkpoint else None}  # fmt: skip
-    arguments = {"model": spec, "given": given, "outputs": options.output}
+    checkpoint = str(model.checkpoint) if model.checkpoint else None
+    spec = ModelSpec(str(root), model.factory, model.options, checkpoint)
+    request = DiscoveryRequest(spec, given, options.output)
+    function = "parity.commands.discovery:discover"
     with Children(root, Budget(600)) as children:
         try:
-            found = children.call_with("torch", "parity.commands.discovery:discover", arguments, stage="export")
+            discovered = children.call("torch", function, request, Discovered, stage="export")
         except ChildFailure as failure:
             raise ParityError(failure.reason) from None
-    return {**found, "outputs": [{"name": o} for o in found["outputs"]]}
+    return {
+        "inputs": [dict(entry) for entry in discovered.inputs],
+        "outputs": [{"name": name} for name in discovered.outputs],
+        "preprocess": discovered.preprocess,
+    }
 
 
 def _head() -> str:

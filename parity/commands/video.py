@@ -66,10 +66,10 @@ def run(options: argparse.Namespace) -> int:
     cell = Cell(model.name, choose("target", options.target, targets.names()), options.precision)
     with project.session(config, options.cache) as session:
         decoded = _decode(session, options)
-        height, width = decoded["frames"][0].shape[:2]
+        height, width = decoded.frames[0].shape[:2]
         print(
-            f"{options.video.name}: {len(decoded['frames'])} of {decoded['total']} frames, {width} x {height}, "
-            f"{decoded['fps']:g} a second"
+            f"{options.video.name}: {len(decoded.frames)} of {decoded.total} frames, {width} x {height}, "
+            f"{decoded.fps:g} a second"
         )
         cases = videos.cases(options.video.name, decoded, model.contract, options.rotate, options.crop_from)
         torch_rows = None
@@ -89,12 +89,11 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def _decode(session: Session, options: argparse.Namespace) -> dict[str, Any]:
-    arguments = {"path": str(options.video.resolve()), "stride": options.stride, "maximum": options.max_frames}
-    decoded: dict[str, Any] = session.children.call_with(
-        "video", "parity.cases.video:decode", arguments, stage="decode", confined=True
-    )
-    return decoded
+def _decode(session: Session, options: argparse.Namespace) -> videos.Decoded:
+    path = str(options.video.resolve())
+    request = videos.DecodeRequest(path, options.stride, options.max_frames)
+    function = "parity.cases.video:decode"
+    return session.children.call("video", function, request, videos.Decoded, stage="decode", confined=True)
 
 
 def _run_file(session: Session, cell: Cell, model: ModelConfig, cases: Sequence[Case]) -> list[dict[str, Array]]:
@@ -164,14 +163,15 @@ def _compare(
 
 
 def _resizing(
-    session: Session, model: ModelConfig, cases: Sequence[Case], decoded: Mapping[str, Any], options: argparse.Namespace
+    session: Session, model: ModelConfig, cases: Sequence[Case], decoded: videos.Decoded, options: argparse.Namespace
 ) -> None:
     """Say what resizing by OpenCV instead of Pillow would change, on the first frame."""
     spec = model.contract.picture_input()
     height, width = (int(n) for n in spec.shape[-2:])
-    frame = videos.upright(decoded["frames"][0], options.rotate, options.crop_from)
-    arguments = {"frames": [frame], "height": height, "width": width}
-    resized = session.children.call_with("video", "parity.cases.video:resize_opencv", arguments, stage="resize")[0]
+    frame = videos.upright(decoded.frames[0], options.rotate, options.crop_from)
+    request = videos.ResizeRequest([frame], height, width)
+    function = "parity.cases.video:resize_opencv"
+    resized = session.children.call("video", function, request, list[Array], stage="resize")[0]
     other = videos.already_resized(cases[0], resized, model.contract)
     wants = session.reference(model, [cases[0], other]).outputs
     change = float(np.sqrt(np.mean((cases[0].inputs[spec.name] - other.inputs[spec.name]) ** 2)))
@@ -180,13 +180,13 @@ def _resizing(
     print(f"resizing by OpenCV instead of Pillow would move the input by {change:.3g} rms and {output} by {moved:.3g}")
 
 
-def _save(options: argparse.Namespace, decoded: Mapping[str, Any], chosen: Sequence[int]) -> None:
+def _save(options: argparse.Namespace, decoded: videos.Decoded, chosen: Sequence[int]) -> None:
     folder: Path = options.save_debug_frames
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for i in chosen:
-            frame = videos.upright(decoded["frames"][i], options.rotate, options.crop_from)
-            Image.fromarray(frame).save(folder / f"{options.video.stem}_{decoded['indices'][i]:05d}.png")
+            frame = videos.upright(decoded.frames[i], options.rotate, options.crop_from)
+            Image.fromarray(frame).save(folder / f"{options.video.stem}_{decoded.indices[i]:05d}.png")
     except OSError as error:
         raise ParityError(f"{folder}: cannot be written: {error.strerror or error}") from None
     print(f"saved {len(chosen)} frames to {folder}/")

@@ -8,33 +8,50 @@ are paired by content, since converters lose names. `locate` runs in a child pro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from parity.core.case import Array
+from parity.core.record import Divergence, Drift, build, plain
+from parity.core.settings import ModelSpec
 
-Case = Mapping[str, np.ndarray[Any, Any]]
+Case = Mapping[str, Array]
 
 
-def locate(
-    model: Mapping[str, Any],
-    steps: str,
-    precision: str,
-    folder: str,
-    notes: Mapping[str, Any],
-    case: Case,
-    outputs: list[str],
-    flavour: str | None = None,
-    calibration: Sequence[Case] = (),
-    submodel: str | None = None,
-) -> dict[str, Any]:
-    """{"divergence": a `parity.core.record.Divergence` or None, "drift": [`Drift`, ...], "reason": why there is none}.
+@dataclass(frozen=True)
+class DivergenceRequest:
+    """One artefact and the model that it is to be, on the case on which the artefact is worst.
 
-    `model` is what `parity.reference.modelling.load` takes, `steps` the target's, `notes` the artefact's, `case` one
-    set of inputs by the model's names, the one on which the artefact is worst. `flavour` and `calibration` are the
-    precision's twin's. `submodel` is a folder in which the step and its neighbours are saved as a file that runs.
-    Raises ParityError only where the model itself is no good.
+    `steps` is the target's, `notes` the artefact's, `case` one set of inputs by the model's names. `flavour` and
+    `calibration` are the precision's twin's. `submodel` is a folder in which the step and its neighbours are saved as a
+    file that runs.
     """
-    from parity.core.record import plain
+
+    model: ModelSpec
+    steps: str
+    precision: str
+    folder: str
+    notes: Mapping[str, Any]
+    case: Case
+    outputs: Sequence[str]
+    flavour: str | None = None
+    calibration: Sequence[Case] = ()
+    submodel: str | None = None
+
+
+@dataclass(frozen=True)
+class Located:
+    """The first divergence, if any, and the drift curve; `reason` says why the artefact could not be walked, `submodel`
+    names the file that was saved."""
+
+    divergence: Divergence | None
+    drift: Sequence[Drift] = ()
+    reason: str = ""
+    submodel: str = ""
+
+
+def locate(request: DivergenceRequest) -> Located:
+    """Walk the artefact beside its module. Raises ParityError only where the model itself is no good."""
     from parity.divergence.reference import Reference
     from parity.divergence.walk import walk
     from parity.formats.graph import NotPossible
@@ -43,12 +60,23 @@ def locate(
 
     stage("divergence")
     try:
-        artefact = load_part(steps)(folder, notes)
-        with Reference(model, case, outputs, precision, flavour, calibration) as reference:
-            found = walk(artefact, reference, case)
+        artefact = load_part(request.steps)(request.folder, request.notes)
+        reference = Reference(
+            request.model,
+            request.case,
+            request.outputs,
+            request.precision,
+            request.flavour,
+            request.calibration,
+        )
+        with reference:
+            found = walk(artefact, reference, request.case)
             saved = ""
-            if submodel and found.divergence is not None:
-                saved = found.save(submodel)
+            if request.submodel and found.divergence is not None:
+                saved = found.save(request.submodel)
     except NotPossible as obstacle:
-        return {"divergence": None, "drift": [], "reason": str(obstacle)}
-    return {**plain(found.told()), "submodel": saved}
+        return Located(None, reason=str(obstacle))
+    # Through builtins: what is not finite becomes None, as the record holds it.
+    divergence = build(Divergence, plain(found.divergence)) if found.divergence else None
+    drift = [build(Drift, plain(point)) for point in found.drift]
+    return Located(divergence, drift, "", saved)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
+from parity.core.settings import ModelSpec
 from parity.reference import modelling, twin
 from parity.reference.dispatch import Place, Twin
 from parity.reference.recipes import Recipe, recipe
@@ -53,7 +54,7 @@ class Reference:
 
     def __init__(
         self,
-        model: Mapping[str, Any],
+        model: ModelSpec,
         case: Mapping[str, Array],
         outputs: Sequence[str],
         precision: str,

@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from parity.core.record import Divergence, Drift
 from parity.divergence.blame import blamed, meant
@@ -70,9 +69,6 @@ class Found:
     drift: tuple[Drift, ...]
     near: tuple[Step, ...] = ()
     case: Mapping[str, Array] | None = None
-
-    def told(self) -> dict[str, Any]:
-        return {"divergence": self.divergence, "drift": self.drift, "reason": ""}
 
     def save(self, folder: str) -> str:
         """The step, what makes its input and what reads its result, as a file that runs; at most three operators."""

@@ -24,6 +24,8 @@ from parity.core.plan import PRECISIONS, Cell, choose
 from parity.core.record import Check, plain
 from parity.exporting import adapt, contracts, publish, verify
 from parity.exporting.options import QUANTIZE
+from parity.formats.messages import FromFileRequest
+from parity.formats.serve import Opened, OpenRequest, Outputs, RunRequest
 from parity.judging.check_cases import check_cases
 from parity.judging.limits import fallback, resolve
 from parity.judging.post_processing import post_process
@@ -94,12 +96,20 @@ def _one(
     shaped = {**plain(contract), "sizes": plain(contract.sizes()), "enumerated": list(enumerated)}
     with tempfile.TemporaryDirectory(dir=children.scratch) as work:
         try:
-            notes = children.call_with(
-                "coremltools", target.from_file,
-                {"work": work, "file": str(path.resolve()), "options": options, "contract": shaped,
-                 "example": draw.inputs(contract, contract.example(), SEED)},
-                stage="convert", on_stage=lambda s: narrator.say(cell.id, s),
-            )  # fmt: skip
+            notes = children.call(
+                "coremltools",
+                target.from_file,
+                FromFileRequest(
+                    work,
+                    str(path.resolve()),
+                    options,
+                    shaped,
+                    draw.inputs(contract, contract.example(), SEED),
+                ),
+                dict[str, Any],
+                stage="convert",
+                on_stage=lambda s: narrator.say(cell.id, s),
+            )
             checks = [] if given.no_verify else _compare(children, path, Path(work), notes, cell, contract, enumerated)
         except ChildFailure as failure:
             return result | {"state": failure.state, "reason": str(failure), "log": failure.log}
@@ -157,9 +167,8 @@ def _drawn(contract: Contract, dims: Mapping[str, int]) -> list[Case]:
 def _run(
     children: Children, family: str, session: str, folder: Path, notes: Mapping[str, Any], cases: Sequence[Case]
 ) -> list[dict[str, Array]]:
-    opened = children.call_with(
-        family, "parity.formats.serve:open_session",
-        {"session": session, "folder": str(folder), "notes": notes}, stage="load",
-    )  # fmt: skip
-    arguments = {"handle": opened["handle"], "cases": [c.inputs for c in cases]}
-    return list(children.call_with(family, "parity.formats.serve:run", arguments, stage="run", again=False)["outputs"])
+    opening = OpenRequest(session, str(folder), notes)
+    opened = children.call(family, "parity.formats.serve:open_session", opening, Opened, stage="load")
+    request = RunRequest(opened.handle, [c.inputs for c in cases])
+    result = children.call(family, "parity.formats.serve:run", request, Outputs, stage="run", again=False)
+    return [dict(row) for row in result.outputs]

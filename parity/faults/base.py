@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 Row = dict[str, Array]
 Rows = list[Row]
+
+
+def rows_of(rows: Iterable[Mapping[str, Array]]) -> Rows:
+    """Outputs or inputs by name, one row a case, as they came in a message."""
+    return [dict(row) for row in rows]
+
+
 """Outputs by name, one dict a case."""
 Value = float | int | str | tuple[int, ...]
 """What a parameter can be: a number, the name of a layer or input, or indices."""

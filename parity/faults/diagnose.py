@@ -6,14 +6,14 @@ the precision costs. What nothing explains is said to be unexplained, never gues
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from parity.core.record import plain
-from parity.faults.base import Row, Rows, registered
-from parity.faults.causes import Cause, Diagnosis, Stored
+from parity.core.record import build, plain
+from parity.faults.base import registered, rows_of
+from parity.faults.causes import Cause, Diagnosis
 from parity.faults.extra import load
 from parity.faults.library import bench
+from parity.faults.messages import DiagnosisRequest
 from parity.faults.search import Search
 from parity.process.child import stage
 
@@ -28,35 +28,27 @@ LIMITS: Mapping[str, Mapping[str, float]] = {
 """Noise ratios that count as noise where the caller gives no measured ones: what correct exports have, with room."""
 
 
-def explain(
-    model: Mapping[str, Any],
-    contract: Mapping[str, Any],
-    cases: Sequence[Row],
-    artefact: Rows,
-    twin: Rows,
-    precision: str,
-    limits: Mapping[str, float] | None = None,
-    sources: Sequence[str | None] | None = None,
-    faults: Sequence[str] | None = None,
-    without: Sequence[str] = (),
-    plugins: Sequence[str] = (),
-    flavour: str | None = None,
-    calibration: Sequence[Row] = (),
-    seconds: float = 20.0,
-    stored: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The `Diagnosis` of an artefact from its outputs for `cases`, as builtins.
-
-    `contract` is `plain(contract)`; `twin` are the outputs of the precision's twin (`flavour`) for the same cases.
-    `limits` are the noise ratios that correct artefacts of this kind stay within, by statistic of
-    `parity.judging.floor`. `faults` names the hypotheses, all that occur at this precision by default; `without`
-    leaves some out. `calibration` are the cases that int8 ranges come from. No search is begun after `seconds` of
-    processor time. `stored` is what `parity.proof.stored` found in the file in place of the model's weights.
-    """
+def explain(request: DiagnosisRequest) -> Diagnosis:
+    """The diagnosis of an artefact from its outputs."""
     stage("diagnosis")
-    load(plugins)
-    on = bench(model, contract, cases, precision, sources)
-    known = [f for f in registered(precision, faults) if not f.benign and f.name not in without]
-    others = Stored(stored["tensors"], tuple(stored["layers"]), stored["of"]) if stored else None
-    search = Search(on, artefact, twin, known, limits or LIMITS[precision], flavour, seconds, calibration, others)
-    return dict(plain(search.diagnose()))
+    load(request.plugins)
+    precision = request.precision
+    on = bench(request.model, request.contract, request.cases, precision, request.sources)
+    hypotheses = [
+        fault
+        for fault in registered(precision, request.faults)
+        if not fault.benign and fault.name not in request.without
+    ]
+    search = Search(
+        on,
+        rows_of(request.artefact),
+        rows_of(request.twin),
+        hypotheses,
+        request.limits or LIMITS[precision],
+        request.flavour,
+        request.seconds,
+        rows_of(request.calibration),
+        request.stored,
+    )
+    # Through builtins: what is not finite becomes None, as the record holds it.
+    return build(Diagnosis, plain(search.diagnose()))

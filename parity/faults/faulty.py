@@ -49,7 +49,8 @@ def module(
     known = registered(names=[fault])[0]
     if known.where != "module":
         raise ParityError(f"the fault {fault!r} acts on the {known.where}, not in the module")
-    faulty = copy.deepcopy(modelling.load(model))
+    right = serialise.from_builtins(ModelSpec, model)
+    faulty = copy.deepcopy(modelling.load(right))
     value = tuple(value) if isinstance(value, list) else value
     subject = known.on(Subject(faulty, (), contract_of(contract)), value)
     if subject is None:
@@ -61,7 +62,7 @@ def module(
     if subject.patches:
         _behind(faulty.get_submodule(within), subject)
     else:
-        faulty.other_tensors = modelling.spec_of(model), tuple(subject.tensors)  # type: ignore[assignment]
+        faulty.other_tensors = right, tuple(subject.tensors)  # type: ignore[assignment]
     return faulty
 
 

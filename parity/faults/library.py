@@ -6,15 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from parity.core.case import Array
 from parity.core.contract import Contract, InputSpec, OutputSpec, Preprocess
-from parity.core.record import plain
+from parity.core.settings import ModelSpec
 from parity.faults import attention, benign, graph, inputs, outputs, precision, recurrent, time, weights
-from parity.faults.base import Fault, Row, Rows, Subject, Value, registered
+from parity.faults.base import Fault, Rows, Subject, Value, rows_of
 from parity.faults.bench import UNUSED, Bench, Inapplicable
-from parity.faults.extra import load
 from parity.faults.trial import Broken, put, ran, untouched, usual
 from parity.faults.yardstick import distance
-from parity.process.child import stage
 from parity.reference import modelling
 
 FAMILIES = (inputs, time, graph, attention, recurrent, weights, precision, outputs, benign)
@@ -72,13 +71,13 @@ def contract_of(data: Mapping[str, Any]) -> Contract:
 
 
 def bench(
-    model: Mapping[str, Any],
-    contract: Mapping[str, Any],
-    cases: Sequence[Row],
+    model: ModelSpec,
+    contract: Contract,
+    cases: Sequence[Mapping[str, Array]],
     precision: str,
     sources: Sequence[str | None] | None = None,
 ) -> Bench:
-    return Bench(modelling.load(model), contract_of(contract), cases, precision, sources or ())
+    return Bench(modelling.load(model), contract, rows_of(cases), precision, sources or ())
 
 
 def inject(on: Bench, fault: Fault, value: Value | None = None, cases: Sequence[int] | None = None) -> Injected:
@@ -134,40 +133,3 @@ def _after(faulty: Subject | None, rows: Rows) -> Rows:
 
 def _comparable(*arrays: Any) -> bool:
     return arrays[0].dtype.kind == "f" and len({a.shape for a in arrays}) == 1
-
-
-def evaluate(
-    model: Mapping[str, Any],
-    contract: Mapping[str, Any],
-    cases: Sequence[Row],
-    precision: str = "fp32",
-    faults: Sequence[str] | None = None,
-    twin: Rows | None = None,
-    sources: Sequence[str | None] | None = None,
-    plugins: Sequence[str] = (),
-) -> dict[str, Any]:
-    """What an artefact with each fault would give for `cases`: {"faults": [...], "outputs": {fault: rows}, "clean"}.
-
-    `contract` is `plain(contract)`. With `twin`, the precision's noise is in the outputs; without, they are exact.
-    `faults` names some of those that occur at this precision; None takes all. Each entry of "faults" has name,
-    sentence, value, family, where, benign, and state: changed, equivalent (float64 outputs are the same) or
-    inapplicable (the model has no place for it) or broken (the fault itself fails), with the reason.
-    """
-    stage("faults")
-    load(plugins)
-    on = bench(model, contract, cases, precision, sources)
-    entries, found = [], {}
-    for one in injected(on, registered(precision, faults)):
-        entries.append(described(one))
-        if one.state == "changed":
-            found[one.fault.name] = one.rows if twin is None else one.behind(twin, on.clean(), on.subject)
-    return {"faults": entries, "outputs": found, "clean": on.clean(), "note": on.note}
-
-
-def described(one: Injected) -> dict[str, Any]:
-    """An injected fault as builtins."""
-    f = one.fault
-    return {
-        "name": f.name, "sentence": f.say(one.value), "value": plain(one.value), "family": f.family, "where": f.where,
-        "benign": f.benign, "state": one.state, "reason": one.reason,
-    }  # fmt: skip

@@ -5,50 +5,39 @@ A fault is evaluated on a few cases first, and on all for those cells alone in w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from parity.core.case import spread
-from parity.core.record import plain
-from parity.faults.base import Row, registered
+from parity.core.record import build, plain
+from parity.faults.base import registered, rows_of
 from parity.faults.extra import load
 from parity.faults.library import Injected, bench, inject
-from parity.faults.power import FIRST, Gate, Tally
+from parity.faults.messages import MeasuredPower, PowerRequest
+from parity.faults.power import FIRST, CellPower, Gate, Tally
 from parity.faults.trial import Broken
 from parity.judging.limits import Limit
 from parity.process.child import stage
 
 
-def measure(
-    model: Mapping[str, Any],
-    contract: Mapping[str, Any],
-    cases: Sequence[Row],
-    ids: Sequence[str],
-    cells: Sequence[Mapping[str, Any]],
-    labels: Sequence[int | None] | None = None,
-    sources: Sequence[str | None] | None = None,
-    faults: Sequence[str] | None = None,
-    plugins: Sequence[str] = (),
-) -> dict[str, Any]:
-    """The `CellPower` of each cell, as builtins: {"cells": [...], "note"}.
+def measure(request: PowerRequest) -> MeasuredPower:
+    """The power of each cell's gate.
 
-    `contract` is `plain(contract)`. Each of `cells` is {"id", "precision", "twin": the twin's rows, or None where the
-    model has no twin, "limits": {output: {metric: value or None}}}, as `parity.judging.limits.resolve` gives them.
     The oracle's outputs are computed here, by the same evaluation as the faults'; they also stand for a right file
-    where there is no twin. `sources` are the encoded pictures behind the cases, `plugins` modules that register a
-    project's own faults.
+    where there is no twin.
     """
     stage("faults")
-    load(plugins)
-    on = bench(model, contract, cases, "fp32", sources)
+    load(request.plugins)
+    ids, faults = request.ids, request.faults
+    on = bench(request.model, request.contract, request.cases, "fp32", request.sources)
     clean, shape = on.clean(), on.subject.contract
     tallies = []
-    for cell in cells:
-        limits = {o: {m: Limit(m, v, "") for m, v in found.items()} for o, found in cell["limits"].items()}
-        gate = Gate(shape, ids, clean, cell["twin"], cell["precision"], limits, labels or ())
-        usual = clean if cell["twin"] is None else cell["twin"]
-        tallies.append((Tally(cell["id"], cell["precision"], gate, usual), usual))
+    for cell in request.cells:
+        limits = {o: {m: Limit(m, v, "") for m, v in known.items()} for o, known in cell.limits.items()}
+        twin = None if cell.twin is None else rows_of(cell.twin)
+        gate = Gate(shape, ids, clean, twin, cell.precision, limits, request.labels or ())
+        usual = clean if twin is None else twin
+        tallies.append((Tally(cell.id, cell.precision, gate, usual), usual))
     few = spread(len(ids), FIRST)
     rest = [i for i in range(len(ids)) if i not in few]
     for fault in registered(names=faults) if faults is not None else registered():
@@ -74,7 +63,9 @@ def measure(
                     tally.broke(fault, str(error))
             else:
                 tally.without(fault, one.state)
-    return {"cells": [plain(tally.result()) for tally, _ in tallies], "note": on.note}
+    # Through builtins: what is not finite becomes None, as the record holds it.
+    cells = [build(CellPower, plain(tally.result())) for tally, _ in tallies]
+    return MeasuredPower(cells, on.note)
 
 
 def _on_all(some: Injected, other: Injected, few: Sequence[int], rest: Sequence[int]) -> Injected:

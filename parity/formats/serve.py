@@ -4,74 +4,115 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from parity.cases import sequence
 from parity.cases.recipes import Layout, viewed
+from parity.cases.sequence import Free
+from parity.core.case import Array
 from parity.core.errors import ParityError
 from parity.formats.target import load_part
 from parity.process.child import stage
+
+Rows = Sequence[Mapping[str, Array]]
 
 _CANONICAL = {3: "NCL", 4: "NCHW", 5: "NCDHW"}
 _open: dict[int, tuple[Any, Mapping[str, Any]]] = {}
 
 
-def open_session(session: str, folder: str, notes: Mapping[str, Any]) -> dict[str, Any]:
-    """Open the artefact in `folder`; returns {"handle", "description"}."""
+@dataclass(frozen=True)
+class OpenRequest:
+    """The artefact in `folder`, by a "module:class" that opens it with the artefact's notes."""
+
+    session: str
+    folder: str
+    notes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open artefact: `handle` names it in this child; `description` is what its runtime says of it."""
+
+    handle: int
+    description: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """Cases for an open artefact: inputs by the model's names and in its layouts.
+
+    `layouts` names, for each case, the inputs that the runtime is to be given as views of other memory.
+    """
+
+    handle: int
+    cases: Rows
+    layouts: Sequence[Mapping[str, Layout]] | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Outputs of every case by the model's names, in order; `milliseconds` are those of inference alone."""
+
+    outputs: Rows
+    milliseconds: Sequence[float]
+
+
+@dataclass(frozen=True)
+class PlayRequest:
+    """Steps that feed one another in an open artefact: `carry` says which output replaces which input, `keep` names
+    the outputs that are wanted."""
+
+    handle: int
+    steps: Rows
+    carry: Mapping[str, str]
+    keep: Sequence[str]
+    free: Free | None = None
+
+
+def open_session(request: OpenRequest) -> Opened:
+    """Open an artefact."""
     stage("load")
-    opened = load_part(session)(folder, notes)
+    opened = load_part(request.session)(request.folder, request.notes)
     handle = max(_open, default=0) + 1
-    _open[handle] = (opened, notes)
-    return {"handle": handle, "description": opened.describe()}
+    _open[handle] = (opened, request.notes)
+    return Opened(handle, opened.describe())
 
 
 def close_session(handle: int) -> None:
     _open.pop(handle, None)
 
 
-def run(
-    handle: int,
-    cases: Sequence[Mapping[str, np.ndarray[Any, Any]]],
-    layouts: Sequence[Mapping[str, Layout]] | None = None,
-) -> dict[str, Any]:
-    """Outputs of every case in order, as {"outputs": [{name: array}], "milliseconds": [inference only]}.
-
-    `layouts` names, for each case, the inputs that the runtime is to be given as views of other memory.
-    """
+def run(request: RunRequest) -> Outputs:
+    """Outputs of every case."""
     stage("run")
-    session, notes = _open[handle]
+    session, notes = _open[request.handle]
     outputs, milliseconds = [], []
-    for number, case in enumerate(cases):
+    for number, case in enumerate(request.cases):
         given = fed(notes, case)
-        for name, layout in (layouts[number] if layouts else {}).items():
+        for name, layout in (request.layouts[number] if request.layouts else {}).items():
             own = notes["inputs"][name]["name"]
             given[own] = viewed(given[own], layout)
         start = time.perf_counter()
         got = session.run(given)
         milliseconds.append(1000 * (time.perf_counter() - start))
         outputs.append(named(notes, got))
-    return {"outputs": outputs, "milliseconds": milliseconds}
+    return Outputs(outputs, milliseconds)
 
 
-def play(
-    handle: int,
-    steps: Sequence[Mapping[str, np.ndarray[Any, Any]]],
-    carry: Mapping[str, str],
-    keep: Sequence[str],
-    free: Mapping[str, Any] | None = None,
-) -> list[dict[str, Any]]:
+def play(request: PlayRequest) -> list[dict[str, Array]]:
     """The outputs `keep` of every step, each step's state being what the artefact itself gave in the step before."""
     stage("run")
-    session, notes = _open[handle]
-    dtypes = {name: value.dtype for name, value in steps[0].items()}
+    session, notes = _open[request.handle]
+    dtypes = {name: value.dtype for name, value in request.steps[0].items()}
 
     def run(case: dict[str, Any], number: int) -> dict[str, Any]:
         given = {name: value.astype(dtypes[name]) for name, value in case.items()}
         return named(notes, session.run(fed(notes, given)))
 
-    return sequence.play(run, steps, carry, keep, sequence.Free(**free) if free else None)
+    return sequence.play(run, request.steps, request.carry, request.keep, request.free)
 
 
 def fed(notes: Mapping[str, Any], case: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:

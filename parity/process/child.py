@@ -78,8 +78,6 @@ def _end(code: int) -> None:
 def _answer(message: Any) -> Any:
     """What the function of a message gives, as builtins. It takes one argument, of a declared type, or none."""
     function = _resolve(message["function"])
-    if "arguments" in message:
-        return function(**message["arguments"])
     parameters = list(inspect.signature(function).parameters)
     if not parameters:
         return serialise.to_builtins(function())

@@ -205,20 +205,6 @@ class Child:
         except ValueError as error:
             raise ChildFailure("error", self.stage, f"{function}: its answer is {error}"[:500]) from None
 
-    def call_with(
-        self,
-        function: str,
-        arguments: Mapping[str, Any] | None = None,
-        *,
-        budget: Budget = Budget(),
-        stage: str = "run",
-        on_stage: Callable[[str], None] | None = None,
-        again: bool = True,
-    ) -> Any:
-        """The result of `module:function(**arguments)` run in the child, both without a type. Raises ChildFailure."""
-        message = {"function": function, "arguments": serialise.to_builtins(dict(arguments or {}))}
-        return self._sent(message, budget, stage, on_stage, again)
-
     def _sent(
         self,
         request: Mapping[str, Any],
@@ -438,13 +424,6 @@ class Children:
         """The answer of `function(request)` in the warm child of `family`, within the session's budget."""
         child = self.get(family, python, confined or self._names_foreign(request))
         return child.call(function, request, answer, budget=self.budget, stage=stage, on_stage=on_stage, again=again)
-
-    def call_with(self, family: str, function: str, arguments: Mapping[str, Any], **options: Any) -> Any:
-        """`function(**arguments)` in the warm child of `family`, within the session's budget."""
-        options.setdefault("budget", self.budget)
-        confined = options.pop("confined", False) or self._names_foreign(arguments)
-        child = self.get(family, options.pop("python", sys.executable), confined)
-        return child.call_with(function, arguments, **options)
 
     def _names_foreign(self, value: Any) -> bool:
         """Whether a foreign file or folder is anywhere in what a child is asked; the project's root may be one that

@@ -5,24 +5,56 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from parity.core.case import Array
+from parity.core.settings import ModelSpec
 from parity.process.child import stage
 
 
-def run(function: str, start: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """`module:name(**arguments)` with a private scratch folder as working directory, which is gone afterwards.
+@dataclass(frozen=True)
+class StepRequest:
+    """One step of a route: `function` ("module:name") is called with the other fields by name, but for `start`, the
+    stage that begins.
 
-    Converters drop files where they stand; two of them must never meet.
+    `work` is the empty folder that it fills, `after` that of the step before. `contract` has the names, shapes and
+    dtypes that an exporter may depend on, `example` the inputs that a module is exported with, `calibration` the cases
+    that a quantiser takes its ranges from.
     """
-    stage(start)
-    module, _, name = function.partition(":")
+
+    function: str
+    start: str
+    work: str
+    after: str | None
+    options: Mapping[str, Any]
+    model: ModelSpec
+    contract: Mapping[str, Any]
+    example: Mapping[str, Array]
+    calibration: Sequence[Mapping[str, Array]] | None = None
+
+
+def run(request: StepRequest) -> dict[str, Any]:
+    """What the step notes of what it made: it runs with a private scratch folder as working directory, which is gone
+    afterwards. Converters drop files where they stand; two of them must never meet."""
+    stage(request.start)
+    module, _, name = request.function.partition(":")
     step = getattr(importlib.import_module(module), name)
     before = os.getcwd()
     with tempfile.TemporaryDirectory(prefix="parity-") as scratch:
         os.chdir(scratch)
         try:
-            return dict(step(**arguments))
+            return dict(
+                step(
+                    work=request.work,
+                    after=request.after,
+                    options=request.options,
+                    model=request.model,
+                    contract=request.contract,
+                    example=request.example,
+                    calibration=request.calibration,
+                )
+            )
         finally:
             os.chdir(before)

@@ -21,28 +21,22 @@ from torch import nn
 from parity.core.errors import ParityError
 from parity.core.settings import ModelSpec
 from parity.files import archives, npz
-from parity.process import child, serialise
+from parity.process import child
 from parity.reference import description, files, provenance
 
 _loaded: dict[str, nn.Module] = {}
 
 
-def load(spec: ModelSpec | Mapping[str, Any]) -> nn.Module:
-    """The module of `spec`, or of its builtins, in eval mode, on the CPU, as float32.
+def load(spec: ModelSpec) -> nn.Module:
+    """The module of `spec` in eval mode, on the CPU, as float32.
 
     Kept for the life of the child. Raises ParityError with one line when the factory, the file or the checkpoint is no
     good.
     """
-    spec = spec_of(spec)
     key = repr(spec)
     if key not in _loaded:
         _loaded[key] = _made(spec)
     return _loaded[key]
-
-
-def spec_of(spec: ModelSpec | Mapping[str, Any]) -> ModelSpec:
-    """A specification, also from its builtins: converters are given those, and so is a factory that wraps a model."""
-    return spec if isinstance(spec, ModelSpec) else serialise.from_builtins(ModelSpec, spec)
 
 
 def _made(spec: ModelSpec) -> nn.Module:

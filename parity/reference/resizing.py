@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import torch
 
+from parity.cases.video import ResizeRequest
+from parity.core.case import Array
 
-def resize(
-    frames: Sequence[np.ndarray[Any, Any]], height: int, width: int, antialias: bool
-) -> list[np.ndarray[Any, Any]]:
-    """uint8 frames [height, width, channels] by torch's bilinear interpolation, rounded back to uint8."""
+
+def resize(request: ResizeRequest) -> list[Array]:
+    """Frames by torch's bilinear interpolation, rounded back to uint8."""
+    size = request.height, request.width
     made = []
-    for frame in frames:
+    for frame in request.frames:
         pixels = torch.from_numpy(np.array(frame)).permute(2, 0, 1)[None].float()
         small = torch.nn.functional.interpolate(
-            pixels, size=(height, width), mode="bilinear", align_corners=False, antialias=antialias
+            pixels,
+            size=size,
+            mode="bilinear",
+            align_corners=False,
+            antialias=request.filtered,
         )
         made.append(small[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy())
     return made

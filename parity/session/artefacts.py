@@ -17,6 +17,7 @@ from parity.core.record import ArtifactRecord, FileRecord, build, plain
 from parity.core.settings import ModelConfig
 from parity.formats.target import Route, Step, versions
 from parity.process.isolate import ChildFailure
+from parity.process.steps import StepRequest
 from parity.session.cases import Cases
 from parity.session.memo import remembered
 from parity.session.models import Models
@@ -196,14 +197,13 @@ class Artefacts(Part):
         python: str,
         packages: tuple[str, ...],
     ) -> dict[str, str]:
-        return dict(
-            self.resources.children.call_with(
-                family,
-                "parity.formats.target:versions",
-                {"packages": list(packages)},
-                python=python,
-                stage="export",
-            )
+        return self.resources.children.call(
+            family,
+            "parity.formats.target:versions",
+            packages,
+            dict[str, str],
+            python=python,
+            stage="export",
         )
 
     def _builder(
@@ -216,19 +216,22 @@ class Artefacts(Part):
 
         def convert(folder: Path) -> Mapping[str, Any]:
             calibration = self.cases.calibration(model) if step.calibration else None
-            arguments = {
-                "work": str(folder),
-                "after": str(previous.folder) if previous else None,
-                "options": dict(step.options),
-                "model": self.models.spec(model),
-                "contract": contract_of(model),
-                "example": self.cases.example(model),
-                "calibration": [c.inputs for c in calibration] if calibration else None,
-            }
-            notes: dict[str, Any] = resources.children.call_with(
+            request = StepRequest(
+                step.function,
+                step.stage,
+                str(folder),
+                str(previous.folder) if previous else None,
+                step.options,
+                self.models.spec(model),
+                contract_of(model),
+                self.cases.example(model),
+                [c.inputs for c in calibration] if calibration else None,
+            )
+            notes = resources.children.call(
                 step.family,
                 RUN,
-                {"function": step.function, "start": step.stage, "arguments": arguments},
+                request,
+                dict[str, Any],
                 stage=step.stage,
                 python=step.python or sys.executable,
                 on_stage=on_stage,

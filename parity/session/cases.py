@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from parity.cases import draw, golden, own, video
 from parity.cases.files import clips, golden_files
 from parity.cases.fit import fitted
+from parity.cases.video import Decoded, DecodeRequest
 from parity.core.case import Array, Case
 from parity.core.errors import ParityError
 from parity.core.settings import ModelConfig
@@ -67,13 +67,14 @@ class Cases(Part):
         """The first frame of the model's first clip, turned and cropped as declared, and the
         clip's name: uint8 of (height, width, 3)."""
         path = clips(model)[0]
-        frame = self._decode(path, 1, 1)["frames"][0]
+        frame = self._decode(path, 1, 1).frames[0]
         return video.upright(frame, model.playing.rotate, model.playing.crop), path.name
 
-    def _decode(self, path: Path, stride: int, maximum: int | None) -> Any:
-        arguments = {"path": str(path), "stride": stride, "maximum": maximum}
+    def _decode(self, path: Path, stride: int, maximum: int | None) -> Decoded:
+        request = DecodeRequest(str(path), stride, maximum)
         decode = "parity.cases.video:decode"
-        return self.resources.children.call_with("video", decode, arguments, stage="decode", confined=True)
+        children = self.resources.children
+        return children.call("video", decode, request, Decoded, stage="decode", confined=True)
 
     @remembered
     def calibration(self, model: ModelConfig) -> list[Case]:

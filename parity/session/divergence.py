@@ -12,7 +12,8 @@ import numpy as np
 from parity import formats as targets
 from parity.core.case import Array, Case
 from parity.core.plan import Cell
-from parity.core.record import Divergence, Drift, build
+from parity.core.record import Divergence, Drift
+from parity.divergence import DivergenceRequest, Located
 from parity.judging.floor import natural
 from parity.session.evaluations import Reference
 from parity.session.session import Session
@@ -31,38 +32,39 @@ def first_divergence(
     model, artifact = session.config.models[cell.model], session.artifact(cell)
     case = cases[_worst(got, oracle.outputs)]
     measured = natural(cell.target, cell.precision)
-    quantised = cell.precision == "int8" and model.calibration is not None
     folder = session.submodels / cell.id if session.submodels else None
     session.progress(cell.id, "first divergence")
-    found = session.children.call_with(
-        "proof",
-        "parity.divergence:locate",
-        {
-            "model": session.model_spec(model),
-            "steps": steps,
-            "precision": cell.precision,
-            "folder": str(artifact.folder),
-            "notes": artifact.notes,
-            "case": case.inputs,
-            "outputs": [o.name for o in model.contract.outputs],
-            "flavour": measured.flavour if measured else None,
-            "calibration": [c.inputs for c in session.calibration(model)] if quantised else [],
-            "submodel": str(folder) if folder else None,
-        },
-        stage="divergence",
+    request = DivergenceRequest(
+        session.model_spec(model),
+        steps,
+        cell.precision,
+        str(artifact.folder),
+        artifact.notes,
+        case.inputs,
+        [o.name for o in model.contract.outputs],
+        measured.flavour if measured else None,
+        [c.inputs for c in session.quantising(model, cell.precision) or ()],
+        str(folder) if folder else None,
     )
-    drift = tuple(build(Drift, d) for d in found["drift"])
-    if found["reason"]:
-        return None, drift, f"no first divergence: {found['reason']}"
-    if found["divergence"] is None:
+    located = session.children.call("proof", "parity.divergence:locate", request, Located, stage="divergence")
+    drift = tuple(located.drift)
+    if located.reason:
+        return None, drift, f"no first divergence: {located.reason}"
+    if located.divergence is None:
         return None, drift, f"no step of the file introduces more than {cell.precision} costs on {case.id}"
-    told = build(Divergence, found["divergence"])
-    file, _, line = told.source.rpartition(":")
-    root = session.config.root
-    source = f"{Path(file).relative_to(root)}:{line}" if file and Path(file).is_relative_to(root) else told.source
-    saved = str(folder / found["submodel"]) if folder and found["submodel"] else ""
-    told = replace(told, source=source, case=case.id, submodel=saved)
-    return told, drift, sentence(told)
+    divergence = located.divergence
+    source = _relative(divergence.source, session.config.root)
+    saved = str(folder / located.submodel) if folder and located.submodel else ""
+    divergence = replace(divergence, source=source, case=case.id, submodel=saved)
+    return divergence, drift, sentence(divergence)
+
+
+def _relative(source: str, root: Path) -> str:
+    """A line of a source file, `file.py:12`, as seen from the project's root where it lies below."""
+    file, _, line = source.rpartition(":")
+    if file and Path(file).is_relative_to(root):
+        return f"{Path(file).relative_to(root)}:{line}"
+    return source
 
 
 def sentence(told: Divergence) -> str:

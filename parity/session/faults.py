@@ -13,13 +13,15 @@ from parity.cases.files import golden_files
 from parity.core.case import Array, Case
 from parity.core.errors import NoTwin, ParityError
 from parity.core.plan import Cell
-from parity.core.record import Power, build, plain
+from parity.core.record import Power
 from parity.core.settings import ModelConfig, ModelSpec
-from parity.faults.causes import Diagnosis
+from parity.faults.causes import Diagnosis, Stored
+from parity.faults.messages import CellGate, DiagnosisRequest, MeasuredPower, PowerRequest
 from parity.faults.power import CellPower
 from parity.judging.floor import natural
 from parity.judging.limits import resolve
 from parity.judging.post_processing import addressed
+from parity.process import serialise
 from parity.proof.messages import StoredRequest, StoredWeights
 from parity.session.fault_chain import with_chain
 from parity.session.fault_files import with_files
@@ -28,35 +30,44 @@ if TYPE_CHECKING:
     from parity.session.session import Session
 
 EXPLAIN = "parity.faults.diagnose:explain"
+MEASURE = "parity.faults.measure:measure"
 
 
 def diagnosis(session: Session, cell: Cell, cases: Sequence[Case], got: Sequence[Mapping[str, Array]]) -> Diagnosis:
     """What explains a failing artefact's outputs: the faults that do, best first; never a guess."""
     model, measured = session.config.models[cell.model], natural(cell.target, cell.precision)
     flavour = measured.flavour if measured else None
-    quantised = cell.precision == "int8" and model.calibration is not None
     session.progress(cell.id, "diagnosis")
-    arguments = {
-        "model": session.model_spec(model),
-        "contract": plain(model.contract),
-        "cases": [c.inputs for c in cases],
-        "artefact": list(got),
-        "twin": list(session.twin(model, cases, cell.precision, flavour)),
-        "precision": cell.precision,
-        "limits": dict(measured.limits) if measured else None,
-        "sources": _sources(session, model, cases),
-        "flavour": flavour,
-        "calibration": [c.inputs for c in session.calibration(model)] if quantised else [],
-        "plugins": list(session.config.plugins),
-    }
-    found = build(Diagnosis, session.children.call_with("torch", EXPLAIN, arguments, stage="diagnosis"))
-    if found.state != "unexplained" or not (held := stored(session, cell, cases[0], arguments["model"])):
-        return found
-    arguments |= {"faults": [], "stored": {"tensors": held.tensors, "layers": held.layers, "of": held.modules}}
-    other = build(Diagnosis, session.children.call_with("torch", EXPLAIN, arguments, stage="diagnosis"))
+    request = DiagnosisRequest(
+        session.model_spec(model),
+        model.contract,
+        [c.inputs for c in cases],
+        got,
+        session.twin(model, cases, cell.precision, flavour),
+        cell.precision,
+        measured.limits if measured else None,
+        _sources(session, model, cases),
+        plugins=session.config.plugins,
+        flavour=flavour,
+        calibration=[c.inputs for c in session.quantising(model, cell.precision) or ()],
+    )
+    diagnosis = session.children.call("torch", EXPLAIN, request, Diagnosis, stage="diagnosis")
+    if diagnosis.state != "unexplained":
+        return diagnosis
+    weights = stored(session, cell, cases[0], request.model)
+    if weights is None:
+        return diagnosis
+    held = Stored(weights.tensors, tuple(weights.layers), weights.modules)
+    request = replace(request, faults=[], stored=held)
+    other = session.children.call("torch", EXPLAIN, request, Diagnosis, stage="diagnosis")
     if not other.causes:
-        return found
-    return replace(other, tried=found.tried + other.tried, skipped=found.skipped, broken=found.broken)
+        return diagnosis
+    return replace(
+        other,
+        tried=diagnosis.tried + other.tried,
+        skipped=diagnosis.skipped,
+        broken=diagnosis.broken,
+    )
 
 
 def stored(session: Session, cell: Cell, case: Case, model: ModelSpec) -> StoredWeights | None:
@@ -85,7 +96,7 @@ def power(session: Session, cell: Cell, cases: Sequence[Case]) -> Power:
     and model, for all its cells; what acts on the file, for the cell that is asked."""
     model = session.config.models[cell.model]
     shared = session.memo.once(partial(_measured, session), model, cases)
-    found = with_chain(session, cell, cases, build(CellPower, shared[cell.id]))
+    found = with_chain(session, cell, cases, shared[cell.id])
     oracle = [dict(row) for row in session.reference(model, cases).outputs]
     return with_files(session, cell, cases, oracle, _twin(session, cell, cases), found).summary()
 
@@ -100,35 +111,33 @@ def _twin(session: Session, cell: Cell, cases: Sequence[Case]) -> list[dict[str,
     return [dict(row) for row in rows]
 
 
-def _measured(session: Session, model: ModelConfig, cases: Sequence[Case]) -> Mapping[str, Any]:
+def _measured(session: Session, model: ModelConfig, cases: Sequence[Case]) -> Mapping[str, CellPower]:
     """The power of every cell of a model, by its id: measured by one process of the run."""
 
     def make() -> Any:
-        asked = []
-        for one in model.cells:
+        gates = []
+        for cell in model.cells:
             limits = {}
             for spec in model.contract.outputs:
-                found = resolve(session.config.rules, one, spec.name)
-                limits[spec.name] = {n: lim.value for n, lim in found.items()}
-            rows = _twin(session, one, cases)
-            asked.append({"id": one.id, "precision": one.precision, "twin": rows, "limits": limits})
-        session.progress(model.name, f"injecting faults into {len(asked)} cells")
-        contract = replace(model.contract, outputs=addressed(model.contract.outputs))
-        arguments = {
-            "model": session.model_spec(model),
-            "contract": plain(contract),
-            "cases": [c.inputs for c in cases],
-            "ids": [c.id for c in cases],
-            "cells": asked,
-            "labels": [c.label for c in cases],
-            "sources": _sources(session, model, cases),
-            "plugins": list(session.config.plugins),
-        }
-        result = session.children.call_with("torch", "parity.faults.measure:measure", arguments, stage="faults")
-        return {c["cell"]: c for c in result["cells"]}
+                in_force = resolve(session.config.rules, cell, spec.name)
+                limits[spec.name] = {metric: limit.value for metric, limit in in_force.items()}
+            gates.append(CellGate(cell.id, cell.precision, _twin(session, cell, cases), limits))
+        session.progress(model.name, f"injecting faults into {len(gates)} cells")
+        request = PowerRequest(
+            session.model_spec(model),
+            replace(model.contract, outputs=addressed(model.contract.outputs)),
+            [c.inputs for c in cases],
+            [c.id for c in cases],
+            gates,
+            [c.label for c in cases],
+            _sources(session, model, cases),
+            plugins=session.config.plugins,
+        )
+        measured = session.children.call("torch", MEASURE, request, MeasuredPower, stage="faults")
+        return {cell.cell: serialise.to_builtins(cell) for cell in measured.cells}
 
-    measured: Mapping[str, Any] = session.store.once(session.run, f"power {model.name}", make)
-    return measured
+    shared = session.store.once(session.run, f"power {model.name}", make)
+    return {id: serialise.from_builtins(CellPower, told) for id, told in shared.items()}
 
 
 def _sources(session: Session, model: ModelConfig, cases: Sequence[Case]) -> list[str] | None:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,11 +21,13 @@ from parity import formats as targets
 from parity.core.case import Array, Case, digest
 from parity.core.contract import OutputSpec
 from parity.core.plan import Cell
-from parity.core.record import Check, EventRecord, RiskRecord, build
+from parity.core.record import Check, EventRecord, RiskRecord
+from parity.formats.messages import LoweringRequest, Risk
 from parity.formats.target import versions
 from parity.judging.floor import raw_floors
 from parity.judging.judge import lowered
 from parity.judging.metrics import EXACT_DB
+from parity.process import serialise
 from parity.store.code_key import code_key
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from parity.session.session import Session
     from parity.store.cache import Entry
 
+T = TypeVar("T")
 STORAGE = {"fp16": "storage", "dynamic": "weights"}  # the twins that round weights only
 FRAGILE_DB = 30.0  # fp16 accumulation that moves an output by more than 3 % of itself
 Limits = Mapping[str, "Limit"]
@@ -129,7 +132,7 @@ def _lowered(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[C
 
     def lower(folder: Path) -> Mapping[str, Any]:
         session.progress(cell.id, "lower")
-        rows = _call(session, cell, "lower", artifact, cases)
+        rows = _call(session, cell, "lower", artifact, cases, list[dict[str, Array]])
         np.savez(folder / "outputs.npz", **{f"{i}/{n}": v for i, row in enumerate(rows) for n, v in row.items()})
         return {"cases": len(rows)}
 
@@ -145,21 +148,28 @@ def _lowered(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[C
 def _risk(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[Case]) -> RiskRecord:
     def risk(folder: Path) -> Mapping[str, Any]:
         session.progress(cell.id, "risk")
-        return dict(_call(session, cell, "risk", artifact, cases))
+        answer = _call(session, cell, "risk", artifact, cases, Risk)
+        return dict(serialise.to_builtins(answer))
 
-    notes = _built(session, cell, "risk", artifact, cases, risk).notes
-    events = [{**e, "case": cases[e["case"]].id} for e in notes["events"]]
-    peak = notes["peak"]
-    return RiskRecord(
-        tuple(build(EventRecord, e) for e in events),
-        peak["value"], peak["headroom"], peak["operator"], peak["output"], notes["stress"],
-    )  # fmt: skip
+    answer = serialise.from_builtins(Risk, _built(session, cell, "risk", artifact, cases, risk).notes)
+    events = tuple(
+        EventRecord(**{**serialise.to_builtins(event), "case": cases[event.case].id}) for event in answer.events
+    )
+    peak = answer.peak
+    return RiskRecord(events, peak.value, peak.headroom, peak.operator, peak.output, answer.stress)
 
 
-def _call(session: Session, cell: Cell, function: str, artifact: Artifact, cases: Sequence[Case]) -> Any:
-    arguments = {"folder": str(artifact.folder), "notes": artifact.notes, "cases": [c.inputs for c in cases]}
+def _call(
+    session: Session,
+    cell: Cell,
+    function: str,
+    artifact: Artifact,
+    cases: Sequence[Case],
+    answer: type[T],
+) -> T:
+    request = LoweringRequest(str(artifact.folder), artifact.notes, [c.inputs for c in cases])
     target = targets.get(cell.target)
-    return session.children.call_with(target.family, f"{target.lowering}:{function}", arguments, stage=function)
+    return session.children.call(target.family, f"{target.lowering}:{function}", request, answer, stage=function)
 
 
 def _built(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from types import NoneType
+from typing import Any, TypeVar
 
 from parity import formats as targets
+from parity.cases.recipes import Layout
 from parity.cases.sequence import Free
 from parity.core.case import Array
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.record import RuntimeRecord
+from parity.formats.serve import Opened, OpenRequest, Outputs, PlayRequest, RunRequest
 from parity.formats.target import version
 from parity.process.isolate import ChildFailure
 from parity.session.artefacts import Artifact
 from parity.session.resources import Resources
+
+T = TypeVar("T")
 
 
 class OpenFile:
@@ -27,7 +31,7 @@ class OpenFile:
         self.target = targets.get(cell.target)
         self.python = self.target.python(resources.config)
         self.confined = self.target.session.startswith("parity.")  # a project's own may need the network, a device
-        self.description: dict[str, Any] = {}
+        self.description: Mapping[str, Any] = {}
         self.milliseconds: list[float] = []
         self._handle: int | None = None
         self._pid: int | None = None
@@ -36,21 +40,15 @@ class OpenFile:
         """Open the artefact, or open it again when its child is gone. Raises ChildFailure."""
         child = self.resources.children.get(self.target.family, self.python, self.confined)
         if self._handle is None or not child.alive or child.pid != self._pid:
-            opened = self._call(
-                "open_session",
-                {
-                    "session": self.target.session,
-                    "folder": str(self.artifact.folder),
-                    "notes": self.artifact.notes,
-                },
-                "load",
-            )
-            self._handle, self.description = opened["handle"], opened["description"]
+            folder = str(self.artifact.folder)
+            request = OpenRequest(self.target.session, folder, self.artifact.notes)
+            opened = self._call("open_session", request, Opened, "load")
+            self._handle, self.description = opened.handle, opened.description
             self._pid = child.pid
         return self
 
     def run(
-        self, inputs: Sequence[Mapping[str, Array]], layouts: Sequence[Mapping[str, str]] | None = None
+        self, inputs: Sequence[Mapping[str, Array]], layouts: Sequence[Mapping[str, Layout]] | None = None
     ) -> list[dict[str, Array]]:
         """Outputs of each set of inputs, in order. Raises ChildFailure; never returns fewer than it was given.
 
@@ -63,26 +61,36 @@ class OpenFile:
             if failure.state != "crash" or failure.stage == "load":
                 raise
             result = self._run(inputs, layouts)
-        if len(result["outputs"]) != len(inputs):
-            raise ParityError(f"{self.cell}: {len(inputs)} cases were run and {len(result['outputs'])} came back")
-        self.milliseconds += result["milliseconds"]
-        return list(result["outputs"])
+        if len(result.outputs) != len(inputs):
+            raise ParityError(f"{self.cell}: {len(inputs)} cases were run and {len(result.outputs)} came back")
+        self.milliseconds += result.milliseconds
+        return [dict(row) for row in result.outputs]
 
-    def _run(self, inputs: Sequence[Mapping[str, Array]], layouts: Sequence[Mapping[str, str]] | None) -> Any:
-        self.open()
-        arguments = {"handle": self._handle, "cases": list(inputs), "layouts": list(layouts) if layouts else None}
+    def _run(
+        self,
+        inputs: Sequence[Mapping[str, Array]],
+        layouts: Sequence[Mapping[str, Layout]] | None,
+    ) -> Outputs:
+        request = RunRequest(self._opened(), inputs, layouts or None)
         try:
-            return self._call("run", arguments, "run", again=False)
+            return self._call("run", request, Outputs, "run", again=False)
         except ChildFailure as failure:
             if failure.state != "error":
                 self._handle = None
             raise
 
-    def _call(self, function: str, arguments: Mapping[str, Any], stage: str, again: bool = True) -> Any:
-        return self.resources.children.call_with(
+    def _opened(self) -> int:
+        """The handle of the open artefact."""
+        self.open()
+        assert self._handle is not None
+        return self._handle
+
+    def _call(self, function: str, request: object, answer: type[T], stage: str, again: bool = True) -> T:
+        return self.resources.children.call(
             self.target.family,
             f"parity.formats.serve:{function}",
-            arguments,
+            request,
+            answer,
             stage=stage,
             on_stage=lambda s: self.resources.progress(self.cell.id, s),
             again=again,
@@ -98,20 +106,13 @@ class OpenFile:
         free: Free | None = None,
     ) -> list[dict[str, Array]]:
         """The outputs `keep` of steps that feed one another. Raises ChildFailure."""
-        self.open()
-        arguments = {
-            "handle": self._handle,
-            "steps": list(steps),
-            "carry": carry,
-            "keep": list(keep),
-            "free": asdict(free) if free else None,
-        }
-        return list(self._call("play", arguments, "run", again=False))
+        request = PlayRequest(self._opened(), steps, carry, keep, free)
+        return self._call("play", request, list[dict[str, Array]], "run", again=False)
 
     def close(self) -> None:
         child = self.resources.children.get(self.target.family, self.python, self.confined)
         if self._handle is not None and child.alive and child.pid == self._pid:
-            self._call("close_session", {"handle": self._handle}, "close")
+            self._call("close_session", self._handle, NoneType, "close")
         self._handle = None
 
     def record(self) -> RuntimeRecord:

@@ -114,7 +114,7 @@ def _axis(stated: Any, name: str, index: int) -> str:
 
 def describe(file: Path, kind: str) -> dict[str, Any]:
     """What the file's own runtime says of it."""
-    from parity.formats.serve import open_session
+    from parity.formats.serve import OpenRequest, open_session
     from parity.formats.target import load_part
 
     target = _target(file, kind)
@@ -123,7 +123,7 @@ def describe(file: Path, kind: str) -> dict[str, Any]:
     if target.signature:
         return dict(load_part(target.signature)(file))
     notes = {"entry": file.name, "inputs": {}, "outputs": {}}
-    return dict(open_session(target.session, str(file.parent), notes)["description"])
+    return dict(open_session(OpenRequest(target.session, str(file.parent), notes)).description)
 
 
 def main() -> int:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import numpy as np
 
 from parity.cases import video as videos
-from parity.core.case import Case
+from parity.core.case import Array, Case
 from parity.core.errors import ParityError
 from parity.judging import judge
 from parity.judging.single import rms
 from parity.session.session import Runtime
 from parity.suite.recorder import Recorder
 
-PATHS = {  # metric -> (child, function, its further arguments, in words)
-    "resize_opencv": ("video", "parity.cases.video:resize_opencv", {}, "OpenCV's bilinear"),
-    "resize_area": ("video", "parity.cases.video:resize_opencv", {"area": True}, "OpenCV's area"),
-    "resize_torch": ("torch", "parity.reference.resizing:resize", {"antialias": False}, "torch's bilinear"),
-    "resize_filtered": ("torch", "parity.reference.resizing:resize", {"antialias": True}, "torch's filtered bilinear"),
+PATHS = {  # metric -> (child, function, whether it filters, in words)
+    "resize_opencv": ("video", "parity.cases.video:resize_opencv", False, "OpenCV's bilinear"),
+    "resize_area": ("video", "parity.cases.video:resize_opencv", True, "OpenCV's area"),
+    "resize_torch": ("torch", "parity.reference.resizing:resize", False, "torch's bilinear"),
+    "resize_filtered": ("torch", "parity.reference.resizing:resize", True, "torch's filtered bilinear"),
 }
 
 
@@ -55,9 +55,9 @@ def compare_resizers(runtime: Runtime, parity: Recorder) -> None:
     frame, name = session.first_frame(model)
     declared = videos.as_case(f"{name}: declared", frame, model.contract)
     cases, words = [declared], []
-    for metric, (family, function, options, said) in PATHS.items():
-        arguments = {"frames": [frame], "height": height, "width": width, **options}
-        resized = session.children.call_with(family, function, arguments, stage="resize")[0]
+    for metric, (family, function, filtered, said) in PATHS.items():
+        request = videos.ResizeRequest([frame], height, width, filtered)
+        resized = session.children.call(family, function, request, list[Array], stage="resize")[0]
         cases.append(videos.already_resized(Case(f"{name}: {metric}", declared.inputs), resized, model.contract))
         words.append(said)
     rows = session.evaluated(model, cases, "oracle", True)

@@ -7,6 +7,8 @@ options, the artefact's folder or the clip's, hold a word `way_segfault`. Calls 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
+import functools
 import os
 import signal
 import sys
@@ -81,6 +83,9 @@ def words(value: Any) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for entry in value:
             yield from words(entry)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from words(getattr(value, field.name))
 
 
 def way_of(arguments: Any) -> str | None:
@@ -101,15 +106,17 @@ def install(call: str) -> None:
     def sabotaged(path: str) -> Callable[..., Any]:
         real = resolve(path)
 
-        def act(**arguments: Any) -> Any:
-            called = arguments["function"] if path == "parity.process.steps:run" else path
-            way = way_of(arguments) or opened.get(arguments.get("handle"))
+        @functools.wraps(real)
+        def act(*requests: Any) -> Any:
+            (request,) = requests or (None,)
+            called = request.function if path == "parity.process.steps:run" else path
+            way = way_of(request) or opened.get(getattr(request, "handle", None))
             if called == call and way is not None:
                 print(f"sabotage: {way} in {call}", file=sys.stderr, flush=True)
                 strike(way)
-            result = real(**arguments)
+            result = real(*requests)
             if path.endswith(":open_session"):
-                opened[result["handle"]] = way
+                opened[result.handle] = way
             return result
 
         return act

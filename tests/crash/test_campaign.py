@@ -81,7 +81,7 @@ def pictured(tag):
 TAGGED = """
 untagged = export
 def export(work, model, **rest):  # so that a runtime's calls say whose file they open
-    return {**untagged(work=work, model=model, **rest), "tag": model["options"]["tag"]}
+    return {**untagged(work=work, model=model, **rest), "tag": model.options["tag"]}
 """
 RENAMED = """
 def flat(self, inputs):

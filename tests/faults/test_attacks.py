@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from parity.core.contract import Contract, InputSpec, OutputSpec
-from parity.core.record import plain
 from parity.core.settings import ModelSpec
 from parity.faults import Fault, register_fault
 from parity.faults import base as registry
@@ -21,6 +20,7 @@ from parity.faults.base import Parameter, Rows, registered
 from parity.faults.bench import Bench
 from parity.faults.causes import Diagnosis
 from parity.faults.diagnose import LIMITS, Search, explain
+from parity.faults.messages import DiagnosisRequest
 from tests.faults.small import BENCHES, drawn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,10 +120,10 @@ class Raises(nn.Module):
 
 def test_a_reference_that_cannot_run_is_an_error_with_its_reason() -> None:
     spec = ModelSpec(str(ROOT), "tests.faults.test_attacks:Raises")
-    contract = plain(Contract((InputSpec("x", ("batch", 5)),), (OutputSpec("y"),)))
+    contract = Contract((InputSpec("x", ("batch", 5)),), (OutputSpec("y"),))
     case, row = {"x": np.ones((1, 5), np.float32)}, {"y": np.ones((1, 4))}
     with pytest.raises(Exception, match="a custom kernel is missing"):
-        explain(spec, contract, [case], [row], [row], "fp32")
+        explain(DiagnosisRequest(spec, contract, [case], [row], [row], "fp32"))
 
 
 def test_a_reference_of_nan_has_nothing_to_be_compared_with() -> None:

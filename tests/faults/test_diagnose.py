@@ -20,6 +20,7 @@ from parity import formats as targets
 from parity.cases import golden
 from parity.cases.files import golden_files
 from parity.core.contract import OutputSpec
+from parity.core.settings import ModelSpec
 from parity.faults.base import Parameter, Rows, Value, registered
 from parity.faults.bench import Bench
 from parity.faults.diagnose import LIMITS, Diagnosis, Search
@@ -41,8 +42,8 @@ class Skin:
         torch.set_num_threads(1)
         model = config.load(ROOT / "pyproject.toml", targets.facts()).models["skin"]
         assert model.golden is not None
-        module = modelling.load({"root": str(ROOT), "factory": model.factory, "options": dict(model.options),
-                                 "checkpoint": str(model.checkpoint)})  # fmt: skip
+        spec = ModelSpec(str(ROOT), model.factory, dict(model.options), str(model.checkpoint))
+        module = modelling.load(spec)
         cases = golden.load(model.golden, model.contract)[::every]
         inputs = [dict(case.inputs) for case in cases]
         sources = [str(p) for p in golden_files(model.golden)][::every]

@@ -18,7 +18,7 @@ from parity import formats as targets
 from parity.core.contract import Contract, InputSpec, OutputSpec
 from parity.core.record import plain
 from parity.core.settings import ModelSpec
-from parity.divergence import locate
+from parity.divergence import DivergenceRequest, locate
 from parity.divergence.blame import _laid, _readers
 from parity.divergence.pair import arrangements
 from parity.divergence.reference import Value
@@ -62,18 +62,19 @@ def to_ncnn(spec: ModelSpec, work: Path, monkeypatch: pytest.MonkeyPatch) -> dic
     return ncnn_convert.convert(str(work / "done"), str(work), {"half": False}, CONTRACT, EXAMPLE)
 
 
-def found(target: str, folder: Path, notes: dict[str, Any], **more: Any) -> dict[str, Any]:
+def found(target: str, folder: Path, notes: dict[str, Any], **more: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return locate(SPEC, targets.get(target).steps, "fp32", str(folder), notes, EXAMPLE, ["y"], **more)
+        steps = targets.get(target).steps
+        return locate(DivergenceRequest(SPEC, steps, "fp32", str(folder), notes, EXAMPLE, ["y"], **more))
 
 
 @pytest.mark.parametrize(("target", "export"), [("onnx", to_onnx), ("exported", to_program)])
 def test_a_correct_file_diverges_nowhere(target: str, export: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     told = found(target, tmp_path, export(SPEC, tmp_path))
-    assert told["divergence"] is None and told["reason"] == ""
-    assert len(told["drift"]) > 8 and max(d["error"] for d in told["drift"]) < 1e-5
-    assert {"stem.2", "body.2", "mix", "wide", "head"} <= {d["layer"] for d in told["drift"]}
+    assert told.divergence is None and told.reason == ""
+    assert len(told.drift) > 8 and max(d.error for d in told.drift) < 1e-5
+    assert {"stem.2", "body.2", "mix", "wide", "head"} <= {d.layer for d in told.drift}
 
 
 @pytest.mark.parametrize("target", ["onnx", "exported"])
@@ -84,13 +85,13 @@ def test_the_module_with_the_fault_is_named(
     spec = faulty.spec_of(SPEC, CONTRACT, fault, value, within)
     notes = (to_onnx if target == "onnx" else to_program)(spec, tmp_path)
     told = found(target, tmp_path, notes)
-    assert told["divergence"]["layer"] == truth, told["divergence"]
-    file, _, line = told["divergence"]["source"].rpartition(":")
+    assert told.divergence.layer == truth, told.divergence
+    file, _, line = told.divergence.source.rpartition(":")
     assert Path(file).name == "diverging.py" and int(line) > 20
-    if truth != "head" and told["drift"][-1]["layer"] == "head":  # the curve goes on where a counterpart is near
-        assert told["drift"][-1]["introduced"] < 1e-6, "what only passed an error on is not blamed for it"
-        assert told["drift"][-1]["error"] > 1e-5
-    assert (fault, target) == ("gelu_formula", "onnx") or told["drift"][-1]["layer"] in ("head", "wide", "act")
+    if truth != "head" and told.drift[-1].layer == "head":  # the curve goes on where a counterpart is near
+        assert told.drift[-1].introduced < 1e-6, "what only passed an error on is not blamed for it"
+        assert told.drift[-1].error > 1e-5
+    assert (fault, target) == ("gelu_formula", "onnx") or told.drift[-1].layer in ("head", "wide", "act")
 
 
 def test_a_mask_s_huge_numbers_hide_no_layer_before_it(tmp_path: Path) -> None:
@@ -103,8 +104,9 @@ def test_a_mask_s_huge_numbers_hide_no_layer_before_it(tmp_path: Path) -> None:
         folder = tmp_path / f"{fault}file"
         folder.mkdir()
         notes = onnx_convert.export(str(folder), options, given, contract, case)
-        told = locate(spec, targets.get("onnx").steps, "fp32", str(folder), notes, case, ["y"])
-        assert (told["divergence"] or {"layer": ""})["layer"] == truth, told["divergence"]
+        steps = targets.get("onnx").steps
+        told = locate(DivergenceRequest(spec, steps, "fp32", str(folder), notes, case, ["y"]))
+        assert (told.divergence.layer if told.divergence else "") == truth, told.divergence
 
 
 def test_a_layer_of_ncnn_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,15 +114,15 @@ def test_a_layer_of_ncnn_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     pytest.importorskip("pnnx")
     notes = to_ncnn(faulty.spec_of(SPEC, CONTRACT, "bias_dropped", "mix.bias"), tmp_path, monkeypatch)
     told = found("ncnn", tmp_path / "done", notes, submodel=str(tmp_path / "saved"))
-    assert told["divergence"]["layer"] == "mix", told["divergence"]
-    param = (tmp_path / "saved" / told["submodel"]).read_text()
+    assert told.divergence.layer == "mix", told.divergence
+    param = (tmp_path / "saved" / told.submodel).read_text()
     assert param.startswith("7767517") and "Convolution" in param
 
 
 def test_the_step_is_saved_as_a_model_that_runs(tmp_path: Path) -> None:
     notes = to_onnx(faulty.spec_of(SPEC, CONTRACT, "sign_flipped", "wide.weight"), tmp_path)
     told = found("onnx", tmp_path, notes, submodel=str(tmp_path / "saved"))
-    file = tmp_path / "saved" / told["submodel"]
+    file = tmp_path / "saved" / told.submodel
     assert 1 <= len(onnx.load(str(file)).graph.node) <= 3
     onnx.checker.check_model(str(file), full_check=True)
     with np.load(tmp_path / "saved" / "inputs.npz") as inputs:
@@ -136,12 +138,12 @@ def test_what_is_no_number_is_found_where_it_begins(tmp_path: Path) -> None:
     weight.CopyFrom(onnx.numpy_helper.from_array(np.full(24, np.nan, np.float32), weight.name))
     onnx.save(model, file)
     told = found("onnx", tmp_path, notes)
-    assert told["divergence"]["layer"] == "wide" and told["divergence"]["introduced"] is None
+    assert told.divergence.layer == "wide" and told.divergence.introduced is None
 
 
 def test_a_format_that_cannot_be_walked_says_so(tmp_path: Path) -> None:
     told = found("torchscript", tmp_path, {})
-    assert told["divergence"] is None and "torchscript" in told["reason"]
+    assert told.divergence is None and "torchscript" in told.reason
 
 
 def test_the_module_is_left_as_it_was(tmp_path: Path) -> None:

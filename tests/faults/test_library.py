@@ -14,6 +14,7 @@ from parity.core.errors import ParityError
 from parity.faults import Fault, faulty, library, register_fault, trial
 from parity.faults.base import PRECISIONS, Subject, registered
 from parity.faults.bench import Bench, Inapplicable
+from parity.process import serialise
 from tests.faults.small import BENCHES
 from tests.faults.test_divergence import CONTRACT, EXAMPLE, SPEC
 
@@ -163,7 +164,7 @@ def test_a_fault_that_stops_the_model_is_said() -> None:
 def test_a_fault_in_a_file_is_the_one_that_a_hypothesis_is(name: str, operator: str) -> None:
     """A draw that a file makes anew at each call is none that a hypothesis can have; pnnx takes a padding that is
     computed from sizes for none."""
-    module = faulty.module(SPEC, CONTRACT, name)
+    module = faulty.module(serialise.to_builtins(SPEC), CONTRACT, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(module, torch.from_numpy(EXAMPLE["image"]), check_trace=False)

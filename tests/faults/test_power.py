@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from parity.core.contract import Contract, InputSpec, OutputSpec
-from parity.core.record import build, plain
+from parity.core.record import plain
+from parity.core.settings import ModelSpec
 from parity.faults import library
 from parity.faults import measure as measuring
 from parity.faults.base import Rows, Subject, registered
 from parity.faults.bench import Bench
+from parity.faults.messages import CellGate, PowerRequest
 from parity.faults.power import CellPower, Gate, Tally, badness, between, figure
 from parity.judging.limits import Limit
 from tests.faults.small import BENCHES
@@ -150,14 +152,14 @@ def test_a_fault_that_few_cases_show_is_tried_on_no_other_and_judged_alike(monke
     monkeypatch.setattr(Bench, "_rows", counted)
     monkeypatch.setattr(measuring, "bench", lambda *_: on)
     limits = {"y": {"noise_ratio_case": 3.0, "noise_ratio": 2.0}}
-    cells = [{"id": f"small-onnx-{p}", "precision": p, "twin": noisy(on.clean(), noise), "limits": limits}
+    cells = [CellGate(f"small-onnx-{p}", p, noisy(on.clean(), noise), limits)
              for p, noise in (("fp32", 1e-5), ("int8", 0.1))]  # fmt: skip
     ids = [f"case_{i}" for i in range(len(inputs))]
 
-    def found(cells: list[dict[str, object]]) -> tuple[list[CellPower], int]:
+    def found(cells: list[CellGate]) -> tuple[list[CellPower], int]:
         ran.clear()
-        told = measuring.measure({}, {}, inputs, ids, cells, faults=NAMES)
-        return [build(CellPower, c) for c in told["cells"]], sum(ran)
+        request = PowerRequest(ModelSpec("", ""), on.subject.contract, inputs, ids, cells, faults=NAMES)
+        return list(measuring.measure(request).cells), sum(ran)
 
     (staged, less), (_, once) = found(cells), found(cells[:1])
     monkeypatch.setattr(measuring, "FIRST", len(inputs))

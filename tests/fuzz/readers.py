@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -231,8 +232,9 @@ def _artefact(target: str) -> Callable[[Path], Any]:
 
         notes = {"entry": file.name, **NAMES}
         try:
-            handle = serve.open_session(targets.get(target).session, str(file.parent), notes)["handle"]
-            outputs = serve.run(handle, ROWS)["outputs"]
+            request = serve.OpenRequest(targets.get(target).session, str(file.parent), notes)
+            handle = serve.open_session(request).handle
+            outputs = serve.run(serve.RunRequest(handle, ROWS)).outputs
             serve.close_session(handle)
         except Exception as error:  # the runtime's own words
             lines = str(error).strip().splitlines() or [""]
@@ -279,9 +281,15 @@ READERS: dict[str, Callable[[Path], Any]] = {
 """What reads a kind of file, by the corpus folder and name of its seed."""
 
 
-def read(kind: str, file: str) -> dict[str, str]:
+@dataclass(frozen=True)
+class ReadRequest:
+    kind: str
+    file: str
+
+
+def read(request: ReadRequest) -> dict[str, str]:
     """What became of a file: {"read": something} or {"refused": the line that a user sees}."""
     try:
-        return {"read": repr(READERS[kind](Path(file)))[:200]}
+        return {"read": repr(READERS[request.kind](Path(request.file)))[:200]}
     except ParityError as error:
         return {"refused": str(error)}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from parity.process.isolate import Budget, Child, ChildFailure
 from tests.fuzz.damage import damaged
-from tests.fuzz.readers import NATIVE, READERS
+from tests.fuzz.readers import NATIVE, READERS, ReadRequest
 from tests.fuzz.seeds import CORPUS
 
 ROOT = Path(__file__).parents[2]
@@ -46,8 +46,13 @@ def ask(child: Child, place: Path, kind: str, data: bytes) -> dict[str, str]:
     file = place / Path(kind).parent / f"damaged{suffix}"
     file.write_bytes(data)
     try:
-        answer: dict[str, str] = child.call_with(
-            "tests.fuzz.readers:read", {"kind": kind, "file": str(file)}, budget=BUDGET, stage="read", again=False
+        answer = child.call(
+            "tests.fuzz.readers:read",
+            ReadRequest(kind, str(file)),
+            dict[str, str],
+            budget=BUDGET,
+            stage="read",
+            again=False,
         )
     except ChildFailure as failure:
         if kind in NATIVE and failure.state in ("crash", "timeout"):  # named, and nobody else's end

@@ -338,11 +338,18 @@ def tune(rows: list[dict[str, Any]], calibration: str = "own") -> list[dict[str,
 def _step(subject: Subject, folder: Path, function: str, after: Path | None, options: Mapping[str, Any]) -> Path:
     if not (folder / "manifest.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        arguments = {
-            "work": str(folder), "after": str(after) if after else None, "options": options, "model": subject.model,
-            "contract": subject.contract, "example": subject.calibration[0], "calibration": subject.calibration,
-        }  # fmt: skip
-        made = steps.run("parity.formats." + function.replace(":", ".convert:"), "convert", arguments)
+        request = steps.StepRequest(
+            "parity.formats." + function.replace(":", ".convert:"),
+            "convert",
+            str(folder),
+            str(after) if after else None,
+            options,
+            subject.model,
+            subject.contract,
+            subject.calibration[0],
+            subject.calibration,
+        )
+        made = steps.run(request)
         (folder / "manifest.json").write_text(json.dumps({"notes": made}))
     return folder
 

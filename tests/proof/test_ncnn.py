@@ -70,10 +70,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, Any]]]:
     base = tmp_path_factory.mktemp("ncnn")
-    arguments = {
-        "model": SPEC, "contract": {"inputs": [{"name": "x", "dtype": "float32"}], "outputs": [{"name": "y"}]},
-        "example": CASES[0], "calibration": None,
-    }  # fmt: skip
+    contract = {"inputs": [{"name": "x", "dtype": "float32"}], "outputs": [{"name": "y"}]}
     made: dict[str, tuple[Path, dict[str, Any]]] = {}
     with contextlib.redirect_stdout(io.StringIO()):
         for name in ("traced", "fp32", "fp16"):
@@ -81,8 +78,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dic
             before = os.getcwd()
             os.chdir(folder)
             function, half = ("torch:trace", False) if name == "traced" else ("ncnn:convert", name == "fp16")
-            given = {**arguments, "work": str(folder), "after": str(base / "traced"), "options": {"half": half}}
-            made[name] = folder, steps.run("parity.formats." + function.replace(":", ".convert:"), "convert", given)
+            step, after = "parity.formats." + function.replace(":", ".convert:"), str(base / "traced")
+            request = steps.StepRequest(step, "convert", str(folder), after, {"half": half}, SPEC, contract, CASES[0])
+            made[name] = folder, steps.run(request)
             os.chdir(before)
     return made
 

@@ -17,6 +17,7 @@ from parity import formats as targets
 from parity import suite
 from parity.core.plan import PRECISIONS, Cell
 from parity.process.isolate import ChildFailure
+from parity.session.runtimes import OpenFile
 from parity.session.session import Session
 from parity.store.cache import Store
 from parity.suite.check_kind import CheckContext
@@ -115,12 +116,10 @@ def test_outputs_that_change_places_are_found(session: Session, target: str) -> 
     swapped = dict(runtime.artifact.notes)
     swapped["inputs"] = {k: dict(v) for k, v in swapped["inputs"].items()}
     swapped["outputs"] = dict(zip(swapped["outputs"], reversed(list(swapped["outputs"].values())), strict=True))
-    arguments = {"session": runtime.target.session, "folder": str(runtime.artifact.folder), "notes": swapped}
-    opened = session.children.call_with(runtime.target.family, "parity.formats.serve:open_session", arguments)
     case = session.golden(session.config.models["two"])[0]
-    run = {"handle": opened["handle"], "cases": [case.inputs]}
+    opened = OpenFile(session, cell, replace(runtime.artifact, notes=swapped))
     try:
-        got = session.children.call_with(runtime.target.family, "parity.formats.serve:run", run)["outputs"][0]
+        (got,) = opened.run([case.inputs])
     except ChildFailure:
         return  # a layout that does not fit the rank is refused, which is as good
     assert got["logits"].ndim == 4 or got["features"].ndim == 2  # never silently reshaped into place

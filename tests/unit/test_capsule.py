@@ -657,7 +657,7 @@ BLOCKED = ("torch", "torchvision", "onnx", "onnxruntime", "onnx2tf", "tensorflow
            "filelock", "jinja2", "pytest", "hypothesis", "safetensors", "xdist")  # fmt: skip
 
 
-def test_run_needs_numpy_psutil_and_the_runtime_only(bundle: Bundle, plain: Path) -> None:
+def test_run_needs_numpy_psutil_cattrs_and_the_runtime_only(bundle: Bundle, plain: Path) -> None:
     (plain / "sitecustomize.py").write_text(
         "import sys\n"
         "class Block:\n"

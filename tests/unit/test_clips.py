@@ -41,19 +41,19 @@ def encoded(folder: Path, suffix: str, height: int = 48, width: int = 32) -> Pat
 def test_frames_come_back_at_their_size_in_order_and_in_rgb(
     tmp_path: Path, suffix: str, height: int, width: int
 ) -> None:
-    found = video.decode(str(encoded(tmp_path, suffix, height, width)))
-    assert (len(found["frames"]), found["total"], found["fps"]) == (COUNT, COUNT, make_line_clips.FPS)
-    assert found["indices"] == list(range(COUNT))
-    for got, want in zip(found["frames"], frames(height, width), strict=True):
+    found = video.decode(video.DecodeRequest(str(encoded(tmp_path, suffix, height, width))))
+    assert (len(found.frames), found.total, found.fps) == (COUNT, COUNT, make_line_clips.FPS)
+    assert found.indices == list(range(COUNT))
+    for got, want in zip(found.frames, frames(height, width), strict=True):
         assert got.shape == want.shape and got.dtype == np.uint8
         assert np.abs(got.astype(int) - want).mean() < 12  # what the codec costs
 
 
 def test_the_rotation_that_the_file_declares_is_applied(tmp_path: Path) -> None:
     path = encoded(tmp_path, ".mp4")
-    plain = video.decode(str(path))["frames"][3]
+    plain = video.decode(video.DecodeRequest(str(path))).frames[3]
     make_line_clips.tag_rotation(path)
-    turned = video.decode(str(path))["frames"][3]
+    turned = video.decode(video.DecodeRequest(str(path))).frames[3]
     np.testing.assert_array_equal(turned, np.rot90(plain))
     assert not np.array_equal(video.upright(turned), video.upright(turned, 180))
     np.testing.assert_array_equal(video.upright(turned, 90), plain)
@@ -61,15 +61,15 @@ def test_the_rotation_that_the_file_declares_is_applied(tmp_path: Path) -> None:
 
 def test_stride_maximum_and_crop_take_what_they_say(tmp_path: Path) -> None:
     path = encoded(tmp_path, ".avi", 33, 47)
-    found = video.decode(str(path), stride=6, maximum=3)
-    assert found["indices"] == [0, 6, 12]
+    found = video.decode(video.DecodeRequest(str(path), stride=6, maximum=3))
+    assert found.indices == [0, 6, 12]
     made = {crop: video.cases(path.name, found, CONTRACT, crop=crop) for crop in ("top", "bottom")}
     assert [c.id for c in made["top"]] == ["clip.avi#0", "clip.avi#6", "clip.avi#12"]
     assert made["top"][0].inputs["image"].shape == (1, 3, 12, 12)
-    wide = video.upright(found["frames"][0], 0, "center")
+    wide = video.upright(found.frames[0], 0, "center")
     assert wide.shape == (33, 33, 3)
-    np.testing.assert_array_equal(wide, found["frames"][0][:, 7:40])
-    tall = np.rot90(found["frames"][0])
+    np.testing.assert_array_equal(wide, found.frames[0][:, 7:40])
+    tall = np.rot90(found.frames[0])
     assert not np.array_equal(video.upright(tall, 0, "top"), video.upright(tall, 0, "bottom"))
 
 
@@ -87,7 +87,7 @@ def test_a_clip_that_ends_in_the_middle_says_how_far_it_goes(tmp_path: Path) -> 
     data = path.read_bytes()
     path.write_bytes(data[: int(0.6 * len(data))])
     refused(path, rf"^video clip.avi: \d+ of {COUNT} frames can be decoded: the file is cut off or damaged$")
-    assert len(video.decode(str(path), maximum=3)["frames"]) == 3  # what was asked for is there
+    assert len(video.decode(video.DecodeRequest(str(path), maximum=3)).frames) == 3  # what was asked for is there
 
 
 def test_what_is_no_clip_is_an_error(tmp_path: Path) -> None:
@@ -100,10 +100,10 @@ def test_what_is_no_clip_is_an_error(tmp_path: Path) -> None:
     assert empty.stat().st_size > 0
     refused(empty, "^video empty.avi: no frame can be decoded$")
     make_line_clips.write(tmp_path / "one.avi", frames(33, 47)[:1], "MJPG")
-    assert len(video.decode(str(tmp_path / "one.avi"))["frames"]) == 1
+    assert len(video.decode(video.DecodeRequest(str(tmp_path / "one.avi"))).frames) == 1
 
 
 def refused(path: Path, words: str) -> None:
     with pytest.raises(ParityError, match=words) as raised:
-        video.decode(str(path))
+        video.decode(video.DecodeRequest(str(path)))
     assert "\n" not in str(raised.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from parity.commands.discovery import discover  # noqa: E402
+from parity.commands.messages import DiscoveryRequest  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
+from parity.core.settings import ModelSpec  # noqa: E402
 from parity.reference import modelling  # noqa: E402
 
 
@@ -69,7 +72,8 @@ def nested() -> Any:
 
 def found(module: Any, monkeypatch: pytest.MonkeyPatch, *given: tuple[str, list[Any]], outputs: Any = ()) -> Any:
     monkeypatch.setattr(modelling, "load", lambda spec: module.eval().requires_grad_(False))
-    return discover({}, [{"name": n, "shape": s} for n, s in given], list(outputs))
+    tables = [{"name": n, "shape": s} for n, s in given]
+    return asdict(discover(DiscoveryRequest(ModelSpec("", ""), tables, list(outputs))))
 
 
 def test_a_first_layer_of_vectors_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:

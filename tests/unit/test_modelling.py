@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +200,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def spec(root: Path, **changes: Any) -> dict[str, Any]:
-    return {"root": str(root), "factory": "subject:make", "options": {}, "checkpoint": None, **changes}
+def spec(root: Path, **changes: Any) -> ModelSpec:
+    return replace(ModelSpec(str(root), "subject:make"), **changes)
 
 
 def fingerprint(root: Path, **changes: Any) -> dict[str, str]:
@@ -209,7 +210,7 @@ def fingerprint(root: Path, **changes: Any) -> dict[str, str]:
         sys.modules.pop(name, None)
     importlib.invalidate_caches()
     modelling._loaded.clear()
-    return modelling.fingerprint(ModelSpec(**spec(root, **changes)))
+    return modelling.fingerprint(spec(root, **changes))
 
 
 def test_the_module_is_made_once_and_ready_to_be_exported(root: Path) -> None:

@@ -77,9 +77,9 @@ def distance(a: Any, b: Any) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_oracle_is_the_modules_own(net: Any, saved: Path, kind: str) -> None:
-    spec = {"root": str(saved), "factory": REFERENCE_FACTORY, "options": {"inputs": INPUTS, "outputs": OUTPUTS},
-            "checkpoint": None, "reference": str(saved / f"net{kind}")}  # fmt: skip
-    found = oracle.evaluate(OracleRequest(ModelSpec(**spec), [CASE], OUTPUTS))
+    options = {"inputs": INPUTS, "outputs": OUTPUTS}
+    spec = ModelSpec(str(saved), REFERENCE_FACTORY, options, reference=str(saved / f"net{kind}"))
+    found = oracle.evaluate(OracleRequest(spec, [CASE], OUTPUTS))
     assert (found.dtype, found.note) == ("float64", "")
     want = oracle.run(copy.deepcopy(net).double(), CASE, OUTPUTS, torch.float64)
     for name in OUTPUTS:
@@ -278,10 +278,10 @@ def test_an_execution_that_differs_from_onnxruntimes_is_no_reference(
 
 def test_a_graph_that_cannot_be_executed_here_is_run_by_onnxruntime_and_says_so(tmp_path: Path) -> None:
     one_node(tmp_path / "node.onnx", "HannWindow", [np.array(8, np.int64)], {}, 1, 17)
-    spec = {"root": str(tmp_path), "factory": REFERENCE_FACTORY, "options": {"inputs": ["x0"], "outputs": ["y0"]},
-            "checkpoint": None, "reference": str(tmp_path / "node.onnx")}  # fmt: skip
+    options = {"inputs": ["x0"], "outputs": ["y0"]}
+    spec = ModelSpec(str(tmp_path), REFERENCE_FACTORY, options, reference=str(tmp_path / "node.onnx"))
     case = {"x0": np.array(8, np.int64)}
-    found = oracle.evaluate(OracleRequest(ModelSpec(**spec), [case], ["y0"]))
+    found = oracle.evaluate(OracleRequest(spec, [case], ["y0"]))
     assert found.dtype == "float32" and "HannWindow has no execution here" in found.note
     assert np.allclose(found.outputs[0]["y0"], np.hanning(9)[:8], atol=1e-6)
     module = modelling.load(spec)

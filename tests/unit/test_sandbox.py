@@ -18,6 +18,7 @@ from parity.process import sandbox, seccomp
 from parity.process.isolate import Child, Children
 from parity.session.artefacts import Artifact
 from parity.session.runtimes import OpenFile
+from tests.unit.workload import Attempt
 
 HERE = Path(__file__).parent
 LANDLOCK = pytest.mark.skipif(not sandbox.landlock_version(), reason="this kernel offers no Landlock")
@@ -32,7 +33,7 @@ def confined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
 
 
 def attempt(child: Child, what: str, path: Path = Path()) -> str:
-    return str(child.call_with("workload:attempt", {"what": what, "path": str(path)}))
+    return child.call("workload:attempt", Attempt(what, str(path)), str)
 
 
 OUTSIDE = (
@@ -71,8 +72,8 @@ def test_files_are_read_as_before(confined: Child, tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["write", "make a folder", "internet"])
 def test_other_children_keep_their_rights(tmp_path: Path, what: str) -> None:
     with Children(HERE) as children:
-        arguments = {"what": what, "path": str(tmp_path / "x")}
-        assert children.call_with("plain", "workload:attempt", arguments) == "done"
+        request = Attempt(what, str(tmp_path / "x"))
+        assert children.call("plain", "workload:attempt", request, str) == "done"
 
 
 # Which children.
@@ -100,8 +101,8 @@ def test_a_call_that_names_a_foreign_file_goes_to_a_confined_child(
         return value.replace("FOREIGN", str(tmp_path)) if isinstance(value, str) else value
 
     with Children(HERE, foreign=[tmp_path]) as children:
-        pid = children.call_with("any", "workload:pid", {})
-        value = children.call_with("any", "workload:echo_and_pid", {"value": named(arguments)})
+        pid = children.call("any", "workload:pid", None, int)
+        value = children.call("any", "workload:echo_and_pid", named(arguments), int)
         assert (value != pid) == (where == "confined")
 
 
@@ -109,15 +110,14 @@ def test_a_call_that_names_a_foreign_file_goes_to_a_confined_child(
 def test_a_folder_may_be_allowed_before_it_is_there(tmp_path: Path) -> None:
     with Children(HERE) as children:
         children.allow(tmp_path / "made" / "later")
-        arguments = {"what": "write", "path": str(tmp_path / "made" / "later" / "file")}
-        assert children.call_with("any", "workload:attempt", arguments, confined=True) == "done"
-        assert children.call_with("any", "workload:attempt", {"what": "write", "path": str(tmp_path / "x")}, confined=True) \
-            == "PermissionError"  # fmt: skip
+        for path, became in ((tmp_path / "made/later/file", "done"), (tmp_path / "x", "PermissionError")):
+            request = Attempt("write", str(path))
+            assert children.call("any", "workload:attempt", request, str, confined=True) == became
 
 
 def test_the_scratch_folder_goes_with_the_children() -> None:
     with Children(HERE) as children:
-        children.call_with("any", "workload:attempt", {"what": "temporary file"}, confined=True)
+        children.call("any", "workload:attempt", Attempt("temporary file"), str, confined=True)
         scratch = children.scratch
         assert scratch.is_dir()
     assert not scratch.exists()
@@ -162,5 +162,5 @@ def test_every_version_of_landlock_is_asked_for_what_it_has(version: int) -> Non
     if version > sandbox.landlock_version():
         pytest.skip("this kernel offers no such version of Landlock")
     with Children(HERE) as children:
-        held = children.call_with("any", "workload:write_only", {"version": version})
+        held = children.call("any", "workload:write_only", version, bool)
     assert held == bool(version)

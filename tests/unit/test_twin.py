@@ -355,13 +355,8 @@ def test_unknown_names_and_no_cases_are_refused() -> None:
 
 
 def test_evaluate_has_the_shape_of_the_oracle() -> None:
-    spec = {
-        "root": ".",
-        "factory": "torch.nn:Linear",
-        "options": {"in_features": 8, "out_features": 3},
-        "checkpoint": None,
-    }
-    found = twin.evaluate(TwinRequest(ModelSpec(**spec), cases((2, 8)), ["y"], "fp16"))
+    spec = ModelSpec(".", "torch.nn:Linear", {"in_features": 8, "out_features": 3})
+    found = twin.evaluate(TwinRequest(spec, cases((2, 8)), ["y"], "fp16"))
     assert len(found.outputs) == 3
     assert found.outputs[0]["y"].shape == (2, 3) and found.outputs[0]["y"].dtype == np.float64
     assert next(iter(recipes.RECIPES["fp16"])) == "storage"
@@ -369,14 +364,12 @@ def test_evaluate_has_the_shape_of_the_oracle() -> None:
 
 def test_ranges_are_measured_once_for_each_set_of_calibration_data(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"in_features": 8, "out_features": 3}
-    spec = {"root": "once", "factory": "torch.nn:Linear", "options": options, "checkpoint": None}
+    spec = ModelSpec("once", "torch.nn:Linear", options)
     begun: list[str] = []
     begin = twin.Twin.begin
     monkeypatch.setattr(twin.Twin, "begin", lambda self, phase, seed=0: (begun.append(phase), begin(self, phase, seed)))
     fed, wide = cases((2, 8)), [{"x": np.full((2, 8), 9, np.float32)}]
-    first, again, other = (
-        twin.evaluate(TwinRequest(ModelSpec(**spec), fed, ["y"], "int8", c)).outputs for c in (fed, fed, wide)
-    )
+    first, again, other = (twin.evaluate(TwinRequest(spec, fed, ["y"], "int8", c)).outputs for c in (fed, fed, wide))
     assert begun.count("calibrate") == len(fed) + len(wide)
     for row, same, coarse in zip(first, again, other, strict=True):
         assert np.array_equal(row["y"], same["y"]) and not np.array_equal(row["y"], coarse["y"])

@@ -204,10 +204,16 @@ def no_event() -> None:
     time.sleep(600)
 
 
-def attempt(what: str, path: str = "") -> str:
+@dataclass(frozen=True)
+class Attempt:
+    what: str
+    path: str = ""
+
+
+def attempt(asked: Attempt) -> str:
     """What becomes of something that a confined child may not do, or may: "done", or the name of the error."""
     try:
-        _ATTEMPTS[what](Path(path))
+        _ATTEMPTS[asked.what](Path(asked.path))
     except OSError as error:
         return type(error).__name__
     except subprocess.CalledProcessError:
@@ -263,7 +269,7 @@ def write_only(version: int) -> bool:
     from parity.process import sandbox
 
     held = sandbox._write_only([Path(tempfile.gettempdir())], version)
-    return held and attempt("write", "/parity-was-here") == "PermissionError"
+    return held and attempt(Attempt("write", "/parity-was-here")) == "PermissionError"
 
 
 def interpreter() -> dict[str, Any]:

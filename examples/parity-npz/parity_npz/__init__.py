@@ -36,7 +36,7 @@ class Npz(parity.Target):
 
 
 def export(
-    work: str, options: Mapping[str, Any], model: Mapping[str, Any], contract: Mapping[str, Any], **_: Any
+    work: str, options: Mapping[str, Any], model: parity.ModelSpec, contract: Mapping[str, Any], **_: Any
 ) -> Any:
     """In a child: write the file into `work` and say what is in it."""
     from torch import nn

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parity.core.settings import ModelSpec
 from parity.formats.target import Array
 from parity.formats.torch.convert import prepared
 from parity.process.child import stage
@@ -16,7 +17,7 @@ ASSET = "model.aimodel"
 
 
 def convert(
-    work: str, options: Mapping[str, Any], model: Mapping[str, Any], contract: Mapping[str, Any],
+    work: str, options: Mapping[str, Any], model: ModelSpec, contract: Mapping[str, Any],
     example: Mapping[str, Array], **_: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Export at the example's sizes and convert under the declared names. fp16 is the module in float16 between

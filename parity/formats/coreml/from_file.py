@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from parity.formats.coreml import convert as coreml
-from parity.formats.target import Array
+from parity.formats.messages import FromFileRequest
 from parity.process.child import stage
 
 SCRIPT, PROGRAM = ".pt", ".pt2"
@@ -21,17 +20,16 @@ def load(path: Path) -> Any:
     return (torch_archives.open_script if path.suffix == SCRIPT else torch_archives.open_program)(path)
 
 
-def convert(
-    work: str, file: str, options: Mapping[str, Any], contract: Mapping[str, Any], example: Mapping[str, Array]
-) -> dict[str, Any]:
-    """Convert `file` with the names, shapes and enumerated sizes of `contract`; the notes of the artefact."""
+def convert(request: FromFileRequest) -> dict[str, Any]:
+    """Convert a file with the names, shapes and enumerated sizes of its contract; the notes of the artefact."""
     stage("load")
-    source = load(Path(file))  # before coremltools, whose import takes seconds: a wrong file is told at once
+    source = load(Path(request.file))  # before coremltools, whose import takes seconds: a wrong file is told at once
     ct = coreml.tools()
     stage("convert")
-    if file.endswith(PROGRAM):
+    if request.file.endswith(PROGRAM):
         source = source.run_decompositions({})
+    contract, example, options = request.contract, request.example, request.options
     inputs = coreml.inputs(contract, example)
     outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
-    entry = coreml.save(source, inputs, outputs, options, Path(work))
+    entry = coreml.save(source, inputs, outputs, options, Path(request.work))
     return coreml.notes(entry, contract, example, options)

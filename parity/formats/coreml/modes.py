@@ -7,7 +7,8 @@ device with narrow accumulators may do. On any operating system, whichever execu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,56 +16,54 @@ import numpy as np
 
 from parity import mil
 from parity.formats.coreml.state import execute
+from parity.formats.messages import LoweringRequest, Peak, Risk, RiskEvent
 from parity.formats.serve import fed, named
 from parity.formats.target import Array, narrowed
 from parity.judging.metrics import EXACT_DB
 from parity.process.child import stage
 
-Rows = Sequence[Mapping[str, Array]]
 
-
-def lower(folder: str, notes: Mapping[str, Any], cases: Rows) -> list[dict[str, Array]]:
+def lower(request: LoweringRequest) -> list[dict[str, Array]]:
     """Outputs of every case with no activation rounded, under the model's names: the conversion and its weights."""
     stage("lower")
-    program = mil.load(Path(folder, notes["entry"]))
-    return [named(notes, execute(program, notes, _fed(notes, case), mode="fp64")) for case in cases]
+    notes = request.notes
+    program = mil.load(Path(request.folder, notes["entry"]))
+    return [named(notes, execute(program, notes, _fed(notes, case), mode="fp64")) for case in request.cases]
 
 
-def risk(folder: str, notes: Mapping[str, Any], cases: Rows) -> dict[str, Any]:
+def risk(request: LoweringRequest) -> Risk:
     """What the file does on the cases where it declares fp16: events and the largest magnitude, and how far fp16
-    accumulation moves each output from fp16 results alone.
-
-    {"events": [{"kind", "operator", "output", "module", "said", "headroom", "case", "cases"}], "peak": {"value",
-    "headroom", "operator", "output"}, "stress": {output: decibels, the worst case}}. An event is the first of its kind
-    and place; `case` is its index, `cases` counts those that it happened in.
-    """
+    accumulation moves each output from fp16 results alone."""
     stage("risk")
-    program = mil.load(Path(folder, notes["entry"]))
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    notes = request.notes
+    program = mil.load(Path(request.folder, notes["entry"]))
+    events: dict[tuple[str, str], RiskEvent] = {}
     peak = program.peak
     stress: dict[str, float] = {}
-    for number, case in enumerate(cases):
+    for number, case in enumerate(request.cases):
         inputs = _fed(notes, case)
         plain = named(notes, execute(program, notes, inputs))
         for event in program.events:
-            entry = found.setdefault(
-                (event.kind, event.output),
-                {"kind": event.kind, "operator": event.operator, "output": event.output, "module": event.module,
-                 "said": event.figures, "headroom": event.detail.get("headroom"), "case": number, "cases": 0},
-            )  # fmt: skip
-            entry["cases"] += 1
+            place = event.kind, event.output
+            first = events.get(place) or RiskEvent(
+                event.kind,
+                event.operator,
+                event.output,
+                event.module,
+                event.figures,
+                event.detail.get("headroom"),
+                case=number,
+                cases=0,
+            )
+            events[place] = replace(first, cases=first.cases + 1)
         if program.peak.value > peak.value:
             peak = program.peak
         narrow = named(notes, execute(program, notes, inputs, mode="stress"))
         for name in plain:
             if plain[name].dtype.kind == "f":
                 stress[name] = min(stress.get(name, EXACT_DB), decibels(narrow[name], plain[name]))
-    where = {"value": peak.value, "headroom": peak.headroom if peak.value else None}
-    return {
-        "events": list(found.values()),
-        "peak": {**where, "operator": peak.operator, "output": peak.output},
-        "stress": stress,
-    }
+    headroom = peak.headroom if peak.value else None
+    return Risk(list(events.values()), Peak(peak.value, headroom, peak.operator, peak.output), stress)
 
 
 def decibels(got: Array, want: Array) -> float:

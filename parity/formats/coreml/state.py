@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.core.settings import ModelSpec
 from parity.formats.coreml import convert as coreml
 from parity.formats.target import Array
 from parity.formats.torch.convert import SCRIPT_FILE
@@ -52,7 +53,7 @@ def predict(model: Any, notes: Mapping[str, Any], given: Mapping[str, Array]) ->
 
 
 def trace(
-    work: str, options: Mapping[str, Any], model: Mapping[str, Any], contract: Mapping[str, Any],
+    work: str, options: Mapping[str, Any], model: ModelSpec, contract: Mapping[str, Any],
     example: Mapping[str, Array], **_: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Trace the model with a buffer for each state, which the call replaces."""

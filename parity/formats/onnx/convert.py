@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.core.settings import ModelSpec
 from parity.formats.lengths import named, variants
 from parity.formats.target import Array
 from parity.process.child import stage
@@ -19,7 +20,7 @@ FILE = "model.onnx"
 def export(
     work: str,
     options: Mapping[str, Any],
-    model: Mapping[str, Any],
+    model: ModelSpec,
     contract: Mapping[str, Any],
     example: Mapping[str, Array],
     **_: Any,
@@ -31,7 +32,7 @@ def export(
 
     from parity.reference import modelling
 
-    reference = modelling.spec_of(model).reference
+    reference = model.reference
     if reference and reference.endswith(".onnx"):
         return _given(Path(reference), Path(work), options["dynamic"], contract, example)
     module: Any = modelling.load(model)

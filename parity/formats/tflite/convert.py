@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from parity.core.errors import ParityError
+from parity.core.settings import ModelSpec
 from parity.formats.lengths import enumerated, named, variants
 from parity.formats.onnx.convert import FILE as ONNX_FILE
 from parity.formats.target import Array
@@ -150,7 +151,7 @@ def _tflite(saved_model: str, precision: str, rows: Sequence[Mapping[str, Array]
 
 
 def convert_directly(
-    work: str, model: Mapping[str, Any], contract: Mapping[str, Any], example: Mapping[str, Array], **_: Any
+    work: str, model: ModelSpec, contract: Mapping[str, Any], example: Mapping[str, Array], **_: Any
 ) -> dict[str, Any]:
     """litert-torch, in its own environment: the module to fp32 TFLite without ONNX. Layouts stay as in PyTorch, and
     the signature's names are args_0 ... and output_0 ..., in the order of the contract."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from parity.cases import draw
+from parity.core.settings import ModelSpec
 from parity.formats.target import Array
 from parity.process.child import stage
 
@@ -18,7 +19,7 @@ PROGRAM_FILE = "model.pt2"
 
 
 def trace(
-    work: str, options: Mapping[str, Any], model: Mapping[str, Any], contract: Mapping[str, Any],
+    work: str, options: Mapping[str, Any], model: ModelSpec, contract: Mapping[str, Any],
     example: Mapping[str, Array], **_: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Trace with the export example. Sizes that the module computes from its input are baked in by tracing; running
@@ -37,7 +38,7 @@ def trace(
 
 
 def export_program(
-    work: str, options: Mapping[str, Any], model: Mapping[str, Any], contract: Mapping[str, Any],
+    work: str, options: Mapping[str, Any], model: ModelSpec, contract: Mapping[str, Any],
     example: Mapping[str, Array], **_: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """torch.export, with declared axes as `Dim`: one that the graph fixes is an error, never a silent loss."""
@@ -77,7 +78,7 @@ def _contract(contract: Mapping[str, Any]) -> Any:
     return Contract(specs, ())
 
 
-def prepared(model: Mapping[str, Any], half: bool) -> Any:
+def prepared(model: ModelSpec, half: bool) -> Any:
     """The module; with `half`, in float16 between float32 inputs and outputs."""
     import copy
 
