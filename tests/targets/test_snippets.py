@@ -147,8 +147,9 @@ def test_the_script_of_a_failing_input_shows_the_failure(session: Session, id: s
         got, want = printed(bench.script(result), session.config.root, bench.runtime.python)
         name = max(result.judged, key=lambda n: result.judged[n].ratio)
         assert result.got is not None and result.want is not None
-        place, _ = snippet.element(result.got[name], result.want[name])
+        seen, right = result.got.outputs[name], result.want.outputs[name]
+        place, _ = snippet.element(seen, right)
         index = tuple(ast.literal_eval(place))
-        assert got == pytest.approx(float(result.got[name][index]), rel=1e-3, abs=1e-5)  # what the suite itself saw
-        assert want == pytest.approx(float(result.want[name][index]))
+        assert got == pytest.approx(float(seen[index]), rel=1e-3, abs=1e-5)  # what the suite itself saw
+        assert want == pytest.approx(float(right[index]))
         assert abs(got - want) > 0.2 * abs(want)

@@ -22,9 +22,9 @@ COMPUTATIONS = [
     "parity.proof:prove",
     "parity.formats.coreml.modes:lower",
     "parity.formats.coreml.modes:risk",
-    "parity.formats.onnx.target:export",
-    "parity.formats.tflite.target:convert",
-    "parity.formats.torch.target:export_program",
+    "parity.formats.onnx.convert:export",
+    "parity.formats.tflite.convert:convert",
+    "parity.formats.torch.convert:export_program",
     "parity.session.signature:describe",
 ]
 SAMPLE = 12  # files a computation, spread over all that it may run; others have hundreds
@@ -86,8 +86,8 @@ def test_what_python_itself_imports_for_it_is_among_its_files(computation: str) 
         ("parity.session.signature:describe", "formats/ncnn/graph.py"),  # named by a string
         ("parity.session.signature:describe", "mil/ops/conv.py"),
         ("parity.formats.coreml.modes:lower", "mil/precision.py"),
-        ("parity.formats.onnx.target:export", "reference/modelling.py"),
-        ("parity.formats.onnx.target:export", "process/child.py"),
+        ("parity.formats.onnx.convert:export", "reference/modelling.py"),
+        ("parity.formats.onnx.convert:export", "process/child.py"),
         ("parity.judging.floor:natural", "judging/natural.json"),  # data beside the module
     ],
 )
