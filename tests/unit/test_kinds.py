@@ -49,7 +49,7 @@ outputs = [{ name = "y" }]
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> ModelConfig:
-    return parse(TABLE, tmp_path / "pyproject.toml", targets.facts()).models["tiny"]
+    return parse(TABLE, tmp_path / "pyproject.toml").models["tiny"]
 
 
 def test_every_word_of_the_record_is_described_once_and_no_other() -> None:
