@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from parity import formats as targets
@@ -17,6 +18,11 @@ from parity.formats.target import version
 from parity.process.isolate import ChildFailure
 from parity.session.artefacts import Artifact
 from parity.session.resources import Resources
+
+
+def file_of(cell: Cell, artifact: Artifact) -> str:
+    """The name under which a run remembers that a file hangs: a faulty one of a cell is another file."""
+    return f"{cell} {artifact.entry}"
 
 
 class OpenFile:
@@ -79,7 +85,8 @@ class OpenFile:
             raise
 
     def _call(self, function: str, arguments: Mapping[str, Any], stage: str, again: bool = True) -> Any:
-        return self.resources.children.call_with(
+        call = partial(
+            self.resources.children.call_with,
             self.target.family,
             f"parity.formats.serve:{function}",
             arguments,
@@ -89,6 +96,7 @@ class OpenFile:
             python=self.python,
             confined=self.confined,
         )
+        return self.resources.waiting_once(file_of(self.cell, self.artifact), call)
 
     def play(
         self,
