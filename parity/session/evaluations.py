@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from parity.process.isolate import ChildFailure
 from parity.reference.messages import ChainRequest, Evaluated, OracleRequest, TwinRequest
 from parity.session.cases import Cases
 from parity.session.memo import remembered
-from parity.session.models import Models
+from parity.session.models import Models, module_of
 from parity.session.resources import Part, Resources
 from parity.store.cache import key_of
 from parity.store.code_key import code_key
@@ -198,7 +199,8 @@ class Evaluations(Part):
     def _computed(self, kind: str, request: Request) -> Evaluated:
         """What `parity.reference.KIND:evaluate` gives now, in a child. Raises ChildFailure."""
         function = f"parity.reference.{kind}:evaluate"
-        return self.resources.children.call("torch", function, request, Evaluated, stage=kind)
+        call = partial(self.resources.children.call, "torch", function, request, Evaluated, stage=kind)
+        return self.resources.waiting_once(module_of(kind, request), call)
 
     def _oracle(self, model: ModelConfig, cases: Sequence[Case]) -> OracleRequest:
         outputs = [o.name for o in model.contract.outputs]
