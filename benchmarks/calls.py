@@ -37,7 +37,7 @@ def measured(real: Callable[..., Any], log: Path) -> Callable[..., Any]:
         finally:
             function = request["function"]
             if function == "parity.process.steps:run":
-                function = request["arguments"]["function"]
+                function = request["request"]["function"]
             line = {"family": self.name, "call": request["function"], "function": function, "warm": warm,
                     "cpu": max(used(self.pid) - before, 0.0), "wall": time.monotonic() - start}  # fmt: skip
             with log.open("a") as file:

@@ -32,7 +32,6 @@ from parity.core.case import Case
 from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
-from parity.formats.coreml.modes import Rows
 from parity.judging import judge
 from parity.judging.floor import natural, raw_floors
 from parity.judging.gate import passes
@@ -43,6 +42,8 @@ from parity.reference.recipes import recipe
 from parity.reference.twin import run as twin
 from parity.session.lowering import STORAGE, worst_case
 from tests.mil import zoo
+
+Rows = list[dict[str, np.ndarray]]  # one a case: array by output
 
 BAR, CASES = 0.90, 4
 NETWORKS = ("plain_cnn", "mobilenet_v3", "vit", "unet", "detector", "decoder", "gated_mlp", "gru", "audio_cnn",

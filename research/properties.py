@@ -99,7 +99,7 @@ def line(result: Result, held: Bench) -> dict[str, Any]:
     assert result.recipe is not None
     outputs = {}
     for name, judged in result.judged.items():
-        usual, want = held.usual[name], (result.want or {}).get(name)
+        usual, want = held.usual[name], result.want.outputs.get(name) if result.want else None
         rms = single.rms(want) if want is not None and want.dtype.kind == "f" and np.isfinite(want).all() else None
         outputs[name] = {
             "ratio": judged.ratio, "error": judged.error, "floor": judged.floor, "costs": list(judged.costs),
