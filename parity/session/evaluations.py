@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -198,7 +199,9 @@ class Evaluations(Part):
     def _computed(self, kind: str, request: Request) -> Evaluated:
         """What `parity.reference.KIND:evaluate` gives now, in a child. Raises ChildFailure."""
         function = f"parity.reference.{kind}:evaluate"
-        return self.resources.children.call("torch", function, request, Evaluated, stage=kind)
+        call = partial(self.resources.children.call, "torch", function, request, Evaluated, stage=kind)
+        precision = getattr(request, "precision", None)  # an oracle has none
+        return self.resources.waiting_once(f"{kind} {precision} of {request.model}", call)
 
     def _oracle(self, model: ModelConfig, cases: Sequence[Case]) -> OracleRequest:
         outputs = [o.name for o in model.contract.outputs]

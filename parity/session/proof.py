@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from parity.core.proof import Proof
 from parity.formats.target import versions
 from parity.process import serialise
 from parity.proof.messages import ProofRequest
+from parity.session.runtimes import file_of
 from parity.store.code_key import code_key
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
             [o.name for o in model.contract.outputs],
             [c.inputs for c in calibration],
         )
-        proof = session.children.call("proof", PROVE, request, Proof, stage="prove")
+        call = partial(session.children.call, "proof", PROVE, request, Proof, stage="prove")
+        proof = session.waiting_once(f"{cell} proof", call, uses=[file_of(cell, artifact)])
         return dict(serialise.to_builtins(proof))
 
     name, since = f"{cell.id}~proof", session.rebuild_since

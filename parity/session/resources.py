@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from parity.core.errors import ParityError
 from parity.core.settings import Config
-from parity.process.isolate import Budget, Children
+from parity.process.isolate import Budget, ChildFailure, Children
 from parity.session.memo import Memo
 from parity.store.cache import Store
 
+T = TypeVar("T")
 Progress = Callable[[str, str], None]  # (cell or model, stage)
 
 
@@ -43,6 +47,29 @@ class Resources:
         self.memo = Memo()
         self.rebuild_since = rebuild_since
         self.progress = progress
+
+    def waiting_once(self, subject: str, call: Callable[[], T], uses: Sequence[str] = ()) -> T:
+        """The result of `call`, unless the run waited in vain for `subject` before, or for what it
+        `uses`.
+
+        A file or module that hangs does so in every test that uses it. Its first time-out is told to
+        all processes of the run, and is raised again at once where it would be waited for again.
+        Raises ChildFailure.
+        """
+        for name in (subject, *uses):
+            if earlier := self.store.noted(self.run, _timed_out(name)):
+                raise ChildFailure(**earlier)
+        try:
+            return call()
+        except ChildFailure as failure:
+            if failure.state == "timeout":
+                with contextlib.suppress(ParityError):  # no store: the next one waits again
+                    self.store.note(self.run, _timed_out(subject), failure.notes)
+            raise
+
+
+def _timed_out(subject: str) -> str:
+    return f"timed out: {subject}"
 
 
 def _foreign(config: Config) -> Iterator[Path]:

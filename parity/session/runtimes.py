@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import NoneType
 from typing import Any, TypeVar
 
@@ -21,6 +22,11 @@ from parity.session.artefacts import Artifact
 from parity.session.resources import Resources
 
 T = TypeVar("T")
+
+
+def file_of(cell: Cell, artifact: Artifact) -> str:
+    """The name under which a run remembers that a file hangs: a faulty one of a cell is another file."""
+    return f"{cell} {artifact.entry}"
 
 
 class OpenFile:
@@ -86,7 +92,8 @@ class OpenFile:
         return self._handle
 
     def _call(self, function: str, request: object, answer: type[T], stage: str, again: bool = True) -> T:
-        return self.resources.children.call(
+        call = partial(
+            self.resources.children.call,
             self.target.family,
             f"parity.formats.serve:{function}",
             request,
@@ -97,6 +104,7 @@ class OpenFile:
             python=self.python,
             confined=self.confined,
         )
+        return self.resources.waiting_once(file_of(self.cell, self.artifact), call)
 
     def play(
         self,

@@ -241,7 +241,7 @@ class Store:
 
     def once(self, run: str, name: str, make: Callable[[], Any]) -> Any:
         """`make()` run by one process of the run `run` only; the others get its result, a JSON value."""
-        path = self.root / "runs" / run / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
+        path = self._note(run, name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self.lock(f"run-{run[:40]}-{path.stem}"):
@@ -253,6 +253,25 @@ class Store:
                 return value
         except OSError as error:
             raise self._unusable(error) from None
+
+    def note(self, run: str, name: str, value: Any) -> None:
+        """Tell all processes of the run `run` a JSON value; `noted` gives it."""
+        path = self._note(run, name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_text(path, json.dumps(value, allow_nan=False), sync=True)
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    def noted(self, run: str, name: str) -> Any:
+        """The value that a process of the run `run` noted; None where none did."""
+        try:
+            return strict_json.loads(self._note(run, name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def _note(self, run: str, name: str) -> Path:
+        return self.root / "runs" / run / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
 
     def first(self, run: str, name: str) -> bool:
         """True for exactly one caller of the run `run`."""

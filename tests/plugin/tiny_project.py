@@ -65,6 +65,7 @@ def misbehave(how):
     elif how == "abort":
         os.abort()
     elif how == "hang":
+        counted("hang")
         time.sleep(600)
     elif how == "exit":
         sys.exit(3)
