@@ -26,7 +26,7 @@ from parity.process.isolate import ChildFailure
 from parity.reference.messages import ChainRequest, Evaluated, OracleRequest, TwinRequest
 from parity.session.cases import Cases
 from parity.session.memo import remembered
-from parity.session.models import Models
+from parity.session.models import Models, module_of
 from parity.session.resources import Part, Resources
 from parity.store.cache import key_of
 from parity.store.code_key import code_key
@@ -200,8 +200,7 @@ class Evaluations(Part):
         """What `parity.reference.KIND:evaluate` gives now, in a child. Raises ChildFailure."""
         function = f"parity.reference.{kind}:evaluate"
         call = partial(self.resources.children.call, "torch", function, request, Evaluated, stage=kind)
-        precision = getattr(request, "precision", None)  # an oracle has none
-        return self.resources.waiting_once(f"{kind} {precision} of {request.model}", call)
+        return self.resources.waiting_once(module_of(kind, request), call)
 
     def _oracle(self, model: ModelConfig, cases: Sequence[Case]) -> OracleRequest:
         outputs = [o.name for o in model.contract.outputs]

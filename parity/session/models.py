@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from parity.core.errors import ParityError
 from parity.core.settings import ModelConfig, ModelSpec
 from parity.process.isolate import ChildFailure
-from parity.reference.messages import Evaluated, OracleRequest
+from parity.reference.messages import ChainRequest, Evaluated, OracleRequest, TwinRequest
 from parity.session.cases import Cases
 from parity.session.guard import ORACLE, Guarded, Outputs, Row, guarded
 from parity.session.memo import remembered
 from parity.session.resources import Part, Resources
 from parity.store.cache import sha256_file
+
+
+def module_of(kind: str, request: OracleRequest | TwinRequest | ChainRequest) -> str:
+    """The name under which a run remembers that a module hangs, as the oracle or as a twin."""
+    precision = "" if isinstance(request, OracleRequest) else request.precision
+    return f"{kind} {precision} of {request.model}"
 
 
 class Models(Part):
@@ -97,7 +104,8 @@ class Models(Part):
 
         def evaluate(case: Row) -> Outputs:
             request = OracleRequest(self.spec(model), [case], outputs)
-            answer = resources.children.call("torch", ORACLE, request, Evaluated, stage="oracle")
+            call = partial(resources.children.call, "torch", ORACLE, request, Evaluated, stage="oracle")
+            answer = resources.waiting_once(module_of("oracle", request), call)
             return Outputs(answer.outputs[0], answer.dtype)
 
         return guarded(resources.store, model.name, fingerprint, inputs, evaluate)
