@@ -130,7 +130,10 @@ def test_a_file_is_run_in_a_confined_child(tmp_path: Path) -> None:
     notes = {"entry": "model.pt", "inputs": {"x": {"name": "x"}}, "outputs": {"y": {"name": "y"}}}
     with Children(HERE) as children:
         resources: Any = SimpleNamespace(
-            children=children, config=SimpleNamespace(routes={}), progress=lambda cell, stage: None
+            children=children,
+            config=SimpleNamespace(routes={}),
+            progress=lambda cell, stage: None,
+            waiting_once=lambda subject, call: call(),
         )
         artifact = Artifact(tmp_path, notes, ArtifactRecord(), "prebuilt")
         opened = OpenFile(resources, Cell("m", "torchscript", "fp32"), artifact).open()
