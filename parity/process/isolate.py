@@ -422,20 +422,20 @@ class Children:
         confined: bool = False,
     ) -> T:
         """The answer of `function(request)` in the warm child of `family`, within the session's budget."""
-        child = self.get(family, python, confined or self._names_foreign(request))
+        child = self.get(family, python, confined or self.names_foreign(request))
         return child.call(function, request, answer, budget=self.budget, stage=stage, on_stage=on_stage, again=again)
 
-    def _names_foreign(self, value: Any) -> bool:
+    def names_foreign(self, value: Any) -> bool:
         """Whether a foreign file or folder is anywhere in what a child is asked; the project's root may be one that
         is."""
         if isinstance(value, str):
             return value in self.foreign
         if isinstance(value, Mapping):
-            return any(self._names_foreign(item) for key, item in value.items() if key != "root")
+            return any(self.names_foreign(item) for key, item in value.items() if key != "root")
         if is_dataclass(value):
             held = ((field.name, getattr(value, field.name)) for field in fields(value))
-            return any(self._names_foreign(item) for name, item in held if name != "root")
-        return isinstance(value, (list, tuple)) and any(map(self._names_foreign, value))
+            return any(self.names_foreign(item) for name, item in held if name != "root")
+        return isinstance(value, (list, tuple)) and any(map(self.names_foreign, value))
 
     def close(self) -> None:
         for child in self._children.values():

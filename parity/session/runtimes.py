@@ -36,7 +36,11 @@ class OpenFile:
         self.resources, self.cell, self.artifact = resources, cell, artifact
         self.target = targets.get(cell.target)
         self.python = self.target.python(resources.config)
-        self.confined = self.target.session.startswith("parity.")  # a project's own may need the network, a device
+        self._request = OpenRequest(self.target.session, str(artifact.folder), artifact.notes)
+        # A project's own session may need the network or a device; a file that somebody else made is confined all the
+        # same. Settled here: a handle is known only to the child that opened the file.
+        ours = self.target.session.startswith("parity.")
+        self.confined = ours or resources.children.names_foreign(self._request)
         self.description: Mapping[str, Any] = {}
         self.milliseconds: list[float] = []
         self._handle: int | None = None
@@ -46,9 +50,7 @@ class OpenFile:
         """Open the artefact, or open it again when its child is gone. Raises ChildFailure."""
         child = self.resources.children.get(self.target.family, self.python, self.confined)
         if self._handle is None or not child.alive or child.pid != self._pid:
-            folder = str(self.artifact.folder)
-            request = OpenRequest(self.target.session, folder, self.artifact.notes)
-            opened = self._call("open_session", request, Opened, "load")
+            opened = self._call("open_session", self._request, Opened, "load")
             self._handle, self.description = opened.handle, opened.description
             self._pid = child.pid
         return self

@@ -16,6 +16,7 @@ import torch
 
 from parity import formats as targets
 from parity.core.contract import Contract, InputSpec, OutputSpec
+from parity.core.plan import Cell
 from parity.core.record import plain
 from parity.core.settings import ModelSpec
 from parity.divergence import DivergenceRequest, locate
@@ -27,6 +28,7 @@ from parity.formats.ncnn import convert as ncnn_convert
 from parity.formats.onnx import convert as onnx_convert
 from parity.formats.torch import convert as torch_convert
 from parity.reference import modelling
+from parity.session.divergence import first_divergence
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = ModelSpec(str(ROOT), "tests.faults.diverging:net")
@@ -141,9 +143,12 @@ def test_what_is_no_number_is_found_where_it_begins(tmp_path: Path) -> None:
     assert told.divergence.layer == "wide" and told.divergence.introduced is None
 
 
-def test_a_format_that_cannot_be_walked_says_so(tmp_path: Path) -> None:
-    told = found("torchscript", tmp_path, {})
-    assert told.divergence is None and "torchscript" in told.reason
+def test_a_format_that_cannot_be_walked_says_so() -> None:
+    nothing: Any = None  # no child is asked
+    cell = Cell("small", "torchscript", "fp32")
+    divergence, drift, text = first_divergence(nothing, cell, [], [], nothing)
+    assert divergence is None and drift == ()
+    assert text == "no first divergence: no way to run torchscript files step by step"
 
 
 def test_the_module_is_left_as_it_was(tmp_path: Path) -> None:
