@@ -13,8 +13,8 @@ from parity.core.settings import ModelSpec
 class DiscoveryRequest:
     """A model whose contract is to be found out.
 
-    `given` are inputs from the command line, as tables of a configuration, whose name may be empty; `outputs` the names
-    asked for, which must be as many as the model returns.
+    `given` are inputs from the command line, as tables of a configuration, whose name may be empty;
+    `outputs` the names asked for, which must be as many as the model returns.
     """
 
     model: ModelSpec

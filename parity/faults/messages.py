@@ -50,8 +50,9 @@ class FaultyFileRequest:
 
 @dataclass(frozen=True)
 class FaultyFile:
-    """`state`: made, or inapplicable where the file has no place for the fault or cannot be edited, or broken where the
-    fault itself fails. `notes` are those that the faulty file is opened with."""
+    """`state`: made, or inapplicable where the file has no place for the fault or cannot be edited,
+    or broken where the fault itself fails. `notes` are those that the faulty file is opened
+    with."""
 
     state: Literal["made", "inapplicable", "broken"]
     reason: str = ""
@@ -60,8 +61,8 @@ class FaultyFile:
 
 @dataclass(frozen=True)
 class CellGate:
-    """One cell of a model whose gate is measured: the outputs of its twin, None where it has none, and its limits by
-    output and metric."""
+    """One cell of a model whose gate is measured: the outputs of its twin, None where it has none,
+    and its limits by output and metric."""
 
     id: str
     precision: str
@@ -73,8 +74,9 @@ class CellGate:
 class PowerRequest:
     """A model whose library of faults is run once, for the gates of all of its `cells`.
 
-    `ids` and `labels` belong to the cases; `sources` are the encoded pictures behind them, where every case is one;
-    `faults` names those that are injected, by default all; `plugins` are modules that register a project's own.
+    `ids` and `labels` belong to the cases; `sources` are the encoded pictures behind them, where
+    every case is one; `faults` names those that are injected, by default all; `plugins` are modules
+    that register a project's own.
     """
 
     model: ModelSpec
@@ -100,11 +102,12 @@ class MeasuredPower:
 class DiagnosisRequest:
     """An artefact's outputs for `cases`, to be explained.
 
-    `twin` are the outputs of the precision's twin (`flavour`) for the same cases. `limits` are the noise ratios that
-    correct artefacts of this kind stay within, by statistic of `parity.judging.floor`. `faults` names the hypotheses,
-    all that occur at this precision by default; `without` leaves some out. `calibration` are the cases that int8 ranges
-    come from. No search is begun after `seconds` of processor time. `stored` is what the file holds in place of the
-    model's weights.
+    `twin` are the outputs of the precision's twin (`flavour`) for the same cases. `limits` are the
+    noise ratios that correct artefacts of this kind stay within, by statistic of
+    `parity.judging.floor`. `faults` names the hypotheses, all that occur at this precision by
+    default; `without` leaves some out. `calibration` are the cases that int8 ranges come from. No
+    search is begun after `seconds` of processor time. `stored` is what the file holds in place of
+    the model's weights.
     """
 
     model: ModelSpec

@@ -1,4 +1,5 @@
-"""What is asked in a child of the parts that only some targets have, and their answers. Imports no converter."""
+"""What is asked in a child of the parts that only some targets have, and their answers. Imports no
+converter."""
 
 from __future__ import annotations
 
@@ -11,9 +12,11 @@ from parity.core.case import Array
 
 @dataclass(frozen=True)
 class FromFileRequest:
-    """A TorchScript or ExportedProgram file to convert into `work`, without the module that it came from.
+    """A TorchScript or ExportedProgram file to convert into `work`, without the module that it came
+    from.
 
-    `contract` has the inputs, outputs, sizes and enumerated axes; `example` the inputs at the first sizes.
+    `contract` has the inputs, outputs, sizes and enumerated axes; `example` the inputs at the first
+    sizes.
     """
 
     work: str
@@ -25,7 +28,8 @@ class FromFileRequest:
 
 @dataclass(frozen=True)
 class LoweringRequest:
-    """An artefact to execute otherwise than its own runtime does, on cases of inputs by the model's names."""
+    """An artefact to execute otherwise than its own runtime does, on cases of inputs by the model's
+    names."""
 
     folder: str
     notes: Mapping[str, Any]
@@ -34,8 +38,9 @@ class LoweringRequest:
 
 @dataclass(frozen=True)
 class RiskEvent:
-    """What an execution noticed, the first of its kind and place: `case` is its index, `cases` counts those that it
-    happened in. The other fields are those of `parity.core.record.EventRecord`."""
+    """What an execution noticed, the first of its kind and place: `case` is its index, `cases`
+    counts those that it happened in. The other fields are those of
+    `parity.core.record.EventRecord`."""
 
     kind: str
     operator: str
@@ -49,7 +54,7 @@ class RiskEvent:
 
 @dataclass(frozen=True)
 class Peak:
-    """The largest magnitude, where it was, and how far below the largest number of fp16 it stayed."""
+    """The largest magnitude, its place, and how far below fp16's largest number it stayed."""
 
     value: float
     headroom: float | None
@@ -59,8 +64,8 @@ class Peak:
 
 @dataclass(frozen=True)
 class Risk:
-    """What a device may do to a file; `stress` says how far fp16 accumulation moves each output, in decibels of the
-    worst case."""
+    """What a device may do to a file; `stress` says how far fp16 accumulation moves each output, in
+    decibels of the worst case."""
 
     events: Sequence[RiskEvent]
     peak: Peak

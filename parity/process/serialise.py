@@ -1,9 +1,11 @@
-"""Requests and answers as builtins and back: the one way in which a dataclass crosses a process boundary.
+"""Requests and answers as builtins and back: the one way in which a dataclass crosses a process
+boundary.
 
-`to_builtins` gives what `wire` frames: dicts by field name, lists, numbers, text and arrays. `from_builtins` is strict:
-a field too many, too few or of another type is a ValueError that says where. Nothing is coerced but a whole number
-where a fraction is declared; arrays pass through untouched. Field types that are supported: dataclasses, str, int,
-float, bool, None, Literal, unions of those, Sequence, list, tuple, Mapping, ndarray, and Any for plain JSON.
+`to_builtins` gives what `wire` frames: dicts by field name, lists, numbers, text and arrays.
+`from_builtins` is strict: a field too many, too few or of another type is a ValueError that says
+where. Nothing is coerced but a whole number where a fraction is declared; arrays pass through
+untouched. Field types that are supported: dataclasses, str, int, float, bool, None, Literal, unions
+of those, Sequence, list, tuple, Mapping, ndarray, and Any for plain JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ T = TypeVar("T")
 LIBRARIES = ("cattrs", "attrs", "attr", "typing_extensions", "exceptiongroup")
 """All that converting imports, the standard library and NumPy apart; all of it is Python alone."""
 CARRIED = "PARITY_SERIALISER"
-"""The environment variable that names a folder of those libraries, for an interpreter of another environment."""
+"""The environment variable that names a folder of those libraries, for an interpreter of another
+environment."""
 
 
 def to_builtins(value: object) -> Any:
@@ -34,7 +37,8 @@ def to_builtins(value: object) -> Any:
 
 
 def from_builtins(kind: type[T], value: Any) -> T:
-    """A `kind` made of what `to_builtins` gave. Raises ValueError, with the place, where it is none."""
+    """A `kind` made of what `to_builtins` gave. Raises ValueError, with the place, where it is
+    none."""
     converter = _converter()
     try:
         return typing.cast("T", converter.structure(value, kind))
@@ -56,8 +60,8 @@ def _library() -> ModuleType:
 def _first(folder: str) -> Iterator[None]:
     """Import from `folder` first, and hide afterwards what was imported from there.
 
-    An environment of its own may hold an `attrs` that is too old for our `cattrs`, and its converters need the one
-    that it holds: each side gets the set that fits.
+    An environment of its own may hold an `attrs` that is too old for our `cattrs`, and its
+    converters need the one that it holds: each side gets the set that fits.
     """
     own = _taken_out()
     sys.path.insert(0, folder)
@@ -124,7 +128,8 @@ def _is_list(hint: Any) -> bool:
 
 
 def _list_hook(hint: Any, converter: Any) -> Callable[[Any, Any], Any]:
-    """Structures a list, a homogeneous tuple or a sequence, of lists alone: text is no list of letters."""
+    """Structures a list, a homogeneous tuple or a sequence, of lists alone: text is no list of
+    letters."""
     entries = typing.get_args(hint)
     origin = typing.get_origin(hint) or hint
     several = origin is tuple and entries and entries[-1] is not Ellipsis

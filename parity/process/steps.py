@@ -1,4 +1,5 @@
-"""The child's side of every export step: a scratch folder around the converter's call, and nothing printed upwards."""
+"""The child's side of every export step: a scratch folder around the converter's call, and nothing
+printed upwards."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from parity.process.child import stage
 
 @dataclass(frozen=True)
 class StepRequest:
-    """One step of a route: `function` ("module:name") is called with the other fields by name, but for `start`, the
-    stage that begins.
+    """One step of a route: `function` ("module:name") is called with the other fields by name, but
+    for `start`, the stage that begins.
 
-    `work` is the empty folder that it fills, `after` that of the step before. `contract` has the names, shapes and
-    dtypes that an exporter may depend on, `example` the inputs that a module is exported with, `calibration` the cases
-    that a quantiser takes its ranges from.
+    `work` is the empty folder that it fills, `after` that of the step before. `contract` has the
+    names, shapes and dtypes that an exporter may depend on, `example` the inputs that a module is
+    exported with, `calibration` the cases that a quantiser takes its ranges from.
     """
 
     function: str
@@ -36,8 +37,9 @@ class StepRequest:
 
 
 def run(request: StepRequest) -> dict[str, Any]:
-    """What the step notes of what it made: it runs with a private scratch folder as working directory, which is gone
-    afterwards. Converters drop files where they stand; two of them must never meet."""
+    """What the step notes of what it made: it runs with a private scratch folder as working
+    directory, which is gone afterwards. Converters drop files where they stand; two of them must
+    never meet."""
     stage(request.start)
     module, _, name = request.function.partition(":")
     step = getattr(importlib.import_module(module), name)

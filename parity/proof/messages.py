@@ -1,4 +1,5 @@
-"""What is asked of the chain of proof in a child, and its answers beside `core.proof`. Imports no torch."""
+"""What is asked of the chain of proof in a child, and its answers beside `core.proof`. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -14,10 +15,11 @@ from parity.core.settings import ModelSpec
 class ProofRequest:
     """One artefact to prove, and the model that it is to be.
 
-    `reader` is the target's `graph`, `notes` the artefact's. `cases` are golden inputs by the model's names, `outputs`
-    the names of what it returns, `calibration` what an int8 file was calibrated on, `wants` the oracle's outputs where
-    they are known already. Not `whole`: one link that fails is answer enough; none is made after it, and nothing that
-    only describes. Links in `held` hold already and are not made again.
+    `reader` is the target's `graph`, `notes` the artefact's. `cases` are golden inputs by the
+    model's names, `outputs` the names of what it returns, `calibration` what an int8 file was
+    calibrated on, `wants` the oracle's outputs where they are known already. Not `whole`: one link
+    that fails is answer enough; none is made after it, and nothing that only describes. Links in
+    `held` hold already and are not made again.
     """
 
     model: ModelSpec
@@ -47,11 +49,13 @@ class StoredRequest:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """The tensors that make a module hold what a file holds in every layer whose constants fail the audit.
+    """The tensors that make a module hold what a file holds in every layer whose constants fail the
+    audit.
 
-    `tensors`: float64 values by the name of a parameter or buffer; `layers`: the modules that hold them, in their
-    order; `modules`: how many modules the file has weights of. A file whose constants are all the module's has none of
-    these and no reason; `reason` says why they cannot be told.
+    `tensors`: float64 values by the name of a parameter or buffer; `layers`: the modules that hold
+    them, in their order; `modules`: how many modules the file has weights of. A file whose
+    constants are all the module's has none of these and no reason; `reason` says why they cannot be
+    told.
     """
 
     tensors: Mapping[str, Array]
