@@ -167,8 +167,9 @@ def _drawn(contract: Contract, dims: Mapping[str, int]) -> list[Case]:
 def _run(
     children: Children, family: str, session: str, folder: Path, notes: Mapping[str, Any], cases: Sequence[Case]
 ) -> list[dict[str, Array]]:
-    opening = OpenRequest(session, str(folder), notes)
-    opened = children.call(family, "parity.formats.serve:open_session", opening, Opened, stage="load")
-    request = RunRequest(opened.handle, [c.inputs for c in cases])
-    result = children.call(family, "parity.formats.serve:run", request, Outputs, stage="run", again=False)
+    opening, opener = OpenRequest(session, str(folder), notes), "parity.formats.serve:open_session"
+    # Both confined: a handle is known only to the child that opened the file.
+    opened = children.call(family, opener, opening, Opened, stage="load", confined=True)
+    running, runner = RunRequest(opened.handle, [c.inputs for c in cases]), "parity.formats.serve:run"
+    result = children.call(family, runner, running, Outputs, stage="run", again=False, confined=True)
     return [dict(row) for row in result.outputs]
