@@ -62,14 +62,18 @@ def _why(config: Config, options: argparse.Namespace) -> int:
             step = name.partition("~")[2]
             if entry is not None:
                 print(f"{step}: hit {key[:12]}, built in {entry.seconds:.1f} s")
-            elif last is None:
+                continue
+            if last is None:
                 print(f"{step}: miss: never built for this cell in this cache")
-            elif last["key"] == key:
-                print(f"{step}: miss: {key[:12]} was built, and its entry is gone or damaged")
-            else:
-                print(f"{step}: miss: what it depends on has changed")
-                for line in differences(last["spec"], spec):
-                    print(f"    {line}")
+                continue
+            # The epoch moves where the entries that vouch for a model are gone: nothing of the user's has changed.
+            changed = [line for line in differences(last["spec"], spec) if not line.startswith("model.epoch: ")]
+            if not changed:
+                print(f"{step}: miss: it was built, and its entry is gone or damaged, or no longer vouched for")
+                continue
+            print(f"{step}: miss: what it depends on has changed")
+            for line in changed:
+                print(f"    {line}")
     return 0
 
 

@@ -50,6 +50,8 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
 
     cases, precision, whole = request.cases, request.precision, request.whole
     try:
+        if not request.reader:
+            raise NotPossible("no reader for files of this format")
         torch_side = source.source(request.model, cases[0])
         artefact = load_part(request.reader)(request.folder, request.notes, torch_side.bounds)
     except NotPossible as obstacle:

@@ -58,6 +58,7 @@ class Here:
         folder.joinpath("two.py").write_text("def two(): ...\n")
         self.config = config.load(file, targets.facts())
         self.folder, self.notes = folder, formats.onnx(folder)
+        self.scratch = folder
         self.children = self
         self.progress = lambda *_: None
         self.broken_links: dict[str, bool] = {}

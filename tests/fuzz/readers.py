@@ -172,7 +172,7 @@ def _picture(file: Path) -> Any:
 def _video(file: Path) -> Any:
     from parity.cases import video
 
-    decoded = video.decode(str(file), maximum=4)
+    decoded = video.decode(video.DecodeRequest(str(file), maximum=4))
     return [c.id for c in video.cases(file.name, decoded, PICTURES)]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from parity.core.contract import OutputSpec
+from parity.core.proof import Culprit, Link, Proof
 from parity.core.record import CellRecord, Check
 from parity.judging import judge
 from parity.judging.gate import passes
@@ -161,14 +162,10 @@ OUTPUT = OutputSpec("y")
 
 
 def proof(metric: str, limits: dict[str, Limit]) -> list[Check]:
-    links = {
-        name: {"name": name, "state": "failed", "reason": "", "culprits": [culprit], "figures": {}}
-        for name in ("match", "audit", "lift", "local", "range")
-    }
-    return judge.check_proof({"links": links, "summary": "five failed"}, limits)
-
-
-culprit = {"kind": "constant", "name": "w", "channels": (), "what": "is no tensor of the model"}
+    names = ("match", "audit", "lift", "local", "range")
+    culprit = Culprit("tensor", "w", "is no tensor of the model")
+    links = tuple(Link(name, "failed", culprits=(culprit,)) for name in names)
+    return judge.check_proof(Proof("int8", links), limits)
 
 
 def lowering(metric: str, limits: dict[str, Limit]) -> list[Check]:
