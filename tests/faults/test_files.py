@@ -135,7 +135,7 @@ def test_what_changes_nothing_is_told_by_the_outputs_and_what_fails_counts_as_no
 
 def test_the_chain_of_proof_is_asked_of_what_no_figure_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def checks(found: str, limits: Any) -> list[Any]:
-        bad = "parity-fault-" in found
+        bad = "/fault-" in found
         return [SimpleNamespace(metric="audit_faults", value=1.0 if bad else 0.0, limit=0.0, passed=not bad)]
 
     monkeypatch.setattr("parity.session.fault_files.proof_of", lambda *_: "right")
