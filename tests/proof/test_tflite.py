@@ -77,9 +77,9 @@ def test_a_fault_of_the_runtime_is_not_blamed_on_the_file(exports: Path) -> None
     states = {link.name: link.state for link in result.links}
     assert states == {"match": "proved", "audit": "proved", "lift": "proved", "local": "failed", "range": "proved"}
     culprits = result.link("local").culprits
-    assert {c["kind"] for c in culprits} == {"runtime"}
-    assert {c["name"] for c in culprits} == {"XNNPACK BATCH_MATMUL"}
-    assert all("right on builtin, reference" in c["what"] for c in culprits)
+    assert {c.kind for c in culprits} == {"runtime"}
+    assert {c.name for c in culprits} == {"XNNPACK BATCH_MATMUL"}
+    assert all("right on builtin, reference" in c.what for c in culprits)
 
 
 def test_every_kernel_set_runs_every_operator_alone(clean: dict[str, Path]) -> None:
