@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parity.core import strict_json
+from parity.core.case import OVER_ALL
 from parity.core.errors import ParityError
 from parity.core.kinds import BY_NAME, KINDS
 from parity.core.record import (
@@ -192,7 +193,7 @@ def _figures(cell: CellRecord) -> tuple[dict[str, Any], dict[str, Any], dict[str
     measured = {}
     for kind in drift:
         asked = sorted({(c.case, c.output) for c in cell.checks if c.kind == kind})
-        cases = {case for case, _ in asked} - {"all"} or {"all"}
+        cases = {case for case, _ in asked} - {OVER_ALL} or {OVER_ALL}
         measured[kind] = Asked(len(cases), hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16])
     return drift, limits, measured
 

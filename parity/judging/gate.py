@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from parity.core.case import OVER_ALL
 from parity.core.errors import ParityError
 from parity.core.kinds import BY_NAME
 from parity.core.plan import PRECISIONS, Cell
@@ -138,14 +139,14 @@ def _lost_by_one(cell: CellRecord) -> str:
             key = (check.kind, check.case, check.output)
             seen[key] = seen.get(key, False) or (check.limit is not None and check.value is not None)
     for (kind, case, output), gated in seen.items():
-        if not gated and case != "all":  # a figure over all cases needs no limit where every case has its own
+        if not gated and case != OVER_ALL:  # a figure over all cases needs no limit where every case has its own
             return f"{kind}: no limit is in force for output {output!r} of case {case!r}"
     if "video" in cell.planned:
-        played = {case.rpartition("#")[0] for kind, case, _ in seen if kind == "video" and case != "all"}
+        played = {case.rpartition("#")[0] for kind, case, _ in seen if kind == "video" and case != OVER_ALL}
         if len(played) != cell.planned_clips:
             return f"video: {cell.planned_clips} clips were planned and frames of {len(played)} were measured"
     if "golden" in cell.planned:
-        found = {case for kind, case, _ in seen if kind == "golden" and case != "all"}
+        found = {case for kind, case, _ in seen if kind == "golden" and case != OVER_ALL}
         if len(found) != cell.planned_cases:
             return f"golden: {cell.planned_cases} cases were planned and {len(found)} were measured"
         if not found:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.core.case import Array
+from parity.core.case import OVER_ALL, Array
 from parity.core.contract import OutputSpec
 from parity.core.kinds import Kind
 from parity.core.proof import Link, Proof
@@ -97,7 +97,7 @@ def _decision(
     bound = None
     if METRICS[metric].unit == "share" and math.isfinite(value):
         bound = 1 - binomial_upper(round((1 - value) * rows), rows)
-    return _check(kind, "all", output, metric, value, limits, result, detail, bound)
+    return _check(kind, OVER_ALL, output, metric, value, limits, result, detail, bound)
 
 
 def check_noise(
@@ -123,7 +123,7 @@ def check_noise(
             f"channel {ratio.worst_channel}" + (f" ({name})" if name else ""),
         )
     checks = [
-        _check(kind, "all", output, metric, value, limits, detail=ratio.reason or detail)
+        _check(kind, OVER_ALL, output, metric, value, limits, detail=ratio.reason or detail)
         for metric, (value, detail) in values.items()
     ]
     by_case = ratio.by_case or (math.inf,) * len(cases)
@@ -139,7 +139,7 @@ def describe_error(kind: Kind, output: OutputSpec, got: Sequence[Array], want: S
     its own, so correct int8 files have all three."""
     line = trend(got, want)
     values = {"gain": line.gain, "offset": line.offset, "bias": line.mean_signed}
-    return [_check(kind, "all", output, name, v, {}) for name, v in values.items() if math.isfinite(v)]
+    return [_check(kind, OVER_ALL, output, name, v, {}) for name, v in values.items() if math.isfinite(v)]
 
 
 def check_accuracy(
@@ -158,14 +158,14 @@ def check_accuracy(
     finite &= rows_got.shape == rows_want.shape and len(truth) == len(rows_got) > 0
     if not finite:
         detail = f"{len(truth)} labels, outputs {rows_got.shape} against {rows_want.shape}, or not finite"
-        return [_check("accuracy", "all", output, "top1_drop", None, limits, detail=detail)]
+        return [_check("accuracy", OVER_ALL, output, "top1_drop", None, limits, detail=detail)]
     right, theirs_right = _classes(rows_got) == truth, _classes(rows_want) == truth
     ours, theirs = float(right.mean()), float(theirs_right.mean())
     bound = drop_bound(int((theirs_right & ~right).sum()), int((right & ~theirs_right).sum()), len(truth))
     detail = f"artefact {ours:.1%}, oracle {theirs:.1%} of {len(truth)} labelled cases right; at most {bound:.3g} lost"
     return [
-        _check("accuracy", "all", output, "top1_drop", theirs - ours, limits, detail=detail, sample=bound),
-        _check("accuracy", "all", output, "top1_accuracy", ours, limits, detail=detail),
+        _check("accuracy", OVER_ALL, output, "top1_drop", theirs - ours, limits, detail=detail, sample=bound),
+        _check("accuracy", OVER_ALL, output, "top1_accuracy", ours, limits, detail=detail),
     ]
 
 
@@ -248,7 +248,7 @@ def described(
     kind: Kind, output: OutputSpec, metric: str, value: float, limits: Mapping[str, Limit], detail: str
 ) -> Check:
     """A figure over all cases that is recorded, and gates only where a project limits it."""
-    return _check(kind, "all", output, metric, value, limits, detail=detail)
+    return _check(kind, OVER_ALL, output, metric, value, limits, detail=detail)
 
 
 def single(kind: Kind, case: str, output: OutputSpec, limit: Limit, value: float | None, detail: str) -> Check:
