@@ -21,7 +21,8 @@ HALF = 0.5  # steps
 _SNAP = 1e-5  # a gain this close to 1 is 1: scales are float32, and zero points move a range by a little
 _SURE = 6.0  # standard errors by which two gains must differ to be two
 _LEAST = 0.01  # a smaller factor is no folded one
-_COARSEST = 2.0  # times the natural step: a dead channel's grid may have any step, and any value is within half of it
+_COARSEST = 2.0  # times the natural step; a coarser grid excuses no value, unless the channel is dead
+_DEAD = 1 / 512  # of its bias: what a channel's products may lose and not move an output of 256 levels
 _SUBNORMAL = 2.0**-14  # below it fp16 has fewer digits
 _FP16_FLOOR = 2.0**-23  # converters lift what fp16 would flush to zero; two steps of the smallest subnormal
 
@@ -151,7 +152,8 @@ def _measured(graph: Graph, match: Match, factor: Array) -> Audited:
     if constant.grid is not None:
         step = np.broadcast_to(constant.grid.step(want.ndim), want.shape)
         if not constant.grid.wide:  # a grid that is too coarse for its values excuses nothing
-            step = np.minimum(step, _COARSEST * _natural_step(constant.grid, want))
+            fine = np.minimum(step, _COARSEST * _natural_step(constant.grid, want))
+            step = np.where(_dead(graph, constant), step, fine)
         allowed = HALF * step + rounding
     elif constant.stored.dtype == np.float16:
         step = np.maximum(np.spacing(np.abs(want).astype(np.float16)).astype(np.float64), 2.0**-24)
@@ -164,6 +166,34 @@ def _measured(graph: Graph, match: Match, factor: Array) -> Audited:
         share, excess = error / allowed, (error - allowed) / step
     share = np.where(np.isnan(share), np.inf, share)
     return Audited(match, factor, float(share.max(initial=0)), np.asarray(excess))
+
+
+def _dead(graph: Graph, weight: Constant) -> Array:
+    """Which output channels of an int8 weight only their bias speaks for, broadcastable to the weight's values.
+
+    A bias is stored in steps of (data's scale times weight's scale). Where the weights of a channel are next to
+    nothing, its int32 would not hold the bias, so a converter widens the weight's scale until it does. What is then
+    lost is at most half a step of every weight times the largest datum: nothing, beside such a bias.
+    """
+    grid, rank = weight.grid, weight.stored.ndim
+    alive = np.zeros([1] * rank, bool)
+    bias = next((c for c in graph.constants.values() if _is_bias_of(c, weight)), None)
+    slot = bias.slot("bias") if bias is not None else None
+    if grid is None or not grid.per_channel or bias is None or slot is None or slot.data not in graph.grids:
+        return alive
+    channels = grid.scale.size
+    if bias.stored.size != channels:
+        return alive
+    data = graph.grids[slot.data]
+    largest = np.abs(data.scale).max() * (data.high - data.low)
+    fan_in = weight.stored.size / channels
+    lost = HALF * np.abs(grid.scale) * fan_in * largest
+    return grid.spread(lost <= _DEAD * np.abs(bias.real.reshape(-1)), rank)
+
+
+def _is_bias_of(constant: Constant, weight: Constant) -> bool:
+    slot = constant.slot("bias")
+    return slot is not None and slot.weight == weight.name
 
 
 def _natural_step(grid: Grid, values: Array) -> Array:

@@ -361,3 +361,27 @@ def test_weights_that_are_not_of_the_declared_precision_are_counted(
 ) -> None:
     link = audited(weight, Constant("w", weight.astype(dtype), None, (Slot(0, "weight", "OI"),)), "fp16")
     assert (link.state, link.figures["unreduced"]) == ("proved", share)
+
+
+# Dead channels.
+
+
+@pytest.mark.parametrize(("bias", "sound"), [(2.0, True), (1e-4, False)])
+def test_a_channel_for_which_only_its_bias_speaks_may_have_a_wider_scale(
+    weight: np.ndarray, bias: float, sound: bool
+) -> None:
+    """ONNX Runtime widens the scale of such a channel until its bias fits int32 in steps of data times weight."""
+    weight[2] *= 1e-9
+    grid = per_channel(weight)
+    data = Grid(np.array([0.02]), np.array([0.0]), 0, -128, 127)
+    scale = grid.scale.copy()
+    scale[2] = 2.0 / 2**31 / float(data.scale[0])
+    wide = replace(grid, scale=scale)
+    values = np.full(6, bias)
+    steps = Grid(scale * data.scale, np.zeros(6), 0, -(2**31), 2**31 - 1)
+    slot = Slot(0, "bias", "O", weight="w0", data="x")
+    stored = Constant("b", steps.nearest(values).astype(np.int32), steps, (slot,))
+    view = replace(graph(quantised(weight, wide), stored), grids={"x": data})
+    torch_side = replace(layer("fc", weight), bias=Term("fc.bias", values, values))
+    link = audit(view, match(view, Torch(torch_side))[0], "int8")[1]  # type: ignore[arg-type]
+    assert (link.state == "proved") is sound, link.culprits
