@@ -34,9 +34,12 @@ pictures, and one in ten sets of three failed a correct file. fp16: a sixteenth 
 levels of an output that reaches its rms once; real ranges are wider. dynamic: outputs are float, and layers with small
 weights stay float too, so it is that of fp16.
 Without it, a twin that happens to be exact (a model that only moves data) would make every ratio infinite.
+An artefact that stores its outputs as fp16 has a higher one, element by element: `half_units`.
 """
 PLAUSIBLE: Mapping[str, float] = {"fp32": 1e-3, "fp16": 0.1, "dynamic": 0.5, "int8": 0.5}
 """A precision that costs more of an output's rms than this leaves little to tell a faulty file from a correct one."""
+FP16_MAX = 65504.0
+ROOT3 = math.sqrt(3.0)
 STATISTICS = ("pooled", "worst", "channel", "peak")
 
 
@@ -107,24 +110,34 @@ class Floor:
         bad = [i for i, e in enumerate(errors) if not np.isfinite(e).all()]
         if bad:
             return _refused(f"{len(bad)} of {len(errors)} cases hold values that are not finite", bad[0])
-        cases = np.array([_rms([e]) for e in errors]) / self._divisors(self.by_case)
+        stored = self._storing(got)
+        pooled = max(self.pooled, self.least, _rms(stored) / ROOT3)
+        by_case = np.array([_rms([s]) for s in stored]) / ROOT3
+        cases = np.array([_rms([e]) for e in errors]) / self._divisors(self.by_case, by_case)
         channels = _by_channel(errors, self.axis)
-        parts = channels / self._divisors(self.by_channel) if len(channels) else channels
-        peak = max((float(np.abs(e).max()) for e in errors if e.size), default=0.0)
+        by_channel = _by_channel(stored, self.axis) / ROOT3
+        parts = channels / self._divisors(self.by_channel, by_channel) if len(channels) else channels
         return Ratio(
-            pooled=_rms(errors) / max(self.pooled, self.least),
+            pooled=_rms(errors) / pooled,
             worst=float(cases.max()),
             channel=float(parts.max()) if len(parts) else math.nan,
-            peak=peak / max(self.peak, self.least),
+            peak=_peak(errors) / max(self.peak, self.least, _peak(stored)),
             worst_case=int(cases.argmax()),
             worst_channel=int(parts.argmax()) if len(parts) else None,
             by_case=tuple(cases.tolist()),
             by_channel=tuple(parts.tolist()),
-            distance=_rms(differences(got, self.twin)) / max(self.pooled, self.least),
+            distance=_rms(differences(got, self.twin)) / pooled,
         )
 
-    def _divisors(self, parts: Sequence[float]) -> Array:
-        return np.maximum(np.asarray(parts, np.float64), max(self.pooled, self.least))
+    def _storing(self, got: Rows) -> list[Array]:
+        """The largest error, element by element, of storing the oracle's outputs as the artefact stores its own."""
+        if self.precision == "fp16" and holds_halves(got):
+            return [half_units(w) for w in self.want]
+        return [np.zeros(np.shape(w)) for w in self.want]
+
+    def _divisors(self, parts: Sequence[float], stored: Array) -> Array:
+        """The floor of each case or channel, from the twin's error there and overall, and from what storing costs."""
+        return np.maximum(np.maximum(np.asarray(parts, np.float64), max(self.pooled, self.least)), stored)
 
 
 def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Floor:
@@ -154,7 +167,7 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
     return Floor(
         precision,
         _rms(errors),
-        max((float(np.abs(e).max()) for e in errors if e.size), default=0.0),
+        _peak(errors),
         tuple(_rms([e]) for e in errors),
         tuple(channels.tolist()),
         magnitude,
@@ -214,6 +227,24 @@ def differences(got: Rows, want: Rows) -> list[Array]:
         with np.errstate(invalid="ignore", over="ignore"):
             errors.append(np.where(g == w, 0.0, g - w))
     return errors
+
+
+def holds_halves(got: Rows) -> bool:
+    """Whether every value is an fp16 number, whatever type it is stored as: the artefact rounds its outputs to fp16."""
+    with np.errstate(over="ignore"):
+        return all(np.array_equal(g, np.asarray(g).astype(np.float16).astype(np.float64)) for g in got)
+
+
+def half_units(want: Array) -> Array:
+    """Half a unit in the last place of fp16 at each element, float64: the most by which rounding it can be off. The
+    errors of many elements are spread evenly up to it, so that their rms is this over the root of three."""
+    magnitude = np.abs(np.nan_to_num(np.asarray(want, np.float64), nan=0.0, posinf=0.0, neginf=0.0))
+    _, exponent = np.frexp(np.clip(magnitude, 2.0**-24, FP16_MAX))
+    return np.asarray(np.ldexp(1.0, np.maximum(exponent - 12, -25)))
+
+
+def _peak(arrays: Rows) -> float:
+    return max((float(np.abs(a).max()) for a in arrays if a.size), default=0.0)
 
 
 def _rms(arrays: Rows) -> float:

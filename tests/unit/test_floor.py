@@ -11,7 +11,18 @@ from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
 from parity.judging import floor as module
 from parity.judging import statistics
-from parity.judging.floor import ROOM, STATISTICS, UNITS, channel_axis, drawn, floor, natural, raw_floors, stretch
+from parity.judging.floor import (
+    ROOM,
+    STATISTICS,
+    UNITS,
+    channel_axis,
+    drawn,
+    floor,
+    half_units,
+    natural,
+    raw_floors,
+    stretch,
+)
 from parity.judging.single import EXCUSED
 
 seeds = st.integers(0, 2**32 - 1)
@@ -332,3 +343,22 @@ def test_drawn_inputs_have_the_limit_of_golden_cases_stretched_by_what_was_measu
     stretch.cache_clear()
     with pytest.raises(ParityError, match="no limit was measured"):
         drawn("onnx", "fp8")
+
+
+def test_outputs_stored_as_fp16_are_off_by_their_rounding_and_no_less() -> None:
+    """A model that only moves data has an exact twin; its fp16 file rounds what it gives."""
+    want = rows(0, cases=8, shape=(2, 50), size=20)
+    exact = floor(want, want, "fp16", 1)
+    stored = [w.astype(np.float16).astype(np.float32) for w in want]
+    ratio = exact.ratio(stored)
+    assert 0.8 < ratio.pooled < 1.2 and 0.3 < ratio.peak <= 1 and ratio.worst < 1.5 and ratio.channel < 1.5
+    moved = [s + 4 * half_units(w) for s, w in zip(stored, want, strict=True)]  # two units off, each an fp16 number
+    assert exact.ratio([m.astype(np.float16) for m in moved]).pooled > 4
+    # The same error in a file that gives float32 is no rounding.
+    assert exact.ratio([s * (1 + 2.0**-22) for s in stored]).pooled > 4
+
+
+def test_half_units_are_those_of_fp16() -> None:
+    values = np.array([1.0, -1.5, 20.0, 0.3, 1e-5, 60000.0])
+    np.testing.assert_array_equal(half_units(values), np.abs(np.spacing(values.astype(np.float16))).astype(float) / 2)
+    np.testing.assert_array_equal(half_units(np.array([0.0, np.nan])), 2.0**-25)
