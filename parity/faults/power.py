@@ -23,7 +23,7 @@ from parity.judging.floor import floors
 from parity.judging.gate import passes
 from parity.judging.judge import fact
 from parity.judging.limits import NOISE, fallback
-from parity.judging.post_processing import post_process, post_process_all
+from parity.judging.post_processing import PostProcessed, post_process, post_process_all
 
 TELLING = (*NOISE, "rel_rms", "max_abs", "cosine")
 """The metrics in which a limit is proposed: those that move with any change, unlike decisions."""
@@ -149,14 +149,17 @@ class Gate:
         specs = contract.outputs
         self.oracle = [post_process(specs, row) for row in oracle]
         self.floors = {}
+        self.alternatives: list[list[PostProcessed]] = []
         if twin is not None:
-            self.floors = floors(self.oracle, post_process_all(specs, twin, self.oracle), precision, specs)
+            self.alternatives = [post_process_all(specs, twin, self.oracle)]
+            self.floors = floors(self.oracle, self.alternatives[0], precision, specs)
 
     def part(self, chosen: Sequence[int]) -> Gate:
         """The same gate on some of its cases. What the precision costs is still what it costs on all of them."""
         part = copy.copy(self)
         part.ids, part.oracle = [self.ids[i] for i in chosen], [self.oracle[i] for i in chosen]
         part.labels = [self.labels[i] for i in chosen]
+        part.alternatives = [[rows[i] for i in chosen] for rows in self.alternatives]
         part.floors = {
             name: replace(
                 f, by_case=tuple(f.by_case[i] for i in chosen), want=tuple(f.want[i] for i in chosen),
@@ -172,7 +175,17 @@ class Gate:
         """
         specs = self.contract.outputs
         try:
-            judged = check_cases("golden", specs, self.ids, rows, self.oracle, self.floors, self.limits, self.fallback)
+            judged = check_cases(
+                "golden",
+                specs,
+                self.ids,
+                rows,
+                self.oracle,
+                self.floors,
+                self.limits,
+                self.fallback,
+                self.alternatives,
+            )
         except ParityError as error:
             return [fact(self.ids[0], "", "comparable", False, str(error), "golden")]
         return [*judged.checks, *check_labels(specs, self.labels, judged.outputs, self.oracle, self.limits)]

@@ -16,8 +16,9 @@ from parity.core.kinds import Kind
 from parity.core.record import Check
 from parity.judging import judge
 from parity.judging.floor import Floor
-from parity.judging.limits import Limit
+from parity.judging.limits import Limit, is_default
 from parity.judging.post_processing import PostProcessed, post_process_all
+from parity.judging.ties import Alternatives, of_case
 
 Limits = Mapping[str, Mapping[str, Limit]]  # output -> metric -> the limit in force
 
@@ -39,26 +40,40 @@ def check_cases(
     floors: Mapping[str, Floor],
     limits: Limits,
     fallback: Limit,
+    alternatives: Alternatives = (),
 ) -> CaseChecks:
     """Post-process the artefact's outputs, and judge every output of every case.
 
     `cases` are ids; `outputs` are as the artefact gave them, one row a case, and may lack some. `floors` are of the
-    same oracle: an output without one (integers, no twin) is held to the `fallback` instead, unless its own limits
-    say otherwise. Raises ParityError where labels do not fit an output, or where its post-processing fails.
+    same oracle: an output of real numbers without one (no twin) is held to the `fallback` instead, unless its own
+    limits say otherwise. `alternatives` are outputs as right as the oracle's at this precision (`judging/ties.py`):
+    integers that differ where they do are ties, and a default limit that one of them breaks in a case is not applied
+    there. Raises ParityError where labels do not fit an output, or where its post-processing fails.
     """
     rows = post_process_all(specs, outputs, oracle)
     checks: list[Check] = []
     for spec in specs:
         floor = floors.get(spec.name)
         in_force = dict(limits.get(spec.name, {}))
-        if floor is None:
+        if floor is None and oracle and oracle[0].outputs[spec.name].dtype.kind == "f":
             in_force.setdefault(fallback.metric, fallback)
-        for case, row, want in zip(cases, rows, oracle, strict=True):
-            got = row.outputs.get(spec.name)
-            checks += judge.check_output(kind, case, spec, got, want.outputs[spec.name], in_force)
+        for number, (case, row, want) in enumerate(zip(cases, rows, oracle, strict=True)):
+            got, wanted = row.outputs.get(spec.name), want.outputs[spec.name]
+            others = of_case(spec.name, number, alternatives)
+            applied = _not_broken_by(others, wanted, in_force)
+            checks += judge.check_output(kind, case, spec, got, wanted, applied, others)
         if comparable(spec.name, rows, oracle):
             checks += _over_all_cases(kind, spec, cases, rows, oracle, floor, in_force)
     return CaseChecks(tuple(checks), tuple(rows))
+
+
+def _not_broken_by(alternatives: Sequence[Array], want: Array, limits: Mapping[str, Limit]) -> Mapping[str, Limit]:
+    """The limits without those that nobody set and that an output as right as the oracle's breaks in this case."""
+    defaults = {name: limit for name, limit in limits.items() if is_default(limit.source)}
+    if want.dtype.kind != "f" or not defaults:
+        return limits
+    broken = {name for other in alternatives for name in judge.broken_limits(other, want, defaults)}
+    return {name: limit for name, limit in limits.items() if name not in broken}
 
 
 def _over_all_cases(

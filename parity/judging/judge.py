@@ -20,17 +20,61 @@ from parity.judging.registry import METRICS
 from parity.judging.samples import held
 from parity.judging.statistics import binomial_upper, drop_bound, trend
 from parity.judging.statistics import flips as changed
+from parity.judging.ties import tied
 
 RECORDED = ("max_abs", "max_rel", "rel_rms", "cosine", "sqnr")  # measured on every output of every case
 
 
 def check_output(
-    kind: Kind, case: str, output: OutputSpec, got: Array | None, want: Array, limits: Mapping[str, Limit]
+    kind: Kind,
+    case: str,
+    output: OutputSpec,
+    got: Array | None,
+    want: Array,
+    limits: Mapping[str, Limit],
+    alternatives: Sequence[Array] = (),
 ) -> list[Check]:
-    """The checks of one output of one case: every recorded metric and every further one that has a limit.
+    """The checks of one output of one case: every recorded metric and every further one that has a limit; of integers
+    and truth values, how many differ where none of the `alternatives` does.
 
     An output that the artefact did not give, or that cannot be compared, makes checks without a value: they fail.
     """
+    checks = _measured(kind, case, output, got, want, limits)
+    if want.dtype.kind != "f":
+        checks.append(_differing(kind, case, output, got, want, limits, alternatives))
+    return checks
+
+
+def broken_limits(got: Array, want: Array, limits: Mapping[str, Limit]) -> set[str]:
+    """The metrics of one case whose limit these outputs break."""
+    checks = _measured("golden", "", OutputSpec(""), got, want, limits)
+    return {check.metric for check in checks if check.limit is not None and not check.passed}
+
+
+def _differing(
+    kind: Kind,
+    case: str,
+    output: OutputSpec,
+    got: Array | None,
+    want: Array,
+    limits: Mapping[str, Limit],
+    alternatives: Sequence[Array],
+) -> Check:
+    """The share of elements that differ and are no tie; limit `differing_share`."""
+    metric = "differing_share"
+    if got is None or got.shape != want.shape or got.dtype.kind == "f" or not want.size:
+        return _check(kind, case, output, metric, None, limits, detail="cannot be compared element by element")
+    differs = got != want
+    ties = differs & tied(want, alternatives)
+    detail = f"{int(differs.sum())} of {differs.size} elements differ"
+    if ties.any():
+        detail += f", {int(ties.sum())} of them ties at this precision"
+    return _check(kind, case, output, metric, float((differs & ~ties).mean()), limits, detail=detail)
+
+
+def _measured(
+    kind: Kind, case: str, output: OutputSpec, got: Array | None, want: Array, limits: Mapping[str, Limit]
+) -> list[Check]:
     gated: dict[str, Any] = {n: lim.value for n, lim in limits.items() if lim.value is not None and _of_one_case(n)}
     names = dict.fromkeys((*RECORDED, *gated))
     if got is None:
@@ -59,6 +103,8 @@ def check_decisions(
         values = {"top1": 1 - flips / count if count else math.nan, "decision_flips": flips}
     else:
         rows_got, rows_want = _rows(got), _rows(want)
+        if rows_want.shape[-1] == 1 and not {"top1", "top5", "decision_flips"} & set(limits):
+            return []  # one score is no choice between classes
         result = compare(rows_got, rows_want, also=("top1", "top5", "decision_flips"))
         count, values = len(rows_want), result.metrics
         flips = values["decision_flips"]

@@ -223,13 +223,12 @@ _NOISE = (
         "differing_share",
         "max",
         "share",
-        "Integer outputs of drawn inputs: the share of elements that differ where no twin does.",
-        "drawn",
+        "Integer outputs: the share of elements that differ from the oracle's, ties left out: what the precision's "
+        "twin, or the model with its results moved by a unit of the precision, decides otherwise too.",
+        "integers",
         high=1.0,
-        # Ties are common on drawn inputs (a constant picture), and rounding breaks them. Set by
-        # hand: what may flip depends on margins that an index does not show, and no example model
-        # has such an output to measure. An output with fewer than 100 elements (5 at int8) must be
-        # right in all of them.
+        # Set by hand: what may flip depends on margins that an index does not show, and no example model has such an
+        # output to measure. An output with fewer than 100 elements (5 at int8) must be right in all that are no ties.
         limits={"fp32": 0.01, "fp16": 0.05, "dynamic": 0.1, "int8": 0.2},
     ),
 )
@@ -362,7 +361,8 @@ _MEASUREMENTS = (
         "undefined_share",
         "max",
         "share",
-        "Share of the drawn inputs on which the model itself is undefined at the cell's precision.",
+        "Share of the drawn inputs that say nothing of an output: the model is undefined there at "
+        "the cell's precision, or decides between equals.",
         "measurement",
         "all cases",
         high=1.0,

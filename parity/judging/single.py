@@ -10,15 +10,18 @@ precision that costs a model its output on inputs that it promises to take does 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from parity.judging.floor import UNITS, Floor
+from parity.judging.floor import ROOT3, UNITS, Floor, half_units, holds_halves
+from parity.judging.ties import largest_jump, tied
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+FURTHER = 2.0  # than the furthest of a few tries may jump, a right file is not
 # Of a typical output. Set by hand: who loses three quarters of it has not rounded it. `lost` in drawn.json is what
 # correct files lose at most, 0.55 in fp16 files of a network with random weights, 0.01 otherwise (a test holds it
 # below). What leaves the calibrated ranges is cut off, so that at int8 there is no such bound, and dynamic takes its
@@ -34,13 +37,21 @@ class Usual:
     relative: float
     least: float
     typical: float | None = None
+    precision: str = ""
 
     @classmethod
     def of(cls, floor: Floor | None, precision: str) -> Usual:
         """From the golden floor; without one, storing an output of rms 1 once."""
         if floor is None or floor.reason or not math.isfinite(floor.pooled):
-            return cls(UNITS[precision], UNITS[precision] * 1e-3)
-        return cls(max(floor.relative, UNITS[precision]), floor.least, floor.magnitude)
+            return cls(UNITS[precision], UNITS[precision] * 1e-3, None, precision)
+        return cls(max(floor.relative, UNITS[precision]), floor.least, floor.magnitude, precision)
+
+    def floor(self, got: Array, want: Array) -> float:
+        """What the precision costs an output on one input, before any twin is asked."""
+        stored = 0.0
+        if self.precision == "fp16" and holds_halves([got]):
+            stored = rms(half_units(want)) / ROOT3
+        return max(self.relative * rms(want), self.least, stored)
 
     def most(self, want: Array, precision: str) -> float:
         """The most that a twin may excuse of an output on an input within the declared range."""
@@ -65,6 +76,7 @@ class Judged:
     reason: str = ""
     undefined: str = ""
     exact: bool = False  # integers: `ratio` is the share of elements that differ
+    tie: bool = False  # the model decides between equals here, and jumps as far as the artefact is off
 
 
 def judge(got: Array | None, want: Array, usual: Usual) -> Judged:
@@ -80,7 +92,7 @@ def judge(got: Array | None, want: Array, usual: Usual) -> Judged:
     if want.dtype.kind != "f":
         share = float((got != want).mean()) if want.size else 0.0
         return Judged(share, 1.0, share, exact=True)
-    floor = max(usual.relative * rms(want), usual.least)
+    floor = usual.floor(got, want)
     if not _finite(got):
         bad = int(np.size(got) - np.isfinite(got).sum())
         return Judged(math.inf, floor, math.inf, reason=f"{bad} of {got.size} elements are NaN or infinite")
@@ -103,6 +115,20 @@ def settle(judged: Judged, got: Array | None, want: Array, twin: Array, most: fl
         return replace(judged, ratio=min(judged.ratio, float(excused.mean()) if excused.size else 0.0))
     floor = max(judged.floor, min(cost, most))
     return replace(judged, ratio=judged.error / floor if judged.error else 0.0, floor=floor)
+
+
+def settle_tie(judged: Judged, got: Array | None, want: Array, tries: Sequence[Array], usual: Usual) -> Judged:
+    """What `tries` of tie breakers leave of an error: integers that are ties are no error, and an input on which a
+    float output jumps at least about as far as the file is off says nothing about the file."""
+    if got is None or got.shape != want.shape or not math.isfinite(judged.error):
+        return judged
+    if want.dtype.kind != "f":
+        wrong = (got != want) & ~tied(want, tries)
+        return replace(judged, ratio=min(judged.ratio, float(wrong.mean()) if wrong.size else 0.0))
+    jump = largest_jump(want, tries, usual.precision, usual.floor(got, want))
+    if jump is None or judged.error > FURTHER * rms(np.asarray(jump, np.float64) - want):
+        return judged
+    return replace(judged, tie=True)
 
 
 def rms(values: Array) -> float:

@@ -18,6 +18,7 @@ Family = Literal[
     "decision",  # between classes along an axis, by `compare`
     "noise",  # the error in units of the noise floor, on golden cases and video frames
     "drawn",  # the error of one drawn input, size or step of a sequence
+    "integers",  # the elements of integer outputs, on every input
     "accuracy",  # on labelled golden cases
     "resizing",  # what another resizer costs, on a video frame
     "proof",  # the chain of proof

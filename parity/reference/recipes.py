@@ -75,10 +75,23 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
 """By precision and flavour; the first flavour of a precision is its default."""
 
 
+TIES = "ties"
+TIE_BREAKERS: Mapping[str, Recipe] = {
+    "fp32": Recipe(jitter=4.0),
+    "fp16": Recipe(jitter=2.0**13),
+    "dynamic": Recipe(jitter=2.0**16),
+    "int8": Recipe(jitter=2.0**16),
+}
+"""By precision, the flavour `TIES`: nothing is rounded, and every result is moved at random by up to two units of the
+precision. Where such a twin decides otherwise than the oracle, it decides between equals. It is no floor of noise."""
+
+
 def recipe(precision: str, flavour: str | None = None) -> Recipe:
     """The recipe of a flavour, or a precision's default. Raises ParityError for a name that is not there."""
     if precision not in RECIPES:
         raise ParityError(f"no twin for precision {precision!r}; there are: {', '.join(RECIPES)}")
+    if flavour == TIES:
+        return TIE_BREAKERS[precision]
     known = RECIPES[precision]
     if flavour is not None and flavour not in known:
         raise ParityError(f"no flavour {flavour!r} of {precision}; there are: {', '.join(known)}")

@@ -24,12 +24,15 @@ from parity.judging.floor import Floor, floors, natural
 from parity.judging.post_processing import PostProcessed, post_process, post_process_all
 from parity.process.isolate import ChildFailure
 from parity.reference.messages import ChainRequest, Evaluated, OracleRequest, TwinRequest
+from parity.reference.recipes import TIES
 from parity.session.cases import Cases
 from parity.session.memo import remembered
 from parity.session.models import Models, module_of
 from parity.session.resources import Part, Resources
 from parity.store.cache import key_of
 from parity.store.code_key import code_key
+
+TRIES = 8  # of a tie between two, as many break it the other way as not; a single one may not
 
 T = TypeVar("T")
 Request = OracleRequest | TwinRequest | ChainRequest
@@ -88,6 +91,15 @@ class Evaluations(Part):
         rows = self.twin(model, cases, cell.precision, self.flavour(cell))
         specs = model.contract.outputs
         return floors(oracle, post_process_all(specs, rows, oracle), cell.precision, specs)
+
+    def tie_breakers(
+        self, model: ModelConfig, cases: Sequence[Case], precision: str
+    ) -> list[Sequence[Mapping[str, Array]]]:
+        """The model's outputs where every result in it is moved at random by about a unit of the precision: by try and
+        case. Raises NoTwin and ChildFailure."""
+        tries = [Case(f"{case.id} moved {number}", case.inputs) for number in range(TRIES) for case in cases]
+        rows = self.twin(model, tries, precision, TIES)
+        return [rows[start : start + len(cases)] for start in range(0, len(rows), len(cases))]
 
     def flavour(self, cell: Cell) -> str | None:
         """The twin that is nearest to correct exports of a cell, where any were measured."""

@@ -63,6 +63,7 @@ class Session(Resources):
         self.reference = evaluations.reference
         self.twin = evaluations.twin
         self.floors = evaluations.floors
+        self.tie_breakers = evaluations.tie_breakers
         self.flavour = evaluations.flavour
         self.evaluated = evaluations.evaluated
         self.sequence = evaluations.sequence

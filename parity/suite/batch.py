@@ -176,7 +176,10 @@ def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
                 expected, shape = list(want.shape), None if got is None else list(got.shape)
                 text = result.broke or f"expected {expected}, got {shape}"
                 parity.add(judge.fact(result.case.id, spec.name, "shape", shape == expected, text, "batch"))
-            parity.add(bench.check("batch", result, spec))
+            if spec.name not in result.tied:
+                parity.add(bench.check("batch", result, spec))
+    if ties := bench.ties(results):
+        parity.find(ties, "note")
     bench.tell_twins(parity)
 
 

@@ -26,7 +26,7 @@ from parity.judging import judge, single
 from parity.judging.limits import DRAWN, Limit
 from parity.judging.post_processing import PostProcessed, post_process
 from parity.process.isolate import ChildFailure
-from parity.reference.recipes import RECIPES
+from parity.reference.recipes import RECIPES, TIES
 from parity.session.session import Runtime
 from parity.suite.recorder import Recorder
 
@@ -45,6 +45,11 @@ class Result:
     judged: dict[str, single.Judged] = field(default_factory=dict)
     broke: str = ""  # the artefact's own error
     refused: str = ""  # the model's own error
+
+    @property
+    def tied(self) -> list[str]:
+        """The outputs that say nothing about the artefact, because the model decides between equals."""
+        return [name for name, judged in self.judged.items() if judged.tie]
 
     @property
     def undefined(self) -> str:
@@ -156,7 +161,7 @@ class Bench:
         for flavour in self.flavours():
             open_ = [r for r in results if self._over(r) and not r.undefined]
             if not open_:
-                return
+                break
             try:
                 rows = self.session.evaluated(
                     self.model, [r.case for r in open_], "twin", stored, precision=self.cell.precision, flavour=flavour
@@ -171,6 +176,25 @@ class Bench:
                     got, want = result.got.outputs.get(name), result.want.outputs[name]
                     most = self.most(name, judged, want) if self.promised(result) else math.inf
                     result.judged[name] = single.settle(judged, got, want, twin[name], most)
+        self._settle_ties([r for r in results if self._over(r) and not r.undefined])
+
+    def _settle_ties(self, results: Sequence[Result]) -> None:
+        """Ask the tie breakers about what no twin excuses: where they jump, the model decides between equals."""
+        if not results:
+            return
+        try:
+            tries = self.session.tie_breakers(self.model, [r.case for r in results], self.cell.precision)
+        except NoTwin as error:
+            self.without[TIES] = str(error)
+            return
+        for number, result in enumerate(results):
+            assert result.got is not None and result.want is not None
+            wants = result.want
+            others = [post_process(self.model.contract.outputs, rows[number], wants).outputs for rows in tries]
+            for name, judged in result.judged.items():
+                got, want = result.got.outputs.get(name), wants.outputs[name]
+                each = [other[name] for other in others]
+                result.judged[name] = single.settle_tie(judged, got, want, each, self.usual[name])
 
     def most(self, output: str, judged: single.Judged, want: Array) -> float:
         """The most that a twin may add to the floor: times the limit, it is what may be excused at all."""
@@ -200,6 +224,8 @@ class Bench:
 
     def within(self, output: str, judged: single.Judged) -> bool:
         bound = self.limit(output, judged).value
+        if judged.tie:
+            return True
         return judged.ratio <= (bound if bound is not None else math.inf) and not judged.reason
 
     def fails(self, result: Result) -> bool:
@@ -266,6 +292,17 @@ class Bench:
         for flavour, why in self.without.items():
             text = f"no twin {self.cell.precision} {flavour}, which excuses nothing then: {why.splitlines()[0]}"
             parity.find(text, "warning")
+
+    def ties(self, results: Sequence[Result]) -> str:
+        """Which outputs say nothing of the artefact on which inputs, because of ties; empty where there are none."""
+        tied = [r for r in results if r.tied]
+        if not tied:
+            return ""
+        outputs = ", ".join(sorted({name for r in tied for name in r.tied}))
+        return (
+            f"{outputs}: on {len(tied)} of {len(results)} inputs, as {tied[0].case.id}, the model decides between "
+            f"equals: its answer jumps when its results move by a unit of {self.cell.precision}"
+        )
 
     def check(self, kind: Kind, result: Result, spec: OutputSpec) -> Check:
         """The check of one output of one input."""

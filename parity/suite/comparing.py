@@ -11,12 +11,17 @@ from parity.core.contract import OutputSpec
 from parity.core.errors import NoTwin
 from parity.core.kinds import Kind
 from parity.core.plan import Cell
+from parity.core.record import Check
 from parity.judging.check_cases import arrays_of, check_cases, comparable
 from parity.judging.explain import explain
 from parity.judging.floor import PLAUSIBLE, Floor, channel_axis
-from parity.judging.limits import Limit, fallback
+from parity.judging.gate import passes
+from parity.judging.limits import Limit, fallback, is_default
+from parity.judging.post_processing import PostProcessed, post_process_all
+from parity.judging.registry import METRICS
 from parity.judging.samples import words
 from parity.judging.statistics import sensitivity
+from parity.judging.ties import with_jumps
 from parity.process.isolate import ChildFailure
 from parity.session.evaluations import Reference
 from parity.session.session import Runtime
@@ -41,6 +46,12 @@ def compare_cases(
     limits = {spec.name: parity.limits(spec.name) for spec in specs}
     ids = [case.id for case in cases]
     judged = check_cases(kind, specs, ids, raw, wants, floors, limits, fallback(cell.precision))
+    if any(_may_be_tie(check) for check in judged.checks):
+        alternatives = _alternatives(runtime, cases, wants)
+        floors, jumping = with_jumps(floors, specs, alternatives)
+        judged = check_cases(kind, specs, ids, raw, wants, floors, limits, fallback(cell.precision), alternatives)
+        for output, numbers in jumping.items():
+            parity.find(_jumps(output, [ids[n] for n in numbers], cell.precision), "note")
     parity.add(*judged.checks)
     for spec in specs:
         if comparable(spec.name, judged.outputs, wants):
@@ -65,6 +76,34 @@ def compare_cases(
     if oracle.note:
         parity.find(f"reference is {oracle.dtype}: {oracle.note}", "warning")
     return raw
+
+
+def _may_be_tie(check: Check) -> bool:
+    """Whether a check is broken that a decision between equals may have broken: then the model is asked where it would
+    decide otherwise. A limit that a project set on a figure is not for that."""
+    if passes(check) or check.value is None:
+        return False
+    return METRICS[check.metric].family in ("integers", "noise") or is_default(check.source)
+
+
+def _alternatives(runtime: Runtime, cases: list[Case], wants: list[PostProcessed]) -> list[list[PostProcessed]]:
+    """Outputs as right as the oracle's at the cell's precision: the twin's, and those of the tie breakers."""
+    session, cell = runtime.session, runtime.cell
+    model = session.config.models[cell.model]
+    try:
+        rows = session.tie_breakers(model, cases, cell.precision)
+        rows.append(session.twin(model, cases, cell.precision, session.flavour(cell)))
+    except NoTwin:
+        return []
+    return [post_process_all(model.contract.outputs, each, wants) for each in rows]
+
+
+def _jumps(output: str, cases: list[str], precision: str) -> str:
+    shown = ", ".join(cases[:3]) + (f" and {len(cases) - 3} more" if len(cases) > 3 else "")
+    return (
+        f"{output} is decided between equals in {shown}: the model itself gives another answer there when its results "
+        f"move by a unit of {precision}, so that a right file may be as far off"
+    )
 
 
 def _run(runtime: Runtime, cases: list[Case]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from parity.suite.bench import Bench, Result
 from parity.suite.check_kind import CheckContext, SuiteKind, measures
 from parity.suite.recorder import Recorder
 
-MOST_UNDEFINED = 0.5  # share of the inputs on which the model itself may be undefined at the cell's precision
+MOST_UNDEFINED = 0.5  # share of the inputs that may say nothing of an output: the model is undefined there, or a tie
 
 
 def planned(model: ModelConfig, target: Target, data: Data) -> bool:
@@ -71,13 +71,18 @@ def record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
         if result in undefined:
             continue
         for spec in outputs:
-            parity.add(bench.check("property", result, spec))
+            if spec.name not in result.tied:
+                parity.add(bench.check("property", result, spec))
     share = len(undefined) / len(results) if results else 1.0
     detail = f"{len(results)} recipes, {len(undefined)} of them undefined at {bench.cell.precision}"
     if undefined:
         detail += f", as {undefined[0].case.id}: {undefined[0].undefined}"
         parity.find(detail, "note")
     parity.add(judge.limited("property", "all", "undefined_share", share, MOST_UNDEFINED, detail))
+    if ties := bench.ties(results):
+        parity.find(ties, "note")
+        share = sum(bool(r.tied) for r in results) / len(results)
+        parity.add(judge.limited("property", "ties", "undefined_share", share, MOST_UNDEFINED, ties))
 
 
 @measures(PROPERTY)

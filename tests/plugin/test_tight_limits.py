@@ -109,7 +109,7 @@ def silent(cell: CellRecord, *names: str) -> list[str]:
 def in_whole_runs() -> list[str]:
     """What the classifier measures. Power is apart: under such limits every injected fault is noticed."""
     families: tuple[Family, ...] = ("difference", "decision", "noise", "accuracy", "drawn")
-    return [name for name in limitable() if METRICS[name].family in families and name != "differing_share"]
+    return [name for name in limitable() if METRICS[name].family in families]
 
 
 def test_every_limit_on_what_a_classifier_measures_gates(project: Project) -> None:

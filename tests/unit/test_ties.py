@@ -1,0 +1,108 @@
+"""Ties: what a right file may decide otherwise is no error, and a file that is wrong gets nothing by it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from parity.core.contract import OutputSpec
+from parity.core.record import Check
+from parity.judging import single
+from parity.judging.check_cases import check_cases
+from parity.judging.floor import floor
+from parity.judging.limits import BUILT_IN, Limit, fallback
+from parity.judging.post_processing import PostProcessed
+from parity.judging.ties import JUMP, MOVED, largest_jump, tied, with_jumps
+
+IDS = np.array([[3, 1, 4, 1]])
+TRIES = [np.array([[3, 1, 1, 4]]), IDS]  # the last two are a tie
+SCORES = np.array([[0.9, 0.5, 0.2]])
+
+
+def ids_of(got: np.ndarray, tries: list[np.ndarray], **limits: Limit) -> Check:
+    """The check of class ids, with the tries of tie breakers."""
+    spec = OutputSpec("ids")
+    in_force = {"ids": {"differing_share": Limit("differing_share", 0.05, BUILT_IN), **limits}}
+    alternatives = [[PostProcessed({"ids": each})] for each in tries]
+    judged = check_cases(
+        "golden", [spec], ["a"], [{"ids": got}], [PostProcessed({"ids": IDS})], {}, in_force, fallback("fp16"),
+        alternatives,
+    )  # fmt: skip
+    (check,) = [check for check in judged.checks if check.metric == "differing_share"]
+    return check
+
+
+def test_class_ids_are_counted_and_not_measured() -> None:
+    check = ids_of(np.array([[3, 1, 4, 100]]), [])
+    assert check.value == 0.25 and not check.passed
+    assert check.detail == "1 of 4 elements differ"
+
+
+def test_ties_are_no_error_and_anything_else_is() -> None:
+    swapped = ids_of(TRIES[0], TRIES)
+    assert swapped.value == 0 and swapped.passed
+    assert swapped.detail == "2 of 4 elements differ, 2 of them ties at this precision"
+    assert ids_of(np.array([[1, 3, 4, 1]]), TRIES).value == 0.5
+
+
+def test_what_every_try_decides_otherwise_is_lost_and_no_tie() -> None:
+    assert not tied(IDS, TRIES[:1]).any()
+    assert ids_of(TRIES[0], TRIES[:1]).value == 0.5
+
+
+def test_an_output_of_another_kind_or_shape_has_no_share() -> None:
+    assert ids_of(IDS.astype(np.float32), TRIES).value is None
+    assert ids_of(IDS[:, :3], TRIES).value is None
+
+
+def jumping(share: float) -> np.ndarray:
+    return SCORES * (1 + share)
+
+
+@pytest.mark.parametrize(("cost", "jumps"), [(1e-6, True), (0.5, False)])
+def test_a_jump_is_further_than_moves_and_than_the_usual_cost(cost: float, jumps: bool) -> None:
+    least = JUMP * MOVED["fp16"]
+    assert largest_jump(SCORES, [jumping(0.5 * least)], "fp16", 1e-6) is None
+    far = [jumping(0.5 * least), jumping(4 * least), jumping(2 * least)]
+    found = largest_jump(SCORES, far, "fp16", cost)
+    assert (found is far[1]) if jumps else (found is None)
+
+
+def test_tries_that_are_not_finite_or_of_another_shape_show_nothing() -> None:
+    assert largest_jump(SCORES, [SCORES * np.nan, SCORES[:, :2]], "fp16", 1e-6) is None
+
+
+def test_the_floor_of_a_case_that_jumps_is_its_jump_and_others_keep_theirs() -> None:
+    want = [SCORES, SCORES + 1, SCORES + 2]
+    twin = [w * (1 + 1e-4) for w in want]
+    known = floor(want, twin, "fp16", 1)
+    alternatives = [[PostProcessed({"y": rows}) for rows in (want[0], np.flip(want[1]), want[2] * (1 + 1e-3))]]
+    floors, cases = with_jumps({"y": known}, [OutputSpec("y")], alternatives)
+    assert cases == {"y": [1]}
+    assert floors["y"].by_case[0] == known.by_case[0] and floors["y"].by_case[2] == known.by_case[2]
+    assert floors["y"].by_case[1] > 1000 * known.by_case[1]
+
+
+@pytest.mark.parametrize(("source", "applied"), [(BUILT_IN, False), ("pyproject.toml:7", True)])
+def test_a_default_limit_that_the_model_itself_breaks_is_not_applied(source: str, applied: bool) -> None:
+    limits = {"y": {"cosine": Limit("cosine", 0.95, source)}}
+    other = np.flip(SCORES)
+    judged = check_cases(
+        "golden", [OutputSpec("y")], ["a"], [{"y": other}], [PostProcessed({"y": SCORES})], {}, limits,
+        fallback("fp16"), [[PostProcessed({"y": other})]],
+    )  # fmt: skip
+    (cosine,) = [check for check in judged.checks if check.metric == "cosine"]
+    assert (cosine.limit is not None) is applied and cosine.passed is not applied
+
+
+def test_a_drawn_input_on_which_the_model_jumps_says_nothing_unless_the_file_is_further_off() -> None:
+    usual = single.Usual(1e-4, 1e-6, 1.0, "fp16")
+    other = np.flip(SCORES)
+    judged = single.judge(other, SCORES, usual)
+    assert judged.ratio > 1000
+    assert single.settle_tie(judged, other, SCORES, [SCORES, other], usual).tie
+    assert not single.settle_tie(judged, other, SCORES, [SCORES, SCORES * (1 + 1e-3)], usual).tie
+    further = single.judge(SCORES * 20, SCORES, usual)
+    assert not single.settle_tie(further, SCORES * 20, SCORES, [other], usual).tie
+    nan = single.judge(SCORES * np.nan, SCORES, usual)
+    assert not single.settle_tie(nan, SCORES * np.nan, SCORES, [other], usual).tie
