@@ -13,7 +13,7 @@ import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any
 
@@ -100,6 +100,22 @@ class Floor:
     def absolute(self) -> bool:
         """Whether the twin was closer than storing the output allows, so that the floor is the least one."""
         return self.pooled <= self.least
+
+    def with_another(self, rows: Rows) -> Floor:
+        """The floor of which every part is the larger of its own and of that of `rows`, which are as right as the
+        twin's. Rows that are not finite, or of other shapes, change nothing."""
+        if self.reason or any(
+            r.shape != w.shape or not np.isfinite(r).all() for r, w in zip(rows, self.want, strict=True)
+        ):
+            return self
+        other = floor(self.want, rows, self.precision, self.axis)
+        return replace(
+            self,
+            pooled=max(self.pooled, other.pooled),
+            peak=max(self.peak, other.peak),
+            by_case=tuple(map(max, self.by_case, other.by_case)),
+            by_channel=tuple(map(max, self.by_channel, other.by_channel)),
+        )
 
     def ratio(self, got: Rows) -> Ratio:
         """How far `got`, one array a case in the oracle's order, is from the oracle. Raises ParityError for other

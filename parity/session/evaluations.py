@@ -101,6 +101,13 @@ class Evaluations(Part):
         rows = self.twin(model, tries, precision, TIES)
         return [rows[start : start + len(cases)] for start in range(0, len(rows), len(cases))]
 
+    @remembered
+    def plain(self, model: ModelConfig, cases: Sequence[Case]) -> Sequence[Mapping[str, Array]]:
+        """The outputs of the module as it is, in float32. Raises NoTwin where it does not run so, ChildFailure where
+        the process died."""
+        request = self._oracle(model, cases)
+        return _twin_or_none(lambda: self._stored(model, cases, "plain", request, {})).outputs
+
     def flavour(self, cell: Cell) -> str | None:
         """The twin that is nearest to correct exports of a cell, where any were measured."""
         measured = natural(cell.target, cell.precision)

@@ -64,6 +64,7 @@ class Session(Resources):
         self.twin = evaluations.twin
         self.floors = evaluations.floors
         self.tie_breakers = evaluations.tie_breakers
+        self.plain = evaluations.plain
         self.flavour = evaluations.flavour
         self.evaluated = evaluations.evaluated
         self.sequence = evaluations.sequence

@@ -362,3 +362,13 @@ def test_half_units_are_those_of_fp16() -> None:
     values = np.array([1.0, -1.5, 20.0, 0.3, 1e-5, 60000.0])
     np.testing.assert_array_equal(half_units(values), np.abs(np.spacing(values.astype(np.float16))).astype(float) / 2)
     np.testing.assert_array_equal(half_units(np.array([0.0, np.nan])), 2.0**-25)
+
+
+def test_a_floor_with_another_is_nowhere_less_than_either() -> None:
+    want = rows(0)
+    own = floor(want, noisy(want, 1, 1e-6), "fp32", 1)
+    plain = noisy(want, 2, 1e-5)
+    both = own.with_another(plain)
+    assert max(figures(both.ratio(plain))) <= 1 < min(figures(own.ratio(plain)))
+    assert max(figures(both.ratio(noisy(want, 3, 1e-3)))) > 10
+    assert own.with_another([p * np.nan for p in plain]) == own

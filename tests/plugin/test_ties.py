@@ -1,0 +1,111 @@
+"""Whole runs of right files that differ from the oracle by more than their twin does, and of wrong ones beside them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.plugin.tiny_project import Project
+
+pytest_plugins = "pytester"
+
+TABLE = """
+[tool.parity]
+targets = ["torchscript"]
+precisions = ["{precision}"]
+timeout = 120
+
+[tool.parity.models.tiny]
+factory = "tinynet:tiny"
+inputs = [{{ name = "x", shape = ["batch", {size}] }}]
+outputs = [{outputs}]
+golden = "drawn"
+properties = {{ examples = {examples} }}
+"""
+
+# The best 12 of 60: their boxes and classes. Scores of an fp16 file tie where those of the oracle are near.
+TOP_K = """
+import torch
+from torch import nn
+
+class Top(nn.Module):
+    def __init__(self, wrong):
+        super().__init__()
+        torch.manual_seed(7)
+        self.wrong = wrong
+        self.features = nn.Linear(20, 32)
+        self.boxes, self.classes = nn.Linear(32, 4), nn.Linear(32, 7)
+
+    def forward(self, x):
+        tokens = self.features(x.reshape(-1, 60, 20)).relu()
+        boxes, scores = self.boxes(tokens), self.classes(tokens).sigmoid()
+        best, classes = scores.max(-1)
+        top, at = best.topk(12, 1)
+        if self.wrong:
+            at = at.flip(1)
+        return boxes.gather(1, at[..., None].expand(-1, -1, 4)), classes.gather(1, at)
+
+def tiny(wrong=False):
+    return Top(wrong).eval()
+"""
+
+# The products cancel, so that what is left depends on the order of the sum, in which PyTorch's kernels have their own.
+CANCELS = """
+import torch
+
+def tiny():
+    torch.manual_seed(1417)
+    net = torch.nn.Linear(64, 1).eval()
+    with torch.no_grad():
+        w = torch.randn(32) * 100
+        net.weight.copy_(torch.cat([w, -w + torch.randn(32) * .01])[None])
+        net.bias.zero_()
+    return net
+"""
+
+
+def draw(project: Project, size: int, seed: int, count: int, halves: int = 1) -> None:
+    """Golden cases of `size` numbers, the same in each of so many `halves`."""
+    rng = np.random.default_rng(seed)
+    (project.path / "drawn").mkdir()
+    for number in range(count):
+        part = rng.standard_normal((1, size // halves)).astype("float32")
+        np.savez(project.path / "drawn" / f"{number}.npz", x=np.concatenate([part] * halves, 1))
+
+
+def top_k(project: Project, *, wrong: bool) -> None:
+    project.write("tinynet.py", TOP_K)
+    outputs = '{ name = "boxes" }, { name = "classes" }'
+    project.write("pyproject.toml", TABLE.format(precision="fp16", size=1200, outputs=outputs, examples=8))
+    draw(project, 1200, 3, 8)
+    if wrong:  # a file of another module: the same boxes in another order
+        project.write(
+            "make.py",
+            "import torch, tinynet\n"
+            "torch.jit.trace(tinynet.tiny(True).half().float(), torch.randn(1, 1200)).save('wrong.pt')\n",
+        )
+        subprocess.run([sys.executable, "make.py"], cwd=project.path, check=True, timeout=300)
+        project.add("pyproject.toml", 'artifacts = { "torchscript-fp16" = "wrong.pt" }\n')
+
+
+@pytest.mark.parametrize("wrong", [False, True], ids=["right", "wrong"])
+def test_what_top_k_selects_at_fp16_is_judged_by_ties_alone(project: Project, wrong: bool) -> None:
+    top_k(project, wrong=wrong)
+    run = project.run()
+    (cell,) = run.record.cells
+    assert cell.state == ("fail" if wrong else "pass"), run.text
+    shares = [c for c in cell.checks if c.metric == "differing_share" and c.kind == "golden"]
+    assert len(shares) == 8
+    if not wrong:
+        assert any("ties at this precision" in check.detail for check in shares), "no case of these has a tie"
+
+
+def test_a_file_that_is_eager_pytorch_exactly_passes(project: Project) -> None:
+    project.write("tinynet.py", CANCELS)
+    project.write("pyproject.toml", TABLE.format(precision="fp32", size=64, outputs='{ name = "y" }', examples=8))
+    draw(project, 64, 1417, 3, halves=2)
+    run = project.run()
+    assert run.states() == {"tiny-torchscript-fp32": "pass"}, run.text
