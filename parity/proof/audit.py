@@ -23,6 +23,7 @@ _SURE = 6.0  # standard errors by which two gains must differ to be two
 _LEAST = 0.01  # a smaller factor is no folded one
 _COARSEST = 2.0  # times the natural step; a coarser grid excuses no value, unless the channel is dead
 _DEAD = 1 / 512  # of its bias: what a channel's products may lose and not move an output of 256 levels
+_NOTHING = 2.0**-24  # of a tensor's largest value: what a table's own float32 arithmetic leaves where zero is meant
 _SUBNORMAL = 2.0**-14  # below it fp16 has fewer digits
 _FP16_FLOOR = 2.0**-23  # converters lift what fp16 would flush to zero; two steps of the smallest subnormal
 
@@ -154,7 +155,7 @@ def _measured(graph: Graph, match: Match, factor: Array) -> Audited:
         if not constant.grid.wide:  # a grid that is too coarse for its values excuses nothing
             fine = np.minimum(step, _COARSEST * _natural_step(constant.grid, want))
             step = np.where(_dead(graph, constant), step, fine)
-        allowed = HALF * step + rounding
+        allowed = HALF * step + np.maximum(rounding, _NOTHING * np.abs(want).max(initial=0))
     elif constant.stored.dtype == np.float16:
         step = np.maximum(np.spacing(np.abs(want).astype(np.float16)).astype(np.float64), 2.0**-24)
         small = np.where(graph.flushes & (constant.stored == 0), _SUBNORMAL, _FP16_FLOOR)
@@ -164,7 +165,8 @@ def _measured(graph: Graph, match: Match, factor: Array) -> Audited:
         allowed = rounding + np.finfo(np.float32).tiny
     with np.errstate(divide="ignore", invalid="ignore"):
         share, excess = error / allowed, (error - allowed) / step
-    share = np.where(np.isnan(share), np.inf, share)
+    share = np.where(error == 0, 0.0, np.where(np.isnan(share), np.inf, share))
+    excess = np.where(error <= allowed, np.minimum(np.nan_to_num(excess), 0.0), excess)
     return Audited(match, factor, float(share.max(initial=0)), np.asarray(excess))
 
 
@@ -266,11 +268,13 @@ def _grids(graph: Graph) -> Iterator[tuple[str, Grid]]:
 
 
 def _grid_faults(graph: Graph, name: str, grid: Grid) -> Iterator[str]:
-    if not (np.isfinite(grid.scale).all() and (grid.scale > 0).all()):
+    constant = graph.constants.get(name)
+    # A channel of zeros may have the scale 0: whatever its integers are, it is zero, and the audit compares it.
+    least = grid.scale >= 0 if constant is not None and grid.per_channel else grid.scale > 0
+    if not (np.isfinite(grid.scale).all() and least.all()):
         yield f"scale {grid.scale.min():g} is not a positive number"
     if ((grid.zero < grid.low) | (grid.zero > grid.high)).any():
         yield f"zero point outside {grid.low} to {grid.high}"
-    constant = graph.constants.get(name)
     weight = constant is not None and (constant.slot("bias") or (grid.low < 0 and constant.slot("weight")))
     if weight and graph.symmetric_weights and grid.zero.any():
         channels = ", ".join(str(int(i)) for i in np.flatnonzero(grid.zero)[:4])

@@ -366,16 +366,16 @@ def test_weights_that_are_not_of_the_declared_precision_are_counted(
 # Dead channels.
 
 
-@pytest.mark.parametrize(("bias", "sound"), [(2.0, True), (1e-4, False)])
+@pytest.mark.parametrize(("bias", "sound"), [(200.0, True), (0.01, False)])
 def test_a_channel_for_which_only_its_bias_speaks_may_have_a_wider_scale(
     weight: np.ndarray, bias: float, sound: bool
 ) -> None:
     """ONNX Runtime widens the scale of such a channel until its bias fits int32 in steps of data times weight."""
-    weight[2] *= 1e-9
+    weight[2] *= 1e-6
     grid = per_channel(weight)
     data = Grid(np.array([0.02]), np.array([0.0]), 0, -128, 127)
     scale = grid.scale.copy()
-    scale[2] = 2.0 / 2**31 / float(data.scale[0])
+    scale[2] = 200.0 / 2**31 / float(data.scale[0])
     wide = replace(grid, scale=scale)
     values = np.full(6, bias)
     steps = Grid(scale * data.scale, np.zeros(6), 0, -(2**31), 2**31 - 1)
@@ -385,3 +385,17 @@ def test_a_channel_for_which_only_its_bias_speaks_may_have_a_wider_scale(
     torch_side = replace(layer("fc", weight), bias=Term("fc.bias", values, values))
     link = audit(view, match(view, Torch(torch_side))[0], "int8")[1]  # type: ignore[arg-type]
     assert (link.state == "proved") is sound, link.culprits
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0], ids=["scale 0", "any scale"])
+@pytest.mark.parametrize("noise", [0.0, 1e-15], ids=["zeros", "what a table's arithmetic leaves"])
+def test_a_channel_of_zeros_may_have_any_scale(weight: np.ndarray, scale: float, noise: float) -> None:
+    weight[3] = noise
+    grid = per_channel(weight)
+    scales = grid.scale.copy()
+    scales[3] = scale
+    stored = np.where(scales[:, None] > 0, weight / np.where(scales, scales, 1)[:, None], 0)
+    constant = Constant("w0", np.rint(stored).astype(np.int8), replace(grid, scale=scales), (Slot(0, "weight", "OI"),))
+    assert audited(weight, constant).state == "proved", audited(weight, constant).culprits
+    weight[3] = 0.01  # zeros where the module has values
+    assert audited(weight, constant).state == "failed"
