@@ -22,6 +22,16 @@ class OracleRequest:
 
 
 @dataclass(frozen=True)
+class PlainRequest:
+    """The module on `cases` as PyTorch runs it: in float32, or in float16 where `half`."""
+
+    model: ModelSpec
+    cases: Rows
+    outputs: Sequence[str]
+    half: bool = False
+
+
+@dataclass(frozen=True)
 class TwinRequest:
     """The module on `cases`, rounded as `flavour` of `precision` rounds.
 

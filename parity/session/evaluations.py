@@ -23,8 +23,8 @@ from parity.formats.target import versions
 from parity.judging.floor import Floor, floors, natural
 from parity.judging.post_processing import PostProcessed, post_process, post_process_all
 from parity.process.isolate import ChildFailure
-from parity.reference.messages import ChainRequest, Evaluated, OracleRequest, TwinRequest
-from parity.reference.recipes import TIES
+from parity.reference.messages import ChainRequest, Evaluated, OracleRequest, PlainRequest, TwinRequest
+from parity.reference.recipes import TIES, recipe
 from parity.session.cases import Cases
 from parity.session.memo import remembered
 from parity.session.models import Models, module_of
@@ -35,7 +35,7 @@ from parity.store.code_key import code_key
 TRIES = 8  # of a tie between two, as many break it the other way as not; a single one may not
 
 T = TypeVar("T")
-Request = OracleRequest | TwinRequest | ChainRequest
+Request = OracleRequest | PlainRequest | TwinRequest | ChainRequest
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,20 @@ class Evaluations(Part):
         return [rows[start : start + len(cases)] for start in range(0, len(rows), len(cases))]
 
     @remembered
-    def plain(self, model: ModelConfig, cases: Sequence[Case]) -> Sequence[Mapping[str, Array]]:
-        """The outputs of the module as it is, in float32. Raises NoTwin where it does not run so, ChildFailure where
-        the process died."""
-        request = self._oracle(model, cases)
-        return _twin_or_none(lambda: self._stored(model, cases, "plain", request, {})).outputs
+    def plain(self, model: ModelConfig, cases: Sequence[Case], precision: str) -> Sequence[Mapping[str, Array]]:
+        """The outputs of the module as PyTorch runs it in float32 or, at fp16, in float16. Raises NoTwin where it does
+        not run so, ChildFailure where the process died."""
+        outputs = [o.name for o in model.contract.outputs]
+        half = precision == "fp16"
+        request = PlainRequest(self.models.spec(model), _inputs(cases), outputs, half)
+        return _twin_or_none(lambda: self._stored(model, cases, "plain", request, {"half": half})).outputs
+
+    def runs_plainly(self, cell: Cell) -> bool:
+        """Whether PyTorch's own kernels can do to the numbers what the cell's precision does: compute in float32, or at
+        fp16 compute in float16 and not only store weights so."""
+        if cell.precision != "fp16":
+            return cell.precision == "fp32"
+        return recipe("fp16", self.flavour(cell)).activations == "fp16"
 
     def flavour(self, cell: Cell) -> str | None:
         """The twin that is nearest to correct exports of a cell, where any were measured."""

@@ -10,7 +10,7 @@ from typing import Any
 from parity.core.errors import ParityError
 from parity.core.settings import ModelConfig, ModelSpec
 from parity.process.isolate import ChildFailure
-from parity.reference.messages import ChainRequest, Evaluated, OracleRequest, TwinRequest
+from parity.reference.messages import ChainRequest, Evaluated, OracleRequest, PlainRequest, TwinRequest
 from parity.session.cases import Cases
 from parity.session.guard import ORACLE, Guarded, Outputs, Row, guarded
 from parity.session.memo import remembered
@@ -18,9 +18,9 @@ from parity.session.resources import Part, Resources
 from parity.store.cache import sha256_file
 
 
-def module_of(kind: str, request: OracleRequest | TwinRequest | ChainRequest) -> str:
+def module_of(kind: str, request: OracleRequest | PlainRequest | TwinRequest | ChainRequest) -> str:
     """The name under which a run remembers that a module hangs, as the oracle or as a twin."""
-    precision = "" if isinstance(request, OracleRequest) else request.precision
+    precision = "" if isinstance(request, OracleRequest | PlainRequest) else request.precision
     return f"{kind} {precision} of {request.model}"
 
 

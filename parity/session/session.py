@@ -65,6 +65,7 @@ class Session(Resources):
         self.floors = evaluations.floors
         self.tie_breakers = evaluations.tie_breakers
         self.plain = evaluations.plain
+        self.runs_plainly = evaluations.runs_plainly
         self.flavour = evaluations.flavour
         self.evaluated = evaluations.evaluated
         self.sequence = evaluations.sequence

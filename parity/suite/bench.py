@@ -174,9 +174,9 @@ class Bench:
                 continue
             self._excuse(open_, rows)
         open_ = [r for r in results if self._over(r) and not r.undefined]
-        if open_ and self.cell.precision == "fp32":
+        if open_ and self.session.runs_plainly(self.cell):
             with contextlib.suppress(NoTwin):
-                self._excuse(open_, self.session.plain(self.model, [r.case for r in open_]))
+                self._excuse(open_, self.session.plain(self.model, [r.case for r in open_], self.cell.precision))
         self._settle_ties([r for r in results if self._over(r) and not r.undefined])
 
     def _excuse(self, results: Sequence[Result], rows: Sequence[Mapping[str, Array]]) -> None:

@@ -46,7 +46,7 @@ def compare_cases(
     limits = {spec.name: parity.limits(spec.name) for spec in specs}
     ids = [case.id for case in cases]
     judged = check_cases(kind, specs, ids, raw, wants, floors, limits, fallback(cell.precision))
-    if cell.precision == "fp32" and any(_over_noise(check) for check in judged.checks):
+    if session.runs_plainly(cell) and any(_over_noise(check) for check in judged.checks):
         floors = _with_plain(runtime, cases, wants, floors)
         judged = check_cases(kind, specs, ids, raw, wants, floors, limits, fallback(cell.precision))
     if any(_may_be_tie(check) for check in judged.checks):
@@ -96,10 +96,11 @@ def _over_noise(check: Check) -> bool:
 def _with_plain(
     runtime: Runtime, cases: list[Case], wants: list[PostProcessed], floors: Mapping[str, Floor]
 ) -> dict[str, Floor]:
-    """The floors, nowhere less than what the module itself costs in float32: a file that equals it is right."""
-    model = runtime.session.config.models[runtime.cell.model]
+    """The floors, nowhere less than what the precision costs the module in PyTorch: a file that equals it is right."""
+    cell = runtime.cell
+    model = runtime.session.config.models[cell.model]
     try:
-        plain = runtime.session.plain(model, cases)
+        plain = runtime.session.plain(model, cases, cell.precision)
     except NoTwin:
         return dict(floors)
     rows = post_process_all(model.contract.outputs, plain, wants)
