@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,25 @@ def export_program(
     arguments = tuple(torch.from_numpy(np.array(inputs[spec["name"]])) for spec in contract["inputs"])
     with modelling.plain_attention(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        positional = {"args": tuple(shapes)} if options["half"] else tuple(shapes)
-        program = torch.export.export(module, arguments, dynamic_shapes=positional if any(shapes) else None)
+        program = torch.export.export(
+            module, arguments, dynamic_shapes=by_parameter(module.forward, shapes) if any(shapes) else None
+        )
     torch.export.save(program, str(Path(work, PROGRAM_FILE)))
     fixed = None if any(shapes) else {name: list(value.shape) for name, value in example.items()}
     return _notes(contract, PROGRAM_FILE, fixed)
+
+
+def by_parameter(forward: Callable[..., Any], shapes: Sequence[Mapping[int, Any]]) -> dict[str, Any]:
+    """The dynamic axes of every positional argument under the name of its parameter, as torch.export wants them:
+    `*tensors` takes a tuple of all that is left."""
+    named: dict[str, Any] = {}
+    left = list(shapes)
+    for name, parameter in inspect.signature(forward).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            named[name], left = tuple(left), []
+        elif left:
+            named[name] = left.pop(0)
+    return named
 
 
 def _contract(contract: Mapping[str, Any]) -> Any:
