@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,18 @@ from parity.core.proof import Proof
 from parity.core.settings import ModelSpec
 from parity.proof import prove
 from parity.proof.messages import ProofRequest
+from tests.proof import seeded
 
 pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = 6
-LAST = "scores"
 
 
 class Detector(nn.Module):
-    """Boxes [n, 4, positions] in pixels and scores [n, classes, positions] in 0..1, joined as `how` says.
+    """Boxes [n, 4, height, width] in pixels and scores [n, classes, height, width] in 0..1, joined as `how` says.
 
-    "apart": two outputs. "joined": one of [n, 4 + classes, positions]. "transposed": the same, positions before
-    channels. "products": scores are products of two sigmoids. "scaled": sigmoids times one constant a channel.
-    "linear": no sigmoid, channels of one convolution. "levels": the scores of two maps joined, of which the second
+    "apart": two outputs. "joined": channels of one. "transposed": the same, channels last. "products": scores are products of two sigmoids. "scaled": sigmoids times one constant a channel.
+    "linear": no sigmoid, channels of one convolution. "levels": the scores of two heights joined, of which the second
     never fires. "silent": scores alone, whose last class never fires.
     """
 
@@ -38,10 +36,11 @@ class Detector(nn.Module):
         self.how, self.pixels = how, pixels
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU())
         self.boxes, self.scores = nn.Conv2d(16, 4, 1), nn.Conv2d(16, CLASSES, 1)
+        self.object = nn.Conv2d(16, 1, 1)
         self.both = nn.Conv2d(16, 4 + CLASSES, 1)
         unit = torch.ones(4 + CLASSES)
         unit[:4] = pixels
-        self.register_buffer("unit", unit[None, :, None])
+        self.register_buffer("unit", unit[None, :, None, None])
         with torch.no_grad():
             for layer in (self.boxes, self.scores, self.both):
                 layer.weight *= 8
@@ -54,22 +53,22 @@ class Detector(nn.Module):
     def forward(self, x: torch.Tensor) -> Any:
         features = self.stem(x)
         if self.how == "linear":
-            return self.both(features).flatten(2)
+            return self.both(features)
         if self.how == "scaled":
-            return torch.sigmoid(self.both(features)).flatten(2) * self.unit
-        scores = torch.sigmoid(self.scores(features)).flatten(2)
+            return torch.sigmoid(self.both(features)) * self.unit
+        scores = torch.sigmoid(self.scores(features))
         if self.how == "silent":
             return scores
         if self.how == "levels":
-            never = torch.sigmoid(0.1 * self.scores(features[..., ::2, ::2]) - 12).flatten(2)
+            never = torch.sigmoid(0.1 * self.scores(nn.functional.avg_pool2d(features, (2, 1))) - 12)
             return torch.cat([scores, never], 2)
-        boxes = torch.sigmoid(self.boxes(features)).flatten(2) * self.pixels
+        boxes = torch.sigmoid(self.boxes(features)) * self.pixels
         if self.how == "products":
-            scores = scores * torch.sigmoid(self.boxes(features)[:, :1]).flatten(2)
+            scores = scores * torch.sigmoid(self.object(features))
         if self.how == "apart":
             return boxes, scores
         joined = torch.cat([boxes, scores], 1)
-        return joined.transpose(1, 2) if self.how == "transposed" else joined
+        return joined.permute(0, 2, 3, 1) if self.how == "transposed" else joined
 
 
 def detector(how: str, pixels: float = 640.0) -> nn.Module:
@@ -81,40 +80,25 @@ def pictures(count: int, seed: int) -> list[dict[str, Any]]:
     return [{"image": random.normal(0, 1, (1, 3, 32, 32)).astype(np.float32)} for _ in range(count)]
 
 
-def proof(folder: Path, target: str, how: str, pixels: float = 640.0) -> Proof:
+def proof(work: Path, target: str, how: str, pixels: float = 640.0) -> Proof:
     """The chain of proof of the int8 file that the target's converter makes of such a detector."""
     outputs = ["boxes", "scores"] if how == "apart" else ["found"]
-    notes = export(folder, target, how, pixels, outputs)
     spec = ModelSpec(str(ROOT), "tests.proof.test_levels:detector", {"how": how, "pixels": pixels})
-    request = ProofRequest(
-        spec, targets.get(target).graph, "int8", str(folder / target), notes, pictures(8, 2), outputs, pictures(8, 1)
-    )
-    return prove(request)
-
-
-def export(folder: Path, target: str, how: str, pixels: float, outputs: Sequence[str]) -> dict[str, Any]:
-    from parity.formats.onnx import convert
-
-    (folder / "float").mkdir()
-    (folder / target).mkdir()
-    torch.onnx.export(
-        detector(how, pixels), (torch.zeros(1, 3, 32, 32),), str(folder / "float" / convert.FILE), dynamo=False,
-        opset_version=13, input_names=["image"], output_names=list(outputs),
-    )  # fmt: skip
-    contract = {"inputs": [{"name": "image"}], "outputs": [{"name": name} for name in outputs]}
-    return convert.to_int8(str(folder / target), str(folder / "float"), contract, pictures(8, 1))
-
-
-@pytest.fixture(autouse=True)
-def _scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The quantiser leaves files in the working directory."""
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.chdir(tmp_path / "scratch")
+    contract = {
+        "inputs": [{"name": "image", "shape": [1, 3, 32, 32], "dtype": "float32"}],
+        "outputs": [{"name": name} for name in outputs],
+    }
+    calibration = pictures(8, 1)
+    subject = seeded.Subject(f"detector_{how}_{pixels:g}", spec, contract, calibration)
+    folder = seeded.convert(subject, work, target, ("int8",))["int8"]
+    reader = targets.get(target).graph
+    notes = seeded.notes(folder)
+    return prove(ProofRequest(spec, reader, "int8", str(folder), notes, pictures(8, 2), outputs, calibration))
 
 
 @pytest.mark.parametrize("how", ["joined", "transposed", "products", "scaled", "linear"])
-def test_scores_beside_boxes_in_pixels_are_lost(tmp_path: Path, how: str) -> None:
-    link = proof(tmp_path, "onnx", how).link("range")
+def test_scores_beside_boxes_in_pixels_are_lost(exports: Path, how: str) -> None:
+    link = proof(exports, "onnx", how).link("range")
     assert link.state == "failed"
     culprit = link.culprits[-1]
     assert culprit.channels == tuple(range(4, 4 + CLASSES))
@@ -122,11 +106,21 @@ def test_scores_beside_boxes_in_pixels_are_lost(tmp_path: Path, how: str) -> Non
 
 
 @pytest.mark.parametrize("how", ["apart", "levels", "silent"])
-def test_scores_with_a_scale_of_their_own_are_kept(tmp_path: Path, how: str) -> None:
+def test_scores_with_a_scale_of_their_own_are_kept(exports: Path, how: str) -> None:
     """Also those that never come near one of its steps."""
-    assert proof(tmp_path, "onnx", how).link("range").state == "proved"
+    assert proof(exports, "onnx", how).link("range").state == "proved"
 
 
 @pytest.mark.parametrize(("pixels", "state"), [(640.0, "failed"), (128.0, "failed"), (16.0, "proved")])
-def test_how_many_steps_are_left_decides(tmp_path: Path, pixels: float, state: str) -> None:
-    assert proof(tmp_path, "onnx", "joined", pixels).link("range").state == state
+def test_how_many_steps_are_left_decides(exports: Path, pixels: float, state: str) -> None:
+    assert proof(exports, "onnx", "joined", pixels).link("range").state == state
+
+
+@pytest.mark.parametrize(("how", "state"), [("joined", "failed"), ("products", "failed"), ("levels", "proved")])
+def test_tflite_files_are_looked_at_alike(exports: Path, how: str, state: str) -> None:
+    """Its converter gives all that is joined the scale of the whole."""
+    pytest.importorskip("ai_edge_litert")
+    link = proof(exports, "tflite", how).link("range")
+    assert link.state == state, link.culprits
+    if state == "failed":
+        assert "give them an output of their own" in str(link.culprits[-1])
