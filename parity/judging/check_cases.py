@@ -39,12 +39,13 @@ def check_cases(
     floors: Mapping[str, Floor],
     limits: Limits,
     fallback: Limit,
+    counted: Sequence[int] | None = None,
 ) -> CaseChecks:
     """Post-process the artefact's outputs, and judge every output of every case.
 
     `cases` are ids; `outputs` are as the artefact gave them, one row a case, and may lack some. `floors` are of the
     same oracle: an output without one (integers, no twin) is held to the `fallback` instead, unless its own limits
-    say otherwise. Raises ParityError where labels do not fit an output, or where its post-processing fails.
+    say otherwise. `counted` are the indices of the cases that count in shares, by default all. Raises ParityError where labels do not fit an output, or where its post-processing fails.
     """
     rows = post_process_all(specs, outputs, oracle)
     checks: list[Check] = []
@@ -57,7 +58,7 @@ def check_cases(
             got = row.outputs.get(spec.name)
             checks += judge.check_output(kind, case, spec, got, want.outputs[spec.name], in_force)
         if comparable(spec.name, rows, oracle):
-            checks += _over_all_cases(kind, spec, cases, rows, oracle, floor, in_force)
+            checks += _over_all_cases(kind, spec, cases, rows, oracle, floor, in_force, counted)
     return CaseChecks(tuple(checks), tuple(rows))
 
 
@@ -69,6 +70,7 @@ def _over_all_cases(
     oracle: Sequence[PostProcessed],
     floor: Floor | None,
     limits: Mapping[str, Limit],
+    counted: Sequence[int] | None,
 ) -> list[Check]:
     """The checks that need one output of every case: noise ratios, what the error is like, decisions."""
     got, want = arrays_of(spec.name, rows), arrays_of(spec.name, oracle)
@@ -81,7 +83,8 @@ def _over_all_cases(
     if real:
         checks += judge.describe_error(kind, spec, got, want)
     if spec.decides:
-        checks += judge.check_decisions(kind, spec, got, want, limits, floor)
+        places = range(len(cases)) if counted is None else counted
+        checks += judge.check_decisions(kind, spec, [got[i] for i in places], [want[i] for i in places], limits, floor)
     return checks
 
 

@@ -18,10 +18,11 @@ from parity.core.kinds import BY_NAME
 from parity.core.plan import PRECISIONS, Cell
 from parity.core.record import BY_CONTRACT, CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
 from parity.core.settings import Rule, Waiver
+from parity.core.words import plural
 from parity.judging.limits import resolve
 from parity.judging.registry import METRICS
+from parity.judging.samples import FEWEST, held, words
 from parity.judging.samples import blocking as blocking_sample
-from parity.judging.samples import held, words
 
 SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
 COST, TOO_MUCH = "precision_cost", "the precision costs too much"
@@ -157,6 +158,11 @@ def _lost_by_one(cell: CellRecord) -> str:
             return f"golden: {cell.planned_cases} cases were planned and {len(found)} were measured"
         if not found:
             return "golden: no case was measured"
+        if cell.telling_cases is not None and cell.telling_cases < FEWEST:
+            return (
+                f"golden: its {plural(len(found), 'case')} count as {cell.telling_cases}, since identical inputs count "
+                f"once and constant ones once together, and limits need {FEWEST}: add other inputs"
+            )
         outputs = {output for kind, case, output in seen if kind == "golden" and case in found}
         for case in sorted(found):
             for output in sorted({*outputs, *cell.planned_outputs}):

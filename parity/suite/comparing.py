@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parity.cases.files import has_pictures, unlabelled_folders
-from parity.core.case import Array, Case
+from parity.core.case import Array, Case, telling
 from parity.core.contract import OutputSpec
 from parity.core.errors import NoTwin
 from parity.core.kinds import Kind
@@ -40,7 +40,10 @@ def compare_cases(
         parity.find(f"no noise floor, judged by relative error instead: {error}", "warning")
     limits = {spec.name: parity.limits(spec.name) for spec in specs}
     ids = [case.id for case in cases]
-    judged = check_cases(kind, specs, ids, raw, wants, floors, limits, fallback(cell.precision))
+    counted = telling(cases)
+    if kind == "golden":
+        parity.details["telling_cases"] = len(counted)
+    judged = check_cases(kind, specs, ids, raw, wants, floors, limits, fallback(cell.precision), counted)
     parity.add(*judged.checks)
     for spec in specs:
         if comparable(spec.name, judged.outputs, wants):
