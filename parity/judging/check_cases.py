@@ -45,7 +45,8 @@ def check_cases(
 
     `cases` are ids; `outputs` are as the artefact gave them, one row a case, and may lack some. `floors` are of the
     same oracle: an output without one (integers, no twin) is held to the `fallback` instead, unless its own limits
-    say otherwise. `counted` are the indices of the cases that count in shares, by default all. Raises ParityError where labels do not fit an output, or where its post-processing fails.
+    say otherwise. `counted` are the indices of the cases that count in shares, by default all. Raises ParityError
+    where labels do not fit an output, or where its post-processing fails.
     """
     rows = post_process_all(specs, outputs, oracle)
     checks: list[Check] = []

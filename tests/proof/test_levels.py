@@ -26,8 +26,9 @@ class Detector(nn.Module):
     """Boxes [n, 4, height, width] in pixels and scores [n, classes, height, width] in 0..1, joined as `how` says.
 
     "apart": two outputs. "joined": channels of one. "transposed": the same, channels last. "products": scores are
-    products of two sigmoids. "scaled": sigmoids times one constant a channel. "linear": no sigmoid, channels of one convolution. "levels": the scores of two heights joined, of which the second
-    never fires. "silent": scores alone, whose last class never fires.
+    products of two sigmoids. "scaled": sigmoids times one constant a channel. "linear": no sigmoid, channels of one
+    convolution. "levels": the scores of two heights joined, of which the second never fires. "silent": scores alone,
+    whose last class never fires.
     """
 
     def __init__(self, how: str, pixels: float = 640.0):
