@@ -90,6 +90,7 @@ class OutputPlan:
 class CasePlan:
     id: str
     label: int | None = None
+    counts: bool = True  # in shares: not one of several that are identical or constant
 
 
 @dataclass(frozen=True)

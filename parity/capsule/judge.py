@@ -145,10 +145,13 @@ def _checks(capsule: Archive, outputs: Archive, plan: Plan, cell: CellPlan, numb
         wants = [post_process(specs, row) for row in want[kind]]
         floored = [spec for spec in specs if spec.name in cell.twins]
         costs = floors(wants, post_process_all(floored, twin[kind], wants), cell.precision, floored)
-        judged = check_cases(kind, specs, ids, got[kind], wants, costs, limits, fallback(cell.precision))
+        counted = [i for i, c in enumerate(data.cases(kind)) if c.counts]
+        judged = check_cases(kind, specs, ids, got[kind], wants, costs, limits, fallback(cell.precision), counted)
         if kind in cell.planned:
             checks += judged.checks
         if kind == "golden" and "accuracy" in cell.planned:
-            checks += check_labels(specs, [c.label for c in data.golden], judged.outputs, wants, limits)
+            checks += check_labels(
+                specs, [c.label if c.counts else None for c in data.golden], judged.outputs, wants, limits
+            )
     name = cell.executions[number].name
     return [replace(check, case=f"{name}: {check.case}") for check in checks]

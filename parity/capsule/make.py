@@ -32,7 +32,7 @@ from parity.capsule.contents import (
     executions,
     save_array,
 )
-from parity.core.case import Case
+from parity.core.case import Case, telling
 from parity.core.errors import NoTwin, ParityError
 from parity.core.kinds import KINDS
 from parity.core.plan import Cell, choose
@@ -202,7 +202,8 @@ class _Packer:
         for kind in batches(planned):
             cases, oracle = self._cases(model, kind)
             dtype = oracle.dtype
-            lists[kind] = tuple(CasePlan(c.id, c.label) for c in cases)
+            counted = telling(cases)
+            lists[kind] = tuple(CasePlan(c.id, c.label, i in counted) for i, c in enumerate(cases))
             for i, (case, want) in enumerate(zip(cases, oracle.outputs, strict=True)):
                 at = f"data/{model.name}/{kind}/{i:05d}"
                 for n, name in enumerate(inputs):

@@ -94,6 +94,8 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
     record = whole.cell(cell.id)
     measured = plural(len(record.checks), "check") if record.checks else "nothing was measured"
     said = f"{record.state}: {record.reason or measured}"
+    if record.state == "pass" and record.reason:
+        said = f"pass: {measured}; {record.reason}"
     if record.state == "pass" and code:  # what is not the cell's own: the baseline, a waiver
         said = f"{whole.verdict}: {whole.reason}"
     print(f"{options.file.name} as {cell.id}: {said}")

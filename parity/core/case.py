@@ -40,6 +40,33 @@ def digest(cases: Sequence[Case]) -> str:
     return whole.hexdigest()
 
 
+def telling(cases: Sequence[Case]) -> list[int]:
+    """The indices of the cases that count as evidence: of identical inputs the first, and one of those that are
+    constant (a black picture, a white one), which show nothing of how outputs follow inputs.
+
+    An input is constant when it has several elements and one value. One of a single element tells cases apart by it.
+    """
+    first: dict[tuple[bytes, ...], int] = {}
+    for index, case in enumerate(cases):
+        constant = all(_constant(value) for value in case.inputs.values() if value.size > 1)
+        long = any(value.size > 1 for value in case.inputs.values())
+        key = tuple(
+            b"constant" if constant and long and value.size > 1 else _identity(value)
+            for _, value in sorted(case.inputs.items())
+        )
+        first.setdefault(key, index)
+    return list(first.values())
+
+
+def _constant(value: Array) -> bool:
+    return bool((value == value.reshape(-1)[0]).all())
+
+
+def _identity(value: Array) -> bytes:
+    head = f"{value.dtype.str}\0{value.shape}\0".encode()
+    return head + hashlib.sha256(np.ascontiguousarray(value).tobytes()).digest()
+
+
 def spread(count: int, wanted: int) -> list[int]:
     """Up to `wanted` indices below `count`, evenly spaced, the first always among them."""
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted))})

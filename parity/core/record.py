@@ -251,6 +251,7 @@ class CellRecord:
     planned: tuple[str, ...] = ()  # kinds of check that had to be measured
     measured: tuple[str, ...] = ()  # kinds whose test ran to its end
     planned_cases: int = 0  # golden cases that had to be measured
+    telling_cases: int | None = None  # those that count: identical ones once, and constant ones once together
     planned_outputs: tuple[str, ...] = ()  # outputs that had to be measured on each of them
     planned_clips: int = 0  # video clips of which frames had to be measured
     required: bool = False  # must be measured on this machine for the verdict to be pass

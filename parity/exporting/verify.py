@@ -11,7 +11,7 @@ from parity import formats as targets
 from parity import suite
 from parity.cases import draw
 from parity.cases.fit import fitted
-from parity.core.case import Case
+from parity.core.case import Case, telling
 from parity.core.kinds import BY_NAME
 from parity.core.plan import Cell
 from parity.core.record import CellRecord, Check
@@ -49,6 +49,7 @@ def verify(session: Session, cell: Cell) -> CellRecord:
             planned=measured,
             measured=measured,
             planned_cases=len(cases),
+            telling_cases=len(telling(cases)),
             checks=tuple(check for recorder in recorders for check in recorder.checks),
             findings=tuple(finding for recorder in recorders for finding in recorder.findings),
         )

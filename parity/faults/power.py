@@ -184,7 +184,7 @@ class Gate:
                 self.floors,
                 self.limits,
                 self.fallback,
-                self.alternatives,
+                alternatives=self.alternatives,
             )
         except ParityError as error:
             return [fact(self.ids[0], "", "comparable", False, str(error), "golden")]

@@ -7,7 +7,7 @@ to float, and cut into its operators. The links know only what is here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -137,7 +137,10 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """The whole view. `grids` are those of activations; `channels_last` is the layout of feature maps."""
+    """The whole view. `grids` are those of activations; `channels_last` is the layout of feature maps.
+
+    `origins`: by tensor, the one that it is, seen through dequantisation that is no operator here.
+    """
 
     operators: tuple[Operator, ...]
     constants: Mapping[str, Constant]
@@ -147,6 +150,7 @@ class Graph:
     channels_last: bool
     symmetric_weights: bool  # the format says that signed weights have zero point 0
     flushes: bool = False  # its converter stores what is subnormal in fp16 as zero
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def activations(self) -> tuple[str, ...]:

@@ -40,15 +40,17 @@ def check_cases(
     floors: Mapping[str, Floor],
     limits: Limits,
     fallback: Limit,
+    counted: Sequence[int] | None = None,
     alternatives: Alternatives = (),
 ) -> CaseChecks:
     """Post-process the artefact's outputs, and judge every output of every case.
 
     `cases` are ids; `outputs` are as the artefact gave them, one row a case, and may lack some. `floors` are of the
     same oracle: an output of real numbers without one (no twin) is held to the `fallback` instead, unless its own
-    limits say otherwise. `alternatives` are outputs as right as the oracle's at this precision (`judging/ties.py`):
-    integers that differ where they do are ties, and a default limit that one of them breaks in a case is not applied
-    there. Raises ParityError where labels do not fit an output, or where its post-processing fails.
+    limits say otherwise. `counted` are the indices of the cases that count in shares, by default all. `alternatives`
+    are outputs as right as the oracle's at this precision (`judging/ties.py`): integers that differ where they do are
+    ties, and a default limit that one of them breaks in a case is not applied there. Raises ParityError where labels
+    do not fit an output, or where its post-processing fails.
     """
     rows = post_process_all(specs, outputs, oracle)
     checks: list[Check] = []
@@ -63,7 +65,7 @@ def check_cases(
             applied = _not_broken_by(others, wanted, in_force)
             checks += judge.check_output(kind, case, spec, got, wanted, applied, others)
         if comparable(spec.name, rows, oracle):
-            checks += _over_all_cases(kind, spec, cases, rows, oracle, floor, in_force)
+            checks += _over_all_cases(kind, spec, cases, rows, oracle, floor, in_force, counted)
     return CaseChecks(tuple(checks), tuple(rows))
 
 
@@ -84,6 +86,7 @@ def _over_all_cases(
     oracle: Sequence[PostProcessed],
     floor: Floor | None,
     limits: Mapping[str, Limit],
+    counted: Sequence[int] | None,
 ) -> list[Check]:
     """The checks that need one output of every case: noise ratios, what the error is like, decisions."""
     got, want = arrays_of(spec.name, rows), arrays_of(spec.name, oracle)
@@ -96,7 +99,8 @@ def _over_all_cases(
     if real:
         checks += judge.describe_error(kind, spec, got, want)
     if spec.decides:
-        checks += judge.check_decisions(kind, spec, got, want, limits, floor)
+        places = range(len(cases)) if counted is None else counted
+        checks += judge.check_decisions(kind, spec, [got[i] for i in places], [want[i] for i in places], limits, floor)
     return checks
 
 

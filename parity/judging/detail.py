@@ -46,6 +46,8 @@ def fields(details: Mapping[str, Any]) -> dict[str, Any]:
         "routes_failed": tuple(details.get("routes_failed", ())),
         "faults_failed": tuple(details.get("faults_failed", ())),
     }
+    if details.get("telling_cases") is not None:
+        found["telling_cases"] = int(details["telling_cases"])
     for name, kind in _SINGLE.items():
         if details.get(name):
             found[name] = build(kind, details[name], name)

@@ -18,12 +18,15 @@ from parity.core.kinds import BY_NAME
 from parity.core.plan import PRECISIONS, Cell
 from parity.core.record import BY_CONTRACT, CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
 from parity.core.settings import Rule, Waiver
+from parity.core.words import plural
 from parity.judging.limits import resolve
 from parity.judging.registry import METRICS
+from parity.judging.samples import FEWEST, held, words
 from parity.judging.samples import blocking as blocking_sample
-from parity.judging.samples import held, words
 
 SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
+COST, TOO_MUCH = "precision_cost", "the precision costs too much"
+_WITH_THE_ORACLE = ("difference", "decision", "accuracy")
 _FIXED = (SET_BY_TEST, BY_CONTRACT)
 _BAD: tuple[State, ...] = ("fail", "crash", "timeout", "error")
 _ORDER: tuple[State, ...] = (*_BAD, "missing", "unavailable", "waived", "pass")
@@ -79,8 +82,12 @@ def settle(cell: CellRecord, waived: Sequence[Waiver] = ()) -> CellRecord:
     broken = [check for check in checks if not check.passed]
     excused = [check for check in broken if any(excuses(w, check) for w in waived)]
     blocking = [check for check in broken if check not in excused]
+    costs = precision_costs(checks)
     if blocking:
-        return replace(cell, state="fail", reason=describe(blocking))
+        reason = describe(blocking)
+        if costs and not reason.startswith(TOO_MUCH):
+            reason = f"{reason}; {costs}"
+        return replace(cell, state="fail", reason=reason)
     lost = _lost(cell)
     if lost:
         return replace(cell, state="missing", reason=lost)
@@ -89,7 +96,7 @@ def settle(cell: CellRecord, waived: Sequence[Waiver] = ()) -> CellRecord:
         return replace(cell, state="missing", reason=words(unsure))
     if broken:
         return replace(cell, state="waived", reason=f"waived: {describe(excused)}")
-    return replace(cell, state="pass", reason="")
+    return replace(cell, state="pass", reason=costs)
 
 
 def in_force(waivers: Iterable[Waiver], cell: str, today: datetime.date) -> list[Waiver]:
@@ -151,6 +158,11 @@ def _lost_by_one(cell: CellRecord) -> str:
             return f"golden: {cell.planned_cases} cases were planned and {len(found)} were measured"
         if not found:
             return "golden: no case was measured"
+        if cell.telling_cases is not None and cell.telling_cases < FEWEST:
+            return (
+                f"golden: its {plural(len(found), 'case')} count as {cell.telling_cases}, since identical inputs count "
+                f"once and constant ones once together, and limits need {FEWEST}: add other inputs"
+            )
         outputs = {output for kind, case, output in seen if kind == "golden" and case in found}
         for case in sorted(found):
             for output in sorted({*outputs, *cell.planned_outputs}):
@@ -162,8 +174,16 @@ def _lost_by_one(cell: CellRecord) -> str:
 def describe(checks: Sequence[Check]) -> str:
     """One line for broken checks: the one furthest over its limit, how many more there are, and who set the limit.
 
-    A broken contract comes first: a file of another shape or name has wrong numbers because of it.
+    A broken contract comes first: a file of another shape or name has wrong numbers because of it. Where nothing says
+    that the file is wrong, what its precision costs comes first: the other figures are bad because of it.
     """
+    costly = [check for check in checks if check.metric == COST]
+    if costly and not any(_accuses(check) for check in checks):
+        worst = max(costly, key=excess)
+        others = len(checks) - 1
+        text = f"{TOO_MUCH}: {_share_of(worst)} against at most {100 * (worst.limit or 0):.3g} %"
+        text += f", limit from {worst.source}" if worst.source else ""
+        return text + (f"; and {others} more" if others else "")
     worst = max(checks, key=lambda c: (c.source == BY_CONTRACT, excess(c)))
     others = len(checks) - 1
     text = f"{worst.output}: " if worst.output else ""
@@ -175,6 +195,26 @@ def describe(checks: Sequence[Check]) -> str:
     if worst.detail and worst.value is None:
         text += f": {worst.detail}"
     return text + (f"; and {others} more" if others else "")
+
+
+def precision_costs(checks: Iterable[Check]) -> str:
+    """What the precision itself costs the output that it costs most; empty where it was not measured."""
+    measured = [check for check in checks if check.metric == COST and check.value is not None]
+    worst = max(measured, key=lambda check: check.value or 0.0, default=None)
+    return f"the precision itself costs {_share_of(worst)}" if worst is not None else ""
+
+
+def _share_of(cost: Check) -> str:
+    return f"{100 * (cost.value or 0.0):.3g} % of {cost.output}'s rms"
+
+
+def _accuses(check: Check) -> bool:
+    """Whether a broken check says that the file is wrong, whatever its precision costs: it is worse than its twin, or
+    something else. What only compares with the oracle (accuracy, decisions, differences) does not."""
+    if check.metric == COST:
+        return False
+    spec = METRICS.get(check.metric)
+    return check.source == BY_CONTRACT or (spec is not None and spec.family not in _WITH_THE_ORACLE)
 
 
 def excess(check: Check) -> float:

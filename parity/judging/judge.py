@@ -22,6 +22,8 @@ from parity.judging.statistics import binomial_upper, drop_bound, trend
 from parity.judging.statistics import flips as changed
 from parity.judging.ties import tied
 
+NOTHING = 2.0**-23
+"""Rms of an output that float32 cannot tell from zero beside 1: of what cancels to nothing no share can be lost."""
 RECORDED = ("max_abs", "max_rel", "rel_rms", "cosine", "sqnr")  # measured on every output of every case
 
 
@@ -172,6 +174,10 @@ def check_noise(
         _check(kind, OVER_ALL, output, metric, value, limits, detail=ratio.reason or detail)
         for metric, (value, detail) in values.items()
     ]
+    if not ratio.reason and floor.magnitude > NOTHING:
+        cost = min(ratio.pooled * max(floor.pooled, floor.least), floor.pooled) / floor.magnitude
+        detail = f"the precision itself costs {100 * cost:.3g} % of the output's rms"
+        checks.append(_check(kind, OVER_ALL, output, "precision_cost", cost, limits, detail=detail))
     by_case = ratio.by_case or (math.inf,) * len(cases)
     checks += [
         _check(kind, case, output, "noise_ratio_case", value, limits, detail=ratio.reason)

@@ -28,6 +28,10 @@ FLIPPED_SHARE, FLIPPED_ROWS = 0.005, 0.5
 # 1.5, from below where the twin is noisier than the file; which of these it is says nothing, so all
 # of them count as 1.5.
 NOISE, NATURAL_NOISE = 0.25, 1.5
+# What no precision may cost, as a share of an output's rms: zeros in place of the output are 1 off.
+# Right int8 files of trained models lose 0.02 to 0.06, of 23 architectures with random weights 0.01
+# to 0.68 (research/precision_cost.py).
+USELESS = 0.8
 
 _DIFFERENCES = (
     MetricSpec("max_abs", "max", "output", "Largest absolute difference of any element."),
@@ -209,6 +213,17 @@ _NOISE = (
         statistic="peak",
         ledger_floor=NOISE,
         natural=NATURAL_NOISE,
+    ),
+    MetricSpec(
+        "precision_cost",
+        "max",
+        "ratio",
+        "Error that the precision itself explains, over the rms of the output: the file's, but no more than "
+        "the twin's. 0.05 is an output 5 % off; "
+        "1 is no better than zeros.",
+        "noise",
+        "all cases",
+        limits={"default": USELESS},
     ),
     MetricSpec(
         "noise_ratio_drawn",

@@ -15,6 +15,8 @@ from parity.core.record import Check
 from parity.judging.limits import is_default
 
 CONFIDENCE = 0.95
+FEWEST = 2
+"""Cases without which no limit means anything: one shows nothing of how outputs follow inputs."""
 
 
 def held(check: Check, limit: float | None, source: str) -> Check:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from parity.core.proof import Culprit, Link
-from parity.formats.graph import Array, Artefact, Graph, Grid, Port, Run, Values, feed
+from parity.formats.graph import Array, Artefact, Graph, Grid, Run, Values, feed
 from parity.formats.kept import known
+from parity.proof import levels
 from parity.proof.calibration import calibrated
 from parity.proof.lift import Case
 
@@ -37,7 +38,6 @@ PASSING = (
     "cast",
     "reshape",
 )
-COARSE = 0.25  # rounding noise of an output channel over what the channel varies by: above, it says little
 
 
 @dataclass
@@ -96,7 +96,7 @@ def range_(
     watch = [name for name in graph.activations if name in graph.grids or precision == "fp16"]
     if not watch:
         return Link.judged("range", {"cases": 0}, [])
-    run = artefact.lift(weights, watch)
+    run = artefact.lift(weights, [*watch, *_whole(graph)])
     seen, outputs = _watched(artefact, weights, watch, cases, run)
     broken = [name for name in watch if not seen[name].finite]
     culprits = [Culprit("tensor", name, "not finite in the lifted graph") for name in broken[:1]]
@@ -115,8 +115,7 @@ def range_(
             what = f"values reach {s.low:.4g} to {s.high:.4g}, the grid {low:.4g} to {high:.4g}"
             culprits.append(Culprit("tensor", name, f"{100 * shares[name]:.3g} % clipped: {what}"))
         for port in graph.outputs:
-            if port.tensor in graph.grids:
-                culprits += _levels(port, graph.grids[port.tensor], [port.fetch(o[port.tensor]) for o in outputs])
+            culprits += levels.lost(graph, port, outputs)
         more, odd = calibrated(graph, run, calibration)
         figures |= more
         culprits += odd
@@ -134,20 +133,21 @@ def range_(
 def _watched(
     artefact: Artefact, weights: Values, watch: Sequence[str], cases: Sequence[Case], run: Run
 ) -> tuple[dict[str, _Seen], Sequence[Values]]:
-    """What each watched tensor did, and the outputs case by case. Only tensors on grids that the same lifted graph was
-    not seen with before are run for."""
+    """What each watched tensor did, and case by case the outputs with their parts. Only tensors on grids that the same
+    lifted graph was not seen with before are run for."""
     graph = artefact.graph
     fed = [feed(graph, case) for case in cases]
     kept = known(run, fed)
+    whole = _whole(graph)
     seen: dict[Any, _Seen] = kept.setdefault("seen", {})
     keys = {name: (name, _identity(graph.grids.get(name))) for name in watch}
     missing = [name for name in watch if keys[name] not in seen]
-    if missing:
+    if missing or not whole <= kept["outputs"][0].keys():
         masked = {name for name in missing if name not in graph.grids and _masks(graph, name)}
         found = {name: _Seen() for name in missing}
         outputs = []
-        for values in map(run if len(missing) == len(watch) else artefact.lift(weights, missing), fed):
-            outputs.append({port.tensor: values[port.tensor] for port in graph.outputs})
+        for values in map(run if len(missing) == len(watch) else artefact.lift(weights, [*missing, *whole]), fed):
+            outputs.append({name: values[name] for name in whole})
             for name, one in found.items():
                 value = values[name]
                 if value.dtype.kind != "f" or not value.size:
@@ -160,6 +160,12 @@ def _watched(
         seen |= {keys[name]: one for name, one in found.items()}
         kept["outputs"] = outputs
     return {name: seen[keys[name]] for name in watch}, kept["outputs"]
+
+
+def _whole(graph: Graph) -> set[str]:
+    """The outputs, and the tensors that are joined in them."""
+    joined = {part.tensor for port in graph.outputs for part in levels.parts(graph, port)}
+    return joined | {port.tensor for port in graph.outputs}
 
 
 def _identity(grid: Grid | None) -> tuple[object, ...]:
@@ -180,18 +186,3 @@ def _clamped(graph: Graph, name: str) -> bool:
     """Whether only clamps read a tensor: a converter may give it their range, and what counts is what they write."""
     readers = [op for op in graph.operators if name in op.inputs]
     return bool(readers) and all(op.kind in CLAMPS for op in readers)
-
-
-def _levels(port: Port, grid: Grid, outputs: Sequence[Array]) -> list[Culprit]:
-    """Channels of an output whose whole variation is lost in one grid shared with larger ones."""
-    channels = [o.reshape(o.shape[0], o.shape[1], -1) if o.ndim > 1 else o.reshape(1, 1, -1) for o in outputs]
-    if len({c.shape[1:] for c in channels}) != 1:
-        return []
-    values = np.concatenate(channels)
-    spread = values.std(axis=(0, 2))
-    coarse = np.flatnonzero((spread > 0) & (float(grid.scale[0]) / np.sqrt(12) > COARSE * spread))
-    return [
-        Culprit("tensor", port.name, f"{len(np.unique(grid.nearest(values[:, c])))} levels left: the channel varies by "
-                f"{spread[c]:.3g}, a step is {float(grid.scale[0]):.3g}", (int(c),))
-        for c in coarse
-    ]  # fmt: skip

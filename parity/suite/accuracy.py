@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parity.cases.files import labelled
-from parity.core.case import Case
+from parity.core.case import Case, telling
 from parity.core.kinds import ACCURACY
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
@@ -29,7 +29,7 @@ def run(check: CheckContext) -> None:
     assert reference is not None
     model = runtime.session.config.models[runtime.cell.model]
     specs = model.contract.outputs
-    labelled_cases = [i for i, case in enumerate(check.golden) if case.label is not None]
+    labelled_cases = [i for i in telling(check.golden) if check.golden[i].label is not None]
     labels = [check.golden[i].label for i in labelled_cases]
     wants = [post_process(specs, reference.outputs[i]) for i in labelled_cases]
     rows = runtime.run([check.golden[i].inputs for i in labelled_cases])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from parity.cases.files import has_pictures, unlabelled_folders
-from parity.core.case import Array, Case
+from parity.core.case import Array, Case, telling
 from parity.core.contract import OutputSpec
 from parity.core.errors import NoTwin
 from parity.core.kinds import Kind
@@ -45,14 +46,18 @@ def compare_cases(
         parity.find(f"no noise floor, judged by relative error instead: {error}", "warning")
     limits = {spec.name: parity.limits(spec.name) for spec in specs}
     ids = [case.id for case in cases]
-    judged = check_cases(kind, specs, ids, raw, wants, floors, limits, fallback(cell.precision))
+    counted = telling(cases)
+    if kind == "golden":
+        parity.details["telling_cases"] = len(counted)
+    judge = partial(check_cases, kind, specs, ids, raw, wants, limits=limits, fallback=fallback(cell.precision))
+    judged = judge(floors=floors, counted=counted)
     if session.runs_plainly(cell) and any(_over_noise(check) for check in judged.checks):
         floors = _with_plain(runtime, cases, wants, floors)
-        judged = check_cases(kind, specs, ids, raw, wants, floors, limits, fallback(cell.precision))
+        judged = judge(floors=floors, counted=counted)
     if any(_may_be_tie(check) for check in judged.checks):
         alternatives = _alternatives(runtime, cases, wants)
         floors, jumping = with_jumps(floors, specs, alternatives)
-        judged = check_cases(kind, specs, ids, raw, wants, floors, limits, fallback(cell.precision), alternatives)
+        judged = judge(floors=floors, counted=counted, alternatives=alternatives)
         for output, numbers in jumping.items():
             parity.find(_jumps(output, [ids[n] for n in numbers], cell.precision), "note")
     parity.add(*judged.checks)

@@ -77,7 +77,7 @@ def tightest(name: str) -> float:
 
 
 def test_the_default_limits_are_the_stated_ones() -> None:
-    assert DEFAULTS["default"] == {"flex_ops": 0.0}
+    assert DEFAULTS["default"] == {"flex_ops": 0.0, "precision_cost": 0.8}
     assert {p: DEFAULTS[p]["top1_drop"] for p in PRECISIONS} == {
         "fp32": 0.0,
         "fp16": 0.01,

@@ -26,7 +26,7 @@ def ids_of(got: np.ndarray, tries: list[np.ndarray], **limits: Limit) -> Check:
     alternatives = [[PostProcessed({"ids": each})] for each in tries]
     judged = check_cases(
         "golden", [spec], ["a"], [{"ids": got}], [PostProcessed({"ids": IDS})], {}, in_force, fallback("fp16"),
-        alternatives,
+        alternatives=alternatives,
     )  # fmt: skip
     (check,) = [check for check in judged.checks if check.metric == "differing_share"]
     return check
@@ -89,7 +89,7 @@ def test_a_default_limit_that_the_model_itself_breaks_is_not_applied(source: str
     other = np.flip(SCORES)
     judged = check_cases(
         "golden", [OutputSpec("y")], ["a"], [{"y": other}], [PostProcessed({"y": SCORES})], {}, limits,
-        fallback("fp16"), [[PostProcessed({"y": other})]],
+        fallback("fp16"), alternatives=[[PostProcessed({"y": other})]],
     )  # fmt: skip
     (cosine,) = [check for check in judged.checks if check.metric == "cosine"]
     assert (cosine.limit is not None) is applied and cosine.passed is not applied

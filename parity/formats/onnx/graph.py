@@ -203,7 +203,8 @@ class OnnxArtefact:
         if missing:
             raise NotPossible(f"the file has no input or output {missing[0]!r}")
         return Graph(
-            tuple(operators), constants, p.grids, inputs, outputs, channels_last=False, symmetric_weights=False
+            tuple(operators), constants, p.grids, inputs, outputs, channels_last=False, symmetric_weights=False,
+            origins=p.origin,
         )  # fmt: skip
 
     # Running.
