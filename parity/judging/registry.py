@@ -29,8 +29,8 @@ FLIPPED_SHARE, FLIPPED_ROWS = 0.005, 0.5
 # of them count as 1.5.
 NOISE, NATURAL_NOISE = 0.25, 1.5
 # What no precision may cost, as a share of an output's rms: zeros in place of the output are 1 off.
-# Right int8 files of trained models lose 0.02 to 0.06, of 23 architectures with random weights 0.01
-# to 0.68 (research/precision_cost.py).
+# Right int8 files of trained models lose 0.02 to 0.06, of architectures with random weights 0.01 to
+# 0.68 (research/README.md).
 USELESS = 0.8
 
 _DIFFERENCES = (

@@ -288,7 +288,7 @@ import numpy as np
 def made(contract):
     (spec,) = contract.inputs
     rows = {"low": -0.5, "high": 0.8}
-    cases = {name: {spec.name: np.full((1, 3), value, np.float32)} for name, value in rows.items()}
+    cases = {name: {spec.name: (value + np.array([[0, 0.05, 0.1]])).astype(np.float32)} for name, value in rows.items()}
     cases["high"]["label"] = 1
     return cases
 def wrong(contract):
