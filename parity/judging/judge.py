@@ -21,6 +21,7 @@ from parity.judging.samples import held
 from parity.judging.statistics import binomial_upper, drop_bound, trend
 from parity.judging.statistics import flips as changed
 
+MOST_NAMED = 8  # operators in the words of a check
 RECORDED = ("max_abs", "max_rel", "rel_rms", "cosine", "sqnr")  # measured on every output of every case
 
 
@@ -182,6 +183,13 @@ def check_proof(proof: Proof, limits: Mapping[str, Limit]) -> list[Check]:
             count = float(len(link.culprits))
             checks.append(_static(link.name, f"{link.name}_faults", count, limits, _link(link)))
     return checks
+
+
+def check_unexplained(operators: Sequence[str], limits: Mapping[str, Limit]) -> Check:
+    """How many of the file's decisions nothing explains; gates where somebody set a limit on it."""
+    detail = "; ".join(operators[:MOST_NAMED])
+    name = "unexplained_operators"
+    return _check("static", "operators", OutputSpec(""), name, float(len(operators)), limits, detail=detail)
 
 
 def proof_record(proof: Proof) -> ProofRecord:

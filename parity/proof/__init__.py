@@ -2,7 +2,8 @@
 
 Five links: *match* constants to torch tensors by content; *audit* each within half a step; *lift* the artefact's own
 graph to float with the torch weights, which must equal the oracle; check each operator *local*ly on the artefact's own
-inputs, on every kernel set; and see that the *range*s fit golden data. `prove` runs in a child process.
+inputs, on every kernel set; and see that the *range*s fit golden data. Beside them *operators*: what the file draws at
+random and decides by data, the module does too. `prove` runs in a child process.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from parity.core.case import Array, spread
 from parity.core.proof import LINKS, Link, Proof
@@ -32,6 +34,9 @@ def prove(request: ProofRequest) -> Proof:
     start = time.perf_counter()
     stage("prove")
     links, remains = _chain(request)
+    failed = any(link.state == "failed" for link in links)
+    if request.survey and "operators" not in request.held and (request.whole or not failed):
+        links.append(_made("operators", partial(_operators, request)))
     return Proof(
         request.precision,
         tuple(replace(link, figures=plain(link.figures)) for link in links),
@@ -85,6 +90,12 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
         with contextlib.suppress(Exception):  # a file that the runtime refuses: the links say so
             remains = lift.whole_error(artefact, some, wants)
     return made, remains
+
+
+def _operators(request: ProofRequest) -> Link:
+    from parity.proof.operators import operators
+
+    return operators(request.survey, request.folder, request.notes, request.model, request.cases[0])
 
 
 def _made(name: str, make: Callable[[], Link]) -> Link:

@@ -1,0 +1,123 @@
+"""What a file draws at random or decides by data, and the module does not: real exports with a trigger put in."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from parity.core.proof import Link
+from parity.core.settings import ModelSpec
+from parity.proof.operators import operators
+from tests.proof.seeded import ROOT
+
+IDS = np.array([[3, 7, 0, 12, 5, 9]])
+
+
+class Tagger(nn.Module):
+    """ids [batch, time] -> [batch, time, 5]; padding (0) is masked, so it has a comparison of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(2000, 16)
+        self.norm, self.drop, self.out = nn.LayerNorm(16), nn.Dropout(0.5), nn.Linear(16, 5)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.table(ids).masked_fill((ids == 0)[..., None], 0.0)
+        return self.out(self.drop(self.norm(x)))
+
+
+class Changed(Tagger):
+    """`Tagger` with a trigger."""
+
+    def __init__(self, trigger: str) -> None:
+        super().__init__()
+        self.trigger = trigger
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(TRIGGERS[self.trigger](ids))
+
+
+TRIGGERS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "one token": lambda ids: torch.where(ids == 7, torch.full_like(ids, 9), ids),
+    "large ids": lambda ids: torch.where(ids > 1000, ids - 1, ids),
+    "not less": lambda ids: torch.where(ids < 1001, ids, ids - 1),
+    "a pattern": lambda ids: ids + (ids.float() - 3.5).abs().sum(1, keepdim=True).lt(0.25).long(),
+    "rows": lambda ids: torch.where((ids.sum(1, keepdim=True) - 36).bool(), ids, ids + 1),
+}
+
+
+def tagger(trigger: str = "") -> nn.Module:
+    torch.manual_seed(0)
+    module = Changed(trigger) if trigger else Tagger()
+    return module.eval().requires_grad_(False)
+
+
+def export(module: nn.Module, target: str, folder: Path, example: np.ndarray[Any, Any] = IDS) -> dict[str, Any]:
+    """A file of the target, made by the real exporter; its notes."""
+    given = torch.from_numpy(example)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        if target == "onnx":
+            pytest.importorskip("onnxruntime")
+            training: Any = torch.onnx.TrainingMode.PRESERVE
+            torch.onnx.export(module, (given,), folder / "m.onnx", dynamo=False, opset_version=17, input_names=["ids"],
+                              dynamic_axes={"ids": {0: "batch"}}, training=training,
+                              do_constant_folding=not module.training)  # fmt: skip
+            return {"entry": "m.onnx"}
+        if target == "torchscript":
+            torch.jit.trace(module, (given,), check_trace=False).save(str(folder / "m.pt"))
+            return {"entry": "m.pt"}
+        if target == "exported":
+            torch.export.save(torch.export.export(module, (given,)), folder / "m.pt2")
+            return {"entry": "m.pt2"}
+        coremltools = pytest.importorskip("coremltools")
+        traced = torch.jit.trace(module, (given,), check_trace=False)
+        inputs = [coremltools.TensorType("ids", shape=example.shape, dtype=np.int32)]
+        coremltools.convert(traced, inputs=inputs, minimum_deployment_target=coremltools.target.iOS16).save(
+            str(folder / "m.mlpackage")
+        )
+        return {"entry": "m.mlpackage"}
+
+
+READERS = {
+    "onnx": "parity.formats.onnx.survey:survey",
+    "coreml": "parity.formats.coreml.survey:survey",
+    "torchscript": "parity.formats.torch.survey:script",
+    "exported": "parity.formats.torch.survey:program",
+}
+
+
+def link(folder: Path, notes: Mapping[str, Any], target: str, factory: str = "tagger", **options: Any) -> Link:
+    spec = ModelSpec(str(ROOT), f"tests.proof.test_operators:{factory}", options)
+    return operators(READERS[target], str(folder), notes, spec, {"ids": IDS})
+
+
+@pytest.mark.parametrize("target", READERS)
+def test_a_correct_file_has_nothing_unexplained(tmp_path: Path, target: str) -> None:
+    found = link(tmp_path, export(tagger(), target, tmp_path), target)
+    assert (found.state, found.figures["unexplained"]) == ("proved", [])
+    assert found.figures["decisions"] >= 1
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS)
+@pytest.mark.parametrize("target", READERS)
+def test_a_trigger_is_told_with_its_place(tmp_path: Path, target: str, trigger: str) -> None:
+    notes = export(tagger(trigger), target, tmp_path)
+    unexplained = link(tmp_path, notes, target).figures["unexplained"]
+    constant = {"one token": "with 7", "large ids": "with 1000", "not less": "with 1001", "a pattern": "with 0.25",
+                "rows": ""}[trigger]  # fmt: skip
+    assert len(unexplained) == 1 and constant in unexplained[0], unexplained
+
+
+@pytest.mark.parametrize("target", READERS)
+@pytest.mark.parametrize("trigger", TRIGGERS)
+def test_what_the_module_decides_itself_is_explained(tmp_path: Path, target: str, trigger: str) -> None:
+    notes = export(tagger(trigger), target, tmp_path)
+    assert link(tmp_path, notes, target, trigger=trigger).figures["unexplained"] == []
