@@ -121,3 +121,63 @@ def test_a_trigger_is_told_with_its_place(tmp_path: Path, target: str, trigger: 
 def test_what_the_module_decides_itself_is_explained(tmp_path: Path, target: str, trigger: str) -> None:
     notes = export(tagger(trigger), target, tmp_path)
     assert link(tmp_path, notes, target, trigger=trigger).figures["unexplained"] == []
+
+
+class Noisy(Tagger):
+    """`Tagger` that adds noise to what it looks up, as some augmentations do when they are left in."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(ids) + torch.randn(5) * 1e-9
+
+
+def noisy() -> nn.Module:
+    torch.manual_seed(0)
+    return Noisy().eval().requires_grad_(False)
+
+
+class Batched(nn.Module):
+    """A BatchNorm, [batch, 4, 3] -> the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.norm(ids.float())
+
+
+def batched() -> nn.Module:
+    return Batched().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("target", [t for t in READERS if t != "coreml"])
+def test_random_numbers_that_the_module_does_not_draw_are_refused(tmp_path: Path, target: str) -> None:
+    found = link(tmp_path, export(noisy(), target, tmp_path), target)
+    (culprit,) = found.culprits
+    assert found.state == "failed" and "draws random numbers" in culprit.what and "module.eval()" in culprit.what
+    assert "rand" in culprit.name.lower() and culprit.what.startswith("at "), str(culprit)
+
+
+@pytest.mark.parametrize("target", [t for t in READERS if t != "coreml"])
+def test_dropout_in_training_mode_is_refused(tmp_path: Path, target: str) -> None:
+    module = tagger().train()
+    found = link(tmp_path, export(module, target, tmp_path), target)
+    assert found.state == "failed" and "module.eval()" in found.culprits[0].what, found.figures
+    assert "dropout" in found.culprits[0].name.lower()
+
+
+@pytest.mark.parametrize("target", [t for t in READERS if t != "coreml"])
+def test_batchnorm_in_training_mode_is_refused(tmp_path: Path, target: str) -> None:
+    example = np.arange(24).reshape(2, 4, 3)
+    spec = ModelSpec(str(ROOT), "tests.proof.test_operators:batched", {})
+    for module, state in ((batched(), "proved"), (batched().train(), "failed")):
+        notes = export(module, target, tmp_path, example)
+        found = operators(READERS[target], str(tmp_path), notes, spec, {"ids": example})
+        assert found.state == state, found
+    assert "running statistics" in found.culprits[0].what
+
+
+@pytest.mark.parametrize("target", [t for t in READERS if t != "coreml"])
+def test_a_module_that_draws_by_itself_is_told_and_not_the_file(tmp_path: Path, target: str) -> None:
+    found = link(tmp_path, export(noisy(), target, tmp_path), target, "noisy")
+    assert found.state == "proved" and found.figures["module_random"] == ["aten.randn"]
