@@ -7,7 +7,7 @@ to float, and cut into its operators. The links know only what is here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -147,6 +147,8 @@ class Graph:
     channels_last: bool
     symmetric_weights: bool  # the format says that signed weights have zero point 0
     flushes: bool = False  # its converter stores what is subnormal in fp16 as zero
+    named: bool = False  # constants bear the names that the module's tensors have
+    literals: Mapping[str, Sequence[tuple[float, ...]]] = field(default_factory=dict)  # numbers of the code by operator
 
     @property
     def activations(self) -> tuple[str, ...]:

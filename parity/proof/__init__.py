@@ -49,7 +49,7 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
     """The links that were made, in their order, and the error that remains of the whole file."""
     from parity.formats.graph import NotPossible
     from parity.formats.target import load_part
-    from parity.proof import audit, lift, local, match, range, source
+    from parity.proof import audit, lift, local, match, named, range, source
     from parity.reference import oracle
     from parity.reference.messages import OracleRequest
 
@@ -61,8 +61,11 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
         artefact = load_part(request.reader)(request.folder, request.notes, torch_side.bounds)
     except NotPossible as obstacle:
         return [Link(name, "not possible", reason=str(obstacle)) for name in LINKS], None
-    matches, matched = match.match(artefact.graph, torch_side)
-    audited, sound = audit.audit(artefact.graph, matches, precision)
+    if artefact.graph.named:
+        audited, matched, sound = named.match_and_audit(artefact.graph, torch_side, precision)
+    else:
+        matches, matched = match.match(artefact.graph, torch_side)
+        audited, sound = audit.audit(artefact.graph, matches, precision)
     if not whole and "failed" in (matched.state, sound.state):
         return [matched, sound], None
     chosen = spread(len(cases), LIFTED)
