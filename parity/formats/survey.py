@@ -66,6 +66,8 @@ class Survey:
                 given = [constants[n] for n in node.inputs if n not in data and n in constants]
                 if node.meaning == "nonzero":
                     given = [np.zeros(1)]
+                if family == "equal" and len(read) > 1 and len(set(read)) == 1:
+                    family = "finite"  # only NaN differs from itself
                 if family not in ("equal", "order"):
                     given = []
                 found.append(Decision(family, tuple(map(distinct, given)), node.operator, node.place))

@@ -91,5 +91,15 @@ def _near(a: float, b: float) -> bool:
 
 
 def _implied(decision: Decision, own: Behaviour) -> bool:
-    values = [None, *(v for constant in decision.constants for v in constant[:1] if len(constant) == 1)]
-    return any((decision.family, value) in own.implied for value in values)
+    if (decision.family, None) in own.implied:
+        return True
+    for constant in decision.constants:
+        if len(constant) == 1 and any(f == decision.family and _close(v, constant[0]) for f, v in own.implied):
+            return True
+        if len(constant) > 1 and constant == tuple(map(float, range(len(constant)))):
+            return (decision.family, "range") in own.implied
+    return False
+
+
+def _close(mine: object, theirs: float) -> bool:
+    return isinstance(mine, float) and _near(mine, theirs)

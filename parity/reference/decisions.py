@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +35,10 @@ _TRAINING = ("train", "training")
 _RATES = ("dropout_p", "dropout")
 
 
+Implied = tuple[Family, float | Literal["range"] | None]
+"""A comparison of a family with one number, with all of 0 to n - 1, or (None) with anything."""
+
+
 @dataclass
 class Behaviour:
     """What a module did in one run: the operators that drew random numbers, those that normalised by the batch at hand,
@@ -43,7 +47,7 @@ class Behaviour:
     random: list[str] = field(default_factory=list)
     training: list[str] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
-    implied: set[tuple[Family, float | None]] = field(default_factory=set)  # None: any constant
+    implied: set[Implied] = field(default_factory=set)
 
 
 def randomness(name: str, argument: Callable[[str], Any]) -> str:
@@ -96,16 +100,17 @@ class _Watch(TorchDispatchMode):
         kind = randomness(name, given.get)
         if kind:
             (self.seen.random if kind == "random" else self.seen.training).append(f"aten.{name}")
-        self._decides(name, args, given)
+        self._decides(name, func._schema, args, given)
         return func(*args, **keywords)
 
-    def _decides(self, name: str, args: Any, given: Mapping[str, Any]) -> None:
+    def _decides(self, name: str, schema: Any, args: Any, given: Mapping[str, Any]) -> None:
         seen = self.seen
         compared = comparison(name)
         if compared is not None:
             family, with_zero = compared
             sides = [np.zeros(1)] if with_zero else _sides(args)
             constants = tuple(tuple(map(float, np.unique(side).astype(np.float64))) for side in sides)
+            constants = constants if family in ("equal", "order") else ()
             seen.decisions.append(Decision(family, constants, f"aten.{name}"))
         elif given.get("dtype") is torch.bool and name in ("_to_copy", "to"):
             seen.decisions.append(Decision("equal", ((0.0,),), f"aten.{name}"))
@@ -113,7 +118,7 @@ class _Watch(TorchDispatchMode):
             seen.decisions += [Decision("branch", (), f"aten.{name}"), Decision("loop", (), f"aten.{name}")]
         elif is_look_up(name) and _integers(args[0]):
             seen.decisions.append(Decision("table", (), f"aten.{name}"))
-        seen.implied.update(_implied(name, given))
+        seen.implied.update(_implied(name, schema, given))
 
 
 def _sides(operands: Any) -> list[Any]:
@@ -127,8 +132,35 @@ def _integers(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype in (torch.int32, torch.int64)
 
 
-def _implied(name: str, given: Mapping[str, Any]) -> set[tuple[Family, float | None]]:
-    """Comparisons that an operator stands for, and that converters were seen to write out."""
-    if "scaled_dot_product" in name or name in ("_softmax", "_safe_softmax"):  # a row that is masked throughout
-        return {("finite", None)}
-    return set()
+_ZERO: set[Implied] = {("order", 0.0), ("equal", 0.0), ("equal", 1.0)}
+_WRITTEN_OUT: Mapping[str, set[Implied]] = {  # as torch.onnx and coremltools were seen to write these out
+    "nan_to_num": {("finite", None), ("order", 0.0)},
+    "atan2": {("finite", None), ("order", None), ("equal", 0.0)},
+    "bucketize": {("order", None), ("equal", None)},
+    "searchsorted": {("order", None), ("equal", None)},
+    "scatter": {("equal", "range")},  # one_hot(i, n) is i == range(n)
+    **dict.fromkeys(("any", "all", "floor_divide", "remainder"), _ZERO),
+    # a row that is masked throughout
+    **dict.fromkeys(("_softmax", "_safe_softmax", "_scaled_dot_product_flash_attention_for_cpu"), {("finite", None)}),
+}
+_BOUND = {  # operators that go another way beyond a number of theirs, by the argument that gives it
+    "softplus": "threshold",
+    "threshold": "threshold",
+    "hardshrink": "lambd",
+    "softshrink": "lambd",
+    "huber_loss": "delta",
+    "smooth_l1_loss": "beta",
+}
+
+
+def _implied(name: str, schema: Any, given: Mapping[str, Any]) -> set[Implied]:
+    """The comparisons that an operator stands for, and that converters were seen to write out."""
+    bare = name.removesuffix("_")
+    implied = set(_WRITTEN_OUT.get(bare, ()))
+    if bare in _BOUND:
+        default = next((a.default_value for a in schema.arguments if a.name == _BOUND[bare]), None)
+        bound = given.get(_BOUND[bare], default)
+        implied |= {("order", float(bound)), ("order", -float(bound))} if isinstance(bound, (int, float)) else set()
+    if bare == "div" and given.get("rounding_mode"):
+        implied |= _ZERO
+    return implied

@@ -181,3 +181,43 @@ def test_batchnorm_in_training_mode_is_refused(tmp_path: Path, target: str) -> N
 def test_a_module_that_draws_by_itself_is_told_and_not_the_file(tmp_path: Path, target: str) -> None:
     found = link(tmp_path, export(noisy(), target, tmp_path), target, "noisy")
     assert found.state == "proved" and found.figures["module_random"] == ["aten.randn"]
+
+
+WRITTEN_OUT: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "softplus": nn.functional.softplus,
+    "hardshrink": nn.functional.hardshrink,
+    "threshold": lambda x: nn.functional.threshold(x, 0.1, 20.0),
+    "nan_to_num": torch.nan_to_num,
+    "atan2": lambda x: torch.atan2(x, x + 1),
+    "any": lambda x: (x == 2).any(1),
+    "one_hot": lambda x: nn.functional.one_hot(x.long(), 16),
+    "floor_divide": lambda x: x // 3,
+    "attention": lambda x: nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True),
+}
+
+
+class WrittenOut(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.function = WRITTEN_OUT[name]
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.function(ids)
+
+
+def written_out(name: str) -> nn.Module:
+    return WrittenOut(name).eval()
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+@pytest.mark.parametrize("target", READERS)
+def test_an_operator_that_a_converter_writes_out_is_explained(tmp_path: Path, target: str, name: str) -> None:
+    whole = name in ("one_hot", "floor_divide")
+    example = IDS if whole else np.linspace(-2, 2, 12, dtype=np.float32).reshape(1, 3, 4)
+    try:
+        notes = export(written_out(name), target, tmp_path, example)
+    except Exception as error:
+        pytest.skip(f"no file: {error}")
+    spec = ModelSpec(str(ROOT), "tests.proof.test_operators:written_out", {"name": name})
+    found = operators(READERS[target], str(tmp_path), notes, spec, {"ids": example})
+    assert found.figures["unexplained"] == []

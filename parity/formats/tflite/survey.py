@@ -18,7 +18,7 @@ _MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(("GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"), "order"),
     **dict.fromkeys(("FlexIsNan", "FlexIsInf", "FlexIsFinite"), "finite"),
     **dict.fromkeys(("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"), "boolean"),
-    **dict.fromkeys(("SHAPE", "RANK", "FlexShape", "FlexSize"), "shape"),
+    **dict.fromkeys(("SHAPE", "RANK", "ZEROS_LIKE", "FlexShape", "FlexSize"), "shape"),
     **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "BROADCAST_TO", "TILE", "QUANTIZE", "DEQUANTIZE"), "same"),
     "WHERE": "nonzero",
     "MULTINOMIAL": "random",

@@ -20,6 +20,7 @@ from parity.reference.decisions import comparison, is_look_up, randomness
 
 _SHAPE_WORDS = """
     size len dim numel sym_size sym_numel sym_stride stride storage_offset shape device dtype
+    zeros_like ones_like empty_like new_zeros new_ones new_empty
 """
 _SHAPES = frozenset(_SHAPE_WORDS.split())
 _SAME_WORDS = """
