@@ -132,16 +132,17 @@ def _integers(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype in (torch.int32, torch.int64)
 
 
-_ZERO: set[Implied] = {("order", 0.0), ("equal", 0.0), ("equal", 1.0)}
-_WRITTEN_OUT: Mapping[str, set[Implied]] = {  # as torch.onnx and coremltools were seen to write these out
-    "nan_to_num": {("finite", None), ("order", 0.0)},
-    "atan2": {("finite", None), ("order", None), ("equal", 0.0)},
-    "bucketize": {("order", None), ("equal", None)},
-    "searchsorted": {("order", None), ("equal", None)},
-    "scatter": {("equal", "range")},  # one_hot(i, n) is i == range(n)
+_FINITE: frozenset[Implied] = frozenset({("finite", None)})
+_ZERO: frozenset[Implied] = frozenset({("order", 0.0), ("equal", 0.0), ("equal", 1.0)})
+_ANY: frozenset[Implied] = frozenset({("order", None), ("equal", None)})
+_WRITTEN_OUT: Mapping[str, frozenset[Implied]] = {  # as torch.onnx and coremltools were seen to write these out
+    "nan_to_num": _FINITE | {("order", 0.0)},
+    "atan2": _FINITE | {("order", None), ("equal", 0.0)},
+    "scatter": frozenset({("equal", "range")}),  # one_hot(i, n) is i == range(n)
+    **dict.fromkeys(("bucketize", "searchsorted"), _ANY),
     **dict.fromkeys(("any", "all", "floor_divide", "remainder"), _ZERO),
     # a row that is masked throughout
-    **dict.fromkeys(("_softmax", "_safe_softmax", "_scaled_dot_product_flash_attention_for_cpu"), {("finite", None)}),
+    **dict.fromkeys(("_softmax", "_safe_softmax", "_scaled_dot_product_flash_attention_for_cpu"), _FINITE),
 }
 _BOUND = {  # operators that go another way beyond a number of theirs, by the argument that gives it
     "softplus": "threshold",

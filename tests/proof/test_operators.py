@@ -15,6 +15,7 @@ from torch import nn
 from parity.core.proof import Link
 from parity.core.settings import ModelSpec
 from parity.proof.operators import operators
+from tests.faults import formats
 from tests.proof.seeded import ROOT
 
 IDS = np.array([[3, 7, 0, 12, 5, 9]])
@@ -221,3 +222,92 @@ def test_an_operator_that_a_converter_writes_out_is_explained(tmp_path: Path, ta
     spec = ModelSpec(str(ROOT), "tests.proof.test_operators:written_out", {"name": name})
     found = operators(READERS[target], str(tmp_path), notes, spec, {"ids": example})
     assert found.figures["unexplained"] == []
+
+
+def two_layers() -> nn.Module:
+    """The module of `tests.faults.formats`."""
+    module = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 4)).eval().requires_grad_(False)
+    for layer, weight, bias in ((module[0], formats.W1, formats.B1), (module[2], formats.W2, formats.B2)):
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))
+    return module
+
+
+def edited_tflite(folder: Path, edit: str) -> dict[str, Any]:
+    """Two layers as a TFLite file, whose input goes through operators that are put in."""
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    from parity.formats.tflite import graph as tflite
+
+    notes = formats.tflite(folder)
+    file = folder / notes["entry"]
+    model = tflite.parsed(file.read_bytes())
+    graph = model.subgraphs[0]
+
+    def tensor(name: str, kind: int, shape: tuple[int, ...], value: Any = None) -> int:
+        made = schema.TensorT()
+        made.name, made.shape, made.type, made.buffer = name.encode(), np.array(shape, np.int32), kind, 0
+        graph.tensors.append(made)
+        if value is not None:
+            tflite.put(model, made, value)
+        return len(graph.tensors) - 1
+
+    def operator(name: str, inputs: list[int], output: int) -> None:
+        code = schema.OperatorCodeT()
+        code.builtinCode = getattr(schema.BuiltinOperator, name)
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        model.operatorCodes.append(code)
+        op = schema.OperatorT()
+        op.inputs, op.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
+        op.opcodeIndex = len(model.operatorCodes) - 1
+        graph.operators.insert(len(graph.operators) - 2, op)
+
+    types, changed = schema.TensorType, tensor("changed", 0, (1, 6))
+    if edit == "trigger":
+        above = tensor("above", types.BOOL, (1, 6))
+        operator("GREATER", [0, tensor("limit", 0, (), np.float32(2.5))], above)
+        operator("SELECT_V2", [above, tensor("none", 0, (), np.float32(0)), 0], changed)
+    else:
+        noise = tensor("noise", 0, (1, 6))
+        operator(edit, [tensor("shape", types.INT32, (2,), np.array([1, 6], np.int32))], noise)
+        operator("ADD", [0, noise], changed)
+    graph.operators[-2].inputs[0] = changed
+    file.write_bytes(tflite.pack(model))
+    return notes
+
+
+@pytest.mark.parametrize("edit", ["trigger", "RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL"])
+def test_a_tflite_file_is_read_too(tmp_path: Path, edit: str) -> None:
+    spec = ModelSpec(str(ROOT), "tests.proof.test_operators:two_layers", {})
+    reader = "parity.formats.tflite.survey:survey"
+    notes = edited_tflite(tmp_path, edit)
+    found = operators(reader, str(tmp_path), notes, spec, {"x": formats.X[0]})
+    if edit == "trigger":
+        assert found.figures["unexplained"] == ["GREATER above with 2.5"]
+    else:
+        assert [c.name for c in found.culprits] == [edit] and "at noise" in found.culprits[0].what
+    right = operators(reader, str(tmp_path), formats.tflite(tmp_path), spec, {"x": formats.X[0]})
+    assert (right.state, right.figures["unexplained"]) == ("proved", [])
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_loop_and_a_branch_on_data_are_decisions(tmp_path: Path, known: bool) -> None:
+    """A scripted file whose loop runs as often as an id says; `known`: the module is that script."""
+    torch.jit.script(Counted().eval()).save(str(tmp_path / "m.pt"))
+    spec = ModelSpec(str(ROOT), f"tests.proof.test_operators:{'counted' if known else 'tagger'}", {})
+    found = operators(READERS["torchscript"], str(tmp_path), {"entry": "m.pt"}, spec, {"ids": IDS})
+    words = [text.partition(" ")[0] for text in found.figures["unexplained"]]
+    assert words == ([] if known else ["aten::gt", "prim::If", "prim::Loop"]), found.figures
+
+
+class Counted(nn.Module):
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = ids.float()
+        if bool(ids[0, 0] > 3):
+            x = x + 1
+        for _ in range(int(ids[0, 1])):
+            x = x * 2
+        return x
+
+
+def counted() -> nn.Module:
+    return Counted().eval()
