@@ -1,4 +1,4 @@
-"""A file with a trigger in a project: a warning with its place, a figure to limit, and a person's word that it is fine."""
+"""A file with a trigger in a project: a warning with its place, a figure to limit, a person's word that it is fine."""
 
 from __future__ import annotations
 

@@ -286,7 +286,11 @@ TYPES = [
     ("waive = [{}]", "top", "needs cell, metric, reason and expires"),
     ("accept = 3", "top", "a list"),
     ("accept = [{}]", "top", "needs cell, operator, reason and expires"),
-    ("accept = [{ cell = 'no-onnx-fp32', operator = 'o', reason = 'r', expires = 2027-01-31 }]", "top", "is not a cell"),
+    (
+        "accept = [{ cell = 'no-onnx-fp32', operator = 'o', reason = 'r', expires = 2027-01-31 }]",
+        "top",
+        "is not a cell",
+    ),
     ("accept = [{ cell = 'skin-onnx-fp32', operators = 'o', reason = 'r', expires = 2027-01-31 }]", "top", "operator"),
     ("factory = 3", "model", "text"),
     ("factory = 'pkg.models'", "model", "package.module:function"),
