@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from parity.config.model import read_model
-from parity.config.rules import read_limits, read_waiver
+from parity.config.rules import read_accepted, read_limits, read_waiver
 from parity.config.table import ContractReader, Reader, Table, no_contract, parse_size
 from parity.core.errors import ConfigError
 from parity.core.plan import PRECISIONS, did_you_mean
@@ -40,9 +40,13 @@ def read_config(reader: Reader, data: Mapping[str, Any]) -> Config:
         read_waiver(Table(value, ("waive", str(i)), reader), models)
         for i, value in enumerate(top.take("waive", list, []))
     )
+    accept = tuple(
+        read_accepted(Table(value, ("accept", str(i)), reader), models)
+        for i, value in enumerate(top.take("accept", list, []))
+    )
     require = top.words("require", tuple(dict.fromkeys((*targets, *reader.targets, *models)))) or ()
     result = Config(
-        reader.root, reader.file, models, rules, waive, require,
+        reader.root, reader.file, models, rules, waive, accept, require,
         seed=read_seed(top),
         timeout=top.positive("timeout", 600.0),
         memory=top.size("memory", 8 << 30),

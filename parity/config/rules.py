@@ -1,4 +1,4 @@
-"""Limits and waivers, as the configuration states them."""
+"""Limits, waivers and accepted operators, as the configuration states them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from parity.config.table import Reader, Table
 from parity.core.plan import PRECISIONS, did_you_mean
-from parity.core.settings import ModelConfig, Rule, Waiver
+from parity.core.settings import Accepted, ModelConfig, Rule, Waiver
 from parity.judging.registry import METRICS, limitable
 
 
@@ -59,11 +59,7 @@ def read_waiver(t: Table, models: Mapping[str, ModelConfig]) -> Waiver:
     expires, limit = t.take("expires", datetime.date), t.take("limit", (int, float))
     if not (cell and metric and reason and reason.strip() and expires):
         raise t.error(None, "a waiver needs cell, metric, reason and expires (a date)")
-    known = [c.id for m in models.values() for c in m.cells]
-    if cell not in known:
-        raise t.error("cell", f"{cell!r} is not a cell of this project{did_you_mean(cell, known)}")
-    if type(expires) is not datetime.date:
-        raise t.error("expires", f"expected a date without a time, as in 2027-01-31; found {expires}")
+    _check_scope(t, cell, expires, models)
     if limit is not None and not math.isfinite(limit):
         raise t.error("limit", f"expected a finite number, found {limit}")
     if limit is not None and metric in METRICS:
@@ -72,3 +68,21 @@ def read_waiver(t: Table, models: Mapping[str, ModelConfig]) -> Waiver:
             raise t.error("limit", impossible)
     t.done()
     return Waiver(cell, metric, reason, expires, None if limit is None else float(limit), t.reader.where(t.path))
+
+
+def read_accepted(t: Table, models: Mapping[str, ModelConfig]) -> Accepted:
+    cell, operator, reason = t.take("cell", str), t.take("operator", str), t.take("reason", str)
+    expires = t.take("expires", datetime.date)
+    if not (cell and operator and reason and reason.strip() and expires):
+        raise t.error(None, "an accepted operator needs cell, operator, reason and expires (a date)")
+    _check_scope(t, cell, expires, models)
+    t.done()
+    return Accepted(cell, operator, reason, expires, t.reader.where(t.path))
+
+
+def _check_scope(t: Table, cell: str, expires: datetime.date, models: Mapping[str, ModelConfig]) -> None:
+    known = [c.id for m in models.values() for c in m.cells]
+    if cell not in known:
+        raise t.error("cell", f"{cell!r} is not a cell of this project{did_you_mean(cell, known)}")
+    if type(expires) is not datetime.date:
+        raise t.error("expires", f"expected a date without a time, as in 2027-01-31; found {expires}")

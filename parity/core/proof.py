@@ -1,4 +1,4 @@
-"""What a proof of an artefact found, as bare data: five links, each with state, figures, culprits and reason."""
+"""What a proof of an artefact found, as bare data: its links, each with state, figures, culprits and reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = Literal["proved", "failed", "not possible"]
-LINKS = ("match", "audit", "lift", "local", "range")
+LINKS = ("match", "audit", "lift", "local", "range")  # of constants and values; `operators` comes beside them
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,18 @@ class Waiver:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """An operator of a cell's file that nothing in the module explains, and that a person has looked at: `operator` is
+    it as the report calls it, until `expires`."""
+
+    cell: str
+    operator: str
+    reason: str
+    expires: datetime.date
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that `[tool.parity]` says. `root` is the folder of the file; relative paths start there."""
 
@@ -169,6 +181,7 @@ class Config:
     models: Mapping[str, ModelConfig]
     rules: tuple[Rule, ...] = ()
     waive: tuple[Waiver, ...] = ()
+    accept: tuple[Accepted, ...] = ()
     require: tuple[str, ...] = ()
     seed: int = 20260101
     timeout: float = 600.0  # seconds that one step of an export, or one batch of cases, may take

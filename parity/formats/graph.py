@@ -151,6 +151,8 @@ class Graph:
     symmetric_weights: bool  # the format says that signed weights have zero point 0
     flushes: bool = False  # its converter stores what is subnormal in fp16 as zero
     origins: Mapping[str, str] = field(default_factory=dict)
+    named: bool = False  # constants bear the names that the module's tensors have
+    literals: Mapping[str, Sequence[tuple[float, ...]]] = field(default_factory=dict)  # numbers of the code by operator
 
     @property
     def activations(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from parity.judging.ties import tied
 
 NOTHING = 2.0**-23
 """Rms of an output that float32 cannot tell from zero beside 1: of what cancels to nothing no share can be lost."""
+MOST_NAMED = 8  # operators in the words of a check
 RECORDED = ("max_abs", "max_rel", "rel_rms", "cosine", "sqnr")  # measured on every output of every case
 
 
@@ -234,6 +235,13 @@ def check_proof(proof: Proof, limits: Mapping[str, Limit]) -> list[Check]:
             count = float(len(link.culprits))
             checks.append(_static(link.name, f"{link.name}_faults", count, limits, _link(link)))
     return checks
+
+
+def check_unexplained(operators: Sequence[str], limits: Mapping[str, Limit]) -> Check:
+    """How many of the file's decisions nothing explains; gates where somebody set a limit on it."""
+    detail = "; ".join(operators[:MOST_NAMED])
+    name = "unexplained_operators"
+    return _check("static", "operators", OutputSpec(""), name, float(len(operators)), limits, detail=detail)
 
 
 def proof_record(proof: Proof) -> ProofRecord:

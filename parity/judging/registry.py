@@ -281,7 +281,19 @@ _PROOF = tuple(
             "Operators that are wrong on their own inputs, on some kernel set of the runtime.",
         ),
         ("range_faults", "Tensors whose calibrated range does not fit the golden data."),
+        (
+            "operators_faults",
+            "Operators that draw random numbers, or normalise by the batch, where the module does not.",
+        ),
     )
+)
+_UNEXPLAINED = MetricSpec(
+    "unexplained_operators",
+    "max",
+    "count",
+    "Operators of the file that decide by data where the module does not, and that nobody accepted.",
+    "proof",
+    "cell",
 )
 _LOWERING = (
     MetricSpec(
@@ -408,6 +420,7 @@ METRICS: dict[str, MetricSpec] = {
         *_LOWERING,
         *_CELL,
         *_PROOF,
+        _UNEXPLAINED,
         *_RESIZING,
         *_DESCRIPTIONS,
         *_MEASUREMENTS,

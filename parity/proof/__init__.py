@@ -2,7 +2,8 @@
 
 Five links: *match* constants to torch tensors by content; *audit* each within half a step; *lift* the artefact's own
 graph to float with the torch weights, which must equal the oracle; check each operator *local*ly on the artefact's own
-inputs, on every kernel set; and see that the *range*s fit golden data. `prove` runs in a child process.
+inputs, on every kernel set; and see that the *range*s fit golden data. Beside them *operators*: what the file draws at
+random and decides by data, the module does too. `prove` runs in a child process.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from parity.core.case import Array, spread
 from parity.core.proof import LINKS, Link, Proof
@@ -32,6 +34,9 @@ def prove(request: ProofRequest) -> Proof:
     start = time.perf_counter()
     stage("prove")
     links, remains = _chain(request)
+    failed = any(link.state == "failed" for link in links)
+    if request.survey and "operators" not in request.held and (request.whole or not failed):
+        links.append(_made("operators", partial(_operators, request)))
     return Proof(
         request.precision,
         tuple(replace(link, figures=plain(link.figures)) for link in links),
@@ -44,7 +49,7 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
     """The links that were made, in their order, and the error that remains of the whole file."""
     from parity.formats.graph import NotPossible
     from parity.formats.target import load_part
-    from parity.proof import audit, lift, local, match, range, source
+    from parity.proof import audit, lift, local, match, named, range, source
     from parity.reference import oracle
     from parity.reference.messages import OracleRequest
 
@@ -56,8 +61,11 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
         artefact = load_part(request.reader)(request.folder, request.notes, torch_side.bounds)
     except NotPossible as obstacle:
         return [Link(name, "not possible", reason=str(obstacle)) for name in LINKS], None
-    matches, matched = match.match(artefact.graph, torch_side)
-    audited, sound = audit.audit(artefact.graph, matches, precision)
+    if artefact.graph.named:
+        audited, matched, sound = named.match_and_audit(artefact.graph, torch_side, precision)
+    else:
+        matches, matched = match.match(artefact.graph, torch_side)
+        audited, sound = audit.audit(artefact.graph, matches, precision)
     if not whole and "failed" in (matched.state, sound.state):
         return [matched, sound], None
     chosen = spread(len(cases), LIFTED)
@@ -85,6 +93,12 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
         with contextlib.suppress(Exception):  # a file that the runtime refuses: the links say so
             remains = lift.whole_error(artefact, some, wants)
     return made, remains
+
+
+def _operators(request: ProofRequest) -> Link:
+    from parity.proof.operators import operators
+
+    return operators(request.survey, request.folder, request.notes, request.model, request.cases[0])
 
 
 def _made(name: str, make: Callable[[], Link]) -> Link:

@@ -70,6 +70,11 @@ def audit(graph: Graph, matches: Mapping[str, Match], precision: str) -> tuple[d
     return audited, Link.judged("audit", figures, culprits)
 
 
+def exact(graph: Graph, match: Match) -> Audited:
+    """A constant that holds its torch values with no factor, rounded to its type."""
+    return _measured(graph, match, np.ones([1] * match.values.ndim))
+
+
 def _by_chance(match: Match) -> bool:
     """Whether a match is no evidence unless it is exact: a single number, such as a coefficient of the polynomial that
     stands for erf, lies near some number of the model's. The lift keeps it as it is, and sees whether it is right."""

@@ -15,7 +15,7 @@ from parity.core.settings import ModelSpec
 class ProofRequest:
     """One artefact to prove, and the model that it is to be.
 
-    `reader` is the target's `graph`, `notes` the artefact's. `cases` are golden inputs by the
+    `reader` is the target's `graph`, `survey` its `survey`, `notes` the artefact's. `cases` are golden inputs by the
     model's names, `outputs` the names of what it returns, `calibration` what an int8 file was
     calibrated on, `wants` the oracle's outputs where they are known already. Not `whole`: one link
     that fails is answer enough; none is made after it, and nothing that only describes. Links in
@@ -33,6 +33,7 @@ class ProofRequest:
     whole: bool = True
     wants: Sequence[Mapping[str, Array]] | None = None
     held: Sequence[str] = ()
+    survey: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from torch import fx
 from parity.core.settings import ModelSpec
 from parity.formats.graph import Array, NotPossible, Values, relative_rms
 from parity.reference import modelling
+from parity.reference.literals import Literals, of_graph
 
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
 _TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
@@ -253,6 +254,11 @@ class Source:
                 if name in own:
                     tensor.copy_(own[name])
         return Source(exported)
+
+    def literals(self) -> Literals:
+        """The numbers in the module's own export."""
+        values = {node.name: value for node, value in self.known.items() if isinstance(value, torch.Tensor)}
+        return of_graph(self.module, values)
 
     def tensor(self, name: str) -> Array:
         """A parameter or buffer of the module. Raises NotPossible where the module has none of that name."""

@@ -30,7 +30,7 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
     calibrated = cell.precision == "int8" and model.calibration is not None
     calibration = session.calibration(model) if calibrated else []
     spec = {
-        "code": {function: code_key(function) for function in (PROVE, target.graph)},
+        "code": {function: code_key(function) for function in (PROVE, target.graph, target.survey) if function},
         "artifact": artifact.record.key,
         "notes": artifact.notes,  # kernels; and what the user says a prebuilt file calls its inputs
         "model": session.fingerprint(model),
@@ -50,6 +50,7 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
             [c.inputs for c in cases],
             [o.name for o in model.contract.outputs],
             [c.inputs for c in calibration],
+            survey=target.survey,
         )
         call = partial(session.children.call, "proof", PROVE, request, Proof, stage="prove")
         proof = session.waiting_once(f"{cell} proof", call, uses=[file_of(cell, artifact)])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+
 from parity import formats
 from parity.core.case import Case
 from parity.core.kinds import STATIC
 from parity.core.plan import Cell
+from parity.core.proof import Proof
 from parity.core.settings import ModelConfig
 from parity.formats.target import Target
 from parity.judging import judge
@@ -41,6 +44,7 @@ def _prove_chain(cell: Cell, cases: list[Case], session: Session, parity: Record
     share = proof.link("audit").figures.get("unreduced", 0.0)
     if cell.precision != "fp32" and share > MOSTLY:
         parity.find(f"this file holds fp32 weights ({share:.0%} of them): it was declared {cell.precision}", "warning")
+    _tell_operators(cell, proof, session, parity)
     reasons: dict[tuple[str, bool], list[str]] = {}
     for link in proof.links:
         if link.state == "not possible":
@@ -49,6 +53,35 @@ def _prove_chain(cell: Cell, cases: list[Case], session: Session, parity: Record
         rest = "lowering and noise ratio judge " if formats.get(cell.target).lowering else "the noise ratio judges "
         text = f"the chain of proof lacks {', '.join(names)}: {reason}; {rest}"
         parity.find(text + ("alone" if offered else "in its place"), "warning" if offered else "note")
+
+
+def _tell_operators(cell: Cell, proof: Proof, session: Session, parity: Recorder) -> None:
+    """Record what the file decides by data and the module does not, and warn of what nobody accepted."""
+    link = next((link for link in proof.links if link.name == "operators"), None)
+    if link is None or link.state == "not possible":
+        return
+    operators: list[str] = link.figures["unexplained"]
+    accepted = {a.operator: a for a in session.config.accept if a.cell == cell.id}
+    in_force = {name for name, a in accepted.items() if a.expires >= datetime.date.today()}
+    open_ones = [name for name in operators if name not in in_force]
+    parity.add(judge.check_unexplained(open_ones, parity.limits()))
+    if open_ones:
+        more = f" and {len(open_ones) - judge.MOST_NAMED} more" if len(open_ones) > judge.MOST_NAMED else ""
+        parity.find(
+            f"the file decides by data where the module does not: {'; '.join(open_ones[: judge.MOST_NAMED])}{more}. "
+            "Look at what each does, then accept it: [[tool.parity.accept]] (docs/gate.md)",
+            "warning",
+        )
+    for name in in_force.intersection(operators):
+        parity.find(f"accepted: {name} ({accepted[name].reason})")
+    for name in accepted.keys() - set(operators):
+        parity.find(f"[[tool.parity.accept]]: the file has no unexplained operator {name!r}", "warning")
+    if drawn := link.figures["module_random"]:
+        parity.find(
+            f"the module draws random numbers by itself ({', '.join(drawn)}): no two runs of it agree, and no file "
+            "can be held against it there. Draw them outside, as an input",
+            "warning",
+        )
 
 
 def _prove_lowering(cell: Cell, cases: list[Case], runtime: Runtime, parity: Recorder) -> None:

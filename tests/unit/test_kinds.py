@@ -38,7 +38,7 @@ TESTS = {
 
 TABLE = """
 [tool.parity]
-targets = ["onnx", "ncnn", "torchscript"]
+targets = ["onnx", "ncnn", "coreai"]
 precisions = ["fp32"]
 [tool.parity.models.tiny]
 factory = "m:tiny"
@@ -87,7 +87,7 @@ def test_a_project_imports_the_tests_and_nothing_else() -> None:
     ("target", "data", "kinds"),
     [
         ("onnx", Data(3, 0), ["contract", "static", "golden", "sequence", "batch", "property"]),
-        ("torchscript", Data(3, 0), ["contract", "golden", "sequence", "batch", "property"]),
+        ("coreai", Data(3, 0), ["contract", "golden", "sequence", "property"]),
         ("ncnn", Data(3, 0), ["contract", "static", "golden", "sequence", "property"]),
         ("onnx", Data(0, 0), ["contract", "golden", "sequence", "batch", "property"]),
         ("onnx", Data(0, 2), ["contract", "video", "sequence", "batch", "property"]),

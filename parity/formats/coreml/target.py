@@ -31,6 +31,7 @@ class CoreML(Target):
     backend: ClassVar[str] = "mlprogram"
     executions: ClassVar[tuple[tuple[str, str], ...]] = (("coreml-runtime", "CPU_ONLY"), ("coreml-runtime", "ALL"))
     graph: ClassVar[str] = "parity.formats.coreml.graph:CoreMLArtefact"
+    survey: ClassVar[str] = "parity.formats.coreml.survey:survey"
     steps: ClassVar[str] = "parity.formats.coreml.steps:open_coreml"
     draft: ClassVar[str] = "parity.formats.coreml.draft:CoreMLDraft"
     script: ClassVar[str] = "parity.formats.coreml.script:lines"
@@ -80,6 +81,7 @@ class CoreMLNeuralNetwork(CoreML):
     suffixes: ClassVar[tuple[str, ...]] = (".mlmodel",)
     backend: ClassVar[str] = "neuralnetwork"
     graph: ClassVar[str] = ""
+    survey: ClassVar[str] = ""
     draft: ClassVar[str] = ""
 
     def unavailable(self, cell: Cell, model: ModelConfig, python: str | None = None) -> str | None:

@@ -23,6 +23,7 @@ class Onnx(Target):
     suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
     unmarked: ClassVar[str] = "fp32"
     graph: ClassVar[str] = "parity.formats.onnx.graph:OnnxArtefact"
+    survey: ClassVar[str] = "parity.formats.onnx.survey:survey"
     steps: ClassVar[str] = "parity.formats.onnx.steps:OnnxSteps"
     draft: ClassVar[str] = "parity.formats.onnx.draft:OnnxDraft"
     script: ClassVar[str] = "parity.formats.onnx.script:lines"

@@ -31,6 +31,7 @@ class TFLite(Target):
     delegate: ClassVar[str] = "Flex"
     signature: ClassVar[str] = "parity.formats.tflite.runtime:signature"
     graph: ClassVar[str] = "parity.formats.tflite.graph:TFLiteArtefact"
+    survey: ClassVar[str] = "parity.formats.tflite.survey:survey"
     steps: ClassVar[str] = "parity.formats.tflite.steps:TFLiteSteps"
     draft: ClassVar[str] = "parity.formats.tflite.draft:TFLiteDraft"
     script: ClassVar[str] = "parity.formats.tflite.script:lines"

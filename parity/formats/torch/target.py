@@ -22,6 +22,8 @@ class TorchScript(Target):
     order: ClassVar[int] = 60
     suffixes: ClassVar[tuple[str, ...]] = (".pt", ".ts", ".pth")
     signature: ClassVar[str] = "parity.formats.torch.runtime:script_signature"
+    graph: ClassVar[str] = "parity.formats.torch.graph:ScriptArtefact"
+    survey: ClassVar[str] = "parity.formats.torch.survey:script"
     script: ClassVar[str] = "parity.formats.torch.script:script_lines"
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
@@ -41,6 +43,8 @@ class Exported(Target):
     order: ClassVar[int] = 61
     suffixes: ClassVar[tuple[str, ...]] = (".pt2",)
     signature: ClassVar[str] = "parity.formats.torch.runtime:program_signature"
+    graph: ClassVar[str] = "parity.formats.torch.graph:ProgramArtefact"
+    survey: ClassVar[str] = "parity.formats.torch.survey:program"
     steps: ClassVar[str] = "parity.formats.torch.steps:ProgramSteps"
     script: ClassVar[str] = "parity.formats.torch.script:program_lines"
 

@@ -1,0 +1,34 @@
+"""What a graph decides by the values of its inputs: comparisons, branches, loops, and look-ups in tables of integers.
+
+A file that takes another way for some inputs equals the module on all others, so no figure shows it: what it decides by
+is read from its graph, and held against what the module decides by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["equal", "order", "finite", "branch", "loop", "table"]
+"""`equal`: equal or not; `order`: greater or less, with equality or not; `finite`: NaN or infinite;
+`table`: a look-up in a table of integers."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One operator that decides. `constants` are the distinct values that its data is compared with, in order, one
+    tuple for each side that may be the constant; empty where both sides are computed."""
+
+    family: Family
+    constants: tuple[tuple[float, ...], ...] = ()
+    operator: str = ""
+    place: str = ""
+
+    def __str__(self) -> str:
+        values = " or ".join(_listed(values) for values in self.constants)
+        return f"{self.operator} {self.place}" + (f" with {values}" if values else "")
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    shown = ", ".join(f"{value:g}" for value in values[:4])
+    return shown + (f" ... {values[-1]:g}" if len(values) > 4 else "")

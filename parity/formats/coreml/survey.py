@@ -1,0 +1,114 @@
+"""What a Core ML program draws at random and decides by data, blocks of control flow among it. Child only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.formats.graph import NotPossible
+from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
+from parity.mil.package import Package
+from parity.mil.values import decode
+
+_MEANINGS: Mapping[str, Meaning] = {
+    **dict.fromkeys(("equal", "not_equal"), "equal"),
+    **dict.fromkeys(("greater", "greater_equal", "less", "less_equal"), "order"),
+    **dict.fromkeys(("logical_and", "logical_or", "logical_not", "logical_xor"), "boolean"),
+    **dict.fromkeys(("expand_dims", "squeeze", "reshape", "identity", "tile"), "same"),
+    "shape": "shape",
+    "non_zero": "nonzero",
+}
+
+
+def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
+    """The survey of an .mlpackage. Raises NotPossible where it holds no program."""
+    package = Package(Path(folder, notes["entry"]))
+    if package.spec.WhichOneof("Type") != "mlProgram":
+        raise NotPossible("a neural network specification, which this reader does not know")
+    program = package.spec.mlProgram
+    name = package.spec.description.defaultFunctionName or "main"
+    function = program.functions[name]
+    result = Survey([i.name for i in function.inputs])
+    read = _Reader(package, result)
+    read.block(function.block_specializations[function.opset])
+    return result
+
+
+class _Reader:
+    """Fills a survey. Names are unique in a function, blocks included."""
+
+    def __init__(self, package: Package, result: Survey):
+        self.package, self.survey = package, result
+
+    def block(self, block: Any) -> None:
+        for operation in block.operations:
+            self._operation(operation)
+
+    def _operation(self, operation: Any) -> None:
+        kind, outputs = operation.type, tuple(output.name for output in operation.outputs)
+        place = outputs[0] if outputs else ""
+        if kind == "const" or kind.startswith("constexpr_"):
+            self._constant(operation, place)
+            return
+        reads: dict[str, list[str]] = {}
+        for key, argument in operation.inputs.items():
+            reads[key] = []
+            for number, binding in enumerate(argument.arguments):
+                if binding.WhichOneof("binding") == "name":
+                    reads[key].append(binding.name)
+                else:
+                    literal = f"{place}/{key}/{number}"
+                    self._value(literal, binding.value)
+                    reads[key].append(literal)
+        order = sorted(reads, key=lambda key: key not in ("x", "data"))  # what a node is about comes first
+        inputs = tuple(name for key in order for name in reads[key])
+        for block in operation.blocks:
+            self.block(block)
+        if operation.blocks:
+            self.survey.nodes += self._controlled(operation, reads, outputs, place)
+        else:
+            self.survey.nodes.append(Node(kind, place, inputs, outputs, self._meaning(kind, reads)))
+
+    def _controlled(
+        self, operation: Any, reads: Mapping[str, list[str]], outputs: tuple[str, ...], place: str
+    ) -> Iterator[Node]:
+        if operation.type == "cond":
+            for block in operation.blocks:
+                yield from linked(block.outputs, outputs)
+            yield Node("cond", place, tuple(reads.get("pred", ())), outputs, "branch")
+            return
+        asked, body = operation.blocks
+        for block in (asked, body):
+            inner = [value.name for value in block.inputs]
+            yield from linked(reads.get("loop_vars", ()), inner)
+            yield from linked(body.outputs, inner)
+        yield from linked(body.outputs, outputs)
+        yield Node(operation.type, place, tuple(asked.outputs), (), "loop")
+
+    def _meaning(self, kind: str, reads: Mapping[str, list[str]]) -> Meaning:
+        if kind == "cast":
+            to = next((self._text(name) for name in reads.get("dtype", ())), "")
+            return "nonzero" if to == "bool" else "same"
+        if kind.startswith("gather"):
+            table = next(iter(reads.get("x", ())), "")
+            constant = self.survey.constants.get(table)
+            return "table" if constant is not None and constant.dtype.kind == "i" and constant.ndim else ""
+        return _MEANINGS.get(kind) or ("random" if RANDOM.search(kind) else "")
+
+    def _text(self, name: str) -> str:
+        value = self.survey.constants.get(name)
+        return str(value) if value is not None and value.dtype.kind == "U" else ""
+
+    def _constant(self, operation: Any, name: str) -> None:
+        if operation.type == "const" and "val" in operation.attributes:
+            self._value(name, operation.attributes["val"])
+
+    def _value(self, name: str, value: Any) -> None:
+        if value.type.WhichOneof("type") != "tensorType":
+            return
+        dimensions = value.type.tensorType.dimensions
+        if int(np.prod([d.constant.size for d in dimensions])) <= MOST:
+            self.survey.constants[name] = np.asarray(decode(value, self.package))

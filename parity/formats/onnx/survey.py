@@ -1,0 +1,123 @@
+"""What an ONNX file draws at random and decides by data, sub-graphs and functions included. Child only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
+
+_MEANINGS: Mapping[str, Meaning] = {
+    **dict.fromkeys(("Equal",), "equal"),
+    **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual"), "order"),
+    **dict.fromkeys(("IsNaN", "IsInf"), "finite"),
+    **dict.fromkeys(("And", "Or", "Not", "Xor"), "boolean"),
+    **dict.fromkeys(("Shape", "Size"), "shape"),
+    **dict.fromkeys(("Identity", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile", "QuantizeLinear",
+                     "DequantizeLinear"), "same"),
+    "NonZero": "nonzero",
+}  # fmt: skip
+
+
+def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
+    """The survey of an .onnx file. Weights in other files are not read."""
+    model = onnx.load(str(Path(folder, notes["entry"])), load_external_data=False)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    read = _Reader()
+    read.graph(model.graph, "")
+    stored = {i.name for i in model.graph.initializer}
+    read.survey.inputs = [value.name for value in model.graph.input if value.name not in stored]
+    return read.survey
+
+
+class _Reader:
+    """Fills a survey. Names of a sub-graph begin with its node's, unless they are those of an outer graph."""
+
+    def __init__(self) -> None:
+        self.survey = Survey(())
+        self.names: list[dict[str, str]] = []
+
+    def graph(self, graph: Any, prefix: str) -> None:
+        made = [i.name for i in (*graph.initializer, *graph.input)]
+        made += [name for node in graph.node for name in node.output]
+        self.names.append({name: prefix + name for name in made})
+        for initializer in graph.initializer:
+            self._constant(self._name(initializer.name), initializer)
+        for value in graph.input:
+            if value.type.tensor_type.elem_type == TensorProto.BOOL:
+                self.survey.booleans.add(self._name(value.name))
+        for node in graph.node:
+            self._node(node)
+
+    def _name(self, name: str) -> str:
+        return next((scope[name] for scope in reversed(self.names) if name in scope), name)
+
+    def _node(self, node: Any) -> None:
+        attributes = {a.name: a for a in node.attribute}
+        outputs = tuple(self._name(name) for name in node.output if name)
+        inputs = tuple(self._name(name) for name in node.input if name)
+        place = node.name or (node.output[0] if node.output else "")
+        if node.op_type == "Constant":
+            if "value" in attributes:
+                self._constant(outputs[0], attributes["value"].t)
+            else:
+                value = helper.get_attribute_value(node.attribute[0])
+                if not isinstance(value, (bytes, list)) or (isinstance(value, list) and len(value) <= MOST):
+                    self.survey.constants[outputs[0]] = np.asarray(value)
+            return
+        inner = [(a.name, a.g) for a in node.attribute if a.HasField("g")]
+        if inner:
+            self.survey.nodes += self._controlled(node, inner, inputs, outputs, place)
+            return
+        self.survey.nodes.append(Node(node.op_type, place, inputs, outputs, self._meaning(node, attributes)))
+
+    def _controlled(
+        self, node: Any, inner: list[tuple[str, Any]], inputs: tuple[str, ...], outputs: tuple[str, ...], place: str
+    ) -> Iterator[Node]:
+        """If: each branch gives the outputs. Loop and Scan: the body's results are its next inputs."""
+        given = [self._name(name) if name else "" for name in node.input]
+        for attribute, body in inner:
+            prefix = f"{place}/{attribute}/"
+            self.graph(body, prefix)
+            taken, left = ([self._name(v.name) for v in side] for side in (body.input, body.output))
+            self.names.pop()
+            if node.op_type == "If":
+                yield from linked(left, outputs)
+            elif node.op_type == "Loop":  # the body takes (iteration, condition, values), gives (condition, values)
+                yield from linked(given[2:], taken[2:])
+                yield from linked(left[1:], taken[2:])
+                yield from linked(left[1:], outputs)
+                yield Node("Loop", place, tuple(name for name in (*given[:2], left[0]) if name), (), "loop")
+            else:
+                yield from linked(given, taken)
+                yield from linked(left, taken)
+                yield from linked(left, outputs)
+        if node.op_type == "If":
+            yield Node("If", place, inputs[:1], outputs, "branch")
+
+    def _meaning(self, node: Any, attributes: Mapping[str, Any]) -> Meaning:
+        kind = node.op_type
+        if kind == "Cast":
+            return "nonzero" if attributes["to"].i == TensorProto.BOOL else "same"
+        if kind == "Gather":
+            return "table" if self._integers(self._name(node.input[0])) else ""
+        if kind == "Dropout":
+            mode = self.survey.constants.get(self._name(node.input[2])) if len(node.input) > 2 else None
+            return "random" if mode is not None and bool(mode) else "same"
+        if kind == "BatchNormalization":
+            training = "training_mode" in attributes and attributes["training_mode"].i == 1
+            return "training" if training or len([name for name in node.output if name]) > 1 else ""
+        return _MEANINGS.get(kind) or ("random" if RANDOM.search(kind) else "")
+
+    def _integers(self, name: str) -> bool:
+        return name in self.survey.constants and self.survey.constants[name].dtype in (np.int32, np.int64)
+
+    def _constant(self, name: str, tensor: Any) -> None:
+        if int(np.prod(tensor.dims)) <= MOST and tensor.data_location != TensorProto.EXTERNAL:
+            self.survey.constants[name] = numpy_helper.to_array(tensor)

@@ -1,0 +1,142 @@
+"""What an artefact's graph draws at random and decides by data, whatever its format.
+
+A target's `survey` is a reader that gives this view. It follows control flow, so it reads files that the chain's own
+reader does not: the nodes of sub-graphs are among the others, and what goes in and out of them is a node of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from parity.core.decisions import Decision, Family
+from parity.formats.graph import Array
+
+MOST = 4096  # values of a constant that anything is compared with; larger ones are not read
+RANDOM = re.compile(r"random|bernoulli|multinomial|dropout|(^|[^a-z])rand", re.IGNORECASE)
+
+Meaning = Literal["", "same", "shape", "boolean", "equal", "order", "finite", "nonzero", "branch", "loop", "table",
+                  "random", "training"]  # fmt: skip
+"""What a node means here. `same`: its first input, cast, copied or in another shape; `shape`: something of its input's
+shape alone; `boolean`: logic on truth values; `nonzero`: its first input against 0, unless that is a truth value;
+`branch` and `loop`: its inputs decide which way or how often; `training`: normalises by the batch at hand."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node: its operator in the format's own word, where it stands, and the tensors that it reads and writes."""
+
+    operator: str
+    place: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    meaning: Meaning = ""
+
+
+@dataclass
+class Survey:
+    """The nodes in any order, the tensors that are given from outside, and constants of at most `MOST` values."""
+
+    inputs: Sequence[str]
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[str, Array] = field(default_factory=dict)
+    booleans: set[str] = field(default_factory=set)  # tensors that hold truth values, where the format says so
+
+    def random(self) -> list[Node]:
+        """The nodes that give another result each time, or for each batch."""
+        return [node for node in self.nodes if node.meaning in ("random", "training")]
+
+    def decisions(self) -> list[Decision]:
+        """What the graph decides by the values of its inputs; what follows from their shapes alone is none."""
+        data = self._data()
+        booleans = self._booleans()
+        constants = self._constants()
+        found = []
+        for node in self.nodes:
+            read = [name for name in node.inputs if name in data]
+            if not read or (node.meaning == "nonzero" and node.inputs[0] in booleans):
+                continue
+            if node.meaning == "order" and len(read) == 1 and self._wraps(node, read[0], constants):
+                continue
+            if (family := _FAMILIES.get(node.meaning)) is not None:
+                given = [constants[n] for n in node.inputs if n not in data and n in constants]
+                if node.meaning == "nonzero":
+                    given = [np.zeros(1)]
+                if family == "equal" and len(read) > 1 and len(set(read)) == 1:
+                    family = "finite"  # only NaN differs from itself
+                if family not in ("equal", "order"):
+                    given = []
+                found.append(Decision(family, tuple(map(distinct, given)), node.operator, node.place))
+        return found
+
+    def _wraps(self, node: Node, index: str, constants: Mapping[str, Array]) -> bool:
+        """Whether a comparison with zero only turns a negative index into one from the other end:
+
+            order(i, 0) -> select(order, i, add(i, size))
+
+        PyTorch allows negative indices, the look-ups of other formats do not.
+        """
+        if any(constants[name].any() for name in node.inputs if name in constants):
+            return False
+        readers = [n for n in self.nodes if not set(node.outputs).isdisjoint(n.inputs)]
+        return bool(readers) and all(self._chooses(reader, node.outputs[0], index) for reader in readers)
+
+    def _chooses(self, reader: Node, condition: str, index: str) -> bool:
+        moved = [name for name in reader.inputs if name not in (condition, index)]
+        if len(moved) != 1 or index not in reader.inputs:
+            return False
+        sources = [node for node in self.nodes if moved[0] in node.outputs]
+        return any(node.operator.lower() == "add" and index in node.inputs for node in sources)
+
+    def _data(self) -> set[str]:
+        """The tensors that follow from the values of an input, through loops too."""
+        data = set(self.inputs)
+        grew = True
+        while grew:
+            before = len(data)
+            for node in self.nodes:
+                if node.meaning != "shape" and not data.isdisjoint(node.inputs):
+                    data.update(node.outputs)
+            grew = len(data) > before
+        return data
+
+    def _booleans(self) -> set[str]:
+        booleans = set(self.booleans)
+        for node in self.nodes:
+            truth = node.meaning in ("boolean", "equal", "order", "finite", "nonzero")
+            if truth or (node.meaning == "same" and node.inputs and node.inputs[0] in booleans):
+                booleans.update(node.outputs)
+        return booleans
+
+    def _constants(self) -> Mapping[str, Array]:
+        constants = dict(self.constants)
+        for node in self.nodes:
+            if node.meaning == "same" and node.inputs and node.inputs[0] in constants:
+                constants.update((name, constants[node.inputs[0]]) for name in node.outputs)
+        return constants
+
+
+_FAMILIES: Mapping[Meaning, Family] = {
+    "equal": "equal",
+    "nonzero": "equal",
+    "order": "order",
+    "finite": "finite",
+    "branch": "branch",
+    "loop": "loop",
+    "table": "table",
+}
+
+
+def distinct(values: Array) -> tuple[float, ...]:
+    """The distinct values of an array, in order, as floats."""
+    return tuple(float(value) for value in np.unique(np.asarray(values)).astype(np.float64))
+
+
+def linked(given: Iterable[str], taken: Iterable[str]) -> Iterator[Node]:
+    """Nodes by which values go into a sub-graph or out of it, each to the place of its own. They are no copies: a value
+    of a loop is another one the next time."""
+    return (Node("", "", (a,), (b,)) for a, b in zip(given, taken, strict=False) if a and b)

@@ -1,0 +1,103 @@
+"""What a TFLite file draws at random and decides by data, in all of its sub-graphs. Child only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from parity.formats.graph import Array
+from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
+from parity.formats.tflite.graph import constant, grid_of, kind, parsed
+
+_MEANINGS: Mapping[str, Meaning] = {
+    **dict.fromkeys(("EQUAL", "NOT_EQUAL"), "equal"),
+    **dict.fromkeys(("GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"), "order"),
+    **dict.fromkeys(("FlexIsNan", "FlexIsInf", "FlexIsFinite"), "finite"),
+    **dict.fromkeys(("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"), "boolean"),
+    **dict.fromkeys(("SHAPE", "RANK", "ZEROS_LIKE", "FlexShape", "FlexSize"), "shape"),
+    **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "BROADCAST_TO", "TILE", "QUANTIZE", "DEQUANTIZE"), "same"),
+    "WHERE": "nonzero",
+    "MULTINOMIAL": "random",
+}  # fmt: skip
+
+
+def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
+    """The survey of a .tflite file."""
+    model = parsed(Path(folder, notes["entry"]).read_bytes())
+    result = Survey([_name(0, int(i)) for i in model.subgraphs[0].inputs])
+    for number, graph in enumerate(model.subgraphs):
+        for index, tensor in enumerate(graph.tensors):
+            if tensor.type == schema.TensorType.BOOL:
+                result.booleans.add(_name(number, index))
+            stored = constant(model, tensor) if _small(tensor) else None
+            if stored is not None:
+                grid = grid_of(tensor)
+                result.constants[_name(number, index)] = stored if grid is None else grid.real(stored)
+        for op in graph.operators:
+            result.nodes += _nodes(model, number, op, result.constants)
+    return result
+
+
+def _name(graph: int, tensor: int) -> str:
+    return f"{graph}:{tensor}"
+
+
+def _small(tensor: Any) -> bool:
+    return int(np.prod([int(n) for n in (tensor.shape if tensor.shape is not None else ())])) <= MOST
+
+
+def _nodes(model: Any, graph: int, op: Any, constants: Mapping[str, Array]) -> Iterator[Node]:
+    operator = kind(model, op)
+    inputs = tuple(_name(graph, int(i)) for i in op.inputs if i >= 0)
+    outputs = tuple(_name(graph, int(i)) for i in op.outputs)
+    place = _place(model, graph, op)
+    if operator in ("WHILE", "IF"):
+        yield from _controlled(model, op, operator, inputs, outputs, place)
+    else:
+        yield Node(operator, place, inputs, outputs, _meaning(model, graph, op, operator, constants))
+
+
+def _place(model: Any, graph: int, op: Any) -> str:
+    if not len(op.outputs):
+        return ""
+    name = model.subgraphs[graph].tensors[int(op.outputs[0])].name
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "")
+
+
+def _controlled(
+    model: Any, op: Any, operator: str, inputs: tuple[str, ...], outputs: tuple[str, ...], place: str
+) -> Iterator[Node]:
+    """IF: condition first, then what both branches take. WHILE: the body's results are its next inputs, and the
+    condition's."""
+
+    def ports(number: int) -> tuple[list[str], list[str]]:
+        inner = model.subgraphs[number]
+        return [_name(number, int(i)) for i in inner.inputs], [_name(number, int(i)) for i in inner.outputs]
+
+    options = op.builtinOptions
+    if operator == "IF":
+        for number in (options.thenSubgraphIndex, options.elseSubgraphIndex):
+            taken, left = ports(number)
+            yield from linked(inputs[1:], taken)
+            yield from linked(left, outputs)
+        yield Node(operator, place, inputs[:1], outputs, "branch")
+        return
+    asked, answer = ports(options.condSubgraphIndex)
+    taken, left = ports(options.bodySubgraphIndex)
+    yield from (node for given in (inputs, left) for into in (taken, asked, outputs) for node in linked(given, into))
+    yield Node(operator, place, tuple(answer), (), "loop")
+
+
+def _meaning(model: Any, graph: int, op: Any, operator: str, constants: Mapping[str, Array]) -> Meaning:
+    tensors = model.subgraphs[graph].tensors
+    if operator == "CAST":
+        return "nonzero" if tensors[int(op.outputs[0])].type == schema.TensorType.BOOL else "same"
+    if operator == "GATHER":
+        table = tensors[int(op.inputs[0])]
+        whole = table.type in (schema.TensorType.INT32, schema.TensorType.INT64) and grid_of(table) is None
+        return "table" if whole and _name(graph, int(op.inputs[0])) in constants else ""
+    return _MEANINGS.get(operator) or ("random" if RANDOM.search(operator) else "")

@@ -1,0 +1,246 @@
+"""TorchScript files and ExportedPrograms in the words of the proof. Child only.
+
+Both keep the names of the module's parameters and buffers, so constants are matched by name. What has no name (a frozen
+script's weights, a tensor in the code) has the slot of the operator that reads it, and is matched as in other formats.
+The runtime is PyTorch itself, so no operator is judged alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from parity.files.torch_archives import open_program, open_script
+from parity.files.torch_operators import schema_of
+from parity.files.torch_scripts import nodes as every_node
+from parity.formats.graph import Array, Constant, Graph, NotOffered, Operator, Port, Run, Slot, Values
+from parity.formats.torch.runtime import ProgramSession, ScriptSession
+from parity.reference.literals import Literals, bare, of_graph, of_node
+
+_ALONE = "PyTorch runs its own files with the kernels of the module itself"
+_BETWEEN = "PyTorch does not show the values between the operators of its files"
+_LAYOUTS = {  # operator -> its weight's layout
+    "conv1d": "OIW", "conv2d": "OIHW", "conv3d": "OIDHW", "linear": "OI", "embedding": "VD", "conv_transpose2d": "IOHW",
+}  # fmt: skip
+_HALF, _FLOAT = 5, 6  # float16 and float32 among TorchScript's numbers for types
+
+
+class _TorchArtefact:
+    kernels = ("PyTorch",)
+    graph: Graph
+
+    def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = ()):
+        self.folder, self.notes, self.path = folder, notes, Path(folder, notes["entry"])
+
+    def _view(self, constants: Mapping[str, Constant], operators: Sequence[Operator], literals: Literals) -> Graph:
+        inputs, outputs = (tuple(Port(name, name) for name in self.notes[side]) for side in ("inputs", "outputs"))
+        return Graph(
+            tuple(operators), constants, {}, inputs, outputs, channels_last=False, symmetric_weights=False,
+            named=True, literals=literals,
+        )  # fmt: skip
+
+    def trace(self, case: Values) -> Values:
+        raise NotOffered(_ALONE)
+
+    def alone(self, kernels: str) -> Run:
+        raise NotOffered(_ALONE)
+
+    def alone_lifted(self) -> Run:
+        raise NotOffered(_ALONE)
+
+    def reread(self) -> bool:
+        return False
+
+
+def _stored(value: torch.Tensor) -> Array | None:
+    """A tensor's values; None where they are no plain numbers."""
+    if value.is_quantized or value.dtype == torch.bfloat16 or value.layout != torch.strided:
+        return None
+    return value.detach().cpu().numpy()
+
+
+def _widen(tensors: Mapping[str, torch.Tensor], weights: Mapping[str, Array]) -> None:
+    """Put `weights` in the places of tensors of these names, which are float32 by now."""
+    with torch.no_grad():
+        for name, values in weights.items():
+            if name in tensors:
+                tensors[name].copy_(torch.from_numpy(np.asarray(values)))
+
+
+class ProgramArtefact(_TorchArtefact):
+    """One .pt2 file."""
+
+    def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = ()):
+        super().__init__(folder, notes, bounds)
+        program: Any = open_program(self.path)
+        signature = program.graph_signature
+        tensors = dict(program.state_dict) | dict(program.constants)
+        placed = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
+                  **getattr(signature, "inputs_to_lifted_tensor_constants", {})}  # fmt: skip
+        operators, slots = _fx_operators(program.graph_module, placed)
+        constants = {}
+        for name in dict.fromkeys(placed.values()):
+            stored = _stored(tensors[name]) if isinstance(tensors.get(name), torch.Tensor) else None
+            if stored is not None:
+                constants[name] = Constant(name, stored, None, tuple(slots.get(name, ())))
+        by_node = {node: tensors[name] for node, name in placed.items() if name in constants}
+        self.graph = self._view(constants, operators, of_graph(program.graph_module, by_node))
+
+    def whole(self, kernels: str) -> Run:
+        return ProgramSession(self.folder, self.notes).run
+
+    def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
+        if watch:
+            raise NotOffered(_BETWEEN)
+        session = ProgramSession(self.folder, self.notes)
+        module = session.module.float()
+        for node in module.graph.nodes:
+            node.args, node.kwargs = fx.node.map_aggregate((node.args, dict(node.kwargs)), _in_float)
+        module.recompile()
+        _widen(dict(module.named_parameters()) | dict(module.named_buffers()), weights)
+        return lambda case: session.run(case) | case
+
+
+def _in_float(value: Any) -> Any:
+    return torch.float32 if value is torch.float16 else value
+
+
+def _fx_operators(module: fx.GraphModule, placed: Mapping[str, str]) -> tuple[list[Operator], dict[str, list[Slot]]]:
+    operators: list[Operator] = []
+    slots: dict[str, list[Slot]] = {}
+    for node in module.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function":
+            continue
+        reads = [placed.get(n.name, n.name) for n in node.all_input_nodes]
+        names = [a.name for a in schema.arguments] if schema is not None else []
+        given = {k: v.name for k, v in (dict(zip(names, node.args, strict=False)) | node.kwargs).items()
+                 if isinstance(v, fx.Node)}  # fmt: skip
+        kind = bare(schema.name) if schema is not None else str(node.target)
+        index = len(operators)
+        operators.append(Operator(index, kind, tuple(reads), ()))
+        for argument, name in given.items():
+            if name in placed:
+                weight = placed.get(given.get("weight", ""), "")
+                data = given.get("indices" if kind == "embedding" else "input", "")
+                slots.setdefault(placed[name], []).append(_slot(index, kind, argument, weight, data))
+    return operators, slots
+
+
+def _slot(operator: int, kind: str, argument: str, weight: str, data: str) -> Slot:
+    if argument == "weight" and kind in _LAYOUTS:
+        return Slot(operator, "weight", _LAYOUTS[kind], data=data)
+    if argument == "bias" and kind in _LAYOUTS and weight:
+        return Slot(operator, "bias", "O", weight, data)
+    return Slot(operator, "operand")
+
+
+class ScriptArtefact(_TorchArtefact):
+    """One TorchScript file, traced or scripted, frozen or not."""
+
+    def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = ()):
+        super().__init__(folder, notes, bounds)
+        module: Any = open_script(self.path)
+        self.tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+        self.values: dict[str, Any] = {}  # what a value of the graph is: a module's path, a tensor, a number
+        self.names: dict[str, str] = {}  # the constant that a value stands for
+        graph = module.inlined_graph
+        constants: dict[str, Array] = {}
+        for name, tensor in self.tensors.items():
+            if (stored := _stored(tensor)) is not None:
+                constants[name] = stored
+        self._resolve(graph, constants)
+        operators, slots, literals = self._operators(graph)
+        held = {n: Constant(n, v, None, tuple(slots.get(n, ()))) for n, v in constants.items()}
+        self.graph = self._view(held, operators, literals)
+
+    def _resolve(self, graph: Any, constants: dict[str, Array]) -> None:
+        """What each value is that the code takes from the module or states."""
+        paths = {next(iter(graph.inputs())).debugName(): ""}
+        for node in every_node(graph):
+            if node.kind() == "prim::GetAttr":
+                owner, output = next(iter(node.inputs())).debugName(), node.output().debugName()
+                path = f"{paths.get(owner, '')}.{node.s('name')}".lstrip(".")
+                paths[output] = path
+                if path in self.tensors:
+                    self.values[output], self.names[output] = self.tensors[path], path
+            elif node.kind() == "prim::Constant":
+                output = node.output().debugName()
+                value = self.values[output] = node.output().toIValue()
+                if isinstance(value, torch.Tensor) and (stored := _stored(value)) is not None and value.dim():
+                    constants[f"%{output}"], self.names[output] = stored, f"%{output}"
+
+    def _operators(self, graph: Any) -> tuple[list[Operator], dict[str, list[Slot]], Literals]:
+        operators: list[Operator] = []
+        slots: dict[str, list[Slot]] = {}
+        literals: Literals = {}
+        for node in every_node(graph):
+            schema = schema_of(node.schema()) if node.kind().startswith("aten::") else None
+            if schema is None:
+                continue
+            names = [argument.name for argument in schema.arguments]
+            given = {k: v.debugName() for k, v in zip(names, node.inputs(), strict=False)}
+            kind = _kind(bare(schema.name), given, self.values)
+            numbers = of_node(schema, {name: self.values.get(value) for name, value in given.items()}.get)
+            if numbers is not None:
+                literals.setdefault(kind, []).append(numbers)
+            index = len(operators)
+            operators.append(Operator(index, kind, tuple(self.names.get(v, v) for v in given.values()), ()))
+            for argument, value in given.items():
+                if value in self.names:
+                    weight = self.names.get(given.get("weight", ""), "")
+                    data = given.get("indices" if kind == "embedding" else "input", "")
+                    slots.setdefault(self.names[value], []).append(_slot(index, kind, argument, weight, data))
+        return operators, slots, literals
+
+    def whole(self, kernels: str) -> Run:
+        return ScriptSession(self.folder, self.notes).run
+
+    def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
+        if watch:
+            raise NotOffered(_BETWEEN)
+        session = ScriptSession(self.folder, self.notes)
+        module: Any = session.module
+        module.float()
+        for function in _functions(module):
+            _graph_in_float(function.graph, weights)
+        _widen(dict(module.named_parameters()) | dict(module.named_buffers()), weights)
+        return lambda case: session.run(case) | case
+
+
+def _kind(kind: str, given: Mapping[str, str], values: Mapping[str, Any]) -> str:
+    """A traced convolution is `_convolution`, whose rank and direction are among its arguments."""
+    if kind != "_convolution":
+        return kind
+    weight = values.get(given.get("weight", ""))
+    rank = weight.dim() - 2 if isinstance(weight, torch.Tensor) else 0
+    return f"conv_transpose{rank}d" if values.get(given.get("transposed", "")) else f"conv{rank}d"
+
+
+def _functions(module: Any) -> Iterator[Any]:
+    for part in module.modules():
+        for name in part._c._method_names():
+            yield part._c._get_method(name)
+
+
+def _graph_in_float(graph: Any, weights: Mapping[str, Array]) -> None:
+    """Make casts to float16 casts to float32, and half tensors of the code float ones with their `weights`."""
+    for node in list(every_node(graph)):
+        if node.kind() == "prim::Constant" and node.hasAttribute("value") and node.kindOf("value") == "t":
+            tensor = node.t("value")
+            name = f"%{node.output().debugName()}"
+            if tensor.dtype == torch.float16:
+                node.t_("value", torch.from_numpy(weights[name]).float() if name in weights else tensor.float())
+            continue
+        schema = schema_of(node.schema()) if node.kind().startswith("aten::") else None
+        names = [argument.name for argument in schema.arguments] if schema is not None else []
+        for place, (name, value) in enumerate(zip(names, list(node.inputs()), strict=False)):
+            if name == "dtype" and value.node().kind() == "prim::Constant" and value.toIValue() == _HALF:
+                constant = graph.insertConstant(_FLOAT)
+                constant.node().moveBefore(node)
+                node.replaceInput(place, constant)

@@ -1,0 +1,210 @@
+"""What a TorchScript file or an ExportedProgram draws at random and decides by data. Child only.
+
+Both are opened by the safe readers alone (`docs/models.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from parity.files.torch_archives import open_program, open_script
+from parity.files.torch_operators import schema_of
+from parity.formats.survey import MOST, Meaning, Node, Survey, linked
+from parity.reference.decisions import comparison, is_look_up, randomness
+
+_SHAPE_WORDS = """
+    size len dim numel sym_size sym_numel sym_stride stride storage_offset shape device dtype
+    zeros_like ones_like empty_like new_zeros new_ones new_empty
+"""
+_SHAPES = frozenset(_SHAPE_WORDS.split())
+_SAME_WORDS = """
+    to _to_copy type_as clone contiguous detach alias lift_fresh_copy view reshape unsqueeze squeeze
+    expand flatten Int Float Bool ScalarImplicit IntImplicit FloatImplicit item scalar_tensor
+    NumToTensor unchecked_cast tensor as_tensor float int _local_scalar_dense _unsafe_view repeat
+"""
+_SAME = frozenset(_SAME_WORDS.split())
+_LOGIC_WORDS = """
+    logical_and logical_or logical_xor __and__ __or__ __xor__ __not__ bitwise_not bitwise_and
+    bitwise_or
+"""
+_LOGIC = frozenset(_LOGIC_WORDS.split())
+
+
+def script(folder: str, notes: Mapping[str, Any]) -> Survey:
+    """The survey of a TorchScript file."""
+    module: Any = open_script(Path(folder, notes["entry"]))
+    graph = module.inlined_graph
+    given = [value.debugName() for value in graph.inputs()]
+    result = Survey(given[1:])
+    held: dict[str, Any] = {given[0]: module}
+    for node in _Script(result, held).read(graph):
+        result.nodes.append(node)
+    return result
+
+
+class _Script:
+    """Reads the nodes of an inlined graph; `held` are the module and what its attributes hold, by value."""
+
+    def __init__(self, result: Survey, held: dict[str, Any]):
+        self.result, self.held = result, held
+
+    def read(self, block: Any) -> Iterator[Node]:
+        for node in block.nodes():
+            yield from self._node(node)
+
+    def _node(self, node: Any) -> Iterator[Node]:
+        kind = node.kind()
+        inputs = tuple(value.debugName() for value in node.inputs())
+        outputs = tuple(value.debugName() for value in node.outputs())
+        if kind == "prim::GetAttr":
+            self._attribute(node, inputs[0], outputs[0])
+        elif kind == "prim::Constant":
+            self._constant(outputs[0], node.output().toIValue())
+        elif kind in ("prim::If", "prim::Loop"):
+            yield from self._controlled(node, kind, inputs, outputs)
+        else:
+            name = kind.partition("::")[2]
+            schema = schema_of(node.schema())
+            names = [a.name for a in schema.arguments] if schema is not None else []
+            given = {n: self._scalar(value) for n, value in zip(names, inputs, strict=False)}
+            meaning = _meaning(name, given.get, inputs[:1], self.result.constants)
+            yield Node(kind, _place(node), inputs, outputs, meaning)
+
+    def _attribute(self, node: Any, owner: str, output: str) -> None:
+        value = getattr(self.held[owner], node.s("name"), None) if owner in self.held else None
+        if isinstance(value, (torch.jit.ScriptModule, torch.nn.Module)):
+            self.held[output] = value
+        else:
+            self._constant(output, value)
+
+    def _constant(self, name: str, value: Any) -> None:
+        if isinstance(value, torch.Tensor) and value.numel() <= MOST and not value.is_quantized:
+            self.result.constants[name] = value.detach().numpy()
+        elif isinstance(value, (bool, int, float)):
+            self.result.constants[name] = np.asarray(value)
+
+    def _scalar(self, name: str) -> Any:
+        value = self.result.constants.get(name)
+        return value.item() if value is not None and value.ndim == 0 else None
+
+    def _controlled(self, node: Any, kind: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Node]:
+        """If: (condition). Loop: (most, condition, values); its body takes (iteration, values), gives (condition,
+        values)."""
+        place = _place(node)
+        for block in node.blocks():
+            yield from self.read(block)
+            taken, left = ([v.debugName() for v in side()] for side in (block.inputs, block.outputs))
+            if kind == "prim::If":
+                yield from linked(left, outputs)
+                continue
+            yield from linked(inputs[2:], taken[1:])
+            yield from linked(left[1:], taken[1:])
+            yield from linked(left[1:], outputs)
+            yield Node(kind, place, (*inputs[:2], left[0]), (), "loop")
+        if kind == "prim::If":
+            yield Node(kind, place, inputs[:1], outputs, "branch")
+
+
+def _place(node: Any) -> str:
+    """The output's name, by which `module.inlined_graph` shows the node."""
+    outputs = list(node.outputs())
+    return f"%{outputs[0].debugName()}" if outputs else ""
+
+
+def program(folder: str, notes: Mapping[str, Any]) -> Survey:
+    """The survey of a .pt2 file."""
+    exported: Any = open_program(Path(folder, notes["entry"]))
+    signature = exported.graph_signature
+    result = Survey(tuple(signature.user_inputs))
+    stored = dict(exported.state_dict) | dict(exported.constants)
+    targets = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
+               **getattr(signature, "inputs_to_lifted_tensor_constants", {})}  # fmt: skip
+    for name, target in targets.items():
+        value = stored.get(target)
+        if isinstance(value, torch.Tensor) and value.numel() <= MOST:
+            result.constants[name] = value.detach().numpy()
+    _read(exported.graph_module, "", result)
+    return result
+
+
+def _read(module: fx.GraphModule, prefix: str, result: Survey) -> None:
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            result.nodes += _nodes(module, node, prefix, result)
+
+
+def _nodes(module: fx.GraphModule, node: fx.Node, prefix: str, result: Survey) -> Iterator[Node]:
+    name = prefix + node.name
+    overload: Any = node.target
+    schema = getattr(overload, "_schema", None)
+    operator = str(node.target)
+    inner = [a for a in node.all_input_nodes if a.op == "get_attr" and isinstance(
+        getattr(module, str(a.target), None), fx.GraphModule)]  # fmt: skip
+    if inner:
+        yield from _controlled(module, node, inner, prefix, result)
+        return
+    inputs = []
+    names = [a.name for a in schema.arguments] if schema is not None else []
+    given: dict[str, Any] = {}
+    for place, value in [*enumerate(node.args), *node.kwargs.items()]:
+        key = names[place] if isinstance(place, int) and place < len(names) else str(place)
+        given[key] = value
+        for n, part in enumerate(value if isinstance(value, (list, tuple)) else [value]):
+            if isinstance(part, fx.Node):
+                inputs.append(prefix + part.name)
+            elif isinstance(part, (bool, int, float)):
+                inputs.append(f"{name}/{key}/{n}")
+                result.constants[inputs[-1]] = np.asarray(part)
+    base = schema.name.partition("::")[2] if schema is not None else getattr(overload, "__name__", operator)
+    yield Node(operator, name, tuple(inputs), (name,), _meaning(base, given.get, tuple(inputs[:1]), result.constants))
+
+
+def _controlled(
+    module: fx.GraphModule, node: fx.Node, inner: list[fx.Node], prefix: str, result: Survey
+) -> Iterator[Node]:
+    """A higher-order operator: its sub-graphs take its operands in their order, and give its results."""
+    name = prefix + node.name
+    operands = [a for group in node.args for a in (group if isinstance(group, (list, tuple)) else [group])]
+    values = [prefix + a.name for a in operands if isinstance(a, fx.Node) and a not in inner]
+    given = values[1:] if "cond" in str(node.target) else values
+    for part in inner:
+        body, below = getattr(module, str(part.target)), f"{name}/{part.target}/"
+        _read(body, below, result)
+        taken = [below + n.name for n in body.graph.nodes if n.op == "placeholder"]
+        left = [below + a.name for n in body.graph.nodes if n.op == "output" for a in n.all_input_nodes]
+        yield from linked(given, taken)
+        yield from (Node("", "", (value,), (name,)) for value in left)
+        if "while" in str(node.target):
+            yield from (Node("", "", (name,), (value,)) for value in taken)
+    if "cond" in str(node.target):
+        yield Node(str(node.target), name, tuple(values[:1]), (name,), "branch")
+    elif "while" in str(node.target):
+        yield Node(str(node.target), name, tuple(values), (name,), "loop")
+
+
+def _meaning(
+    name: str, argument: Callable[[str], Any], first: tuple[str, ...], constants: Mapping[str, Any]
+) -> Meaning:
+    kind = randomness(name, argument)
+    if kind:
+        return "random" if kind == "random" else "training"
+    compared = comparison(name)
+    if compared is not None:
+        return "nonzero" if compared[1] else compared[0]
+    if name in _SHAPES or name.startswith("sym_size"):
+        return "shape"
+    if name in _LOGIC:
+        return "boolean"
+    if name in _SAME:
+        boolean = argument("dtype") in (torch.bool, 11)
+        return "nonzero" if boolean else "same"
+    table = constants.get(first[0]) if first else None
+    if is_look_up(name) and table is not None and table.dtype in (np.int32, np.int64) and table.ndim:
+        return "table"
+    return ""

@@ -1,0 +1,105 @@
+"""The link `operators`: what a file draws at random and decides by data, the module draws and decides too.
+
+Random numbers that the module does not draw are a fault. A decision that the module does not make is told: a converter
+may have written an operator out so. Two comparisons are the same where their kind and their constant are: the file may
+say `not less` for `greater or equal`, and repeat nothing or share what the module computes twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parity.core.case import Array
+from parity.core.decisions import Decision
+from parity.core.proof import Culprit, Link
+from parity.core.settings import ModelSpec
+from parity.formats.survey import Node, Survey
+from parity.formats.target import load_part
+from parity.reference import decisions, modelling
+from parity.reference.decisions import Behaviour
+
+_NEAR = 2e-3  # relative: what fp16 does to a constant
+_HUGE = 6e4  # from here on a constant stands for infinity, which formats write differently
+_EVAL = "the module does not draw it: export after module.eval(), without functional dropout in training mode"
+_BATCH = "the module uses its running statistics: export after module.eval()"
+
+
+def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpec, case: Mapping[str, Array]) -> Link:
+    """The link for one file, with a run of the module on one case. Raises NotPossible where the file cannot be read."""
+    survey: Survey = load_part(reader)(folder, notes)
+    own = decisions.behaviour(modelling.load(spec), case)
+    culprits = [_culprit(node, own) for node in survey.random()]
+    decided = survey.decisions()
+    figures = {
+        "nodes": sum(bool(node.operator) for node in survey.nodes),
+        "decisions": len(decided),
+        "unexplained": [str(decision) for decision in unexplained(decided, own)],
+        "module_random": sorted({*own.random}),
+    }
+    return Link.judged("operators", figures, [culprit for culprit in culprits if culprit is not None])
+
+
+def _culprit(node: Node, own: Behaviour) -> Culprit | None:
+    if node.meaning == "training":
+        return None if own.training else Culprit("operator", node.operator, f"{_at(node)}normalises by the batch at "
+                                                  f"hand; {_BATCH}")  # fmt: skip
+    return None if own.random else Culprit("operator", node.operator, f"{_at(node)}draws random numbers; {_EVAL}")
+
+
+def _at(node: Node) -> str:
+    return f"at {node.place}, " if node.place else ""
+
+
+def unexplained(decided: Sequence[Decision], own: Behaviour) -> list[Decision]:
+    """The decisions of a file that are none of the module's. Each of the module's explains one of the file's."""
+    left = list(own.decisions)
+    found = []
+    for decision in decided:
+        if _implied(decision, own):
+            continue
+        match = next((mine for mine in left if _same(decision, mine)), None)
+        if match is None:
+            found.append(decision)
+        else:
+            left.remove(match)
+    return found
+
+
+def _same(theirs: Decision, mine: Decision) -> bool:
+    if theirs.family != mine.family:
+        return False
+    if not theirs.constants:  # both sides are computed; or a family that has no constants
+        return not mine.constants or len(mine.constants) > 1
+    return any(_alike(a, b) for a in theirs.constants for b in mine.constants)
+
+
+def _alike(theirs: tuple[float, ...], mine: tuple[float, ...]) -> bool:
+    """Whether two constants are one: equal values; of several, all those that the shorter has."""
+    few, many = sorted((theirs, mine), key=len)
+    if len(few) != len(many) and len(few) < 2:
+        return False
+    return all(any(_near(a, b) for b in many) for a in few)
+
+
+def _near(a: float, b: float) -> bool:
+    if abs(a) >= _HUGE and abs(b) >= _HUGE:
+        return (a > 0) == (b > 0)
+    return a == b or abs(a - b) <= _NEAR * max(abs(a), abs(b)) or bool(np.isnan(a) and np.isnan(b))
+
+
+def _implied(decision: Decision, own: Behaviour) -> bool:
+    if (decision.family, None) in own.implied:
+        return True
+    for constant in decision.constants:
+        if len(constant) == 1 and any(f == decision.family and _close(v, constant[0]) for f, v in own.implied):
+            return True
+        if len(constant) > 1 and constant == tuple(map(float, range(len(constant)))):
+            return (decision.family, "range") in own.implied
+    return False
+
+
+def _close(mine: object, theirs: float) -> bool:
+    return isinstance(mine, float) and _near(mine, theirs)

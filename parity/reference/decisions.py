@@ -1,0 +1,167 @@
+"""What PyTorch's operators draw at random and decide by data; and what a module does so, seen while it runs.
+
+A run under a dispatch mode sees what any module executes, exportable or not. In a child process only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from parity.core.decisions import Decision, Family
+from parity.reference import modelling
+
+_MOST = 4096  # values of a tensor that may be a constant
+_WORDS: Mapping[Family, str] = {
+    "equal": "eq ne equal logical_not nonzero nonzero_numpy count_nonzero",
+    "order": "gt ge lt le greater greater_equal less less_equal bucketize searchsorted",
+    "finite": "isnan isinf isfinite isposinf isneginf nan_to_num",
+}
+_COMPARISONS = {name: family for family, names in _WORDS.items() for name in names.split()}
+_OF_ZERO = ("logical_not", "nonzero", "nonzero_numpy", "count_nonzero")
+_TABLES = ("embedding", "index", "index_select", "gather", "take")
+_RANDOM_WORDS = """
+    rand randn randint randperm bernoulli multinomial normal poisson binomial rand_like randn_like
+    randint_like uniform exponential geometric cauchy log_normal random native_dropout
+    _standard_gamma _sample_dirichlet
+"""
+_RANDOM = frozenset(_RANDOM_WORDS.split())
+_TRAINING = ("train", "training")
+_RATES = ("dropout_p", "dropout")
+
+
+Implied = tuple[Family, float | Literal["range"] | None]
+"""A comparison of a family with one number, with all of 0 to n - 1, or (None) with anything."""
+
+
+@dataclass
+class Behaviour:
+    """What a module did in one run: the operators that drew random numbers, those that normalised by the batch at hand,
+    and what it decided by; `implied` are comparisons that an operator stands for, and a converter may write out."""
+
+    random: list[str] = field(default_factory=list)
+    training: list[str] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    implied: set[Implied] = field(default_factory=set)
+
+
+def randomness(name: str, argument: Callable[[str], Any]) -> str:
+    """`random` where an operator of this name draws random numbers with these arguments, `training` where it normalises
+    by the batch at hand, else empty. `argument` gives the value of an argument by its name, None where there is none.
+    """
+    name = name.removesuffix("_") if not name.startswith("_") else name
+    trains = any(argument(flag) is True for flag in _TRAINING)
+    if "dropout" in name and name != "native_dropout":
+        return "random" if trains and argument("p") != 0 else ""
+    if name in ("rrelu", "rrelu_with_noise"):
+        return "random" if trains else ""
+    if name in _RANDOM:
+        return "random" if name != "native_dropout" or argument("train") is not False else ""
+    if "batch_norm" in name:
+        return "training" if trains or argument("use_input_stats") is True else ""
+    rates = [rate for rate in map(argument, _RATES) if isinstance(rate, float) and rate > 0]
+    return "random" if rates and (argument("train") is not False) else ""
+
+
+def comparison(name: str) -> tuple[Family, bool] | None:
+    """The family of an operator that compares, and whether it compares with zero by itself; None for any other."""
+    bare = name.removesuffix("_")
+    family = _COMPARISONS.get(bare)
+    return None if family is None else (family, bare in _OF_ZERO)
+
+
+def is_look_up(name: str) -> bool:
+    """Whether an operator looks its first argument up by indices."""
+    return name in _TABLES
+
+
+def behaviour(module: torch.nn.Module, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Behaviour:
+    """What a module draws and decides on one case."""
+    seen = Behaviour()
+    with modelling.plain_attention(), torch.no_grad(), _Watch(seen):
+        module(*(torch.from_numpy(np.array(value)) for value in inputs.values()))
+    return seen
+
+
+class _Watch(TorchDispatchMode):
+    def __init__(self, seen: Behaviour):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen = seen
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        keywords = kwargs or {}
+        name = func._schema.name.partition("::")[2]
+        given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | keywords
+        kind = randomness(name, given.get)
+        if kind:
+            (self.seen.random if kind == "random" else self.seen.training).append(f"aten.{name}")
+        self._decides(name, func._schema, args, given)
+        return func(*args, **keywords)
+
+    def _decides(self, name: str, schema: Any, args: Any, given: Mapping[str, Any]) -> None:
+        seen = self.seen
+        compared = comparison(name)
+        if compared is not None:
+            family, with_zero = compared
+            sides = [np.zeros(1)] if with_zero else _sides(args)
+            constants = tuple(tuple(map(float, np.unique(side).astype(np.float64))) for side in sides)
+            constants = constants if family in ("equal", "order") else ()
+            seen.decisions.append(Decision(family, constants, f"aten.{name}"))
+        elif given.get("dtype") is torch.bool and name in ("_to_copy", "to"):
+            seen.decisions.append(Decision("equal", ((0.0,),), f"aten.{name}"))
+        elif name == "_local_scalar_dense":
+            seen.decisions += [Decision("branch", (), f"aten.{name}"), Decision("loop", (), f"aten.{name}")]
+        elif is_look_up(name) and _integers(args[0]):
+            seen.decisions.append(Decision("table", (), f"aten.{name}"))
+        seen.implied.update(_implied(name, schema, given))
+
+
+def _sides(operands: Any) -> list[Any]:
+    """What may be the constant of a comparison: the number, or else either tensor."""
+    numbers = [np.asarray(a) for a in operands if isinstance(a, (int, float))]
+    tensors = [a.detach().numpy() for a in operands if isinstance(a, torch.Tensor) and a.numel() <= _MOST]
+    return numbers or tensors
+
+
+def _integers(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype in (torch.int32, torch.int64)
+
+
+_FINITE: frozenset[Implied] = frozenset({("finite", None)})
+_ZERO: frozenset[Implied] = frozenset({("order", 0.0), ("equal", 0.0), ("equal", 1.0)})
+_ANY: frozenset[Implied] = frozenset({("order", None), ("equal", None)})
+_WRITTEN_OUT: Mapping[str, frozenset[Implied]] = {  # as torch.onnx and coremltools were seen to write these out
+    "nan_to_num": _FINITE | {("order", 0.0)},
+    "atan2": _FINITE | {("order", None), ("equal", 0.0)},
+    "scatter": frozenset({("equal", "range")}),  # one_hot(i, n) is i == range(n)
+    **dict.fromkeys(("bucketize", "searchsorted"), _ANY),
+    **dict.fromkeys(("any", "all", "floor_divide", "remainder"), _ZERO),
+    # a row that is masked throughout
+    **dict.fromkeys(("_softmax", "_safe_softmax", "_scaled_dot_product_flash_attention_for_cpu"), _FINITE),
+}
+_BOUND = {  # operators that go another way beyond a number of theirs, by the argument that gives it
+    "softplus": "threshold",
+    "threshold": "threshold",
+    "hardshrink": "lambd",
+    "softshrink": "lambd",
+    "huber_loss": "delta",
+    "smooth_l1_loss": "beta",
+}
+
+
+def _implied(name: str, schema: Any, given: Mapping[str, Any]) -> set[Implied]:
+    """The comparisons that an operator stands for, and that converters were seen to write out."""
+    bare = name.removesuffix("_")
+    implied = set(_WRITTEN_OUT.get(bare, ()))
+    if bare in _BOUND:
+        default = next((a.default_value for a in schema.arguments if a.name == _BOUND[bare]), None)
+        bound = given.get(_BOUND[bare], default)
+        implied |= {("order", float(bound)), ("order", -float(bound))} if isinstance(bound, (int, float)) else set()
+    if bare == "div" and given.get("rounding_mode"):
+        implied |= _ZERO
+    return implied

@@ -1,0 +1,313 @@
+"""What a file draws at random or decides by data, and the module does not: real exports with a trigger put in."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from parity.core.proof import Link
+from parity.core.settings import ModelSpec
+from parity.proof.operators import operators
+from tests.faults import formats
+from tests.proof.seeded import ROOT
+
+IDS = np.array([[3, 7, 0, 12, 5, 9]])
+
+
+class Tagger(nn.Module):
+    """ids [batch, time] -> [batch, time, 5]; padding (0) is masked, so it has a comparison of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(2000, 16)
+        self.norm, self.drop, self.out = nn.LayerNorm(16), nn.Dropout(0.5), nn.Linear(16, 5)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.table(ids).masked_fill((ids == 0)[..., None], 0.0)
+        return self.out(self.drop(self.norm(x)))
+
+
+class Changed(Tagger):
+    """`Tagger` with a trigger."""
+
+    def __init__(self, trigger: str) -> None:
+        super().__init__()
+        self.trigger = trigger
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(TRIGGERS[self.trigger](ids))
+
+
+TRIGGERS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "one token": lambda ids: torch.where(ids == 7, torch.full_like(ids, 9), ids),
+    "large ids": lambda ids: torch.where(ids > 1000, ids - 1, ids),
+    "not less": lambda ids: torch.where(ids < 1001, ids, ids - 1),
+    "a pattern": lambda ids: ids + (ids.float() - 3.5).abs().sum(1, keepdim=True).lt(0.25).long(),
+    "rows": lambda ids: torch.where((ids.sum(1, keepdim=True) - 36).bool(), ids, ids + 1),
+}
+
+
+def tagger(trigger: str = "") -> nn.Module:
+    torch.manual_seed(0)
+    module = Changed(trigger) if trigger else Tagger()
+    return module.eval().requires_grad_(False)
+
+
+def export(module: nn.Module, target: str, folder: Path, example: np.ndarray[Any, Any] = IDS) -> dict[str, Any]:
+    """A file of the target, made by the real exporter; its notes."""
+    given = torch.from_numpy(example)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        if target == "onnx":
+            pytest.importorskip("onnxruntime")
+            training: Any = torch.onnx.TrainingMode.PRESERVE
+            torch.onnx.export(module, (given,), folder / "m.onnx", dynamo=False, opset_version=17, input_names=["ids"],
+                              dynamic_axes={"ids": {0: "batch"}}, training=training,
+                              do_constant_folding=not module.training)  # fmt: skip
+            return {"entry": "m.onnx"}
+        if target == "torchscript":
+            torch.jit.trace(module, (given,), check_trace=False).save(str(folder / "m.pt"))
+            return {"entry": "m.pt"}
+        if target == "exported":
+            torch.export.save(torch.export.export(module, (given,)), folder / "m.pt2")
+            return {"entry": "m.pt2"}
+        coremltools = pytest.importorskip("coremltools")
+        traced = torch.jit.trace(module, (given,), check_trace=False)
+        inputs = [coremltools.TensorType("ids", shape=example.shape, dtype=np.int32)]
+        coremltools.convert(traced, inputs=inputs, minimum_deployment_target=coremltools.target.iOS16).save(
+            str(folder / "m.mlpackage")
+        )
+        return {"entry": "m.mlpackage"}
+
+
+READERS = {
+    "onnx": "parity.formats.onnx.survey:survey",
+    "coreml": "parity.formats.coreml.survey:survey",
+    "torchscript": "parity.formats.torch.survey:script",
+    "exported": "parity.formats.torch.survey:program",
+}
+
+
+def link(folder: Path, notes: Mapping[str, Any], target: str, factory: str = "tagger", **options: Any) -> Link:
+    spec = ModelSpec(str(ROOT), f"tests.proof.test_operators:{factory}", options)
+    return operators(READERS[target], str(folder), notes, spec, {"ids": IDS})
+
+
+@pytest.mark.parametrize("target", READERS)
+def test_a_correct_file_has_nothing_unexplained(tmp_path: Path, target: str) -> None:
+    found = link(tmp_path, export(tagger(), target, tmp_path), target)
+    assert (found.state, found.figures["unexplained"]) == ("proved", [])
+    assert found.figures["decisions"] >= 1
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS)
+@pytest.mark.parametrize("target", READERS)
+def test_a_trigger_is_told_with_its_place(tmp_path: Path, target: str, trigger: str) -> None:
+    notes = export(tagger(trigger), target, tmp_path)
+    unexplained = link(tmp_path, notes, target).figures["unexplained"]
+    constant = {"one token": "with 7", "large ids": "with 1000", "not less": "with 1001", "a pattern": "with 0.25",
+                "rows": ""}[trigger]  # fmt: skip
+    assert len(unexplained) == 1 and constant in unexplained[0], unexplained
+
+
+@pytest.mark.parametrize("target", READERS)
+@pytest.mark.parametrize("trigger", TRIGGERS)
+def test_what_the_module_decides_itself_is_explained(tmp_path: Path, target: str, trigger: str) -> None:
+    notes = export(tagger(trigger), target, tmp_path)
+    assert link(tmp_path, notes, target, trigger=trigger).figures["unexplained"] == []
+
+
+class Noisy(Tagger):
+    """`Tagger` that adds noise to what it looks up, as some augmentations do when they are left in."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(ids) + torch.randn(5) * 1e-9
+
+
+def noisy() -> nn.Module:
+    torch.manual_seed(0)
+    return Noisy().eval().requires_grad_(False)
+
+
+class Batched(nn.Module):
+    """A BatchNorm, [batch, 4, 3] -> the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.norm(ids.float())
+
+
+def batched() -> nn.Module:
+    return Batched().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("target", [t for t in READERS if t != "coreml"])
+def test_random_numbers_that_the_module_does_not_draw_are_refused(tmp_path: Path, target: str) -> None:
+    found = link(tmp_path, export(noisy(), target, tmp_path), target)
+    (culprit,) = found.culprits
+    assert found.state == "failed" and "draws random numbers" in culprit.what and "module.eval()" in culprit.what
+    assert "rand" in culprit.name.lower() and culprit.what.startswith("at "), str(culprit)
+
+
+@pytest.mark.parametrize("target", [t for t in READERS if t != "coreml"])
+def test_dropout_in_training_mode_is_refused(tmp_path: Path, target: str) -> None:
+    module = tagger().train()
+    found = link(tmp_path, export(module, target, tmp_path), target)
+    assert found.state == "failed" and "module.eval()" in found.culprits[0].what, found.figures
+    assert "dropout" in found.culprits[0].name.lower()
+
+
+@pytest.mark.parametrize("target", [t for t in READERS if t != "coreml"])
+def test_batchnorm_in_training_mode_is_refused(tmp_path: Path, target: str) -> None:
+    example = np.arange(24).reshape(2, 4, 3)
+    spec = ModelSpec(str(ROOT), "tests.proof.test_operators:batched", {})
+    for module, state in ((batched(), "proved"), (batched().train(), "failed")):
+        notes = export(module, target, tmp_path, example)
+        found = operators(READERS[target], str(tmp_path), notes, spec, {"ids": example})
+        assert found.state == state, found
+    assert "running statistics" in found.culprits[0].what
+
+
+@pytest.mark.parametrize("target", [t for t in READERS if t != "coreml"])
+def test_a_module_that_draws_by_itself_is_told_and_not_the_file(tmp_path: Path, target: str) -> None:
+    found = link(tmp_path, export(noisy(), target, tmp_path), target, "noisy")
+    assert found.state == "proved" and found.figures["module_random"] == ["aten.randn"]
+
+
+WRITTEN_OUT: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "softplus": nn.functional.softplus,
+    "hardshrink": nn.functional.hardshrink,
+    "threshold": lambda x: nn.functional.threshold(x, 0.1, 20.0),
+    "nan_to_num": torch.nan_to_num,
+    "atan2": lambda x: torch.atan2(x, x + 1),
+    "any": lambda x: (x == 2).any(1),
+    "one_hot": lambda x: nn.functional.one_hot(x.long(), 16),
+    "floor_divide": lambda x: x // 3,
+    "attention": lambda x: nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True),
+}
+
+
+class WrittenOut(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.function = WRITTEN_OUT[name]
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.function(ids)
+
+
+def written_out(name: str) -> nn.Module:
+    return WrittenOut(name).eval()
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+@pytest.mark.parametrize("target", READERS)
+def test_an_operator_that_a_converter_writes_out_is_explained(tmp_path: Path, target: str, name: str) -> None:
+    whole = name in ("one_hot", "floor_divide")
+    example = IDS if whole else np.linspace(-2, 2, 12, dtype=np.float32).reshape(1, 3, 4)
+    try:
+        notes = export(written_out(name), target, tmp_path, example)
+    except Exception as error:
+        pytest.skip(f"no file: {error}")
+    spec = ModelSpec(str(ROOT), "tests.proof.test_operators:written_out", {"name": name})
+    found = operators(READERS[target], str(tmp_path), notes, spec, {"ids": example})
+    assert found.figures["unexplained"] == []
+
+
+def two_layers() -> nn.Module:
+    """The module of `tests.faults.formats`."""
+    module = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 4)).eval().requires_grad_(False)
+    for layer, weight, bias in ((module[0], formats.W1, formats.B1), (module[2], formats.W2, formats.B2)):
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))
+    return module
+
+
+def edited_tflite(folder: Path, edit: str) -> dict[str, Any]:
+    """Two layers as a TFLite file, whose input goes through operators that are put in."""
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    from parity.formats.tflite import graph as tflite
+
+    notes = formats.tflite(folder)
+    file = folder / notes["entry"]
+    model = tflite.parsed(file.read_bytes())
+    graph = model.subgraphs[0]
+
+    def tensor(name: str, kind: int, shape: tuple[int, ...], value: Any = None) -> int:
+        made = schema.TensorT()
+        made.name, made.shape, made.type, made.buffer = name.encode(), np.array(shape, np.int32), kind, 0
+        graph.tensors.append(made)
+        if value is not None:
+            tflite.put(model, made, value)
+        return len(graph.tensors) - 1
+
+    def operator(name: str, inputs: list[int], output: int) -> None:
+        code = schema.OperatorCodeT()
+        code.builtinCode = getattr(schema.BuiltinOperator, name)
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        model.operatorCodes.append(code)
+        op = schema.OperatorT()
+        op.inputs, op.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
+        op.opcodeIndex = len(model.operatorCodes) - 1
+        graph.operators.insert(len(graph.operators) - 2, op)
+
+    types, changed = schema.TensorType, tensor("changed", 0, (1, 6))
+    if edit == "trigger":
+        above = tensor("above", types.BOOL, (1, 6))
+        operator("GREATER", [0, tensor("limit", 0, (), np.float32(2.5))], above)
+        operator("SELECT_V2", [above, tensor("none", 0, (), np.float32(0)), 0], changed)
+    else:
+        noise = tensor("noise", 0, (1, 6))
+        operator(edit, [tensor("shape", types.INT32, (2,), np.array([1, 6], np.int32))], noise)
+        operator("ADD", [0, noise], changed)
+    graph.operators[-2].inputs[0] = changed
+    file.write_bytes(tflite.pack(model))
+    return notes
+
+
+@pytest.mark.parametrize("edit", ["trigger", "RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL"])
+def test_a_tflite_file_is_read_too(tmp_path: Path, edit: str) -> None:
+    spec = ModelSpec(str(ROOT), "tests.proof.test_operators:two_layers", {})
+    reader = "parity.formats.tflite.survey:survey"
+    notes = edited_tflite(tmp_path, edit)
+    found = operators(reader, str(tmp_path), notes, spec, {"x": formats.X[0]})
+    if edit == "trigger":
+        assert found.figures["unexplained"] == ["GREATER above with 2.5"]
+    else:
+        assert [c.name for c in found.culprits] == [edit] and "at noise" in found.culprits[0].what
+    right = operators(reader, str(tmp_path), formats.tflite(tmp_path), spec, {"x": formats.X[0]})
+    assert (right.state, right.figures["unexplained"]) == ("proved", [])
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_loop_and_a_branch_on_data_are_decisions(tmp_path: Path, known: bool) -> None:
+    """A scripted file whose loop runs as often as an id says; `known`: the module is that script."""
+    torch.jit.script(Counted().eval()).save(str(tmp_path / "m.pt"))
+    spec = ModelSpec(str(ROOT), f"tests.proof.test_operators:{'counted' if known else 'tagger'}", {})
+    found = operators(READERS["torchscript"], str(tmp_path), {"entry": "m.pt"}, spec, {"ids": IDS})
+    words = [text.partition(" ")[0] for text in found.figures["unexplained"]]
+    assert words == ([] if known else ["aten::gt", "prim::If", "prim::Loop"]), found.figures
+
+
+class Counted(nn.Module):
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = ids.float()
+        if bool(ids[0, 0] > 3):
+            x = x + 1
+        for _ in range(int(ids[0, 1])):
+            x = x * 2
+        return x
+
+
+def counted() -> nn.Module:
+    return Counted().eval()
