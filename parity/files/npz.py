@@ -43,6 +43,15 @@ def load(source: Path | BinaryIO, most_bytes: int = MOST_BYTES) -> dict[str, Arr
         raise ValueError("does not fit into memory") from None
 
 
+def names(path: Path) -> frozenset[str]:
+    """The names of an .npz's arrays, of which none is read; none where the file is no archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return frozenset(map(_name, archive.infolist()))
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
+        return frozenset()
+
+
 def _name(member: zipfile.ZipInfo) -> str:
     return member.filename.removesuffix(".npy")
 

@@ -52,9 +52,9 @@ REFUSED = {
     "accuracy without labels": ("plain-onnx-fp32 = { top1_drop = 0.0 }", "output map does not decide"),
     "accuracy of an output without labels": (
         "plain-onnx-fp32.scores = { top1_drop = 0.0 }",
-        "output scores has no labels: declare labels",
+        "no golden case has a true class: declare labels of scores",
     ),
-    "accuracy of a model": ("plain.scores = { top1_accuracy = 0.9 }", "output scores has no labels"),
+    "accuracy of a model": ("plain.scores = { top1_accuracy = 0.9 }", "no golden case has a true class"),
     "top1 of a map": ("plain.map = { top1 = 0.9 }", 'output map does not decide between classes: declare kind = "log'),
     "flips of a map": ("fp32.map = { decision_flips = 0 }", "output map does not decide"),
     "a resizer without video": ("default = { resize_area = 0.1 }", 'no video: set video = "folder"'),
