@@ -93,13 +93,6 @@ def _accuracy(spec: MetricSpec, place: Place) -> str:
     return ""
 
 
-def _drawn(spec: MetricSpec, place: Place) -> str:
-    stateful = bool(place.model.states) or place.model.decode is not None
-    if stateful or {"property", "batch"} & set(place.planned.kinds):
-        return ""
-    return "no input is drawn, no size is dynamic and nothing is carried: set properties.examples above 0"
-
-
 def _resizing(spec: MetricSpec, place: Place) -> str:
     return "" if "video" in place.planned.kinds else 'the model has no video: set video = "folder"'
 
@@ -142,7 +135,6 @@ def _power(spec: MetricSpec, place: Place) -> str:
 _LACKS: Mapping[Family, Callable[[MetricSpec, Place], str]] = {
     "decision": _decisions,
     "accuracy": _accuracy,
-    "drawn": _drawn,
     "resizing": _resizing,
     "proof": _proof,
     "lowering": _lowering,
