@@ -237,6 +237,11 @@ class Recipe:
     def case(self, contract: Contract, dims: Mapping[str, int] | None = None) -> Case:
         return Case(self.id, self.arrays(contract, dims))
 
+    @property
+    def flat(self) -> bool:
+        """Whether every input is of one level, as of an extreme."""
+        return all(fill.kind in EXTREMES for fill in self.inputs.values())
+
     def layouts(self) -> dict[str, Layout]:
         return {name: fill.layout for name, fill in self.inputs.items() if fill.layout != "plain"}
 

@@ -19,6 +19,10 @@ from parity.judging.floor import UNITS, Floor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+AMPLIFIED = 10.0  # times what the precision usually costs: a twin that is off by more draws its error by chance
+AMPLIFIED_BY_FLOAT32 = 1e3 * UNITS["fp32"]  # of a usual output; networks that do not amplify are off by 1e-6 at most
+GROSS = 3.0  # times a usual output: two outputs that chance draws are about 1.4 apart
+
 # Of a typical output. Set by hand: who loses three quarters of it has not rounded it. `lost` in drawn.json is what
 # correct files lose at most, 0.55 in fp16 files of a network with random weights, 0.01 otherwise (a test holds it
 # below). What leaves the calibrated ranges is cut off, so that at int8 there is no such bound, and dynamic takes its
@@ -67,8 +71,12 @@ class Judged:
     exact: bool = False  # integers: `ratio` is the share of elements that differ
 
 
-def judge(got: Array | None, want: Array, usual: Usual) -> Judged:
-    """The ratio by what golden data costs. Integers and booleans: the share of elements that differ, floor 1."""
+def judge(got: Array | None, want: Array, usual: Usual, flat: bool = False) -> Judged:
+    """The ratio by what golden data costs. Integers and booleans: the share of elements that differ, floor 1.
+
+    `flat`: the input is of one level. A normalisation finds nothing in it but rounding, and an output that nothing
+    feeds is nearly 0: such an output may be off by what one of the usual size may be.
+    """
     if not _finite(want):
         return Judged(math.inf, 0.0, math.inf, undefined="the model itself gives NaN or infinity")
     if got is None:
@@ -80,7 +88,8 @@ def judge(got: Array | None, want: Array, usual: Usual) -> Judged:
     if want.dtype.kind != "f":
         share = float((got != want).mean()) if want.size else 0.0
         return Judged(share, 1.0, share, exact=True)
-    floor = max(usual.relative * rms(want), usual.least)
+    size = max(rms(want), usual.typical or 0.0) if flat else rms(want)
+    floor = max(usual.relative * size, usual.least)
     if not _finite(got):
         bad = int(np.size(got) - np.isfinite(got).sum())
         return Judged(math.inf, floor, math.inf, reason=f"{bad} of {got.size} elements are NaN or infinite")
@@ -103,6 +112,25 @@ def settle(judged: Judged, got: Array | None, want: Array, twin: Array, most: fl
         return replace(judged, ratio=min(judged.ratio, float(excused.mean()) if excused.size else 0.0))
     floor = max(judged.floor, min(cost, most))
     return replace(judged, ratio=judged.error / floor if judged.error else 0.0, floor=floor)
+
+
+def unless_amplified(judged: Judged, want: Array, usual: Usual, single: Array) -> Judged:
+    """Undefined where the input, of one level, makes the model itself amplify rounding.
+
+    `single` is the model's output in float32. A normalisation of what does not vary divides rounding by rounding: two
+    such results are two draws of chance, and their ratio says nothing. A gross one, or one that is not finite, is wrong
+    all the same.
+    """
+    if want.dtype.kind != "f" or single.shape != want.shape or not _finite(single):
+        return judged
+    size = max(rms(want), usual.typical or 0.0)
+    alone = rms(np.asarray(single, np.float64) - want)
+    costs = [cost for cost in (alone, *judged.costs) if math.isfinite(cost)]
+    by_float32 = alone > AMPLIFIED_BY_FLOAT32 * size
+    by_precision = max(costs) > AMPLIFIED * max(usual.relative * size, usual.least)
+    if not (by_float32 or by_precision) or judged.error > GROSS * max(size, *costs):
+        return judged
+    return replace(judged, undefined=f"the model amplifies rounding there: {alone:.2g} rms in float32")
 
 
 def rms(values: Array) -> float:

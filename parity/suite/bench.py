@@ -149,7 +149,8 @@ class Bench:
             result.got = post_process(self.model.contract.outputs, row, result.want)
             for name, want in result.want.outputs.items():
                 if name in self.usual:
-                    result.judged[name] = single.judge(result.got.outputs.get(name), want, self.usual[name])
+                    got, flat = result.got.outputs.get(name), bool(result.recipe and result.recipe.flat)
+                    result.judged[name] = single.judge(got, want, self.usual[name], flat)
 
     def _settle(self, results: Sequence[Result], stored: bool) -> None:
         """Ask the twins, the cell's own first, about what golden floors leave undecided; each can only excuse."""
@@ -171,18 +172,46 @@ class Bench:
                     got, want = result.got.outputs.get(name), result.want.outputs[name]
                     most = self.most(name, judged, want) if self.promised(result) else math.inf
                     result.judged[name] = single.settle(judged, got, want, twin[name], most)
+        self._excuse_amplified([r for r in results if r.recipe and r.recipe.flat and self._over(r)], stored)
+
+    def _excuse_amplified(self, results: Sequence[Result], stored: bool) -> None:
+        """Take flat inputs on which the model amplifies rounding for undefined; its float32 twin shows it."""
+        open_ = [r for r in results if not r.undefined]
+        if not open_:
+            return
+        flavour = next(iter(RECIPES["fp32"]))
+        try:
+            rows = self.session.evaluated(
+                self.model, [r.case for r in open_], "twin", stored, precision="fp32", flavour=flavour
+            )
+        except NoTwin as error:
+            self.without[flavour] = str(error)
+            return
+        for result, raw in zip(open_, rows, strict=True):
+            assert result.want is not None
+            twin = post_process(self.model.contract.outputs, raw, result.want).outputs
+            for name, judged in result.judged.items():
+                if not self.within(name, judged):
+                    want, usual = result.want.outputs[name], self.usual[name]
+                    result.judged[name] = single.unless_amplified(judged, want, usual, twin[name])
 
     def most(self, output: str, judged: single.Judged, want: Array) -> float:
         """The most that a twin may add to the floor: times the limit, it is what may be excused at all."""
         return self.usual[output].most(want, self.cell.precision) / max(self.limit(output, judged).value or 1.0, 1.0)
 
     def promised(self, result: Result) -> bool:
-        """Whether every input holds what the contract says that the model takes: a range is declared, and kept."""
+        """Whether every input holds what the contract says that the model takes: a range is declared, and kept.
+
+        A mask that hides everything leaves a softmax nothing but its rounding, and is promised nowhere.
+        """
         inputs = result.recipe.inputs if result.recipe else {}
-        return all(
-            family(s) != "float" or (s.range is not None and (s.name not in inputs or inputs[s.name].magnitude <= 1))
-            for s in self.model.contract.inputs
-        )
+        for spec in self.model.contract.inputs:
+            fill = inputs.get(spec.name)
+            if family(spec) == "float" and (spec.range is None or (fill is not None and fill.magnitude > 1)):
+                return False
+            if family(spec) == "mask" and fill is not None and fill.kind == "padding":
+                return False
+        return True
 
     def flavours(self) -> tuple[str, ...]:
         """The twins of the cell's precision, the one that leaves least to the others first: the one nearest to correct
