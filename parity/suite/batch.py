@@ -7,7 +7,7 @@ example's sizes and wrong here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from parity.suite.bench import Bench, Result
 from parity.suite.check_kind import CheckContext, SuiteKind, measures
 from parity.suite.recorder import Recorder
 
+STRIDE = 32
 FURTHER = 1.5  # times the largest declared size, at least
 ALONE = 1e-6  # of the output: rows that differ by more than this in float64 are mixed by the model itself
 
@@ -52,20 +53,52 @@ def run(check: CheckContext) -> None:
     sizes = model.contract.sizes()
     batches = _batches(runtime, model, sizes)
     cases = _sizes(model.contract, session.config.seed)
-    if not batches and not cases:
-        raise ParityError("no size to try beside the example's: list two or more in dims")
+    cases = _taken(bench, cases, parity)
     _record(bench, _judged(bench, batches, cases, parity), parity)
     _beyond(bench, parity)
+    if not parity.checks:
+        raise ParityError("no size to try that the model takes: list two or more in dims")
 
 
 def _judged(bench: Bench, batches: Sequence[Batch], cases: Sequence[Case], parity: Recorder) -> list[Result]:
     """The results of batches, against their rows alone, and of other cases. Raises ChildFailure."""
+    if not batches and not cases:
+        return []
     session, model = bench.session, bench.model
     alone = _alone(bench.runtime, model, batches, parity) if batches else {}
     cases = [case for case, _ in batches] + list(cases)
     oracle = session.evaluated(model, cases, "oracle", True)
     wants = [alone.get(case.id) or want for case, want in zip(cases, oracle, strict=True)]
     return bench.judge_cases(cases, wants)
+
+
+def _taken(bench: Bench, cases: Sequence[Case], parity: Recorder) -> list[Case]:
+    """The cases of sizes that the model itself takes; all of them where somebody declared the sizes."""
+    contract = bench.model.contract
+    invented = sorted(axis for axis in contract.sizes() if axis not in contract.dims and not contract.is_batch(axis))
+    if not invented:
+        return list(cases)
+    taken = []
+    for case in cases:
+        if why := _refusal(bench, case):
+            sizes = ", ".join(f"{axis} = [...]" for axis in invented)
+            parity.find(f"{case.id} is not tried: {why}; say which sizes it takes: dims = {{ {sizes} }}", "warning")
+        else:
+            taken.append(case)
+    return taken
+
+
+def _refusal(bench: Bench, case: Case) -> str:
+    """Why the model gives nothing to compare with on a case: its own error, or that it is not finite; else empty."""
+    try:
+        (row,) = bench.session.evaluated(bench.model, [case], "oracle", True)
+    except ChildFailure as failure:
+        if failure.state != "error":
+            raise
+        return f"the model itself refuses it: {failure.reason}"
+    if all(np.isfinite(value).all() for value in row.values() if value.dtype.kind == "f"):
+        return ""
+    return "the model itself gives NaN or infinity"
 
 
 def _beyond(bench: Bench, parity: Recorder) -> None:
@@ -75,7 +108,10 @@ def _beyond(bench: Bench, parity: Recorder) -> None:
     """
     model = bench.model
     contract = model.contract
-    larger = {axis: further(sizes) for axis, sizes in contract.sizes().items() if axis not in model.enumerated}
+    larger: dict[str, int] = {}  # each axis at a size of its own, so that none is taken for another
+    for axis, sizes in contract.sizes().items():
+        if axis not in model.enumerated:
+            larger[axis] = further(sizes, larger.values())
     batches = _batches(bench.runtime, model, {axis: (size,) for axis, size in larger.items()})
     for batch in batches:
         _try(bench, [batch], [], parity)
@@ -85,10 +121,17 @@ def _beyond(bench: Bench, parity: Recorder) -> None:
         _try(bench, [], [_drawn(contract, dims, bench.session.config.seed)], parity)
 
 
-def further(sizes: Sequence[int]) -> int:
-    """A size beyond all of `sizes`, by half or more, and a multiple of what they are multiples of."""
+def further(sizes: Sequence[int], taken: Collection[int] = ()) -> int:
+    """A size beyond all of `sizes`, by half or more, that is none of those `taken`.
+
+    It is a multiple of what `sizes` are multiples of, of 32 at most: what networks ask of pictures.
+    """
     step = math.gcd(*sizes)
-    return step * math.ceil(FURTHER * max(sizes) / step)
+    step = STRIDE if step % STRIDE == 0 else step
+    size = step * math.ceil(FURTHER * max(sizes) / step)
+    while size in taken:
+        size += step
+    return size
 
 
 def _try(bench: Bench, batches: Sequence[Batch], cases: Sequence[Case], parity: Recorder) -> None:
@@ -101,10 +144,11 @@ def _try(bench: Bench, batches: Sequence[Batch], cases: Sequence[Case], parity: 
     except ChildFailure as failure:
         parity.find(f"{case.id}, beyond the sizes in dims, was not measured: {failure.reason}", "note")
         return
-    if why := result.undefined or result.broke:
+    alone = any(len(sizes) == 1 for sizes in bench.model.contract.sizes().values())
+    if why := result.undefined or (not alone and result.broke):  # no other size has shown that the axis is open
         parity.find(f"{case.id}, beyond the sizes in dims, was not measured: {why}", "note")
         return
-    if bench.fails(result):
+    if bench.fails(result) and not result.broke:
         text = f"{case.id} is beyond the sizes in dims: the file takes it, and gives something else than the model"
         parity.find(f"{text}: mend the file, or fix the axis in it", "warning")
     _record(bench, [result], parity)

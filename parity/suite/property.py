@@ -82,6 +82,9 @@ def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], pari
     for result in flat:
         if result in undefined:
             parity.find(f"not judged: {result.case.id}: {result.undefined}", "note")
+    contract = bench.model.contract
+    invented = {axis for axis in contract.sizes() if axis not in contract.dims and not contract.is_batch(axis)}
+    results = [r for r in results if not (r.refused and invented)]  # nobody said that the model takes such sizes
     undefined = [r for r in undefined if r in results]
     share = len(undefined) / len(results) if results else 0.0
     detail = f"{len(results)} recipes, {len(undefined)} of them undefined at {bench.cell.precision}"

@@ -13,7 +13,7 @@ pytest_plugins = "pytester"
 
 @pytest.mark.parametrize(
     ("sizes", "beyond"),
-    [((1, 2, 3, 5), 8), ((7, 12, 19), 29), ((320,), 640), ((224, 256, 288), 448), ((1,), 2), ((32, 7, 300), 450)],
+    [((1, 2, 3, 5), 8), ((7, 12, 19), 29), ((320,), 480), ((224, 256, 288), 448), ((1,), 2), ((32, 7, 300), 450)],
 )
 def test_the_size_beyond_is_larger_by_half_and_keeps_what_the_declared_ones_are_multiples_of(
     sizes: tuple[int, ...], beyond: int
@@ -22,7 +22,7 @@ def test_the_size_beyond_is_larger_by_half_and_keeps_what_the_declared_ones_are_
 
 
 @pytest.mark.parametrize(
-    ("factory", "wrong", "case"), [("picture", "rows", "batch=8"), ("steps", "steps", "batch=1,steps=29")]
+    ("factory", "wrong", "case"), [("picture", "rows", "batch=8"), ("steps", "steps", "batch=1,steps=24")]
 )
 def test_a_file_that_is_wrong_beyond_the_declared_sizes_fails(
     project: Project, factory: str, wrong: str, case: str
@@ -42,4 +42,4 @@ def test_a_right_file_passes_beyond_the_declared_sizes(project: Project, factory
 def test_a_size_that_the_model_itself_refuses_says_nothing(project: Project) -> None:
     run = prepared(project, "few_steps").run("-k", "batch")
     notes = [f.text for f in run.record.cells[0].findings if "was not measured" in f.text]
-    assert run.code == 0 and len(notes) == 1 and "steps=29, beyond the sizes in dims" in notes[0], run.text
+    assert run.code == 0 and len(notes) == 1 and "steps=24, beyond the sizes in dims" in notes[0], run.text
