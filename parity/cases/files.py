@@ -1,12 +1,17 @@
-"""Which files a golden or calibration folder holds, without opening one: what planning needs to know."""
+"""Which files a golden or calibration folder holds: what planning needs to know.
+
+No array and no picture is read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from parity.core.contract import classifying
 from parity.core.errors import ConfigError
 from parity.core.settings import ModelConfig
+from parity.files import npz
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm")
@@ -42,12 +47,22 @@ def clips(model: ModelConfig) -> list[Path]:
     return [path for path in dict.fromkeys(found) if path.suffix.lower() in VIDEOS and path.is_file()]
 
 
-def labelled(model: ModelConfig) -> bool:
-    """Whether accuracy can be measured: an output decides between labels, and golden folders are named after them."""
-    labels = {label for o in model.contract.outputs if o.decides for label in o.labels}
-    if model.golden is None or not labels:
-        return False
-    return any(path.parent.name in labels for path in golden_files(model.golden))
+LABEL = "label"
+"""The array beside the inputs of an .npz, or of a case that a function makes: its true class."""
+
+
+def labelled(model: ModelConfig) -> int:
+    """How many golden files have a true class: by the name of their folder, or stored in the .npz."""
+    if model.golden is None:
+        return 0
+    labels = {label for output in classifying(model.contract.outputs) for label in output.labels}
+    return sum(_has_label(path, labels) for path in golden_files(model.golden))
+
+
+def _has_label(path: Path, labels: set[str]) -> bool:
+    if path.parent.name in labels:
+        return True
+    return path.suffix.lower() == ".npz" and LABEL in npz.names(path)
 
 
 def check_classes(folder: Path, found: Sequence[Path], labels: Sequence[str]) -> None:

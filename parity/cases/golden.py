@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from parity.cases.files import check_classes, golden_files
+from parity.cases.files import LABEL, check_classes, golden_files
 from parity.core.case import Array, Case, case_id
-from parity.core.contract import Contract, Preprocess
+from parity.core.contract import Contract, Preprocess, classifying
 from parity.core.errors import ParityError
 from parity.files import npz
 
@@ -20,8 +21,9 @@ from parity.files import npz
 def load(folder: Path, contract: Contract, classes: bool = False) -> list[Case]:
     """The cases of a golden folder, in file order.
 
-    A picture's label is the name of its folder where that is a declared label. Its id is its path below `folder`
-    without the suffix, or with it where two would be the same. Raises ParityError for a file that does not fit.
+    The label of a file is the name of its folder where that is a declared label, or what an .npz stores as `label`.
+    Its id is its path below `folder` without the suffix, or with it where two would be the same. Raises ParityError
+    for a file that does not fit.
     """
     found = golden_files(folder)
     stems = [path.relative_to(folder if folder.is_dir() else folder.parent).with_suffix("") for path in found]
@@ -32,10 +34,10 @@ def load(folder: Path, contract: Contract, classes: bool = False) -> list[Case]:
     for path, stem in zip(found, stems, strict=True):
         unique = stem if stems.count(stem) == 1 else Path(f"{stem}{path.suffix}")
         id = case_id(unique.as_posix())
+        label = labels.index(path.parent.name) if path.parent.name in labels else None
         if path.suffix.lower() == ".npz":
-            cases.append(_tensors(path, id, contract))
+            cases.append(_tensors(path, id, contract, label))
         else:
-            label = labels.index(path.parent.name) if path.parent.name in labels else None
             spec = contract.picture_input()
             if len(contract.inputs) != 1:
                 names = ", ".join(spec.name for spec in contract.inputs)
@@ -92,21 +94,27 @@ def oriented(image: Image.Image, how: Preprocess) -> Image.Image:
     return upright.convert("L" if how.color == "L" else "RGB")
 
 
-def _tensors(path: Path, id: str, contract: Contract) -> Case:
-    """The case of an .npz file."""
+def _tensors(path: Path, id: str, contract: Contract, folder: int | None) -> Case:
+    """The case of an .npz file; `folder` is the class that its folder is named after, if any."""
     try:
         arrays = npz.load(path)
     except (OSError, ValueError) as error:
         raise ParityError(f"golden file {path.name}: not a readable .npz without pickles ({error})") from None
-    return tensors(f"golden file {path.name}", id, arrays, contract)
+    case = tensors(f"golden file {path.name}", id, arrays, contract)
+    if folder is None or case.label == folder:
+        return case
+    if case.label is None:
+        return replace(case, label=folder)
+    raise ParityError(
+        f"golden file {path.name}: its label is {case.label}, its folder {path.parent.name!r} is class {folder}: "
+        "move it, or mend its label"
+    )
 
 
 def tensors(where: str, id: str, given: Mapping[str, Any], contract: Contract) -> Case:
     """A case of arrays: one for every input, by name; `label` may stand beside them. Raises ParityError."""
     arrays = {str(name): np.asarray(value) for name, value in given.items()}
-    label = arrays.pop("label", None)
-    if label is not None and (label.size != 1 or label.dtype.kind not in "iu"):
-        raise ParityError(f"{where}: label is {label.dtype} {list(label.shape)}, not one class number")
+    label = _label(where, arrays.pop(LABEL, None), contract)
     names = {spec.name for spec in contract.inputs}
     if set(arrays) != names:
         raise ParityError(f"{where}: holds {sorted(arrays)}, the model's inputs are {sorted(names)}")
@@ -119,4 +127,18 @@ def tensors(where: str, id: str, given: Mapping[str, Any], contract: Contract) -
             raise ParityError(f"{where}: {spec.name} is {list(value.shape)}, declared {list(spec.shape)}")
         if value.dtype != np.dtype(spec.dtype):
             raise ParityError(f"{where}: {spec.name} is {value.dtype}, declared {spec.dtype}")
-    return Case(id, {spec.name: arrays[spec.name] for spec in contract.inputs}, None if label is None else int(label))
+    return Case(id, {spec.name: arrays[spec.name] for spec in contract.inputs}, label)
+
+
+def _label(where: str, stored: Array | None, contract: Contract) -> int | None:
+    """The class number that stands beside a case's inputs. Raises ParityError for what is none."""
+    if stored is None:
+        return None
+    if stored.size != 1 or stored.dtype.kind not in "iu":
+        raise ParityError(f"{where}: label is {stored.dtype} {list(stored.shape)}, not one class number")
+    label = int(stored.item())
+    classes = min((len(output.labels) for output in classifying(contract.outputs) if output.labels), default=None)
+    if label < 0 or (classes is not None and label >= classes):
+        last = "" if classes is None else f" to {classes - 1}"
+        raise ParityError(f"{where}: label {label} is no class: they are numbered 0{last}; leave label out if unknown")
+    return label

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from types import CodeType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from parity.core.errors import ParityError
 
 Layout = Literal["plain", "strided", "channels_last"]
 Family = Literal["float", "integer", "mask"]
+Extreme = Literal["zeros", "lowest", "highest", "padding", "black", "white"]
 Make = Callable[[np.random.Generator, tuple[int, ...], float, float], Array]
 
 # S: shape, N: its elements, L: its last size, lo and hi: the range, rest: the value in the range nearest to 0.
@@ -57,6 +58,9 @@ EXPRESSIONS: Mapping[Family, Mapping[str, str]] = {
         "random": "(rng.random(S) < 0.5) | (np.arange(L) == 0)",
     },
 }
+EXTREMES: tuple[str, ...] = get_args(Extreme)
+"""Kinds that are never drawn: `parity.cases.extremes` makes each once, with the level of every channel."""
+FLAT = "np.full(S, levels)"
 MAGNITUDES: Mapping[float, str] = {1.0: "", 0.1: "small", 1e-4: "tiny", 4.0: "amplified"}
 """The range is shrunk towards, or stretched away from, its value nearest to 0 by this factor. Floats only."""
 
@@ -94,6 +98,11 @@ def kinds(spec: InputSpec) -> tuple[str, ...]:
     return (*known, *_registered[family(spec)])
 
 
+def fillable(spec: InputSpec) -> tuple[str, ...]:
+    """The kinds that a recipe may fill an input with, simplest first: extremes, then what is drawn."""
+    return (*EXTREMES, *kinds(spec))
+
+
 def layouts(spec: InputSpec) -> tuple[Layout, ...]:
     return ("plain", "strided", "channels_last") if len(spec.shape) >= 3 else ("plain", "strided")
 
@@ -106,6 +115,7 @@ class Fill:
     seed: int = 0
     magnitude: float = 1.0
     layout: Layout = "plain"
+    levels: tuple[float, ...] = ()  # of an extreme: one value, or one for each channel (axis 1)
 
     def names(self, spec: InputSpec, shape: tuple[int, ...]) -> dict[str, Any]:
         """What the letters of an expression stand for."""
@@ -116,12 +126,24 @@ class Fill:
             low, high, rest = int(low), int(high), int(rest)
         else:
             low, high = rest + self.magnitude * (low - rest), rest + self.magnitude * (high - rest)
-        return {"S": shape, "N": math.prod(shape), "L": shape[-1] if shape else 1, "lo": low, "hi": high, "rest": rest}
+        last = shape[-1] if shape else 1
+        names = {"S": shape, "N": math.prod(shape), "L": last, "lo": low, "hi": high, "rest": rest}
+        return names | {"levels": self._levels(len(shape))}
+
+    def _levels(self, rank: int) -> Any:
+        """The levels as nested lists that broadcast along axis 1 of `rank` axes; one level as a number."""
+        if len(self.levels) <= 1:
+            return next(iter(self.levels), None)
+        return np.reshape(self.levels, (-1, *(1,) * (rank - 2))).tolist()
+
+    def expression(self, spec: InputSpec) -> str | None:
+        """The NumPy expression of the kind; None for one that was registered."""
+        return FLAT if self.kind in EXTREMES else EXPRESSIONS[family(spec)].get(self.kind)
 
     def array(self, spec: InputSpec, shape: tuple[int, ...]) -> Array:
         """The elements, contiguous, in the input's dtype. Raises ParityError for a kind that nobody registered."""
         names, rng = self.names(spec, shape), np.random.default_rng(self.seed)
-        expression = EXPRESSIONS[family(spec)].get(self.kind)
+        expression = self.expression(spec)
         if expression is not None:
             made = eval(_compiled(expression), {"np": np, "rng": rng, **names})
         elif self.kind in _registered[family(spec)]:
@@ -135,7 +157,7 @@ class Fill:
 
     def line(self, spec: InputSpec, shape: tuple[int, ...]) -> str:
         """One line of plain NumPy that makes the same elements."""
-        expression = EXPRESSIONS[family(spec)].get(self.kind)
+        expression = self.expression(spec)
         values = {**self.names(spec, shape), "rng": f"np.random.default_rng({self.seed})"}
         if expression is None:
             module, _, name = _registered[family(spec)][self.kind][1].partition(":")
@@ -149,6 +171,21 @@ class Fill:
             )
         return f"{variable(spec.name)} = np.asarray({_filled(expression, values)}).astype(np.{_dtype(spec)})"
 
+    def fits(self, spec: InputSpec) -> bool:
+        """Whether the levels are finite numbers: one, or one for each channel of an input of four axes."""
+        if not self.levels or not all(_is_magnitude(level) for level in self.levels):
+            return False
+        return len(self.levels) == 1 or (len(spec.shape) == 4 and spec.shape[1] == len(self.levels))
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {name: value for name, value in vars(self).items() if name != "levels" or value}
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Fill:
+        """What `plain` gave. Raises TypeError for anything else."""
+        return cls(**{**stored, "levels": tuple(stored.get("levels", ()))})
+
     def __str__(self) -> str:
         words = [MAGNITUDES.get(self.magnitude, f"x{self.magnitude:g}"), self.kind]
         words += [self.layout] if self.layout != "plain" else []
@@ -161,7 +198,7 @@ def _compiled(expression: str) -> CodeType:
 
 
 def _filled(expression: str, values: Mapping[str, Any]) -> str:
-    return re.sub(r"\b(S|N|L|lo|hi|rest|rng)\b", lambda found: str(values[found[0]]), expression)
+    return re.sub(r"\b(S|N|L|lo|hi|rest|rng|levels)\b", lambda found: str(values[found[0]]), expression)
 
 
 def _dtype(spec: InputSpec) -> str:
@@ -200,6 +237,11 @@ class Recipe:
     def case(self, contract: Contract, dims: Mapping[str, int] | None = None) -> Case:
         return Case(self.id, self.arrays(contract, dims))
 
+    @property
+    def flat(self) -> bool:
+        """Whether every input is of one level, as of an extreme."""
+        return all(fill.kind in EXTREMES for fill in self.inputs.values())
+
     def layouts(self) -> dict[str, Layout]:
         return {name: fill.layout for name, fill in self.inputs.items() if fill.layout != "plain"}
 
@@ -218,13 +260,13 @@ class Recipe:
     def weight(self, contract: Contract) -> tuple[Any, ...]:
         """Smaller is simpler: fewer elements, then simpler fills."""
         elements = sum(math.prod(s.sized(self.dims)) for s in contract.inputs)
-        ranks = [kinds(s).index(self.inputs[s.name].kind) for s in contract.inputs]
+        ranks = [fillable(s).index(self.inputs[s.name].kind) for s in contract.inputs]
         fills = self.inputs.values()
         odd = sum(f.layout != "plain" for f in fills) + sum(f.magnitude != 1.0 for f in fills)
         return elements, odd, sum(ranks), sum(f.seed for f in fills)
 
     def json(self) -> str:
-        fills = {name: vars(fill) for name, fill in self.inputs.items()}
+        fills = {name: fill.plain() for name, fill in self.inputs.items()}
         return json.dumps({"inputs": fills, "dims": self.dims}, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -232,7 +274,7 @@ class Recipe:
         """The recipe in a JSON text. Raises ParityError where it does not fit the contract."""
         try:
             data = strict_json.loads(text)
-            inputs = {str(n): Fill(**f) for n, f in data["inputs"].items()}
+            inputs = {str(n): Fill.of(f) for n, f in data["inputs"].items()}
             dims = dict(data["dims"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ParityError(f"not a recipe ({error!s:.200})") from None
@@ -243,12 +285,14 @@ class Recipe:
             raise ParityError("the recipe's sizes are not whole numbers of at least 1")
         for spec in contract.inputs:
             fill = inputs[spec.name]
-            if fill.kind not in kinds(spec) or fill.layout not in layouts(spec):
+            if fill.kind not in fillable(spec) or fill.layout not in layouts(spec):
                 raise ParityError(
                     f"the recipe fills {spec.name} with {fill.kind!r:.40} {fill.layout!r:.40}, which is unknown"
                 )
             if type(fill.seed) is not int or fill.seed < 0 or not _is_magnitude(fill.magnitude):
                 raise ParityError(f"the recipe's seed or magnitude of {spec.name} is no sensible number")
+            if (fill.kind in EXTREMES) != fill.fits(spec):
+                raise ParityError(f"the recipe's levels of {spec.name} are not a number, or one for each channel")
             declared = math.prod(spec.sized({name: max(known) for name, known in sizes.items()}))
             if math.prod(spec.sized(dims)) > max(ELEMENTS, declared):
                 raise ParityError(f"the recipe makes {spec.name} larger than any declared size")

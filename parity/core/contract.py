@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -45,6 +45,18 @@ class OutputSpec:
     @property
     def decides(self) -> bool:
         return self.kind in ("logits", "probs")
+
+
+def classifying(outputs: Sequence[OutputSpec]) -> tuple[OutputSpec, ...]:
+    """The outputs that a case's label is the true class of.
+
+    Those that decide and name their labels; where none names any, the one output that decides.
+    """
+    deciding = tuple(output for output in outputs if output.decides)
+    named = tuple(output for output in deciding if output.labels)
+    if named:
+        return named
+    return deciding if len(deciding) == 1 else ()
 
 
 @dataclass(frozen=True)

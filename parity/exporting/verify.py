@@ -31,7 +31,8 @@ def verify(session: Session, cell: Cell) -> CellRecord:
     cases = golden(session, model)
     runtime = session.runtime(cell)
     reference = session.reference(model, cases)
-    target, data = targets.get(cell.target), Data(len(cases), clips=0)
+    with_class = sum(case.label is not None for case in cases)
+    target, data = targets.get(cell.target), Data(len(cases), clips=0, labelled=with_class)
     recorders = []
     for kind in suite.KINDS:
         if kind.described.in_export and kind.planned(model, target, data):

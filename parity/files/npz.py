@@ -43,6 +43,28 @@ def load(source: Path | BinaryIO, most_bytes: int = MOST_BYTES) -> dict[str, Arr
         raise ValueError("does not fit into memory") from None
 
 
+def names(path: Path) -> frozenset[str]:
+    """The names of an .npz's arrays, of which none is read; none where the file is no archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return frozenset(map(_name, archive.infolist()))
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
+        return frozenset()
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each array in an .npz, by name; none where the file is no archive of numbers."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = {}
+            for member in archive.infolist():
+                with archive.open(member) as stream:
+                    found[_name(member)] = _header(stream.read(_MOST_HEADER), member.file_size)[0]
+            return found
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError):
+        return {}
+
+
 def _name(member: zipfile.ZipInfo) -> str:
     return member.filename.removesuffix(".npy")
 

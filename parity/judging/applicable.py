@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from parity.core.contract import OutputSpec
+from parity.core.contract import OutputSpec, classifying
 from parity.core.errors import ConfigError
 from parity.core.plan import Cell, PlannedCell
 from parity.core.record import CellRecord, Check
@@ -82,18 +82,15 @@ def _decisions(spec: MetricSpec, place: Place) -> str:
 def _accuracy(spec: MetricSpec, place: Place) -> str:
     if not place.output.decides:
         return _UNDECIDED.format(place.output.name)
-    if not place.output.labels:
+    if place.output not in classifying(place.model.contract.outputs):
         return f"output {place.output.name} has no labels: declare labels, a class a line in index order"
     if "accuracy" not in place.planned.kinds:
-        return "no golden case is in a folder that is named after a label"
+        declare = "" if place.output.labels else f"declare labels of {place.output.name}, "
+        return (
+            f"no golden case has a true class: {declare}name folders of golden files after the labels, or store the "
+            "class number as label in the .npz or in what the function of cases makes"
+        )
     return ""
-
-
-def _drawn(spec: MetricSpec, place: Place) -> str:
-    stateful = bool(place.model.states) or place.model.decode is not None
-    if stateful or {"property", "batch"} & set(place.planned.kinds):
-        return ""
-    return "no input is drawn, no size is dynamic and nothing is carried: set properties.examples above 0"
 
 
 def _resizing(spec: MetricSpec, place: Place) -> str:
@@ -138,7 +135,6 @@ def _power(spec: MetricSpec, place: Place) -> str:
 _LACKS: Mapping[Family, Callable[[MetricSpec, Place], str]] = {
     "decision": _decisions,
     "accuracy": _accuracy,
-    "drawn": _drawn,
     "resizing": _resizing,
     "proof": _proof,
     "lowering": _lowering,

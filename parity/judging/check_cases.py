@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from parity.core.case import Array
-from parity.core.contract import OutputSpec
+from parity.core.contract import OutputSpec, classifying
 from parity.core.errors import ParityError
 from parity.core.kinds import Kind
 from parity.core.record import Check
@@ -117,7 +117,7 @@ def check_labels(
     oracle: Sequence[PostProcessed],
     limits: Limits,
 ) -> list[Check]:
-    """The accuracy of every output that decides between labelled classes, on the cases whose true class is known.
+    """The accuracy of every output that a label is the class of, on the cases whose true class is known.
 
     `labels` are class indices, None where a case has none. An output that cannot be compared is left out: the checks
     of its cases say why.
@@ -126,11 +126,27 @@ def check_labels(
     truth = [label for label in labels if label is not None]
     rows, wants = [outputs[i] for i in chosen], [oracle[i] for i in chosen]
     checks: list[Check] = []
-    for spec in specs:
-        if chosen and spec.decides and spec.labels and comparable(spec.name, rows, wants):
+    for spec in classifying(specs):
+        if chosen and comparable(spec.name, rows, wants):
             got, want = arrays_of(spec.name, rows), arrays_of(spec.name, wants)
             checks += judge.check_accuracy(spec, got, want, truth, limits.get(spec.name, {}))
     return checks
+
+
+def doubt_labels(
+    specs: Sequence[OutputSpec], labels: Sequence[int | None], oracle: Sequence[PostProcessed]
+) -> dict[str, str]:
+    """By output: why the labels of the cases seem not to be of the oracle's classes.
+
+    Raises ParityError for a label that no class has.
+    """
+    labelled = [(label, row) for label, row in zip(labels, oracle, strict=True) if label is not None]
+    if not labelled:
+        return {}
+    truth = [label for label, _ in labelled]
+    rows = [row for _, row in labelled]
+    doubts = {spec.name: judge.doubt_labels(spec, arrays_of(spec.name, rows), truth) for spec in classifying(specs)}
+    return {name: doubt for name, doubt in doubts.items() if doubt}
 
 
 def comparable(name: str, rows: Sequence[PostProcessed], oracle: Sequence[PostProcessed]) -> bool:

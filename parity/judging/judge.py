@@ -10,9 +10,11 @@ import numpy as np
 
 from parity.core.case import OVER_ALL, Array
 from parity.core.contract import OutputSpec
+from parity.core.errors import ParityError
 from parity.core.kinds import Kind
 from parity.core.proof import Link, Proof
 from parity.core.record import BY_CONTRACT, Check, LinkRecord, ProofRecord
+from parity.judging import label_doubt
 from parity.judging.compare import Comparison, compare
 from parity.judging.floor import Floor
 from parity.judging.limits import Limit
@@ -193,6 +195,24 @@ def describe_error(kind: Kind, output: OutputSpec, got: Sequence[Array], want: S
     line = trend(got, want)
     values = {"gain": line.gain, "offset": line.offset, "bias": line.mean_signed}
     return [_check(kind, OVER_ALL, output, name, v, {}) for name, v in values.items() if math.isfinite(v)]
+
+
+def doubt_labels(output: OutputSpec, want: Sequence[Array], labels: Sequence[int]) -> str:
+    """Why the labels seem not to be of the oracle's classes; empty where they may be.
+
+    Raises ParityError for a label that no class has.
+    """
+    decided = _decided(want)
+    rows = _flat(want) if decided else _rows(want)
+    truth = np.asarray(labels)
+    if len(rows) != len(truth) or not np.isfinite(rows).all():
+        return ""
+    if not decided and truth.max() >= rows.shape[-1]:
+        raise ParityError(
+            f"output {output.name}: label {truth.max()} is none of its {rows.shape[-1]} classes, numbered from 0: "
+            'mend the labels, or declare kind = "dense" where the output does not choose between classes'
+        )
+    return label_doubt.doubt(truth, _classes(rows))
 
 
 def check_accuracy(

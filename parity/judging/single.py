@@ -21,7 +21,12 @@ from parity.judging.ties import largest_jump, tied
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+TIE = "the model decides between equals"
 FURTHER = 2.0  # than the furthest of a few tries may jump, a right file is not
+AMPLIFIED = 10.0  # times what the precision usually costs: a twin that is off by more draws its error by chance
+AMPLIFIED_BY_FLOAT32 = 1e3 * UNITS["fp32"]  # of a usual output; networks that do not amplify are off by 1e-6 at most
+GROSS = 3.0  # times a usual output: two outputs that chance draws are about 1.4 apart
+
 # Of a typical output. Set by hand: who loses three quarters of it has not rounded it. `lost` in drawn.json is what
 # correct files lose at most, 0.55 in fp16 files of a network with random weights, 0.01 otherwise (a test holds it
 # below). What leaves the calibrated ranges is cut off, so that at int8 there is no such bound, and dynamic takes its
@@ -46,12 +51,13 @@ class Usual:
             return cls(UNITS[precision], UNITS[precision] * 1e-3, None, precision)
         return cls(max(floor.relative, UNITS[precision]), floor.least, floor.magnitude, precision)
 
-    def floor(self, got: Array, want: Array) -> float:
-        """What the precision costs an output on one input, before any twin is asked."""
+    def floor(self, got: Array, want: Array, size: float | None = None) -> float:
+        """What the precision costs an output on one input, before any twin is asked. `size`: what stands for the
+        output's rms, where that is not `want`'s own."""
         stored = 0.0
         if self.precision == "fp16" and holds_halves([got]):
             stored = rms(half_units(want)) / ROOT3
-        return max(self.relative * rms(want), self.least, stored)
+        return max(self.relative * (rms(want) if size is None else size), self.least, stored)
 
     def most(self, want: Array, precision: str) -> float:
         """The most that a twin may excuse of an output on an input within the declared range."""
@@ -76,11 +82,15 @@ class Judged:
     reason: str = ""
     undefined: str = ""
     exact: bool = False  # integers: `ratio` is the share of elements that differ
-    tie: bool = False  # the model decides between equals here, and jumps as far as the artefact is off
+    silent: str = ""  # why this output, on this input, says nothing of the artefact
 
 
-def judge(got: Array | None, want: Array, usual: Usual) -> Judged:
-    """The ratio by what golden data costs. Integers and booleans: the share of elements that differ, floor 1."""
+def judge(got: Array | None, want: Array, usual: Usual, flat: bool = False) -> Judged:
+    """The ratio by what golden data costs. Integers and booleans: the share of elements that differ, floor 1.
+
+    `flat`: the input is of one level. A normalisation finds nothing in it but rounding, and an output that nothing
+    feeds is nearly 0: such an output may be off by what one of the usual size may be.
+    """
     if not _finite(want):
         return Judged(math.inf, 0.0, math.inf, undefined="the model itself gives NaN or infinity")
     if got is None:
@@ -92,7 +102,8 @@ def judge(got: Array | None, want: Array, usual: Usual) -> Judged:
     if want.dtype.kind != "f":
         share = float((got != want).mean()) if want.size else 0.0
         return Judged(share, 1.0, share, exact=True)
-    floor = usual.floor(got, want)
+    size = max(rms(want), usual.typical or 0.0) if flat else rms(want)
+    floor = usual.floor(got, want, size)
     if not _finite(got):
         bad = int(np.size(got) - np.isfinite(got).sum())
         return Judged(math.inf, floor, math.inf, reason=f"{bad} of {got.size} elements are NaN or infinite")
@@ -128,7 +139,26 @@ def settle_tie(judged: Judged, got: Array | None, want: Array, tries: Sequence[A
     jump = largest_jump(want, tries, usual.precision, usual.floor(got, want))
     if jump is None or judged.error > FURTHER * rms(np.asarray(jump, np.float64) - want):
         return judged
-    return replace(judged, tie=True)
+    return replace(judged, silent=TIE)
+
+
+def unless_amplified(judged: Judged, want: Array, usual: Usual, single: Array) -> Judged:
+    """Silent where the input, of one level, makes the model itself amplify rounding.
+
+    `single` is the model's output in float32. A normalisation of what does not vary divides rounding by rounding: two
+    such results are two draws of chance, and their ratio says nothing. A gross one, or one that is not finite, is wrong
+    all the same.
+    """
+    if want.dtype.kind != "f" or single.shape != want.shape or not _finite(single):
+        return judged
+    size = max(rms(want), usual.typical or 0.0)
+    alone = rms(np.asarray(single, np.float64) - want)
+    costs = [cost for cost in (alone, *judged.costs) if math.isfinite(cost)]
+    by_float32 = alone > AMPLIFIED_BY_FLOAT32 * size
+    by_precision = max(costs) > AMPLIFIED * max(usual.relative * size, usual.least)
+    if not (by_float32 or by_precision) or judged.error > GROSS * max(size, *costs):
+        return judged
+    return replace(judged, silent=f"the model amplifies rounding there: {alone:.2g} rms in float32")
 
 
 def rms(values: Array) -> float:

@@ -172,13 +172,23 @@ def binomial_upper(count: int, total: int, confidence: float = 0.95) -> float:
         raise ValueError(f"{count} of {total} is no share")
     if count == total:
         return 1.0
-    choices, hits = _log_choices(count, total), np.arange(count + 1)
     low, high = count / total, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        below = float(np.exp(choices + hits * math.log(middle) + (total - hits) * math.log1p(-middle)).sum())
+        below = binomial_at_most(count, total, middle)
         low, high = (middle, high) if below >= 1 - confidence else (low, middle)
     return high
+
+
+def binomial_at_most(count: int, total: int, share: float) -> float:
+    """P(X <= count) for X ~ Binomial(total, share)."""
+    if count >= total or share <= 0:
+        return 1.0
+    if share >= 1:
+        return 0.0
+    hits = np.arange(count + 1)
+    logs = _log_choices(count, total) + hits * math.log(share) + (total - hits) * math.log1p(-share)
+    return float(np.exp(logs).sum())
 
 
 def binomial_lower(count: int, total: int, confidence: float = 0.95) -> float:

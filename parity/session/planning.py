@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parity import formats as targets
-from parity.cases.files import check_classes, clips, golden_files
+from parity.cases.files import check_classes, clips, golden_files, labelled
 from parity.core.errors import ConfigError
 from parity.core.kinds import Kind
 from parity.core.plan import Cell, Plan, PlannedCell
@@ -25,10 +25,11 @@ from parity.session.profile import QUICK_CASES
 
 @dataclass(frozen=True)
 class Data:
-    """How much data of its own a model has: golden cases, and video clips."""
+    """How much data of its own a model has: golden cases, video clips, and cases with a true class."""
 
     cases: int
     clips: int
+    labelled: int = 0
 
 
 PlannedKinds = Callable[[ModelConfig, Target, Data], tuple[Kind, ...]]
@@ -72,12 +73,7 @@ def make_plan(config: Config, options: Mapping[str, Any], planned_kinds: Planned
 def _planned(config: Config, cell: Cell, required: set[str], quick: bool, planned_kinds: PlannedKinds) -> PlannedCell:
     model = config.models[cell.model]
     target = targets.get(cell.target)
-    cases = len(golden_files(model.golden)) if model.golden else 0
-    if model.cases:
-        from parity.cases import own
-
-        cases += len(own.cases(model.cases, model.contract, config.root))
-    videos = len(clips(model))
+    data = _data(config, model)
     reason = target.unavailable(cell, model, target.python(config))
     prebuilt = f"{cell.target}-{cell.precision}" in model.artifacts
     if prebuilt and reason == NO_CALIBRATION:
@@ -86,14 +82,27 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool, planne
         reason = target.cannot_start_from(model)
     return PlannedCell(
         cell,
-        planned_kinds(model, target, Data(cases, videos)),
+        planned_kinds(model, target, data),
         reason,
         bool({cell.target, cell.model} & required) or reason == NO_CALIBRATION,
-        min(cases, QUICK_CASES) if quick else cases,
+        min(data.cases, QUICK_CASES) if quick else data.cases,
         tuple(o.name for o in model.contract.outputs),
-        videos,
+        data.clips,
         files.named(model.reference) if model.reference else "",
     )
+
+
+def _data(config: Config, model: ModelConfig) -> Data:
+    """What a model is measured on. Raises ConfigError where its own function of cases fails."""
+    cases = len(golden_files(model.golden)) if model.golden else 0
+    with_class = labelled(model)
+    if model.cases:
+        from parity.cases import own
+
+        made = own.cases(model.cases, model.contract, config.root)
+        cases += len(made)
+        with_class += sum(case.label is not None for case in made)
+    return Data(cases, len(clips(model)), with_class)
 
 
 def offers(target: str) -> frozenset[Family]:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from parity import config, formats
+from parity.cases import sizes
 from parity.core.errors import ConfigError
 from parity.core.settings import Config
 from parity.process.isolate import Budget
@@ -31,7 +33,7 @@ def here(*, factories: bool = False, checkpoints: bool = True) -> Config:
 
 def load(file: Path, settings: Sequence[str] = (), *, factories: bool = False, checkpoints: bool = True) -> Config:
     """The configuration in `file`; the arguments are those of `config.load`. Raises ConfigError."""
-    return config.load(
+    loaded = config.load(
         file,
         formats.facts(),
         settings,
@@ -39,11 +41,22 @@ def load(file: Path, settings: Sequence[str] = (), *, factories: bool = False, c
         checkpoints=checkpoints,
         read_contract=signature.read,
     )
+    return _sized(loaded)
 
 
 def parse(text: str, file: Path, settings: Sequence[str] = (), *, factories: bool = False) -> Config:
     """The configuration in the text of a pyproject.toml that stands, or will stand, at `file`. Raises ConfigError."""
-    return config.parse(text, file, formats.facts(), settings, factories=factories, read_contract=signature.read)
+    parsed = config.parse(text, file, formats.facts(), settings, factories=factories, read_contract=signature.read)
+    return _sized(parsed)
+
+
+def _sized(config: Config) -> Config:
+    """The configuration, with sizes of golden data where a model's dynamic axes have none of their own."""
+    models = {
+        name: replace(model, contract=sizes.from_golden(model.contract, model.golden))
+        for name, model in config.models.items()
+    }
+    return replace(config, models=models)
 
 
 @contextlib.contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from parity.cases.files import labelled
 from parity.core.case import Case, telling
+from parity.core.contract import classifying
 from parity.core.kinds import ACCURACY
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.formats.target import Target
-from parity.judging.check_cases import check_labels
+from parity.judging.check_cases import check_labels, doubt_labels
 from parity.judging.post_processing import post_process, post_process_all
 from parity.session.evaluations import Reference
 from parity.session.planning import Data
@@ -19,8 +19,8 @@ from parity.suite.recorder import Recorder
 
 
 def planned(model: ModelConfig, target: Target, data: Data) -> bool:
-    """Where golden folders are named after the labels of an output."""
-    return labelled(model)
+    """Where the true class of a golden case is known, and an output decides between classes."""
+    return data.labelled > 0 and bool(classifying(model.contract.outputs))
 
 
 def run(check: CheckContext) -> None:
@@ -36,6 +36,8 @@ def run(check: CheckContext) -> None:
     got = post_process_all(specs, rows, wants)
     limits = {spec.name: parity.limits(spec.name) for spec in specs}
     parity.add(*check_labels(specs, labels, got, wants, limits))
+    for name, why in doubt_labels(specs, labels, wants).items():
+        parity.find(f"labels of {name}: {why}", "warning")
     for spec in specs:
         note_undecided(parity, spec.name)
 

@@ -6,11 +6,13 @@ example's sizes and wrong here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from parity.cases import draw
+from parity.cases.recipes import ELEMENTS
 from parity.core.case import Array, Case
 from parity.core.contract import Contract
 from parity.core.errors import ParityError
@@ -20,13 +22,19 @@ from parity.core.settings import ModelConfig
 from parity.formats.target import Target
 from parity.judging import judge
 from parity.judging.single import rms
+from parity.process.isolate import ChildFailure
 from parity.session.planning import Data
 from parity.session.session import Runtime
 from parity.suite.bench import Bench, Result
 from parity.suite.check_kind import CheckContext, SuiteKind, measures
 from parity.suite.recorder import Recorder
 
+STRIDE = 32
+FURTHER = 1.5  # times the largest declared size, at least
 ALONE = 1e-6  # of the output: rows that differ by more than this in float64 are mixed by the model itself
+
+Batch = tuple[Case, list[Case]]
+"""Several rows as one case, and the rows one by one."""
 
 
 def planned(model: ModelConfig, target: Target, data: Data) -> bool:
@@ -42,15 +50,108 @@ def run(check: CheckContext) -> None:
     if bench.fixed:
         _record(bench, bench.judge_cases(_held(bench, session.config.seed, parity)), parity)
         return
-    batches = _batches(runtime, model)
-    alone = {}
-    if batches:
-        alone = _alone(runtime, model, batches, parity)
-    cases = [case for case, _ in batches] + _sizes(model.contract, session.config.seed)
-    if not cases:
-        raise ParityError("no size to try beside the example's: list two or more in dims")
-    wants = [alone.get(c.id) or w for c, w in zip(cases, session.evaluated(model, cases, "oracle", True), strict=True)]
-    _record(bench, bench.judge_cases(cases, wants), parity)
+    sizes = model.contract.sizes()
+    batches = _batches(runtime, model, sizes)
+    cases = _sizes(model.contract, session.config.seed)
+    cases = _taken(bench, cases, parity)
+    _record(bench, _judged(bench, batches, cases, parity), parity)
+    _beyond(bench, parity)
+    if not parity.checks:
+        raise ParityError("no size to try that the model takes: list two or more in dims")
+
+
+def _judged(bench: Bench, batches: Sequence[Batch], cases: Sequence[Case], parity: Recorder) -> list[Result]:
+    """The results of batches, against their rows alone, and of other cases. Raises ChildFailure."""
+    if not batches and not cases:
+        return []
+    session, model = bench.session, bench.model
+    alone = _alone(bench.runtime, model, batches, parity) if batches else {}
+    cases = [case for case, _ in batches] + list(cases)
+    oracle = session.evaluated(model, cases, "oracle", True)
+    wants = [alone.get(case.id) or want for case, want in zip(cases, oracle, strict=True)]
+    return bench.judge_cases(cases, wants)
+
+
+def _taken(bench: Bench, cases: Sequence[Case], parity: Recorder) -> list[Case]:
+    """The cases of sizes that the model itself takes; all of them where somebody declared the sizes."""
+    contract = bench.model.contract
+    invented = sorted(axis for axis in contract.sizes() if axis not in contract.dims and not contract.is_batch(axis))
+    if not invented:
+        return list(cases)
+    taken = []
+    for case in cases:
+        if why := _refusal(bench, case):
+            sizes = ", ".join(f"{axis} = [...]" for axis in invented)
+            parity.find(f"{case.id} is not tried: {why}; say which sizes it takes: dims = {{ {sizes} }}", "warning")
+        else:
+            taken.append(case)
+    return taken
+
+
+def _refusal(bench: Bench, case: Case) -> str:
+    """Why the model gives nothing to compare with on a case: its own error, or that it is not finite; else empty."""
+    try:
+        (row,) = bench.session.evaluated(bench.model, [case], "oracle", True)
+    except ChildFailure as failure:
+        if failure.state != "error":
+            raise
+        return f"the model itself refuses it: {failure.reason}"
+    if all(np.isfinite(value).all() for value in row.values() if value.dtype.kind == "f"):
+        return ""
+    return "the model itself gives NaN or infinity"
+
+
+def _beyond(bench: Bench, parity: Recorder) -> None:
+    """One batch, and one set of lengths, larger than any declared: a file may be right up to these and no further.
+
+    Nobody declared that size: one that the model refuses, or is not finite at, says nothing, and a file may refuse it.
+    """
+    model = bench.model
+    contract = model.contract
+    larger: dict[str, int] = {}  # each axis at a size of its own, so that none is taken for another
+    for axis, sizes in contract.sizes().items():
+        if axis not in model.enumerated:
+            larger[axis] = further(sizes, larger.values())
+    batches = _batches(bench.runtime, model, {axis: (size,) for axis, size in larger.items()})
+    for batch in batches:
+        _try(bench, [batch], [], parity)
+    lengths = {axis: size for axis, size in larger.items() if not contract.is_batch(axis)}
+    if lengths:
+        dims = {**contract.example(), **lengths}
+        _try(bench, [], [_drawn(contract, dims, bench.session.config.seed)], parity)
+
+
+def further(sizes: Sequence[int], taken: Collection[int] = ()) -> int:
+    """A size beyond all of `sizes`, by half or more, that is none of those `taken`.
+
+    It is a multiple of what `sizes` are multiples of, of 32 at most: what networks ask of pictures.
+    """
+    step = math.gcd(*sizes)
+    step = STRIDE if step % STRIDE == 0 else step
+    size = step * math.ceil(FURTHER * max(sizes) / step)
+    while size in taken:
+        size += step
+    return size
+
+
+def _try(bench: Bench, batches: Sequence[Batch], cases: Sequence[Case], parity: Recorder) -> None:
+    """Record what came of one case of undeclared size, unless model or file does not take it."""
+    (case,) = [*(case for case, _ in batches), *cases]
+    if sum(value.size for value in case.inputs.values()) > ELEMENTS:
+        return
+    try:
+        (result,) = _judged(bench, batches, cases, parity)
+    except ChildFailure as failure:
+        parity.find(f"{case.id}, beyond the sizes in dims, was not measured: {failure.reason}", "note")
+        return
+    alone = any(len(sizes) == 1 for sizes in bench.model.contract.sizes().values())
+    if why := result.undefined or (not alone and result.broke):  # no other size has shown that the axis is open
+        parity.find(f"{case.id}, beyond the sizes in dims, was not measured: {why}", "note")
+        return
+    if bench.fails(result) and not result.broke:
+        text = f"{case.id} is beyond the sizes in dims: the file takes it, and gives something else than the model"
+        parity.find(f"{text}: mend the file, or fix the axis in it", "warning")
+    _record(bench, [result], parity)
 
 
 def _held(bench: Bench, seed: int, parity: Recorder) -> list[Case]:
@@ -69,16 +170,16 @@ def _held(bench: Bench, seed: int, parity: Recorder) -> list[Case]:
     return cases
 
 
-def _batches(runtime: Runtime, model: ModelConfig) -> list[tuple[Case, list[Case]]]:
-    """(a batch of golden rows, the rows one by one) for each declared size of the batch axis; drawn rows without golden
+def _batches(runtime: Runtime, model: ModelConfig, sizes: Mapping[str, Sequence[int]]) -> list[Batch]:
+    """A batch for each of the `sizes` of the batch axis, where there is one: golden rows, or drawn ones without golden
     data or where its cases cannot be stacked."""
     contract = model.contract
-    name = next((d for d in contract.sizes() if contract.is_batch(d)), None)
+    name = next((d for d in sizes if contract.is_batch(d)), None)
     if name is None:
         return []
     found = []
     golden = _stackable(runtime.session.golden_if_any(model), contract, name)
-    for size in contract.sizes()[name]:
+    for size in sizes[name]:
         rows = [golden[i % len(golden)].inputs for i in range(size)] if golden else []
         if not rows:
             dims = {**contract.example(), name: 1}
@@ -114,7 +215,7 @@ def _stack(rows: Sequence[Mapping[str, Array]], contract: Contract, batch: str) 
 
 
 def _alone(
-    runtime: Runtime, model: ModelConfig, batches: Sequence[tuple[Case, list[Case]]], parity: Recorder
+    runtime: Runtime, model: ModelConfig, batches: Sequence[Batch], parity: Recorder
 ) -> dict[str, dict[str, Array]]:
     """For each batch, the outputs of its rows alone, stacked: what the batch must give. An output that the model itself
     does not compute row by row is left to the oracle on the whole batch, with a note.
@@ -162,7 +263,11 @@ def _sizes(contract: Contract, seed: int) -> list[Case]:
     for name in others:
         missing = set(sizes[name]) - {d[name] for d in cases}
         cases += [{**contract.example(), name: size} for size in sorted(missing)]
-    return [Case(",".join(f"{n}={s}" for n, s in dims.items()), draw.inputs(contract, dims, seed)) for dims in cases]
+    return [_drawn(contract, dims, seed) for dims in cases]
+
+
+def _drawn(contract: Contract, dims: Mapping[str, int], seed: int) -> Case:
+    return Case(",".join(f"{n}={s}" for n, s in dims.items()), draw.inputs(contract, dims, seed))
 
 
 def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
@@ -176,9 +281,9 @@ def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
                 expected, shape = list(want.shape), None if got is None else list(got.shape)
                 text = result.broke or f"expected {expected}, got {shape}"
                 parity.add(judge.fact(result.case.id, spec.name, "shape", shape == expected, text, "batch"))
-            if spec.name not in result.tied:
+            if spec.name not in result.silent:
                 parity.add(bench.check("batch", result, spec))
-    if ties := bench.ties(results):
+    if ties := bench.words_of_ties(results):
         parity.find(ties, "note")
     bench.tell_twins(parity)
 

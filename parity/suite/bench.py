@@ -50,9 +50,9 @@ class Result:
     refused: str = ""  # the model's own error
 
     @property
-    def tied(self) -> list[str]:
-        """The outputs that say nothing about the artefact, because the model decides between equals."""
-        return [name for name, judged in self.judged.items() if judged.tie]
+    def silent(self) -> dict[str, str]:
+        """The outputs that say nothing of the artefact on this input, and why."""
+        return {name: judged.silent for name, judged in self.judged.items() if judged.silent}
 
     @property
     def undefined(self) -> str:
@@ -157,7 +157,8 @@ class Bench:
             result.got = post_process(self.model.contract.outputs, row, result.want)
             for name, want in result.want.outputs.items():
                 if name in self.usual:
-                    result.judged[name] = single.judge(result.got.outputs.get(name), want, self.usual[name])
+                    got, flat = result.got.outputs.get(name), bool(result.recipe and result.recipe.flat)
+                    result.judged[name] = single.judge(got, want, self.usual[name], flat)
 
     def _settle(self, results: Sequence[Result], stored: bool) -> None:
         """Ask the twins, the cell's own first, about what golden floors leave undecided; each can only excuse."""
@@ -178,6 +179,7 @@ class Bench:
             with contextlib.suppress(NoTwin):
                 self._excuse(open_, self.session.plain(self.model, [r.case for r in open_], self.cell.precision))
         self._settle_ties([r for r in results if self._over(r) and not r.undefined])
+        self._excuse_amplified([r for r in results if r.recipe and r.recipe.flat and self._over(r)], stored)
 
     def _excuse(self, results: Sequence[Result], rows: Sequence[Mapping[str, Array]]) -> None:
         """Take the outputs of a twin, a row a result, into the floor of each result. What equals them is right, however
@@ -210,17 +212,44 @@ class Bench:
                 each = [other[name] for other in others]
                 result.judged[name] = single.settle_tie(judged, got, want, each, self.usual[name])
 
+    def _excuse_amplified(self, results: Sequence[Result], stored: bool) -> None:
+        """Let flat inputs say nothing where the model amplifies rounding; its float32 twin shows it."""
+        open_ = [r for r in results if not r.undefined]
+        if not open_:
+            return
+        flavour = next(iter(RECIPES["fp32"]))
+        try:
+            rows = self.session.evaluated(
+                self.model, [r.case for r in open_], "twin", stored, precision="fp32", flavour=flavour
+            )
+        except NoTwin as error:
+            self.without[flavour] = str(error)
+            return
+        for result, raw in zip(open_, rows, strict=True):
+            assert result.want is not None
+            twin = post_process(self.model.contract.outputs, raw, result.want).outputs
+            for name, judged in result.judged.items():
+                if not self.within(name, judged):
+                    want, usual = result.want.outputs[name], self.usual[name]
+                    result.judged[name] = single.unless_amplified(judged, want, usual, twin[name])
+
     def most(self, output: str, judged: single.Judged, want: Array) -> float:
         """The most that a twin may add to the floor: times the limit, it is what may be excused at all."""
         return self.usual[output].most(want, self.cell.precision) / max(self.limit(output, judged).value or 1.0, 1.0)
 
     def promised(self, result: Result) -> bool:
-        """Whether every input holds what the contract says that the model takes: a range is declared, and kept."""
+        """Whether every input holds what the contract says that the model takes: a range is declared, and kept.
+
+        A mask that hides everything leaves a softmax nothing but its rounding, and is promised nowhere.
+        """
         inputs = result.recipe.inputs if result.recipe else {}
-        return all(
-            family(s) != "float" or (s.range is not None and (s.name not in inputs or inputs[s.name].magnitude <= 1))
-            for s in self.model.contract.inputs
-        )
+        for spec in self.model.contract.inputs:
+            fill = inputs.get(spec.name)
+            if family(spec) == "float" and (spec.range is None or (fill is not None and fill.magnitude > 1)):
+                return False
+            if family(spec) == "mask" and fill is not None and fill.kind == "padding":
+                return False
+        return True
 
     def flavours(self) -> tuple[str, ...]:
         """The twins of the cell's precision, the one that leaves least to the others first: the one nearest to correct
@@ -238,7 +267,7 @@ class Bench:
 
     def within(self, output: str, judged: single.Judged) -> bool:
         bound = self.limit(output, judged).value
-        if judged.tie:
+        if judged.silent:
             return True
         return judged.ratio <= (bound if bound is not None else math.inf) and not judged.reason
 
@@ -307,12 +336,16 @@ class Bench:
             text = f"no twin {self.cell.precision} {flavour}, which excuses nothing then: {why.splitlines()[0]}"
             parity.find(text, "warning")
 
-    def ties(self, results: Sequence[Result]) -> str:
+    def ties(self, results: Sequence[Result]) -> list[Result]:
+        """The inputs on which some output is decided between equals."""
+        return [r for r in results if single.TIE in r.silent.values()]
+
+    def words_of_ties(self, results: Sequence[Result]) -> str:
         """Which outputs say nothing of the artefact on which inputs, because of ties; empty where there are none."""
-        tied = [r for r in results if r.tied]
+        tied = self.ties(results)
         if not tied:
             return ""
-        outputs = ", ".join(sorted({name for r in tied for name in r.tied}))
+        outputs = ", ".join(sorted({name for r in tied for name, why in r.silent.items() if why == single.TIE}))
         return (
             f"{outputs}: on {len(tied)} of {len(results)} inputs, as {tied[0].case.id}, the model decides between "
             f"equals: its answer jumps when its results move by a unit of {self.cell.precision}"

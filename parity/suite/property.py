@@ -11,84 +11,100 @@ from pathlib import Path
 
 from parity.cases import kept
 from parity.cases.drawing import Drawing
+from parity.cases.extremes import extremes
 from parity.cases.recipes import Recipe
 from parity.core.kinds import PROPERTY
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
-from parity.formats.target import Target
 from parity.judging import judge
-from parity.session.planning import Data
 from parity.session.session import Runtime
 from parity.suite.bench import Bench, Result
-from parity.suite.check_kind import CheckContext, SuiteKind, measures
+from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
 
 MOST_UNDEFINED = 0.5  # share of the inputs that may say nothing of an output: the model is undefined there, or a tie
 
 
-def planned(model: ModelConfig, target: Target, data: Data) -> bool:
-    """Where the project lets inputs be drawn."""
-    return model.properties.examples > 0
-
-
 def run(check: CheckContext) -> None:
-    """Judge the kept recipes, then the drawn ones; shrink and keep what fails."""
-    from parity.cases import strategies
-
+    """Judge the extremes, the kept recipes, then the drawn ones; shrink and keep what fails."""
     runtime, parity, drawing = check.runtime, check.recorder, check.drawing
     assert drawing is not None
     bench = Bench(runtime, parity.limits)
     config, model = runtime.session.config, bench.model
     examples, seed = drawing.examples(model), drawing.seed(model)
     replayed, odd = kept.load(config.root, model, drawing.before)
-    source = strategies.strategy(model.contract, model.properties.strategy, config.root)
+    flat = extremes(model.contract)
     drawn = runtime.session.memo.once(_drawn, model, config.root, examples, seed)
-    known = {r.digest for r in drawn}
-    results = bench.judge([*(r for r in replayed if r.digest not in known), *drawn])
-    record(bench, results, parity)
+    fresh = {recipe.digest for recipe in (*flat, *drawn)}
+    replayed = [recipe for recipe in replayed if recipe.digest not in fresh]
+    results = bench.judge([*flat, *replayed, *drawn])
+    record(bench, results[: len(flat)], results[len(flat) :], parity)
     bench.tell_twins(parity)
     for text in odd:
         parity.find(text, "warning")
     failing = [r for r in results if bench.fails(r)]
     if failing:
-        found = bench.simplest(source, examples, seed, results[len(results) - len(drawn) :])
-        bench.tell(found or failing[0], parity)
+        simplest = None
+        if drawn and failing[0] not in results[: len(flat)]:  # an extreme is as simple as an input can be
+            simplest = _simplest(bench, examples, seed, results[len(results) - len(drawn) :])
+        bench.tell(simplest or failing[0], parity)
 
 
 def _drawn(model: ModelConfig, root: Path, examples: int, seed: int) -> list[Recipe]:
     """The recipes that every target of a model is run on."""
+    if not examples:
+        return []  # hypothesis takes a while to import
     from parity.cases import strategies
 
     source = strategies.strategy(model.contract, model.properties.strategy, root)
     return strategies.draw(source, examples, seed)
 
 
-def record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
-    """A check for every output of every recipe that can be judged, and one for how many cannot."""
-    outputs = bench.model.contract.outputs
-    undefined = [r for r in results if r.undefined and not bench.fails(r)]
-    for result in results:
+def _simplest(bench: Bench, examples: int, seed: int, drawn: Sequence[Result]) -> Result | None:
+    from parity.cases import strategies
+
+    model = bench.model
+    source = strategies.strategy(model.contract, model.properties.strategy, bench.session.config.root)
+    return bench.simplest(source, examples, seed, drawn)
+
+
+def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], parity: Recorder) -> None:
+    """A check for every output of every recipe that can be judged, and one for how many drawn ones cannot.
+
+    `flat` are the extremes: one on which the model itself is undefined says nothing about a file.
+    """
+    undefined = [r for r in (*flat, *results) if r.undefined and not bench.fails(r)]
+    for result in (*flat, *results):
         if result in undefined:
             continue
-        for spec in outputs:
-            if spec.name not in result.tied:
+        for spec in bench.model.contract.outputs:
+            if spec.name not in result.silent:
                 parity.add(bench.check("property", result, spec))
-    share = len(undefined) / len(results) if results else 1.0
+    for result in flat:
+        if result in undefined:
+            parity.find(f"not judged: {result.case.id}: {result.undefined}", "note")
+        for name, why in result.silent.items():
+            parity.find(f"not judged: {name} of {result.case.id}: {why}", "note")
+    contract = bench.model.contract
+    invented = {axis for axis in contract.sizes() if axis not in contract.dims and not contract.is_batch(axis)}
+    results = [r for r in results if not (r.refused and invented)]  # nobody said that the model takes such sizes
+    undefined = [r for r in undefined if r in results]
+    share = len(undefined) / len(results) if results else 0.0
     detail = f"{len(results)} recipes, {len(undefined)} of them undefined at {bench.cell.precision}"
     if undefined:
         detail += f", as {undefined[0].case.id}: {undefined[0].undefined}"
         parity.find(detail, "note")
     parity.add(judge.limited("property", "all", "undefined_share", share, MOST_UNDEFINED, detail))
-    if ties := bench.ties(results):
+    if ties := bench.words_of_ties(results):
         parity.find(ties, "note")
-        share = sum(bool(r.tied) for r in results) / len(results)
+        share = len(bench.ties(results)) / len(results)
         parity.add(judge.limited("property", "ties", "undefined_share", share, MOST_UNDEFINED, ties))
 
 
 @measures(PROPERTY)
 def test_property(parity_cell: Cell, parity_runtime: Runtime, parity_drawing: Drawing, parity: Recorder) -> None:
-    """On inputs that hypothesis draws from the contract, every output is within what the precision costs there."""
+    """On extremes and on what hypothesis draws from the contract, every output is within what the precision costs."""
     run(CheckContext(parity_runtime, parity, drawing=parity_drawing))
 
 
-KIND = SuiteKind(PROPERTY, planned, run, test_property)
+KIND = SuiteKind(PROPERTY, always, run, test_property)

@@ -245,13 +245,13 @@ def test_a_parity_fixture_without_the_table_says_parity_init(pytester: pytest.Py
 def test_pytest_counts_the_tests_that_the_plan_asks_for_and_no_other(project: Project) -> None:
     run = project.run("--collect-only", "-q")
     tests = [line for line in run.text.splitlines() if "::" in line]
-    assert len(tests) == 10 and not any("test_video" in line or "NOTSET" in line for line in tests)
-    assert "10 tests collected" in run.text
+    assert len(tests) == 12 and not any("test_video" in line or "NOTSET" in line for line in tests)
+    assert "12 tests collected" in run.text
 
 
-def test_a_model_without_labels_has_no_accuracy_test(project: Project) -> None:
+def test_a_model_that_does_not_decide_has_no_accuracy_test(project: Project) -> None:
     text = (project.path / "pyproject.toml").read_text()
-    project.write("pyproject.toml", text.replace(', labels = ["a", "b", "c", "d"]', ""))
+    project.write("pyproject.toml", text.replace('kind = "logits", labels = ["a", "b", "c", "d"]', 'kind = "dense"'))
     run = project.run()
     assert (run.code, run.verdict) == (0, "pass"), run.text
     assert all("golden" in c.planned and "accuracy" not in c.planned for c in run.record.cells)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parity.judging.floor import UNITS, floor
-from parity.judging.single import Usual, judge, rms, settle
+from parity.judging.single import Usual, judge, rms, settle, unless_amplified
 
 WANT = np.linspace(-1, 1, 101)
 USUAL = Usual(1e-6, 1e-8)
@@ -98,3 +98,31 @@ def test_within_the_declared_range_a_twin_that_overflows_excuses_no_overflow() -
     assert not right.undefined and right.ratio == pytest.approx(0.01 / 0.75)
     assert settle(judge(over, WANT, usual), over, WANT, over).undefined  # beyond the range, nothing was promised
     assert Usual.of(None, "fp16").most(WANT, "fp16") == math.inf  # nothing tells what a typical output is
+
+
+def test_a_flat_input_is_judged_on_the_scale_of_the_other_cases() -> None:
+    usual = Usual(1e-6, 1e-9, typical=1.0)
+    want, got = np.zeros(100), np.full(100, 1e-6)
+    assert judge(got, want, usual).ratio == pytest.approx(1000)
+    assert judge(got, want, usual, flat=True).ratio == pytest.approx(1)
+
+
+AMPLIFIED = {  # (error of the file, of the float32 twin, of the precision's twin) -> whether it is judged
+    "a network that amplifies nothing": (1e-3, 1e-6, 1e-6, True),
+    "float32 is amplified": (0.3, 1e-3, 1e-6, False),
+    "the precision is amplified": (0.3, 1e-6, 0.1, False),
+    "amplified, and gross": (100.0, 1e-3, 0.1, True),
+    "amplified, and not finite": (np.nan, 1e-3, 0.1, True),
+}
+
+
+@pytest.mark.parametrize(("error", "alone", "cost", "judged"), AMPLIFIED.values(), ids=AMPLIFIED)
+def test_a_flat_input_on_which_the_model_amplifies_rounding_says_nothing(
+    error: float, alone: float, cost: float, judged: bool
+) -> None:
+    usual = Usual(1e-6, 1e-9, typical=1.0)
+    want = np.full(100, 0.1)
+    first = judge(want + error, want, usual, flat=True)
+    settled = settle(first, want + error, want, want + cost, most=0.75)
+    result = unless_amplified(settled, want, usual, want + alone)
+    assert bool(result.silent) != judged and result.ratio == settled.ratio

@@ -100,9 +100,9 @@ def test_a_drawn_input_on_which_the_model_jumps_says_nothing_unless_the_file_is_
     other = np.flip(SCORES)
     judged = single.judge(other, SCORES, usual)
     assert judged.ratio > 1000
-    assert single.settle_tie(judged, other, SCORES, [SCORES, other], usual).tie
-    assert not single.settle_tie(judged, other, SCORES, [SCORES, SCORES * (1 + 1e-3)], usual).tie
+    assert single.settle_tie(judged, other, SCORES, [SCORES, other], usual).silent
+    assert not single.settle_tie(judged, other, SCORES, [SCORES, SCORES * (1 + 1e-3)], usual).silent
     further = single.judge(SCORES * 20, SCORES, usual)
-    assert not single.settle_tie(further, SCORES * 20, SCORES, [other], usual).tie
+    assert not single.settle_tie(further, SCORES * 20, SCORES, [other], usual).silent
     nan = single.judge(SCORES * np.nan, SCORES, usual)
-    assert not single.settle_tie(nan, SCORES * np.nan, SCORES, [other], usual).tie
+    assert not single.settle_tie(nan, SCORES * np.nan, SCORES, [other], usual).silent

@@ -1,0 +1,70 @@
+"""The inputs that everybody meets and nobody tries: all zero, all lowest, all highest, all padding, a black and a white
+picture. Each is a recipe like a drawn one, and is tried once of every model, whatever is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from parity.cases.recipes import Extreme, Fill, Recipe, family
+from parity.core.contract import Contract, InputSpec, Preprocess
+
+
+def extremes(contract: Contract, padding: Mapping[str, int] | None = None) -> list[Recipe]:
+    """The recipes, at the sizes of the export example; what would be the same input twice is there once.
+
+    `padding`: the padding id of an integer input, where it is not 0. A mask shows everything, but in the input of
+    nothing but padding.
+    """
+    ids = padding or {}
+    fills = [{spec.name: _filled(spec, kind, ids) for spec in contract.inputs} for kind in _kinds(contract)]
+    fills += _pictures(contract)
+    different: dict[tuple[tuple[float, ...], ...], Recipe] = {}
+    for inputs in fills:
+        different.setdefault(tuple(map(_level, inputs.values())), Recipe(inputs, contract.example()))
+    return list(different.values())
+
+
+def _kinds(contract: Contract) -> tuple[Extreme, ...]:
+    """Only what takes integers or masks is ever padded."""
+    padded = any(family(spec) != "float" for spec in contract.inputs)
+    return ("zeros", "lowest", "highest", *(("padding",) if padded else ()))
+
+
+def _filled(spec: InputSpec, kind: Extreme, padding: Mapping[str, int]) -> Fill:
+    sort = family(spec)
+    names = Fill("").names(spec, ())
+    low, high, nearest = names["lo"], names["hi"], names["rest"]
+    if sort == "mask":
+        return Fill(kind, levels=(0.0 if kind == "padding" else 1.0,))
+    if kind == "padding" and sort == "integer":
+        return Fill(kind, levels=(min(max(padding.get(spec.name, 0), low), high),))
+    level = {"lowest": low, "highest": high}.get(kind, nearest)
+    return Fill(kind, levels=(level,))
+
+
+def _pictures(contract: Contract) -> list[dict[str, Fill]]:
+    """What a black and a white picture are once preprocessed: a level a channel."""
+    pictures = [spec for spec in contract.inputs if len(spec.shape) == 4]
+    how = contract.preprocess
+    if how is None or len(pictures) != 1:
+        return []
+    (picture,) = pictures
+    others = {spec.name: _filled(spec, "zeros", {}) for spec in contract.inputs}
+    shades: tuple[tuple[Extreme, int], ...] = (("black", 0), ("white", 255))
+    return [{**others, picture.name: Fill(kind, levels=_shade(how, pixel))} for kind, pixel in shades]
+
+
+def _level(fill: Fill) -> tuple[float, ...]:
+    """The levels of a fill, one where those of all channels are equal."""
+    return fill.levels if len(set(fill.levels)) > 1 else fill.levels[:1]
+
+
+def _shade(how: Preprocess, pixel: int) -> tuple[float, ...]:
+    """The value of a pixel in each channel, in float32 as preprocessing computes it."""
+    mean, std = np.asarray(how.mean, np.float32), np.asarray(how.std, np.float32)
+    values = (np.float32(pixel) / np.float32(how.scale) - mean) / std
+    channels = 1 if how.color == "L" else 3
+    return tuple(float(value) for value in np.broadcast_to(values, channels))

@@ -1,0 +1,129 @@
+"""Projects that verify a real ONNX file, made of a module with one fault that only one kind of input shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+
+from tests.plugin.tiny_project import Project
+
+NETS = """
+import torch
+
+class Picture(torch.nn.Module):
+    def __init__(self, wrong=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3))
+        self.wrong = wrong
+
+    def forward(self, image):
+        out = self.body(image).mean((2, 3))
+        if self.wrong == "zeros":
+            out = out / (image.abs().sum((1, 2, 3), keepdim=False) > 0)[:, None].float()
+        if self.wrong == "black":
+            out = out / (image[:, 0].amax((1, 2)) > -2.1179)[:, None].float()
+        if self.wrong == "highest":
+            out = out + (image.amin((1, 2, 3)) > 2.6999)[:, None].float()
+        if self.wrong == "rows":
+            out = out + (torch.arange(image.shape[0]) > 4)[:, None].float()
+        return out
+
+class Tokens(torch.nn.Module):
+    def __init__(self, wrong=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head, self.wrong = torch.nn.Embedding(50, 8), torch.nn.Linear(8, 3), wrong
+
+    def forward(self, ids):
+        out = self.head(self.table(ids).mean(1))
+        if self.wrong == "zeros":
+            out = out + 100 * (ids.sum(1) == 0)[:, None].float()
+        return out
+
+class Steps(torch.nn.Module):
+    # A sum over the steps so far; learned places for `most` steps.
+
+    def __init__(self, wrong=None, most=64):
+        super().__init__()
+        torch.manual_seed(0)
+        self.places, self.head, self.wrong = torch.nn.Embedding(most, 4), torch.nn.Linear(4, 3), wrong
+
+    def forward(self, x):
+        steps = torch.arange(x.shape[1])
+        out = self.head((x + self.places(steps)).cumsum(1))
+        if self.wrong == "steps":
+            out = out + (steps > 19)[None, :, None].float()
+        return out
+
+class Inverse(torch.nn.Module):
+    def forward(self, x):
+        return 1 / x
+
+def picture(wrong=None):
+    return Picture(wrong).eval()
+
+def tokens(wrong=None):
+    return Tokens(wrong).eval()
+
+def steps(wrong=None):
+    return Steps(wrong).eval()
+
+def few_steps(wrong=None):
+    return Steps(wrong, 20).eval()
+
+def inverse(wrong=None):
+    return Inverse()
+"""
+MAKE = """
+import sys, torch, nets
+factory, wrong = sys.argv[1:]
+net = getattr(nets, factory)(wrong or None)
+examples = {"picture": torch.rand(1, 3, 8, 8), "tokens": torch.ones(1, 6, dtype=torch.int64)}
+example = examples.get(factory, torch.ones(1, 12, 4))
+name = {"picture": "image", "tokens": "ids"}.get(factory, "x")
+axes = {0: "batch", 1: "steps"} if "steps" in factory else {0: "batch"}
+torch.onnx.export(net, example, "file.onnx", input_names=[name], output_names=["out"], dynamo=False,
+                  dynamic_axes={name: axes, "out": axes})
+"""
+INPUTS = {
+    "picture": '{ name = "image", shape = ["batch", 3, 8, 8], range = [-2.2, 2.7] }',
+    "tokens": '{ name = "ids", shape = ["batch", 6], dtype = "int64", range = [0, 49] }',
+    "inverse": '{ name = "x", shape = ["batch", 12, 4], range = [-1, 1] }',
+    "steps": '{ name = "x", shape = ["batch", "steps", 4], range = [-1, 1] }',
+    "few_steps": '{ name = "x", shape = ["batch", "steps", 4], range = [-1, 1] }',
+}
+PYPROJECT = """
+[tool.parity]
+targets = ["onnx"]
+precisions = ["fp32"]
+
+[tool.parity.models.net]
+factory = "nets:FACTORY"
+inputs = [INPUT]
+outputs = [{ name = "out" }]
+golden = "golden"
+preprocess = { mean = [0.485, 0.456, 0.406], std = [0.229, 0.224, 0.225] }
+artifacts = { "onnx-fp32" = "file.onnx" }
+"""
+
+
+def prepared(project: Project, factory: str, wrong: str = "", properties: str = "") -> Project:
+    """A project that verifies the ONNX file of a module with one fault."""
+    project.write("nets.py", NETS)
+    text = PYPROJECT.replace("FACTORY", factory).replace("INPUT", INPUTS[factory])
+    project.write("pyproject.toml", text + properties)
+    for path in (project.path / "golden").rglob("*.npz"):
+        path.unlink()
+    rng = np.random.default_rng(2)
+    for number in range(4):
+        inputs = {
+            "picture": {"image": rng.uniform(-2, 2, (1, 3, 8, 8)).astype(np.float32)},
+            "tokens": {"ids": rng.integers(1, 50, (1, 6))},
+        }
+        row = {"x": rng.uniform(0.5, 1, (1, 12, 4)).astype(np.float32)}
+        np.savez(project.path / "golden" / f"{number}.npz", **inputs.get(factory, row))
+    subprocess.run([sys.executable, "-c", MAKE, factory, wrong], cwd=project.path, check=True, capture_output=True)
+    return project

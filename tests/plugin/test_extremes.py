@@ -1,0 +1,42 @@
+"""Real ONNX files that are wrong on one flat input alone, which nothing but the extremes shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.plugin.onnx_project import prepared
+from tests.plugin.tiny_project import Project
+
+pytest_plugins = "pytester"
+
+PROPERTY = ("-k", "property")
+
+
+@pytest.mark.parametrize(
+    ("factory", "wrong"),
+    [("picture", "black"), ("tokens", "zeros"),
+     *(pytest.param("picture", wrong, marks=pytest.mark.nightly) for wrong in ("zeros", "highest"))],
+)  # fmt: skip
+@pytest.mark.parametrize("examples", [0, pytest.param(20, marks=pytest.mark.nightly)])
+def test_a_file_that_is_wrong_on_one_flat_input_fails(
+    project: Project, factory: str, wrong: str, examples: int
+) -> None:
+    properties = f"properties = {{ examples = {examples} }}\n"
+    run = prepared(project, factory, wrong, properties).run(*PROPERTY)
+    bad = [check.case.split(" ")[0] for check in run.record.cells[0].checks if not check.passed]
+    assert run.code == 1 and wrong in bad, run.text
+    assert f"{wrong} batch=1 ~" in run.text and "np.full((1, " in run.text  # how to repeat it
+
+
+@pytest.mark.parametrize("factory", ["picture", "tokens"])
+def test_right_files_pass_on_every_flat_input_whatever_is_drawn(project: Project, factory: str) -> None:
+    run = prepared(project, factory, properties="properties = { examples = 0 }\n").run(*PROPERTY)
+    cases = {check.case.split(" ")[0] for check in run.record.cells[0].checks}
+    assert run.code == 0 and {"zeros", "highest"} <= cases, run.text
+    assert factory != "picture" or {"lowest", "black", "white"} <= cases
+
+
+def test_an_input_on_which_the_model_is_not_finite_says_nothing(project: Project) -> None:
+    run = prepared(project, "inverse", properties="properties = { examples = 0 }\n").run(*PROPERTY)
+    assert run.code == 0, run.text
+    assert any(f.text.startswith("not judged: zeros") for f in run.record.cells[0].findings), run.text
