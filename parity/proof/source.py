@@ -275,6 +275,8 @@ class Source:
 
 def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Source:
     """The source of a module at the sizes of `example`. Raises NotPossible when torch.export cannot follow it."""
+    if reason := getattr(module, "no_twin", ""):
+        raise NotPossible(reason)
     double = copy.deepcopy(module).double()
     inputs = tuple(v.double() if v.is_floating_point() else v for v in example)
     try:

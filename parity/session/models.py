@@ -7,15 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from parity import formats as targets
 from parity.core.errors import ParityError
 from parity.core.settings import ModelConfig, ModelSpec
 from parity.process.isolate import ChildFailure
 from parity.reference.messages import ChainRequest, Evaluated, OracleRequest, TwinRequest
+from parity.session.artefact_files import file_records
 from parity.session.cases import Cases
 from parity.session.guard import ORACLE, Guarded, Outputs, Row, guarded
 from parity.session.memo import remembered
 from parity.session.resources import Part, Resources
-from parity.store.cache import sha256_file
 
 
 def module_of(kind: str, request: OracleRequest | TwinRequest | ChainRequest) -> str:
@@ -51,9 +52,12 @@ class Models(Part):
 
     @remembered
     def _content(self, file: Path) -> list[str]:
-        """Hashes of a reference file and of the weights that an ONNX file may have beside it."""
-        parts = [file, file.with_name(file.name + ".data")]
-        return [sha256_file(part) for part in parts if part.is_file()]
+        """Hashes of a reference file and of every file that it reads from beside it."""
+        try:
+            files = file_records(file, targets.recognised(file))
+        except ParityError:  # a file that is not there, or not allowed: the child that opens it says so
+            files = file_records(file, None)
+        return [record.sha256 for record in files]
 
     def fingerprint(self, model: ModelConfig) -> dict[str, str]:
         """Hashes of all that the model computes with, and the epoch of what is stored of it.

@@ -64,13 +64,14 @@ def read(file: Path, kind: str, root: Path) -> dict[str, Any]:
 def _key(file: Path, kind: str) -> str:
     """The address of what `kind` reads from a file: it depends on both, and on the code and packages that read."""
     from parity.formats.target import versions
-    from parity.store.cache import key_of, sha256_tree
+    from parity.session.artefact_files import content_key, file_records
+    from parity.store.cache import key_of
     from parity.store.code_key import code_key
 
     target = _target(file, kind)
     reader = (target.signature or target.session) if target else ""
     spec = {
-        "file": sha256_tree(file),
+        "file": content_key(file_records(file, target)),
         "kind": kind,
         "code": {name: code_key(name) for name in (DESCRIBE, reader)},
         "packages": versions(target.packages) if target else {},
