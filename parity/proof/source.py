@@ -282,7 +282,8 @@ def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Source:
     try:
         exported = _exported(double, inputs)
     except Exception as error:
-        raise NotPossible(f"torch.export cannot follow the module: {str(error).splitlines()[0][:160]}") from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise NotPossible(f"torch.export cannot follow the module: {lines[0][:160]}") from error
     assert isinstance(exported, fx.GraphModule)
     return Source(exported)
 

@@ -46,7 +46,8 @@ def evaluate(request: OracleRequest) -> Evaluated:
                 if note or results:
                     raise
                 results.append(run(module, case, outputs, torch.float32))  # raises where the case itself is wrong
-                note = f"the module cannot run in float64 ({str(error).splitlines()[0][:160]})"
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                note = f"the module cannot run in float64 ({lines[0][:160]})"
                 double = module
                 _double[key] = (module, note)
     note = note or fallen

@@ -100,10 +100,12 @@ def test_the_contract_of_a_file_to_verify_brings_its_layout(root: Path, monkeypa
 
 
 def test_a_file_that_says_nothing_is_named_with_the_line(root: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.ones(2)), root / "net.pt")
     message = refused(root, 'reference = "net.pt"\n')
     assert message == (
-        "pyproject.toml:6 [tool.parity.models.net] reference: net.pt: a TorchScript file does not say the shapes of "
-        "its inputs: declare inputs and outputs"
+        "pyproject.toml:6 [tool.parity.models.net] reference: net.pt does not say the shape of its input 'input': "
+        "declare inputs and outputs"
     )
 
 
