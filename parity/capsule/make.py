@@ -39,6 +39,7 @@ from parity.core.plan import Cell, choose
 from parity.core.record import CellRecord, RunRecord, dumps
 from parity.core.settings import ModelConfig
 from parity.judging.limits import fallback, resolve
+from parity.session.artefact_files import check_whole
 from parity.session.evaluations import Reference
 from parity.session.profile import FULL, Profile
 from parity.session.session import Session
@@ -164,6 +165,7 @@ class _Packer:
                 f"{cell}: its artefact {record.artifact.key[:12]} is not in the cache {self._cache()}, or damaged: "
                 f"run pytest -m parity again, or name the cache with --parity-cache"
             )
+        check_whole(cell.id, cell.target, source, [file.path for file in record.artifact.files])
         for file in record.artifact.files:
             path = source / file.path
             if not path.is_file() or path.stat().st_size != file.bytes or sha256_file(path) != file.sha256:

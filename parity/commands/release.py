@@ -26,6 +26,7 @@ from parity.core.settings import Config, Waiver
 from parity.core.words import plural
 from parity.judging import gate as gating
 from parity.session import project
+from parity.session.artefact_files import check_whole
 from parity.store.cache import Store, sha256_file
 
 SCHEMA = "parity.release/1"
@@ -141,6 +142,7 @@ def sources_of(cell: CellRecord, store: Store, config: Config | None) -> list[tu
         folder = entry.folder
     else:  # the project's own files
         folder = (config.root if config else Path.cwd()) / artifact.location
+    check_whole(cell.id, cell.target, folder, [file.path for file in artifact.files])
     for file in artifact.files:
         _verify(cell, folder / file.path, file)
     return [(folder / file.path, file) for file in artifact.files]

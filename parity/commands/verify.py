@@ -10,21 +10,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from parity import formats as targets
 from parity.cases import draw
+from parity.core.contract import DTYPES
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import PRECISIONS, Cell, choose, model_name
 from parity.core.record import read
 from parity.core.settings import DEFAULT_TARGETS, Config, ModelConfig
 from parity.core.words import plural
 from parity.session import project as project_config
+from parity.session import signature
 
 
 def add(commands: Any) -> None:
@@ -43,6 +47,11 @@ def add(commands: Any) -> None:
         help="how the file calls an input or output of the model, and in which layout it has it, as in "
              "image=serving_default_image:0:NHWC or image=:NHWC; nothing is matched by position or permuted unasked",
     )  # fmt: skip
+    command.add_argument(
+        "--input", action="append", default=[], metavar="NAME=SHAPE[:DTYPE]",
+        help="with --reference: an input of the reference that it does not state, or otherwise, as in "
+             "audio=1,512 or sr=:int64 (a number) or image=batch,3,h,w:float32",
+    )  # fmt: skip
     command.add_argument("--fixed", action="store_true", help="the file has every dynamic axis at one size, and is "
                          "meant to: the first of the model's dims, 1 for a batch")  # fmt: skip
     command.add_argument("--report", type=Path, default=Path("reports", "verify.html"), metavar="HTML",
@@ -56,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
         raise ParityError(f"{options.file}: no such file")
     if options.golden and not options.reference:
         raise ConfigError("--golden goes with --reference; a project's model has golden data in its table")
+    if options.input and not options.reference:
+        raise ConfigError("--input goes with --reference; a project's model has inputs in its table")
     with tempfile.TemporaryDirectory(prefix="parity-") as scratch:
         return _verify(
             alone(options, Path(scratch, "project")) if options.reference else project_config.here(), options
@@ -108,8 +119,8 @@ def _again(options: argparse.Namespace) -> str:
     for name in ("model", "reference", "golden", "target", "precision"):
         value = getattr(options, name)
         words += [f"--{name}", str(value)] if value is not None else []
-    for entry in options.tensor:
-        words += ["--tensor", entry]
+    for name in ("input", "tensor"):
+        words += [word for entry in getattr(options, name) for word in (f"--{name}", entry)]
     return shlex.join([*words, *(["--fixed"] if options.fixed else [])])
 
 
@@ -123,20 +134,48 @@ def alone(options: argparse.Namespace, root: Path) -> Config:
     root.mkdir(exist_ok=True)
     name = model_name(options.reference.name.partition(".")[0], targets.names())
     target = _target(options) or DEFAULT_TARGETS[0]
+    reference = options.reference.resolve()
+    stated = signature.read(reference, "reference", Path.cwd(), dict(map(_declared, options.input)), how=_HOW)
     text = f"""[tool.parity]
 targets = [{json.dumps(target)}]
 
 [tool.parity.models.{name}]
-reference = {json.dumps(str(options.reference.resolve()))}
+reference = {json.dumps(str(reference))}
 golden = {json.dumps(str(golden))}
+inputs = [{", ".join(_table(entry) for entry in stated["inputs"])}]
+outputs = [{", ".join(_table(entry) for entry in stated["outputs"])}]
 """
     file = root / "pyproject.toml"
     file.write_text(text, encoding="utf-8")
-    config = project_config.load(file)
+    try:
+        config = project_config.load(file)
+    except ConfigError as error:  # it stands in a file that nobody but this command has seen
+        raise ConfigError(_PLACE.sub("", str(error))) from None
     if not options.golden:
         draw.golden(config.models[name].contract, golden, config.seed)
         print("no golden data given: measured on 8 drawn inputs; real ones find more")
     return config
+
+
+_HOW = "say --input NAME=SHAPE:DTYPE"
+_PLACE = re.compile(r"^\S*pyproject\.toml:\d+ \[[^\]]*\] ?")
+
+
+def _declared(entry: str) -> tuple[str, dict[str, Any]]:
+    """`NAME=SHAPE[:DTYPE]`, with sizes and names of axes between commas; no shape is that of a single number."""
+    name, sign, rest = entry.partition("=")
+    shape, colon, dtype = rest.rpartition(":")
+    if not colon:
+        shape, dtype = rest, "float32"
+    dims = [int(part) if part.isdigit() else part for part in shape.split(",")] if shape else []
+    if not (name and sign) or not all(d.isidentifier() if isinstance(d, str) else d for d in dims):
+        raise ConfigError(f"--input {entry!r}: write NAME=SHAPE:DTYPE, as in image=batch,3,224,224:float32")
+    return name, {"shape": dims, "dtype": choose("dtype", dtype, DTYPES)}
+
+
+def _table(entry: Mapping[str, Any]) -> str:
+    """A flat table as TOML."""
+    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in entry.items() if key != "layout") + " }"
 
 
 def _target(options: argparse.Namespace) -> str | None:
@@ -152,9 +191,21 @@ def _cell(model: ModelConfig, options: argparse.Namespace) -> Cell:
     if found is None:
         raise ConfigError(f"--target: {options.file.name!r} does not tell its format; one of: "
                           f"{', '.join(targets.names())}")  # fmt: skip
-    words = options.file.name.lower().replace("-", ".").replace("_", ".").split(".")
-    precision = options.precision or next((p for p in PRECISIONS if p in words), "fp32")
+    precision = options.precision or _precision(options.file.name)
     return Cell(model.name, choose("target", found, targets.names()), choose("precision", precision, PRECISIONS))
+
+
+# What converters write into the names of their files, the first that fits; onnx2tf has `_full_integer_quant`.
+_MARKS = {
+    **{precision: precision for precision in PRECISIONS}, "float16": "fp16", "half": "fp16", "float32": "fp32",
+    "integer": "int8",
+}  # fmt: skip
+
+
+def _precision(name: str) -> str:
+    """The precision that a file's name says; fp32 where it says none."""
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return next((precision for mark, precision in _MARKS.items() if mark in words), "fp32")
 
 
 def _artifact(model: ModelConfig, options: argparse.Namespace) -> str:

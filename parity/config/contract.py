@@ -14,7 +14,7 @@ from parity.core.plan import choose, did_you_mean
 def read_input(t: Table, index: int, value: Any) -> InputSpec:
     e = Table(value, (*t.path, "inputs"), t.reader)
     name, shape = read_name(e), e.take("shape", list)
-    if not shape or any(
+    if shape is None or any(
         isinstance(d, bool) or not isinstance(d, (int, str)) or not d or (isinstance(d, int) and d < 1) for d in shape
     ):
         raise e.error(None, f"input {name!r}: shape must list sizes of at least 1 and names of dynamic axes")

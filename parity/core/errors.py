@@ -15,3 +15,7 @@ class ConfigError(ParityError):
 class NoTwin(ParityError):
     """The module has no twin at a precision. One that died, or that could not be stored, is another error: whoever is
     content without a noise floor must not be content with those."""
+
+
+class Disagrees(ParityError):
+    """A file whose execution here computes something else than its own runtime does, or fails where that does not."""

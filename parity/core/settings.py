@@ -19,6 +19,7 @@ REFERENCE_KINDS = {
     ".pt": "TorchScript",
     ".pth": "TorchScript",
     ".ts": "TorchScript",
+    ".jit": "TorchScript",
     ".onnx": "ONNX",
 }
 REFERENCE_FACTORY = "parity.reference.files:module"

@@ -151,7 +151,7 @@ class Bench:
         """Whether cases may share a run: the first axis of every input is the batch, and rows do not see each other."""
         if self._batched is None:
             contract, inputs = self.subject.contract, self.subject.inputs
-            declared = all(isinstance(i.shape[0], str) and contract.is_batch(i.shape[0]) for i in contract.inputs)
+            declared = all(contract.batched(i) for i in contract.inputs)
             self._batched = False
             if declared and len(inputs) > 1:
                 first = next(g for g in self._groups(self.subject, list(range(len(inputs)))))[:2]
@@ -183,7 +183,7 @@ def _split(rows: Row, subject: Subject, group: Sequence[int]) -> list[Row]:
 
 
 def _size(case: Mapping[str, Array]) -> int:
-    return int(next(iter(case.values())).shape[0])
+    return next((len(value) for value in case.values() if value.ndim), 1)
 
 
 def _numpy(value: Tensor) -> Array:

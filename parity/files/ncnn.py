@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,15 @@ from parity.core.errors import ParityError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 HALF = 0x01306B47
+
+
+def weights_of(param: Path) -> Path:
+    """The file with the weights of a .param file: the one of its name that ends in .bin. Raises ParityError where there
+    is none."""
+    weights = param.with_suffix(".bin")
+    if not weights.is_file():
+        raise ParityError(f"{param.name}: its weights should be beside it in {weights.name}, and no such file is there")
+    return weights
 
 
 @dataclass(frozen=True)

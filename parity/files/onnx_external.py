@@ -9,6 +9,7 @@ would read is looked at rather than less.
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,30 +31,32 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 only bra
 
 
 def external_files(path: Path) -> tuple[Path, ...]:
-    """The files that hold tensors of the ONNX file `path`, each once, in the order in which it names them.
+    """The files that hold tensors of the ONNX file `path`, each once, sorted; their paths
+    begin with the file's folder and have no `..`.
 
     Raises ParityError, one line, for a path that leaves the file's folder (by `..`, by its root, or by a link), for one
     where no file is, and for a file that is no ONNX file. Where the file itself is a link, as in the cache of a model
     hub, its weights may also be beside what it links to.
     """
     try:
-        locations = dict.fromkeys(_locations(path))
+        locations = _locations(path)
         homes = {path.parent.resolve(), path.resolve().parent}
-        return tuple(_inside(path, location, homes) for location in locations)
+        return tuple(sorted({_inside(path, location, homes) for location in locations}))
     except OSError as error:
         raise ParityError(f"{path.name}: cannot be read: {error.strerror or error}") from None
 
 
 def _inside(path: Path, location: str, homes: set[Path]) -> Path:
     shown = f"{location!r:.80}"
-    file = path.parent / location
+    file = path.parent / os.path.normpath(location)
     try:
-        real = file.resolve(strict=True)
+        real = (path.parent / location).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):
         real = None
-    if Path(location).is_absolute() or (real and not any(real.is_relative_to(home) for home in homes)):
+    outside = real is not None and not any(real.is_relative_to(home) for home in homes)
+    if outside or Path(location).is_absolute() or file.is_relative_to(path.parent / ".."):
         raise ParityError(f"{path.name}: keeps weights in {shown}, outside its own folder; refused")
-    if real is None or not real.is_file():
+    if real is None or not real.is_file() or file.resolve() != real:
         raise ParityError(f"{path.name}: keeps weights in {shown}, and no such file is beside it")
     return file
 

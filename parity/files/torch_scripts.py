@@ -192,3 +192,11 @@ def nodes(block: Any) -> Iterator[Any]:
         for attribute in node.attributeNames():
             if node.kindOf(attribute) == "g":
                 yield from nodes(node.g(attribute))
+
+
+def arguments_of(script: Any, tensors: Sequence[Any]) -> list[Any]:
+    """What a script's `forward` is called with, from a tensor for each: plain numbers where it takes these."""
+    types = [str(argument.type) for argument in script.forward.schema.arguments[1:]]
+    if len(types) != len(tensors):
+        return list(tensors)
+    return [v.item() if kind in ("int", "float", "bool") else v for kind, v in zip(types, tensors, strict=True)]

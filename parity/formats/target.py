@@ -13,7 +13,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -117,6 +117,18 @@ class Target:
     def several_sizes(self, model: ModelConfig) -> bool:
         """Whether a file of the model is to be tried at other sizes than the example's."""
         return bool(model.contract.sizes()) and (not self.fixed_dims or bool(model.enumerated))
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """Every file that belongs to the artefact at `path`: itself and what it reads from beside it, or all that a
+        folder holds, hidden files apart. Whoever hashes, copies or packs an artefact asks here.
+
+        Raises ParityError where the artefact names a file that is not there, or that is none of its own.
+        """
+        if not path.is_dir():
+            return (path,)
+        inner = (file for file in path.rglob("*") if file.is_file())
+        visible = (file for file in inner if not any(p.startswith(".") for p in file.relative_to(path).parts))
+        return tuple(sorted(visible))
 
     def published(self, name: str, notes: Mapping[str, Any], files: Sequence[str]) -> dict[str, str]:
         """Where `parity export` puts the `files` of an artefact: path in the output folder by path in the artefact.

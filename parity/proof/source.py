@@ -281,12 +281,15 @@ class Source:
 
 def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Source:
     """The source of a module at the sizes of `example`. Raises NotPossible when torch.export cannot follow it."""
+    if reason := getattr(module, "no_twin", ""):
+        raise NotPossible(reason)
     double = copy.deepcopy(module).double()
     inputs = tuple(v.double() if v.is_floating_point() else v for v in example)
     try:
         exported = _exported(double, inputs)
     except Exception as error:
-        raise NotPossible(f"torch.export cannot follow the module: {str(error).splitlines()[0][:160]}") from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise NotPossible(f"torch.export cannot follow the module: {lines[0][:160]}") from error
     assert isinstance(exported, fx.GraphModule)
     return Source(exported)
 

@@ -19,13 +19,16 @@ def named(file: Path) -> str:
     return f"{REFERENCE_KINDS.get(file.suffix, 'unknown')} file {file.name}"
 
 
-def module(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> nn.Module:
-    """What the file computes, as a module that takes `inputs` in that order. Raises ParityError."""
+def module(path: Path, inputs: Sequence[str], outputs: Sequence[str], left: str = "") -> nn.Module:
+    """What the file computes, as a module that takes `inputs` in that order. Raises ParityError.
+
+    `left`: why an ONNX file is left to ONNX Runtime, where it cannot be executed here.
+    """
     kind = REFERENCE_KINDS.get(path.suffix)
     if kind == "ONNX":
         from parity.reference import onnx_files
 
-        return onnx_files.graph(path, inputs, outputs)
+        return onnx_files.graph(path, inputs, outputs, left)
     if kind is None:
         raise ParityError(f"{path.name}: no reference can be read from it; use {', '.join(REFERENCE_KINDS)}")
     from parity.reference import torch_files

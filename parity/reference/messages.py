@@ -67,6 +67,21 @@ class ChainRequest:
 
 
 @dataclass(frozen=True)
+class SettleRequest:
+    """A reference file, and one `case` to settle on how it is executed."""
+
+    model: ModelSpec
+    case: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Why a reference file is left to its own runtime; empty where it is executed here, in float64."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """Outputs by name, float64 where they are real numbers, one row a case.
 

@@ -51,7 +51,8 @@ def _made(spec: ModelSpec) -> nn.Module:
 
 def _make(spec: ModelSpec) -> nn.Module:
     if spec.reference:
-        return files.module(Path(spec.reference), spec.options["inputs"], spec.options["outputs"])
+        options = spec.options
+        return files.module(Path(spec.reference), options["inputs"], options["outputs"], options.get("left", ""))
     name, _, attribute = spec.factory.partition(":")
     try:
         factory = getattr(importlib.import_module(name), attribute)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,9 +43,17 @@ def padded(
         pairs = pairs[:-2]
     if mode == "constant":
         return F.pad(value, pairs, value=fill)
-    if mode not in ("reflect", "edge") or len(pairs) > 2 * (value.ndim - 2):
-        raise Unsupported(f"Pad {mode} of {len(pairs) // 2} axes of {value.ndim}")
-    return F.pad(value, pairs, mode="replicate" if mode == "edge" else mode)
+    if mode not in ("reflect", "edge", "wrap"):
+        raise Unsupported(f"Pad {mode}")
+    if mode != "wrap" and len(pairs) <= 2 * (value.ndim - 2):
+        return F.pad(value, pairs, mode="replicate" if mode == "edge" else mode)
+    for axis, (low, high) in enumerate(zip(before, after, strict=True)):
+        size = value.shape[axis]
+        at = np.pad(np.arange(size), (max(low, 0), max(high, 0)), mode=mode)  # type: ignore[call-overload]
+        at = at[max(-low, 0) : len(at) - max(-high, 0)]
+        if (low, high) != (0, 0):
+            value = value.index_select(axis, torch.from_numpy(at))
+    return value
 
 
 def _conv(node: Any, *v: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity.core.errors import ParityError
+from parity.core.errors import Disagrees, ParityError
 from parity.process.child import stage
 from parity.reference import modelling
 from parity.reference.messages import Evaluated, OracleRequest
@@ -35,18 +35,22 @@ def evaluate(request: OracleRequest) -> Evaluated:
     double, note = _double[key]
     with modelling.plain_attention():
         results = []
+        fallen = ""
         for case in cases:
             try:
                 results.append(run(double, case, outputs, torch.float64 if not note else torch.float32))
+                fallen = fallen or getattr(double, "fallen", "")
             except ParityError:
                 raise
             except RuntimeError as error:
                 if note or results:
                     raise
                 results.append(run(module, case, outputs, torch.float32))  # raises where the case itself is wrong
-                note = f"the module cannot run in float64 ({str(error).splitlines()[0][:160]})"
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                note = f"the module cannot run in float64 ({lines[0][:160]})"
                 double = module
                 _double[key] = (module, note)
+    note = note or fallen
     return Evaluated(results, "float32" if note else "float64", note)
 
 
@@ -54,7 +58,11 @@ def _doubled(module: torch.nn.Module, case: Mapping[str, np.ndarray[Any, Any]]) 
     """The module in float64; as it is, with the reason, where it has no such form. A module that executes a file of
     another tool first shows that it does so rightly."""
     if callable(confirm := getattr(module, "confirm", None)):
-        confirm(case)
+        try:
+            confirm(case)
+        except Disagrees as why:
+            other: Any = module
+            module = other.alternative(str(why))
     try:
         return copy.deepcopy(module).double(), ""
     except RuntimeError as error:

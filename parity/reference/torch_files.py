@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from parity.core.errors import ParityError
 from parity.files.torch_archives import open_program, open_script
-from parity.files.torch_scripts import nodes
+from parity.files.torch_scripts import arguments_of, nodes
 
 _SCALAR_TYPES = {torch.float16: 5, torch.float32: 6, torch.float64: 7}  # as TorchScript writes them
 
@@ -82,7 +82,7 @@ class Script(nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            return self.script(*inputs)
+            return self.script(*arguments_of(self.script, inputs))
 
     def double(self) -> Script:
         return self._to(torch.float64)

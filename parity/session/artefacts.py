@@ -12,18 +12,20 @@ from typing import Any
 
 from parity import formats as targets
 from parity.core.case import digest
+from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.record import ArtifactRecord, FileRecord, build, plain
 from parity.core.settings import ModelConfig
 from parity.formats.target import Route, Step, versions
 from parity.process.isolate import ChildFailure
 from parity.process.steps import StepRequest
+from parity.session.artefact_files import content_key, file_records
 from parity.session.cases import Cases
 from parity.session.memo import remembered
 from parity.session.models import Models
 from parity.session.resources import Part, Resources
 from parity.session.routes import first_that_works
-from parity.store.cache import Entry, key_of, sha256_file, sha256_tree
+from parity.store.cache import Entry, key_of
 from parity.store.code_key import code_key
 
 RUN = "parity.process.steps:run"
@@ -247,7 +249,10 @@ class Artefacts(Part):
     def _prebuilt(self, cell: Cell, model: ModelConfig) -> Artifact:
         given = model.artifacts[f"{cell.target}-{cell.precision}"]
         file, root = given.path, self.resources.config.root
-        files = [file] if file.is_file() else sorted(f for f in file.rglob("*") if f.is_file())
+        try:
+            files = file_records(file, targets.get(cell.target))
+        except ParityError as error:
+            raise ChildFailure("error", "load", str(error)) from None
         notes: dict[str, Any] = {"entry": file.name}
         if given.fixed:
             sizes = model.contract.example()
@@ -262,17 +267,12 @@ class Artefacts(Part):
                     notes[side][spec.name]["layout"] = other.layout
         folder = file.parent
         record = ArtifactRecord(
-            files=tuple(_file_record(f, folder) for f in files),
-            key=sha256_tree(file),
+            files=files,
+            key=content_key(files),
             cached=True,
             location=str(folder.relative_to(root) if file.is_relative_to(root) else folder),
         )
         return Artifact(folder, notes, record, "prebuilt")
-
-
-def _file_record(file: Path, folder: Path) -> FileRecord:
-    path = file.relative_to(folder).as_posix()
-    return FileRecord(path, file.stat().st_size, sha256_file(file))
 
 
 def contract_of(model: ModelConfig) -> dict[str, Any]:

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from parity import formats as targets
+from parity.core.case import Case, digest
 from parity.core.errors import ParityError
-from parity.core.settings import ModelConfig, ModelSpec
+from parity.core.settings import REFERENCE_KINDS, ModelConfig, ModelSpec
+from parity.formats.target import versions
 from parity.process.isolate import ChildFailure
-from parity.reference.messages import ChainRequest, Evaluated, OracleRequest, PlainRequest, TwinRequest
+from parity.reference.messages import (
+    ChainRequest,
+    Evaluated,
+    OracleRequest,
+    PlainRequest,
+    Settled,
+    SettleRequest,
+    TwinRequest,
+)
+from parity.session.artefact_files import file_records
 from parity.session.cases import Cases
 from parity.session.guard import ORACLE, Guarded, Outputs, Row, guarded
 from parity.session.memo import remembered
 from parity.session.resources import Part, Resources
-from parity.store.cache import sha256_file
+from parity.store.code_key import code_key
+
+SETTLE = "parity.reference.settling:settle"
 
 
 def module_of(kind: str, request: OracleRequest | PlainRequest | TwinRequest | ChainRequest) -> str:
@@ -33,6 +48,12 @@ class Models(Part):
 
     def spec(self, model: ModelConfig) -> ModelSpec:
         """What a child needs to make the module."""
+        plain = self._plain_spec(model)
+        left = self._left(model) if model.reference else ""
+        return replace(plain, options={**plain.options, "left": left}) if left else plain
+
+    def _plain_spec(self, model: ModelConfig) -> ModelSpec:
+        """The same, before it is known who executes a reference file."""
         options: Mapping[str, Any] = model.options
         if model.reference is not None:
             options = {
@@ -51,9 +72,48 @@ class Models(Part):
 
     @remembered
     def _content(self, file: Path) -> list[str]:
-        """Hashes of a reference file and of the weights that an ONNX file may have beside it."""
-        parts = [file, file.with_name(file.name + ".data")]
-        return [sha256_file(part) for part in parts if part.is_file()]
+        """Hashes of a reference file and of every file that it reads from beside it."""
+        try:
+            files = file_records(file, targets.recognised(file))
+        except ParityError:  # a file that is not there, or not allowed: the child that opens it says so
+            files = file_records(file, None)
+        return [record.sha256 for record in files]
+
+    @remembered
+    def _left(self, model: ModelConfig) -> str:
+        """Why a reference file is left to its own runtime; "" where it is executed in PyTorch, in float64.
+
+        Settled once for the same file, packages and case, so that oracle, twins and proof go by the same execution.
+        """
+        if model.reference is None or REFERENCE_KINDS.get(model.reference.suffix) != "ONNX":
+            return ""
+        resources = self.resources
+        request = SettleRequest(self._plain_spec(model), self._first_case(model))
+        spec = {
+            "settles": request.model.options,
+            "case": digest([Case("", request.case)]),
+            "code": code_key(SETTLE),
+            "packages": versions(("torch", "numpy", "onnx", "onnxruntime")),
+        }
+
+        def settle(folder: Path) -> Mapping[str, Any]:
+            call = partial(resources.children.call, "torch", SETTLE, request, Settled, stage="oracle")
+            return {"why": call().why}
+
+        try:
+            entry = resources.store.build(spec, f"{model.name}~settled", settle)
+        except ChildFailure as failure:
+            slow = failure.state == "timeout"
+            return "executed here it takes longer than the time-out" if slow else ""  # the oracle says what is wrong
+        return str(entry.notes["why"])
+
+    def _first_case(self, model: ModelConfig) -> Row:
+        """The inputs of the first golden case; drawn ones where there is none."""
+        try:
+            golden = self.cases.golden_if_any(model)
+        except ParityError:  # the tests of the golden data say what is wrong with it
+            golden = []
+        return golden[0].inputs if golden else self.cases.example(model)
 
     def fingerprint(self, model: ModelConfig) -> dict[str, str]:
         """Hashes of all that the model computes with, and the epoch of what is stored of it.
@@ -96,11 +156,7 @@ class Models(Part):
         outputs = [output.name for output in model.contract.outputs]
 
         def inputs() -> Row:
-            try:
-                golden = self.cases.golden_if_any(model)
-            except ParityError:  # the tests of the golden data say what is wrong with it
-                golden = []
-            return golden[0].inputs if golden else self.cases.example(model)
+            return self._first_case(model)
 
         def evaluate(case: Row) -> Outputs:
             request = OracleRequest(self.spec(model), [case], outputs)

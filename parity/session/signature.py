@@ -29,16 +29,22 @@ DESCRIBE = "parity.session.signature:describe"
 _TIMEOUT = 300
 
 
-def read(file: Path, kind: str, root: Path) -> dict[str, Any]:
+HOW = "declare inputs and outputs"
+
+
+def read(
+    file: Path, kind: str, root: Path, declared: Mapping[str, Mapping[str, Any]] | None = None, how: str = HOW
+) -> dict[str, Any]:
     """{"inputs": [{"name", "shape", "dtype", "layout"?}], "outputs": [{"name"}]} of `file`, in the order that it has
     them; `kind` is a target, or "reference". A dynamic axis is a name: `batch` in front, else the file's own, else made
-    of the input's. Raises ParityError for a file that does not say all of that."""
+    of the input's. `declared` are shapes and types of inputs that the user says, which count more than the file's.
+    Raises ParityError for a file that does not say all of that, with `how` the user can say it."""
     from parity.store import atomic
     from parity.store.cache import Store  # a capsule is run where there is no file lock
 
     kept = Store.at(None, root).root / "signatures" / f"{_key(file, kind)}.json"
     with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads(kept.read_text(encoding="utf-8")))
+        return named(json.loads(kept.read_text(encoding="utf-8")), file.name, declared, how)
     command = [sys.executable, "-m", "parity.session.signature", str(file.resolve()), kind]
     try:
         with tempfile.TemporaryDirectory(prefix="parity-") as scratch:
@@ -54,23 +60,24 @@ def read(file: Path, kind: str, root: Path) -> dict[str, Any]:
         raise ParityError(
             said if said.startswith(file.name) else f"{file.name}: its contract cannot be read: {said:.200}"
         )
-    found = named(json.loads(done.stdout), file.name)
+    described = json.loads(done.stdout)
     with contextlib.suppress(OSError, ParityError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        atomic.publish({kept: json.dumps(found)})
-    return found
+        atomic.publish({kept: json.dumps(described)})
+    return named(described, file.name, declared, how)
 
 
 def _key(file: Path, kind: str) -> str:
     """The address of what `kind` reads from a file: it depends on both, and on the code and packages that read."""
     from parity.formats.target import versions
-    from parity.store.cache import key_of, sha256_tree
+    from parity.session.artefact_files import content_key, file_records
+    from parity.store.cache import key_of
     from parity.store.code_key import code_key
 
     target = _target(file, kind)
     reader = (target.signature or target.session) if target else ""
     spec = {
-        "file": sha256_tree(file),
+        "file": content_key(file_records(file, target)),
         "kind": kind,
         "code": {name: code_key(name) for name in (DESCRIBE, reader)},
         "packages": versions(target.packages) if target else {},
@@ -85,22 +92,29 @@ def _target(file: Path, kind: str) -> Target | None:
     return targets.recognised(file) if kind == "reference" else targets.get(kind)
 
 
-def named(described: Mapping[str, Any], file: str) -> dict[str, Any]:
+def named(
+    described: Mapping[str, Any], file: str, declared: Mapping[str, Mapping[str, Any]] | None = None, how: str = HOW
+) -> dict[str, Any]:
     """What a session's `describe` says as a contract. Raises ParityError where shapes or types are missing."""
-    inputs = []
-    for entry in described["inputs"]:
-        shape, name = entry.get("shape"), entry["name"]
-        if not shape:
-            raise ParityError(f"{file} does not say the shape of its input {name!r}: declare inputs and outputs")
-        dtype = "float32" if entry.get("scale") else entry.get("dtype")
-        if dtype not in DTYPES:
-            raise ParityError(f"{file}: its input {name!r} is of type {dtype}: declare inputs and outputs")
-        dims = [d if isinstance(d, int) and d > 0 else _axis(d, name, i) for i, d in enumerate(shape)]
-        layout = {"layout": entry["layout"]} if entry.get("layout") else {}
-        inputs.append({"name": name, "shape": dims, "dtype": dtype, **layout})
+    declared = declared or {}
+    names = [entry["name"] for entry in described["inputs"]]
+    if unknown := [name for name in declared if name not in names]:
+        raise ParityError(f"{file} has no input {unknown[0]!r}: it has {', '.join(names)}")
+    inputs = [_input({**entry, **declared.get(entry["name"], {})}, file, how) for entry in described["inputs"]]
     if not inputs or not described["outputs"]:
-        raise ParityError(f"{file} has {len(inputs)} inputs and {len(described['outputs'])} outputs: declare them")
+        raise ParityError(f"{file} has {len(inputs)} inputs and {len(described['outputs'])} outputs: {how}")
     return {"inputs": inputs, "outputs": [{"name": o["name"]} for o in described["outputs"]]}
+
+
+def _input(entry: Mapping[str, Any], file: str, how: str) -> dict[str, Any]:
+    shape, name = entry.get("shape"), entry["name"]
+    if shape is None:
+        raise ParityError(f"{file} does not say the shape of its input {name!r}: {how}")
+    dtype = "float32" if entry.get("scale") else entry.get("dtype")
+    if dtype not in DTYPES:
+        raise ParityError(f"{file}: its input {name!r} is of type {dtype}: {how}")
+    dims = [d if isinstance(d, int) and d > 0 else _axis(d, name, i) for i, d in enumerate(shape)]
+    return {"name": name, "shape": dims, "dtype": dtype, **({"layout": entry["layout"]} if entry.get("layout") else {})}
 
 
 def _axis(stated: Any, name: str, index: int) -> str:

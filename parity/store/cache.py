@@ -43,15 +43,11 @@ def _digest(file: Any) -> str:  # Python 3.10
     return digest.hexdigest()
 
 
-def sha256_tree(path: Path) -> str:
-    """One hash for a file, or for a folder's file names and contents. Hidden files do not count."""
-    if path.is_file():
-        return sha256_file(path)
-    lines = [
-        f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}"
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+def sha256_files(hashes: Mapping[str, str]) -> str:
+    """One hash for several files, given as the SHA-256 of each by its name; of a single file it is its own."""
+    if len(hashes) == 1:
+        return next(iter(hashes.values()))
+    lines = [f"{name}\0{digest}" for name, digest in sorted(hashes.items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

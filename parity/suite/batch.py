@@ -198,7 +198,7 @@ def _stackable(golden: Sequence[Case], contract: Contract, batch: str) -> list[C
     def fits(case: Case) -> bool:
         for spec in contract.inputs:
             mine, first = case.inputs[spec.name], golden[0].inputs[spec.name]
-            if mine.shape != first.shape or (spec.shape[0] == batch and mine.shape[0] != 1):
+            if mine.shape != first.shape or (spec.shape[:1] == (batch,) and mine.shape[0] != 1):
                 return False
             if batch not in spec.shape and not np.array_equal(mine, first):
                 return False
@@ -209,7 +209,7 @@ def _stackable(golden: Sequence[Case], contract: Contract, batch: str) -> list[C
 
 def _stack(rows: Sequence[Mapping[str, Array]], contract: Contract, batch: str) -> dict[str, Array]:
     return {
-        s.name: np.concatenate([row[s.name] for row in rows]) if s.shape[0] == batch else rows[0][s.name]
+        s.name: np.concatenate([row[s.name] for row in rows]) if s.shape[:1] == (batch,) else rows[0][s.name]
         for s in contract.inputs
     }
 

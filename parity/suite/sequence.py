@@ -228,7 +228,7 @@ def _recurrent(runtime: Runtime, model: ModelConfig, golden: Sequence[Mapping[st
         fed = [{n: v for n, v in example.items() if n not in model.states}] * MOST
     rows = 1
     for given in model.contract.inputs:
-        if given.name in fed[0] and isinstance(given.shape[0], str) and model.contract.is_batch(given.shape[0]):
+        if given.name in fed[0] and model.contract.batched(given):
             rows = fed[0][given.name].shape[0]
     steps = [
         {**f, **(steps_of.initial(model.contract, model.states, rows) if n == 0 else {})} for n, f in enumerate(fed)

@@ -100,10 +100,12 @@ def test_the_contract_of_a_file_to_verify_brings_its_layout(root: Path, monkeypa
 
 
 def test_a_file_that_says_nothing_is_named_with_the_line(root: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.ones(2)), root / "net.pt")
     message = refused(root, 'reference = "net.pt"\n')
     assert message == (
-        "pyproject.toml:6 [tool.parity.models.net] reference: net.pt: a TorchScript file does not say the shapes of "
-        "its inputs: declare inputs and outputs"
+        "pyproject.toml:6 [tool.parity.models.net] reference: net.pt does not say the shape of its input 'input': "
+        "declare inputs and outputs"
     )
 
 
@@ -137,7 +139,7 @@ def test_what_is_not_stated_is_asked_for(entry: dict[str, Any], words: str) -> N
 
 
 def test_a_contract_is_read_once_for_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, calls = tmp_path / "net.onnx", []
+    file, calls = tmp_path / "net.tflite", []
     file.write_bytes(b"one")
     monkeypatch.setattr(Store, "at", classmethod(lambda cls, *_: Store(tmp_path / "cache")))
 
@@ -147,8 +149,8 @@ def test_a_contract_is_read_once_for_the_same_bytes(tmp_path: Path, monkeypatch:
         return type("Done", (), {"returncode": 0, "stdout": said, "stderr": ""})
 
     monkeypatch.setattr(signature.subprocess, "run", ran)
-    first = signature.read(file, "onnx", tmp_path)
-    assert signature.read(file, "onnx", tmp_path) == first and len(calls) == 1
+    first = signature.read(file, "tflite", tmp_path)
+    assert signature.read(file, "tflite", tmp_path) == first and len(calls) == 1
     file.write_bytes(b"two")
-    signature.read(file, "onnx", tmp_path)
+    signature.read(file, "tflite", tmp_path)
     assert len(calls) == 2 and calls[0][0] == sys.executable

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from parity.core.plan import Cell
 from parity.core.settings import Config, ModelConfig
+from parity.files.ncnn import weights_of
 from parity.formats.target import Route, Step, Target
 from parity.formats.torch.target import trace_step
 
@@ -38,6 +40,10 @@ class Ncnn(Target):
         options = {"half": cell.precision == "fp16"}
         convert = Step(f"pnnx-{cell.precision}", "ncnn", "parity.formats.ncnn.convert:convert", ("pnnx",), options)
         return [Route("pnnx", (trace_step(), convert))]
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The network and its weights, which have its name."""
+        return (path, weights_of(path))
 
     def published(self, name: str, notes: Mapping[str, Any], files: Sequence[str]) -> dict[str, str]:
         """Network and weights side by side in a folder `ncnn`, the endings that apps look for kept."""

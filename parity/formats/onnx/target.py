@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 from parity.core.plan import Cell
 from parity.core.settings import Config, ModelConfig
+from parity.files.onnx_external import external_files
 from parity.formats.target import Route, Step, Target
 
 
@@ -27,6 +29,16 @@ class Onnx(Target):
     steps: ClassVar[str] = "parity.formats.onnx.steps:OnnxSteps"
     draft: ClassVar[str] = "parity.formats.onnx.draft:OnnxDraft"
     script: ClassVar[str] = "parity.formats.onnx.script:lines"
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The file, and those that hold its weights."""
+        return (path, *external_files(path))
+
+    def published(self, name: str, notes: Mapping[str, Any], files: Sequence[str]) -> dict[str, str]:
+        """A file whose weights are beside it gets a folder of its own: it knows them by a name that another file of the
+        same export may use too."""
+        places = super().published(name, notes, files)
+        return {file: f"{name}/{place}" for file, place in places.items()} if len(places) > 1 else places
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         first = export_step(model, dynamic=True)

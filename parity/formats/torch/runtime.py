@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from parity.core.errors import ParityError
 from parity.formats.target import Array
 
 
@@ -33,6 +32,10 @@ class _TorchSession:
     def inputs(self) -> list[dict[str, Any]]:
         raise NotImplementedError
 
+    def arguments(self, tensors: list[Any]) -> list[Any]:
+        """What the module is called with."""
+        return tensors
+
     def describe(self) -> dict[str, Any]:
         outputs = [{"name": name, "shape": None, "dtype": None} for name in self.notes["outputs"]]
         return {"inputs": self.inputs(), "outputs": outputs, "ops": self.operators()}
@@ -40,7 +43,8 @@ class _TorchSession:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import torch
 
-        arguments = [torch.from_numpy(np.array(inputs[name])) for name in self.notes["inputs"]]
+        tensors = [torch.from_numpy(np.array(inputs[name])) for name in self.notes["inputs"]]
+        arguments = self.arguments(tensors)
         with torch.no_grad():
             result = self.module(*arguments)
         if isinstance(result, torch.Tensor):
@@ -58,6 +62,11 @@ class ScriptSession(_TorchSession):
         from parity.files.torch_archives import open_script
 
         return open_script(path)
+
+    def arguments(self, tensors: list[Any]) -> list[Any]:
+        from parity.files.torch_scripts import arguments_of
+
+        return arguments_of(self.module, tensors)
 
     def inputs(self) -> list[dict[str, Any]]:
         given = list(self.module.graph.inputs())[1:]  # the first is the module itself
@@ -100,10 +109,21 @@ class ProgramSession(_TorchSession):
 
 
 def script_signature(file: Path) -> dict[str, Any]:
-    """Raises ParityError: what a TorchScript file states is not enough."""
-    raise ParityError(
-        f"{file.name}: a TorchScript file does not say the shapes of its inputs: declare inputs and outputs"
-    )
+    """The names of a TorchScript file's inputs, and its outputs as their number; it states no shapes and no types but
+    those of plain numbers."""
+    from parity.files.torch_archives import open_script
+
+    script: Any = open_script(file)
+    schema = script.forward.schema
+    inputs = []
+    for argument in schema.arguments[1:]:
+        number = {"int": "int64", "float": "float64", "bool": "bool"}.get(str(argument.type))
+        inputs.append({"name": argument.name, "shape": [] if number else None, "dtype": number})
+    kind = schema.returns[0].type
+    parts = kind.elements() if kind.kind() == "TupleType" else [kind]
+    count = len(parts) if all(part.kind() == "TensorType" for part in parts) else 0
+    names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+    return {"inputs": inputs, "outputs": [{"name": name} for name in names]}
 
 
 def program_signature(file: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class TorchScript(Target):
     runtime_package: ClassVar[str] = "torch"
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     order: ClassVar[int] = 60
-    suffixes: ClassVar[tuple[str, ...]] = (".pt", ".ts", ".pth")
+    suffixes: ClassVar[tuple[str, ...]] = (".pt", ".ts", ".jit", ".pth")
     signature: ClassVar[str] = "parity.formats.torch.runtime:script_signature"
     graph: ClassVar[str] = "parity.formats.torch.graph:ScriptArtefact"
     survey: ClassVar[str] = "parity.formats.torch.survey:script"
