@@ -140,9 +140,7 @@ def deit_distilled() -> nn.Module:
 def mixer() -> nn.Module:
     import timm
 
-    return livened(
-        timm.create_model("mixer_s32_224", img_size=64, patch_size=8, embed_dim=48, num_blocks=2, num_classes=CLASSES)
-    )
+    return livened(timm.create_model("mixer_s16_224", img_size=64, embed_dim=48, num_blocks=2, num_classes=CLASSES))
 
 
 def _of_timm(name: str, size: int = 64, **options: Any) -> nn.Module:

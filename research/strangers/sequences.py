@@ -36,7 +36,12 @@ class Vocoder(nn.Module):
 
 @seeded
 def vocoder() -> nn.Module:
-    return livened(Vocoder(), 1.0)
+    made = livened(Vocoder(), 1.0)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if name.endswith("weight_g"):  # the length of each filter, under weight_norm
+                parameter.mul_(3)
+    return made
 
 
 class Keywords(nn.Module):

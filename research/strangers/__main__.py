@@ -1,0 +1,95 @@
+"""Strangers: the suite on models that nobody here has seen, beside a judge by hand.
+
+    python -m research.strangers environment FOLDER
+    python -m research.strangers run --environment FOLDER --work DIR --out FILE.jsonl
+        [--only NAME,...] [--held-back] [--shard K/N] [--targets ...] [--precisions ...] [--timeout S] [--again]
+    python -m research.strangers files --environment FOLDER --work DIR --out FILE.jsonl [--only NAME,...]
+    python -m research.strangers table FILE.jsonl...
+    python -m research.strangers list
+
+`run` measures the architectures that are not held back, or with --held-back those that are: once, at the end. Each has
+a project of its own below DIR, made from its table in `models.toml`; one that has a record there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from research.strangers import environment, lines, project, run, table  # noqa: E402
+from research.strangers.suite import strangers  # noqa: E402
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m research.strangers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list")
+    make = commands.add_parser("environment")
+    make.add_argument("folder", type=Path)
+    show = commands.add_parser("table")
+    show.add_argument("files", type=Path, nargs="+")
+    for name in ("run", "files"):
+        command = commands.add_parser(name)
+        command.add_argument("--environment", type=Path, required=True, metavar="FOLDER")
+        command.add_argument("--work", type=Path, required=True, metavar="DIR")
+        command.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
+        command.add_argument("--only", default="", metavar="NAME,...")
+        command.add_argument("--shard", default="1/1", metavar="K/N")
+        command.add_argument("--timeout", type=float, default=project.TIMEOUT, metavar="S")
+        if name == "run":
+            command.add_argument("--held-back", action="store_true")
+            command.add_argument("--again", action="store_true")
+            command.add_argument("--targets", default=",".join(project.TARGETS))
+            command.add_argument("--precisions", default=",".join(project.PRECISIONS))
+    return parser
+
+
+def chosen(names: list[str], only: str, shard: str) -> list[str]:
+    """The names of `only`, all where it is empty, and of them every Nth from the Kth on."""
+    wanted = only.split(",") if only else names
+    if unknown := set(wanted) - set(names):
+        raise SystemExit(f"not in the list: {', '.join(sorted(unknown))}")
+    part, _, parts = shard.partition("/")
+    return wanted[int(part) - 1 :: int(parts)]
+
+
+def _run(options: argparse.Namespace) -> int:
+    suite = {s.name: s for s in strangers() if s.held_back == options.held_back}
+    packages = options.environment.resolve() / "packages"
+    for name in chosen(list(suite), options.only, options.shard):
+        told = run.measure(
+            suite[name], options.work.resolve() / name, packages, tuple(options.targets.split(",")),
+            tuple(options.precisions.split(",")), options.timeout, options.again,
+        )  # fmt: skip
+        lines.write(options.out, told)
+        for line in told:
+            print(f"{line.cell}: {line.state}; by hand {line.verdict or '-'}; {line.outcome}", flush=True)
+    return 0
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    if options.command == "environment":
+        return environment.make(options.folder)
+    if options.command == "table":
+        print(table.summary(lines.read(options.files)))
+        return 0
+    if options.command == "list":
+        for stranger in strangers():
+            print(stranger.name, "held back" if stranger.held_back else "", stranger.settings["factory"])
+        return 0
+    if options.command == "files":
+        from research.strangers import public
+
+        return public.measure_all(options)
+    return _run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
