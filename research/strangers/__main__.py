@@ -3,7 +3,10 @@
     python -m research.strangers environment FOLDER
     python -m research.strangers run --environment FOLDER --work DIR --out FILE.jsonl
         [--only NAME,...] [--held-back] [--shard K/N] [--targets ...] [--precisions ...] [--timeout S] [--again]
+        [--profile quick|full|nightly]
     python -m research.strangers files --environment FOLDER --work DIR --out FILE.jsonl [--only NAME,...]
+    python -m research.strangers mutate --environment FOLDER --work DIR --out FILE.jsonl FILE.jsonl...
+        [--only NAME,...] [--shard K/N] [--count N]
     python -m research.strangers table FILE.jsonl...
     python -m research.strangers list
 
@@ -34,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("folder", type=Path)
     show = commands.add_parser("table")
     show.add_argument("files", type=Path, nargs="+")
-    for name in ("run", "files"):
+    for name in ("run", "files", "mutate"):
         command = commands.add_parser(name)
         command.add_argument("--environment", type=Path, required=True, metavar="FOLDER")
         command.add_argument("--work", type=Path, required=True, metavar="DIR")
@@ -42,7 +45,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--only", default="", metavar="NAME,...")
         command.add_argument("--shard", default="1/1", metavar="K/N")
         command.add_argument("--timeout", type=float, default=project.TIMEOUT, metavar="S")
+        if name == "mutate":
+            command.add_argument("files", type=Path, nargs="+", help="what `run` wrote")
+            command.add_argument("--count", type=int, default=12, help="faults of a file, at most")
         if name == "run":
+            command.add_argument("--profile", default="full", choices=("quick", "full", "nightly"))
             command.add_argument("--held-back", action="store_true")
             command.add_argument("--again", action="store_true")
             command.add_argument("--targets", default=",".join(project.TARGETS))
@@ -65,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
     for name in chosen(list(suite), options.only, options.shard):
         told = run.measure(
             suite[name], options.work.resolve() / name, packages, tuple(options.targets.split(",")),
-            tuple(options.precisions.split(",")), options.timeout, options.again,
+            tuple(options.precisions.split(",")), options.timeout, options.again, options.profile,
         )  # fmt: skip
         lines.write(options.out, told)
         for line in told:
@@ -80,6 +87,10 @@ def main() -> int:
     if options.command == "table":
         print(table.summary(lines.read(options.files)))
         return 0
+    if options.command == "mutate":
+        from research.strangers import mutations
+
+        return mutations.measure_all(options)
     if options.command == "list":
         for stranger in strangers():
             print(stranger.name, "held back" if stranger.held_back else "", stranger.settings["factory"])

@@ -18,14 +18,14 @@ JUDGING = 400.0  # seconds that the judge may take for one architecture
 
 def measure(
     stranger: Stranger, folder: Path, packages: Path, targets: tuple[str, ...], precisions: tuple[str, ...],
-    timeout: float, again: bool = False,
+    timeout: float, again: bool = False, profile: str = "full",
 ) -> list[Line]:  # fmt: skip
     """One line for each cell. What an earlier run left in `folder` is taken, unless `again`."""
     ran = None if again else project.earlier(folder)
     if ran is None:
         shutil.rmtree(folder, ignore_errors=True)
         project.write(stranger, folder, targets, precisions)
-        ran = project.run(folder, packages, timeout)
+        ran = project.run(folder, packages, timeout, ("--parity-profile", profile))
     if ran.record is None:
         why = f"no record; exit {ran.code}; {ran.log[-600:]}"
         name = stranger.name
@@ -53,29 +53,32 @@ def judged(model: str, folder: Path, packages: Path, cells: list[dict[str, str]]
     found: dict[str, tuple[str, str]] = {}
     waiting = list(cells)
     while waiting:
-        said, died = _judge(model, folder, packages, waiting)
+        said, died, code = _judge(model, folder, packages, waiting)
         found |= said
         waiting = [cell for cell in waiting if cell["cell"] not in found]
-        if waiting:
-            found[waiting.pop(0)["cell"]] = ("cannot say", f"the judge's process ended: {died}")
+        if waiting:  # a negative code is a signal: the file ends its runtime
+            verdict = "wrong" if code < 0 else "cannot say"
+            found[waiting.pop(0)["cell"]] = (verdict, f"the judge's process ended: {died}")
     return found
 
 
 def _judge(
     model: str, folder: Path, packages: Path, cells: list[dict[str, str]]
-) -> tuple[dict[str, tuple[str, str]], str]:
+) -> tuple[dict[str, tuple[str, str]], str, int]:
+    """What it said before its process ended, how that ended, and its exit code."""
     command = [sys.executable, "-m", "research.strangers.by_hand", str(folder), model]
     try:
         done = subprocess.run(
             command, input=json.dumps(cells), env=project.environment(packages), capture_output=True, text=True,
             timeout=JUDGING,
         )  # fmt: skip
-        out, died = done.stdout, f"exit {done.returncode}: {done.stderr[-300:]}"
+        out, code = done.stdout, done.returncode
+        died = f"exit {code}: {done.stderr[-300:]}"
     except subprocess.TimeoutExpired as error:
         out = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        died = f"longer than {JUDGING:g} s"
+        code, died = 1, f"longer than {JUDGING:g} s"
     said = [json.loads(text) for text in out.splitlines() if text.startswith('{"cell"')]
-    return {line["cell"]: (line["state"], line["reason"]) for line in said}, died
+    return {line["cell"]: (line["state"], line["reason"]) for line in said}, died, code
 
 
 def _joined(stranger: Stranger, cell: dict[str, Any], verdicts: dict[str, tuple[str, str]], cut: str) -> Line:
