@@ -8,6 +8,7 @@
     python -m research.strangers mutate --environment FOLDER --work DIR --out FILE.jsonl FILE.jsonl...
         [--only NAME,...] [--shard K/N] [--count N]
     python -m research.strangers table FILE.jsonl...
+    python -m research.strangers check --environment FOLDER [--only NAME,...] [--held-back]
     python -m research.strangers list
 
 `run` measures the architectures that are not held back, or with --held-back those that are: once, at the end. Each has
@@ -37,6 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("folder", type=Path)
     show = commands.add_parser("table")
     show.add_argument("files", type=Path, nargs="+")
+    check = commands.add_parser("check")
+    check.add_argument("--environment", type=Path, required=True, metavar="FOLDER")
+    check.add_argument("--only", default="", metavar="NAME,...")
+    check.add_argument("--held-back", action="store_true")
     for name in ("run", "files", "mutate"):
         command = commands.add_parser(name)
         command.add_argument("--environment", type=Path, required=True, metavar="FOLDER")
@@ -80,6 +85,20 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check(options: argparse.Namespace) -> int:
+    from research.strangers.check import check
+
+    suite = {s.name: s for s in strangers() if s.held_back == options.held_back}
+    failed = 0
+    for name in chosen(list(suite), options.only, "1/1"):
+        try:
+            print(f"{name}: {check(suite[name], options.environment.resolve() / 'packages')}", flush=True)
+        except Exception as error:  # whatever a factory raises is what is asked for
+            failed += 1
+            print(f"{name}: {type(error).__name__}: {error}", flush=True)
+    return int(failed > 0)
+
+
 def main() -> int:
     options = _parser().parse_args()
     if options.command == "environment":
@@ -91,6 +110,8 @@ def main() -> int:
         from research.strangers import mutations
 
         return mutations.measure_all(options)
+    if options.command == "check":
+        return _check(options)
     if options.command == "list":
         for stranger in strangers():
             print(stranger.name, "held back" if stranger.held_back else "", stranger.settings["factory"])
