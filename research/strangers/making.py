@@ -58,6 +58,8 @@ def livened(module: nn.Module, gain: float = 3.0) -> nn.Module:
             if leaf == "bias":
                 parameter.normal_(0, 0.1)
             elif parameter.ndim > 1 and "embed" not in name and leaf not in ("weight_g", "weight_v"):
+                if not parameter.any():  # heads of timm begin at zero, and nothing would reach the output
+                    parameter.normal_(0, 0.1)
                 parameter.mul_(gain)
     return module
 
