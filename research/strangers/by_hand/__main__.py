@@ -52,6 +52,7 @@ class Judge:
             self.note = "; not finite in float64, held against float32"
         except (RuntimeError, TypeError, ValueError) as error:
             self.note = f"; does not run in float64 ({str(error)[:80]}), held against float32"
+        self.module, self.dtype = self.module.float(), torch.float32
         return self.single
 
     def at(self, precision: str) -> list[list[list[Array]]]:
@@ -59,7 +60,7 @@ class Judge:
         if precision not in self.hand:
             try:
                 self.hand[precision] = rounding.by_hand(
-                    self.module, precision, self.cases, self.calibration, self.names
+                    self.module, precision, self.cases, self.calibration, self.names, self.dtype
                 )
             except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
                 self.note += f"; not rounded by hand ({str(error)[:80]})"

@@ -101,29 +101,33 @@ def restored(module: nn.Module) -> Iterator[None]:
 
 
 def by_hand(
-    module: nn.Module, precision: str, cases: list[Case], calibration: list[Case], names: list[str]
+    module: nn.Module,
+    precision: str,
+    cases: list[Case],
+    calibration: list[Case],
+    names: list[str],
+    dtype: torch.dtype = torch.float64,
 ) -> list[list[list[Array]]]:
-    """Outputs of the module (float64) at the precision: one set or more, of which the worst is the yardstick."""
-    double = torch.float64
+    """Outputs of the module (held in `dtype`) at the precision, by one way to apply it or more."""
     sets = []
     with restored(module):
         if precision == "fp16":
-            with_parameters(module, lambda p: p.half().to(double))
-            sets.append(outputs(module, cases, names, double))
+            with_parameters(module, lambda p: p.half().to(dtype))
+            sets.append(outputs(module, cases, names, dtype))
             with Rounded(lambda _, t: t.half().to(t.dtype)):
-                sets.append(outputs(module, cases, names, double))
+                sets.append(outputs(module, cases, names, dtype))
     if precision == "dynamic":
         for rule in (_channels, _whole):
             with restored(module):
                 with_parameters(module, rule)
-                sets.append(outputs(module, cases, names, double))
+                sets.append(outputs(module, cases, names, dtype))
                 with Rounded(lambda _, t: _eight_bits(t, t.min(), t.max()), products_only=True):
-                    sets.append(outputs(module, cases, names, double))
+                    sets.append(outputs(module, cases, names, dtype))
     if precision == "int8":
         for rule in (_channels, _whole):
             with restored(module):
                 with_parameters(module, rule)
-                sets.append(_static(module, cases, calibration, names))
+                sets.append(_static(module, cases, calibration, names, dtype))
     return sets
 
 
@@ -134,7 +138,9 @@ def with_parameters(module: nn.Module, rule: Any) -> None:
                 parameter.copy_(rule(parameter))
 
 
-def _static(module: nn.Module, cases: list[Case], calibration: list[Case], names: list[str]) -> list[list[Array]]:
+def _static(
+    module: nn.Module, cases: list[Case], calibration: list[Case], names: list[str], dtype: torch.dtype
+) -> list[list[Array]]:
     """Every operator's result on the grid of the range that it had on the calibration data."""
     ranges: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -148,9 +154,9 @@ def _static(module: nn.Module, cases: list[Case], calibration: list[Case], names
 
     for case in calibration:
         with Rounded(observe):
-            outputs(module, [case], names, torch.float64)
+            outputs(module, [case], names, dtype)
     found = []
     for case in cases:
         with Rounded(quantise):
-            found += outputs(module, [case], names, torch.float64)
+            found += outputs(module, [case], names, dtype)
     return found
