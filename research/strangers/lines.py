@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 OWN_ERRORS = ("error", "crash", "timeout")  # of a cell that has a file: the suite could not say anything about it
+OUT_OF_TIME = "pytest took longer"  # how the reason of a cell begins that was not reached before the time-out
 REFUSED = ("fail", "missing", *OWN_ERRORS)
 
 
@@ -35,6 +36,8 @@ class Line:
     @property
     def outcome(self) -> str:
         """The row of the summary that it belongs to."""
+        if self.reason.startswith(OUT_OF_TIME):
+            return "out of time"
         if self.state == "no record":
             return "error of our own"
         if not self.file:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from research.strangers import project
-from research.strangers.lines import Line
+from research.strangers.lines import OUT_OF_TIME, Line
 from research.strangers.suite import Stranger
 
 JUDGING = 400.0  # seconds that the judge may take for one architecture
@@ -30,7 +30,7 @@ def measure(
         why = f"no record; exit {ran.code}; {ran.log[-600:]}"
         name = stranger.name
         return [Line(name, name, "", "", "no record", why, "", False, "", "", ran.seconds, stranger.held_back)]
-    cut = f"pytest took longer than {timeout:g} s; " if ran.code is None else ""
+    cut = f"{OUT_OF_TIME} than {timeout:g} s; " if ran.code is None else ""
     verdicts = judged(stranger.name, folder, packages, files_of(ran.record, folder))
     return [_joined(stranger, cell, verdicts, cut) for cell in ran.record["cells"]]
 

@@ -9,7 +9,8 @@ from research.strangers.lines import OWN_ERRORS, Line
 
 ROWS = (
     "right, passed", "right, refused", "wrong, refused", "wrong, passed",
-    "undecided by hand, passed", "undecided by hand, refused", "error of our own", "no file", "unavailable here",
+    "undecided by hand, passed", "undecided by hand, refused", "error of our own", "out of time", "no file",
+    "unavailable here",
 )  # fmt: skip
 LISTED = ("right, refused", "wrong, passed", "undecided by hand, refused", "error of our own", "no file")
 

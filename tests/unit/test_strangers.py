@@ -122,6 +122,11 @@ def test_the_summary_counts_refused_right_files_and_keeps_core_ml_apart(tmp_path
     assert "Core ML, not run by hand\n\n1 cells of 1 models." in text
 
 
+def test_a_cell_that_was_not_reached_in_time_is_no_refusal() -> None:
+    assert line("a-onnx-fp32", "missing", "right", reason="golden: no case").outcome == "right, refused"
+    assert line("a-onnx-fp32", "missing", "right", reason=lines.OUT_OF_TIME + " than 9 s").outcome == "out of time"
+
+
 def test_a_file_is_judged_in_a_process_of_its_own(tmp_path: Path) -> None:
     """A real project: a module, its right TorchScript file, and one whose weights were changed."""
     (tmp_path / "net.py").write_text(
