@@ -2,6 +2,7 @@
 # make test     set up .venv, then the project's own tests
 # make lint     ruff, formatting, types, and which room imports which
 # make nightly  what takes long: whole conformance suite, every frame, fault power
+# make strangers  the suite on public architectures and files that nobody here has seen: an hour or two
 # make routes   the optional litert-torch environment, 2 GB
 # make coreai   the optional environment of the coreai target, 1 GB
 # make pictures the README's two pictures again, after a whole make parity that passed
@@ -14,7 +15,7 @@ READY := .venv/.ready
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: parity test lint clean nightly setup routes coreai conformance pictures pythons
+.PHONY: parity test lint clean nightly strangers setup routes coreai conformance pictures pythons
 .DEFAULT_GOAL := parity
 
 parity: $(READY)
@@ -29,6 +30,15 @@ nightly: $(READY)
 	$(PY) -m tests.conformance --whole
 	$(PY) -m tests.pythons
 	$(PY) -m pytest -m parity tests/parity --parity-profile nightly --parity-power -n $(WORKERS) --dist worksteal
+	$(MAKE) strangers ARGS=
+
+# Runs that were stopped go on; delete build/strangers/work to begin again. Held-back ones only when a release is judged.
+STRANGERS := build/strangers
+strangers: $(READY)
+	$(PY) -m research.strangers environment $(STRANGERS)
+	$(PY) -m research.strangers run --environment $(STRANGERS) --work $(STRANGERS)/work --out $(STRANGERS)/lines.jsonl $(ARGS)
+	$(PY) -m research.strangers files --environment $(STRANGERS) --work $(STRANGERS)/work --out $(STRANGERS)/files.jsonl
+	$(PY) -m research.strangers table $(STRANGERS)/lines.jsonl $(STRANGERS)/files.jsonl
 
 lint: $(READY)
 	$(PY) -m ruff check .

@@ -94,7 +94,9 @@ class BlobFile:
             raise CorruptPackage(f"weight file {self.path.name}: no weight at offset {offset}")
         if blob.dtype != dtype.name:
             raise CorruptPackage(f"weight at offset {offset} is stored as {blob.dtype}, the program says {dtype.name}")
-        if blob.size * 8 - blob.padding_bits != elements * dtype.bits:
+        # Before there were types below a byte, coremltools left memory of its process in the place of the unused bits.
+        unused = blob.padding_bits if dtype.bits < 8 else 0
+        if blob.size * 8 - unused != elements * dtype.bits:
             raise CorruptPackage(
                 f"weight at offset {offset}: {blob.size} bytes are stored, {elements} elements of {dtype.name} "
                 f"need {dtype.byte_count(elements)}"
