@@ -7,10 +7,9 @@ a change. Every expression of parameters alone is evaluated and offered as a ter
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +24,7 @@ from parity.proof.expressions import Expressions
 from parity.proof.expressions import kind as _kind
 from parity.proof.products import Product
 from parity.reference import modelling
+from parity.reference.copying import copied
 
 _ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "add_", "sub_", "mul_", "div_", "pow"}
 _BOUNDS = {"relu": {0.0}, "relu_": {0.0}, "relu6": {0.0, 6.0}, "hardtanh": {-1.0, 1.0}, "hardtanh_": {-1.0, 1.0},
@@ -81,8 +81,8 @@ class Weight:
 class Source:
     """One exported module, in float64."""
 
-    def __init__(self, exported: fx.GraphModule):
-        self.module = exported
+    def __init__(self, exported: fx.GraphModule, dtype: torch.dtype = torch.float64):
+        self.module, self.dtype = exported, dtype
         self.tensors = dict(exported.named_parameters()) | dict(exported.named_buffers())
         self.known = Expressions(exported)
         self.weights: list[Weight] = []
@@ -267,12 +267,12 @@ class Source:
         own = _tensors(module)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its own graph
-            exported = copy.deepcopy(self.module)
+            exported = copied(self.module)
         with torch.no_grad():
             for name, tensor in _tensors(exported).items():
                 if name in own:
                     tensor.copy_(own[name])
-        return Source(exported)
+        return Source(exported, self.dtype)
 
     def tensor(self, name: str) -> Array:
         """A parameter or buffer of the module. Raises NotPossible where the module has none of that name."""
@@ -289,20 +289,27 @@ class Source:
         recorder = _Recorder(self.module, set(watch))
         inputs = (torch.from_numpy(np.array(v)) for v in case)
         with torch.no_grad():
-            recorder.run(*(v.double() if v.is_floating_point() else v for v in inputs))
+            recorder.run(*_cast(inputs, self.dtype))
         return recorder.seen
 
 
 def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Source:
-    """The source of a module at the sizes of `example`. Raises NotPossible when torch.export cannot follow it."""
-    double = copy.deepcopy(module).double()
-    inputs = tuple(v.double() if v.is_floating_point() else v for v in example)
-    try:
-        exported = _exported(double, inputs)
-    except Exception as error:
-        raise NotPossible(f"torch.export cannot follow the module: {str(error).splitlines()[0][:160]}") from error
-    assert isinstance(exported, fx.GraphModule)
-    return Source(exported)
+    """The source of a module at the sizes of `example`, in float64, or in float32 where it has no such form. Raises
+    NotPossible when torch.export cannot follow it."""
+    reasons = []
+    for dtype in (torch.float64, torch.float32):
+        try:
+            exported = _exported(copied(module).to(dtype), _cast(example, dtype))
+        except Exception as error:  # of the user's module, in torch's tracing: anything
+            reasons.append((str(error).splitlines() or [type(error).__name__])[0][:160])
+            continue
+        assert isinstance(exported, fx.GraphModule)
+        return Source(exported, dtype)
+    raise NotPossible(f"torch.export cannot follow the module: {reasons[0]}")
+
+
+def _cast(values: Iterable[torch.Tensor], dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    return tuple(v.to(dtype) if v.is_floating_point() else v for v in values)
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -332,7 +339,7 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self.watch and isinstance(value, torch.Tensor):
-            self.seen[n.name] = value.numpy()
+            self.seen[n.name] = value.double().numpy() if value.is_floating_point() else value.numpy()
         return value
 
 

@@ -8,7 +8,6 @@ itself: its oracle is float32, it has no twins, and the record says why.
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from parity.core.errors import ParityError
 from parity.files.onnx_external import external_files
+from parity.reference.copying import copied
 from parity.reference.onnx_layers import Unsupported
 from parity.reference.onnx_operators import OPERATORS, Node, dtype_of
 
@@ -118,7 +118,7 @@ class Graph(nn.Module):
         tensors = [torch.from_numpy(np.array(case[name])) for name in self.inputs]
         ours = self(*tensors)
         theirs = Runtime(self.path, self.inputs, self.outputs, "")(*tensors)
-        exact = copy.deepcopy(self).double()(*(t.double() if t.is_floating_point() else t for t in tensors))
+        exact = copied(self).double()(*(t.double() if t.is_floating_point() else t for t in tensors))
         worst, allowed = 0.0, AGREES
         for name, here, there, best in zip(self.outputs, ours, theirs, exact, strict=True):
             if here.shape != there.shape:
