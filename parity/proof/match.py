@@ -17,6 +17,7 @@ from parity.proof.source import STACKED, Source, Term, Weight
 CLOSE = 0.05  # an element-wise constant is taken for the torch value that it differs from by less, of its maximum
 ALIKE = 0.5  # below this cosine a weight is matched for its shape alone, and the audit will say so
 _TIED = 1e-7  # two cosines that rounding alone may tell apart
+_FOLDED = 0.95  # below this cosine a folding other than BatchNorm's is likelier another weight: int8 costs less
 _EVIDENT = 1 - 1e-4  # above this cosine a weight is what it is taken for: int8 costs less
 _NEAR = 1e-3  # of the largest value: two weights that rounding alone may tell apart
 _ORDER = 1e-4  # what graph order counts against content: enough to tell equal weights apart, no more
@@ -150,8 +151,11 @@ def _folded_or_not(real: Array, weight: Weight, layout: str, apart: bool) -> _Ca
     best = _of_two(found[0], found[-1], real, apart) if found[-1] is not None else found[0]
     if best.cosine > _EVIDENT or not weight.foldings:
         return best
-    others = (_candidate(real, weight.folded(f), layout) for f in weight.foldings if f.factor.size > 1)
-    return max([best, *(other for other in others if other)], key=lambda candidate: candidate.cosine)
+    for folding in weight.foldings:
+        other = _candidate(real, weight.folded(folding), layout) if folding.factor.size > 1 else None
+        if other is not None and other.cosine > max(best.cosine, _FOLDED):
+            best = other
+    return best
 
 
 def _candidate(real: Array, weight: Weight, layout: str) -> _Candidate | None:
