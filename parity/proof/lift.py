@@ -96,20 +96,36 @@ def right_without_torch(
     """
     graph = artefact.graph
     unsound = [name for name, a in audited.items() if not a.sound]
+    if not unsound or len(unsound) > _TRIED or any(_mostly_torch(audited[name]) for name in unsound):
+        return set()
     weights = replacements(graph, {name: a for name, a in audited.items() if a.sound})
     run = artefact.lift(weights)
     base = max(LIMIT, _EAGER * eager)
     error = max(_errors(graph, run, cases, oracle).values())
-    noise, _ = _widening(artefact, weights, run, cases[0]) if unsound and error > base else (0.0, [])
+    noise, _ = _widening(artefact, weights, run, cases[0]) if error > base else (0.0, [])
     limit = base + _JITTER * noise
-    if not unsound or len(unsound) > _TRIED or error > limit:
+    if error > limit:
         return set()
     right = set()
     for name in unsound:
-        other = artefact.lift({**weights, name: audited[name].expected})
-        if max(_errors(graph, other, cases[:_FEW], oracle[:_FEW]).values()) > _APART * limit:
+        others = (artefact.lift({**weights, name: values}) for values in _torch_values(audited[name]))
+        errors = (max(_errors(graph, other, cases[:_FEW], oracle[:_FEW]).values()) for other in others)
+        if all(error > _APART * limit for error in errors):
             right.add(name)
     return right
+
+
+def _mostly_torch(audited: Audited) -> bool:
+    """Whether most values are the torch tensor's, so that the others are faults and no unknown expression."""
+    return float(np.mean(audited.excess > 0)) < 0.5
+
+
+def _torch_values(audited: Audited) -> Iterator[Array]:
+    """What torch's tensor may stand for here: with the gain of each channel, which a changed value leads astray, with
+    that of the most, and with none."""
+    yield audited.expected
+    yield audited.match.values * np.median(audited.gain)
+    yield audited.match.values
 
 
 def blind(link: Link, remains: float | None) -> Link:

@@ -1,0 +1,167 @@
+"""Which seeded faults does the chain of proof find by itself, in which files, and by which link?
+
+    python research/links.py --work DIR [--models skin,conv] [--targets onnx,tflite,coreml] [--precisions fp32,int8]
+
+Every fault of `parity/faults/artefact` is put into each exported file of a model, and the file is proved. Prints a
+line a file: whether the right one is proved, and how many of its faults are found. `--save FILE` keeps each answer, to
+be compared with another version's by `--against FILE`, which lists what only one of the two found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from parity import formats as targets  # noqa: E402
+from parity.core.settings import ModelSpec  # noqa: E402
+from parity.faults.artefact.make import every  # noqa: E402
+from parity.proof import prove  # noqa: E402
+from parity.proof.messages import ProofRequest  # noqa: E402
+from tests.proof import seeded  # noqa: E402
+
+
+class Product(nn.Module):
+    """`x @ w` and `addmm` before BatchNorm, a sum over a constant, and the gate of a hard-swish."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(20, 16) * 0.3)
+        self.v, self.b = nn.Parameter(torch.randn(16, 12) * 0.3), nn.Parameter(torch.randn(12))
+        self.first, self.second = nn.BatchNorm1d(16), nn.BatchNorm1d(12)
+        for norm in (self.first, self.second):
+            norm.running_mean, norm.running_var = torch.randn_like(norm.bias) * 0.3, torch.rand_like(norm.bias) + 0.5
+        self.mid, self.out = nn.Linear(12, 24), nn.Linear(24, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.second(torch.addmm(self.b, self.first(x @ self.w).relu(), self.v)).relu()
+        return self.out(nn.functional.hardswish(self.mid(y / 12)))
+
+
+class Standardised(nn.Module):
+    """Weights that are expressions: standardised, normalised, and scaled at run time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.Conv2d(16, 8, 3, padding=1)
+        self.b = nn.utils.parametrizations.weight_norm(self.b)
+        self.c, self.scale = nn.Parameter(torch.randn(4, 8, 3, 3)), nn.Parameter(torch.rand(1, 8, 1, 1) + 0.5)
+        for p in self.b.parameters():
+            p.data = p.data * 1.3 + 0.02
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        w = self.a.weight
+        w = (w - w.mean((1, 2, 3), keepdim=True)) / (w.var((1, 2, 3), keepdim=True, unbiased=False) + 1e-5).sqrt()
+        y = self.norm(nn.functional.conv2d(x, w, self.a.bias, padding=1)).relu()
+        return nn.functional.conv2d(self.b(y) * self.scale, self.c * 72**-0.5, padding=1)
+
+
+MODELS: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
+    "product": (Product, (20,)),
+    "standardised": (Standardised, (3, 12, 14)),
+}
+
+
+def module(name: str) -> nn.Module:
+    torch.manual_seed(7)
+    return MODELS[name][0]().eval()
+
+
+def subject(name: str) -> seeded.Subject:
+    """What is exported under a name: `skin`, trained, or one of the small models here."""
+    if name == "skin":
+        own = seeded.config()
+        contract = {
+            "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": i.dtype} for i in own.contract.inputs],
+            "outputs": [{"name": o.name} for o in own.contract.outputs],
+        }
+        return seeded.Subject("skin", seeded.spec(), contract, seeded.cases("calibration"))
+    shape = MODELS[name][1]
+    contract = {
+        "inputs": [{"name": "x", "shape": ["batch", *shape], "dtype": "float32"}],
+        "outputs": [{"name": "y"}],
+    }
+    return seeded.Subject(name, ModelSpec(str(ROOT), "research.links:module", {"name": name}), contract, drawn(name, 1))
+
+
+def drawn(name: str, seed: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    return [{"x": rng.normal(size=(1, *MODELS[name][1])).astype(np.float32)} for _ in range(24)]
+
+
+def proved(what: seeded.Subject, target: str, precision: str, folder: Path, notes: Mapping[str, Any]) -> list[str]:
+    """The state of each link: its name for one that fails, with a question mark where it could not be made."""
+    cases = seeded.cases()[::2] if what.name == "skin" else drawn(what.name, 2)
+    request = ProofRequest(
+        what.model,
+        targets.get(target).graph,
+        precision,
+        str(folder),
+        dict(notes),
+        cases,
+        [o["name"] for o in what.contract["outputs"]],
+        what.calibration if precision == "int8" else [],
+    )
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            links = prove(request).links
+    except Exception:  # a truncated file, which no runtime opens either
+        return ["refused"]
+    failed = [link.name for link in links if link.state == "failed"]
+    return failed + [f"{link.name}?" for link in links if link.state == "not possible" and link.offered]
+
+
+def measured(work: Path, name: str, target: str, precisions: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    what = subject(name)
+    for precision, folder in seeded.convert(what, work, target, precisions).items():
+        notes = seeded.notes(folder)
+        key = f"{name}-{target}-{precision}"
+        yield f"{key}/right", proved(what, target, precision, folder, notes)
+        with tempfile.TemporaryDirectory() as place:
+            for fault, faulty, changed in every(target, precision, folder, notes, Path(place)):
+                yield f"{key}/{fault}", proved(what, target, precision, faulty, changed)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--models", default="skin,product,standardised")
+    parser.add_argument("--targets", default="onnx,tflite")
+    parser.add_argument("--precisions", default="fp32,fp16,dynamic,int8")
+    parser.add_argument("--save", type=Path)
+    parser.add_argument("--against", type=Path)
+    given = parser.parse_args()
+    answers: dict[str, list[str]] = {}
+    for name in given.models.split(","):
+        for target in given.targets.split(","):
+            answers |= dict(measured(given.work.resolve(), name, target, tuple(given.precisions.split(","))))
+    found = {key: any(not link.endswith("?") for link in links) for key, links in answers.items()}
+    for right in (key for key in answers if key.endswith("/right")):
+        mine = [key for key in found if key.startswith(right.removesuffix("right")) and key != right]
+        said = "proved" if not answers[right] else f"not proved: {', '.join(answers[right])}"
+        print(f"{right.removesuffix('/right'):32} {said:32} {sum(found[k] for k in mine)} of {len(mine)} faults")
+    if given.save:
+        given.save.write_text(json.dumps(answers, indent=1))
+    if given.against:
+        others = json.loads(given.against.read_text())
+        for key in sorted(found.keys() & others.keys()):
+            if found[key] != any(not link.endswith("?") for link in others[key]):
+                print(f"{key}: {answers[key]} here, {others[key]} there")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
