@@ -299,12 +299,14 @@ def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Source:
     reasons = []
     for dtype in (torch.float64, torch.float32):
         try:
-            exported = _exported(copied(module).to(dtype), _cast(example, dtype))
+            own, inputs = copied(module).to(dtype), _cast(example, dtype)
+            with modelling.plain_attention(), torch.no_grad():
+                own(*inputs)  # torch.export calls nothing, and so does not see what float64 is refused for
+            exported = _exported(own, inputs)
+            assert isinstance(exported, fx.GraphModule)
+            return Source(exported, dtype)
         except Exception as error:  # of the user's module, in torch's tracing: anything
             reasons.append((str(error).splitlines() or [type(error).__name__])[0][:160])
-            continue
-        assert isinstance(exported, fx.GraphModule)
-        return Source(exported, dtype)
     raise NotPossible(f"torch.export cannot follow the module: {reasons[0]}")
 
 
