@@ -4,7 +4,8 @@
 
 Every fault of `parity/faults/artefact` is put into each exported file of a model, and the file is proved. Prints a
 line a file: whether the right one is proved, and how many of its faults are found. `--save FILE` keeps each answer, to
-be compared with another version's by `--against FILE`, which lists what only one of the two found.
+be compared with another version's by `--against FILE`, which lists what only one of the two found. Files whose chain is
+complete and faultless are judged by the golden checks too: `--tails` prints the default limits that each breaks.
 """
 
 from __future__ import annotations
@@ -25,10 +26,21 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from parity import formats as targets  # noqa: E402
+from parity.core.plan import Cell  # noqa: E402
 from parity.core.settings import ModelSpec  # noqa: E402
 from parity.faults.artefact.make import every  # noqa: E402
+from parity.faults.library import contract_of  # noqa: E402
+from parity.faults.power import Gate  # noqa: E402
+from parity.formats.graph import feed  # noqa: E402
+from parity.formats.target import load_part  # noqa: E402
+from parity.judging.floor import natural  # noqa: E402
+from parity.judging.gate import passes  # noqa: E402
+from parity.judging.limits import resolve  # noqa: E402
 from parity.proof import prove  # noqa: E402
 from parity.proof.messages import ProofRequest  # noqa: E402
+from parity.reference import modelling, oracle, twin  # noqa: E402
+from parity.reference.messages import OracleRequest  # noqa: E402
+from parity.reference.recipes import recipe  # noqa: E402
 from tests.proof import seeded  # noqa: E402
 from tests.proof.expressions import MODELS  # noqa: E402
 
@@ -79,15 +91,46 @@ def proved(what: seeded.Subject, target: str, precision: str, folder: Path, note
     return failed + [f"{link.name}?" for link in links if link.state == "not possible" and link.offered]
 
 
-def measured(work: Path, name: str, target: str, precisions: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+def broken(what: seeded.Subject, target: str, precision: str, folder: Path, notes: Mapping[str, Any]) -> list[str]:
+    """The golden metrics whose default limits a file breaks."""
+    contract = contract_of(what.contract)
+    cases = seeded.cases()[::2] if what.name == "skin" else drawn(what.name, 2)
+    names = [o.name for o in contract.outputs]
+    artefact = load_part(targets.get(target).graph)(str(folder), dict(notes), ())
+    run, graph = artefact.whole(artefact.kernels[0]), artefact.graph
+    rows = [{p.name: p.fetch(v[p.tensor]) for p in graph.outputs} for v in (run(feed(graph, c)) for c in cases)]
+    cell = Cell(what.name, target, precision)
+    known = natural(target, precision)
+    module = modelling.load(what.model)
+    with contextlib.redirect_stderr(io.StringIO()):
+        wants = oracle.evaluate(OracleRequest(what.model, cases, names)).outputs
+        floors, _ = twin.run(module, cases, names, recipe(precision, known.flavour if known else None), cases)
+    limits = {name: resolve((), cell, name) for name in names}
+    gate = Gate(contract, [str(i) for i in range(len(cases))], wants, floors, precision, limits)
+    return sorted({check.metric for check in gate.checks(rows) if not passes(check)})
+
+
+def measured(
+    work: Path, name: str, target: str, precisions: tuple[str, ...], tails: bool
+) -> Iterator[tuple[str, list[str]]]:
+    """The answer of every file; where it is that all links hold, and `tails`, the limits it breaks are printed."""
     what = subject(name)
     for precision, folder in seeded.convert(what, work, target, precisions).items():
         notes = seeded.notes(folder)
         key = f"{name}-{target}-{precision}"
-        yield f"{key}/right", proved(what, target, precision, folder, notes)
+        yield from _answered(what, target, precision, f"{key}/right", folder, notes, tails)
         with tempfile.TemporaryDirectory() as place:
             for fault, faulty, changed in every(target, precision, folder, notes, Path(place)):
-                yield f"{key}/{fault}", proved(what, target, precision, faulty, changed)
+                yield from _answered(what, target, precision, f"{key}/{fault}", faulty, changed, tails)
+
+
+def _answered(
+    what: seeded.Subject, target: str, precision: str, key: str, folder: Path, notes: Mapping[str, Any], tails: bool
+) -> Iterator[tuple[str, list[str]]]:
+    answer = proved(what, target, precision, folder, notes)
+    if tails and not answer:
+        print(f"{key}: every link holds; breaks {broken(what, target, precision, folder, notes) or 'no limit'}")
+    yield key, answer
 
 
 def main() -> int:
@@ -98,11 +141,13 @@ def main() -> int:
     parser.add_argument("--precisions", default="fp32,fp16,dynamic,int8")
     parser.add_argument("--save", type=Path)
     parser.add_argument("--against", type=Path)
+    parser.add_argument("--tails", action="store_true")
     given = parser.parse_args()
+    precisions = tuple(given.precisions.split(","))
     answers: dict[str, list[str]] = {}
     for name in given.models.split(","):
         for target in given.targets.split(","):
-            answers |= dict(measured(given.work.resolve(), name, target, tuple(given.precisions.split(","))))
+            answers |= dict(measured(given.work.resolve(), name, target, precisions, given.tails))
     found = {key: any(not link.endswith("?") for link in links) for key, links in answers.items()}
     for right in (key for key in answers if key.endswith("/right")):
         mine = [key for key in found if key.startswith(right.removesuffix("right")) and key != right]
