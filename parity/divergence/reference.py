@@ -7,7 +7,6 @@ operator reads it, for the error that each place adds. Tensors lie in a file eac
 
 from __future__ import annotations
 
-import copy
 import math
 import shutil
 import sys
@@ -25,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from parity.core.settings import ModelSpec
 from parity.reference import modelling, twin
+from parity.reference.copying import copied
 from parity.reference.dispatch import Place, Twin
 from parity.reference.recipes import Recipe, recipe
 
@@ -67,13 +67,14 @@ class Reference:
         module = modelling.load(model)
         self.name = type(module).__name__
         watched = _Watched(recipe(precision, flavour), self)
-        double, exact = copy.deepcopy(module).double(), True
+        exact = True
         try:
+            double = copied(module).double()
             watched.run(double, case, outputs, "exact", torch.float64)
+            del double
         except RuntimeError:
             exact = False
-        del double
-        single = copy.deepcopy(module)
+        single = copied(module)
         if not exact:
             watched.run(single, case, outputs, "exact", torch.float32)
         watched.run(single, case, outputs, "plan", torch.float32)

@@ -7,7 +7,6 @@ cases go through it in batches where its contract says that the first axis is th
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from parity.core.case import Array
 from parity.core.contract import Contract
 from parity.faults.base import Handler, Row, Rows, Subject
 from parity.reference import modelling, twin
+from parity.reference.copying import copied
 from parity.reference.dispatch import Ranges
 from parity.reference.recipes import recipe
 
@@ -118,7 +118,7 @@ class Bench:
 
     def _module(self, dtype: torch.dtype) -> nn.Module:
         if dtype not in self._copies:
-            self._copies[dtype] = copy.deepcopy(self.module).to(dtype)
+            self._copies[dtype] = copied(self.module).to(dtype)
         return self._copies[dtype]
 
     def _forward(self, subject: Subject, group: list[int], dtype: torch.dtype, worn: bool = False) -> list[Row]:

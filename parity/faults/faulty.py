@@ -6,7 +6,6 @@ operators into the file; a fault of the weights stands in the module's own tenso
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from parity.faults.extra import load
 from parity.faults.library import contract_of
 from parity.process import serialise
 from parity.reference import modelling
+from parity.reference.copying import copied
 
 FACTORY = "parity.faults.faulty:module"
 
@@ -50,7 +50,7 @@ def module(
     if known.where != "module":
         raise ParityError(f"the fault {fault!r} acts on the {known.where}, not in the module")
     right = serialise.from_builtins(ModelSpec, model)
-    faulty = copy.deepcopy(modelling.load(right))
+    faulty = copied(modelling.load(right))
     value = tuple(value) if isinstance(value, list) else value
     subject = known.on(Subject(faulty, (), contract_of(contract)), value)
     if subject is None:

@@ -61,13 +61,12 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
         artefact = load_part(request.reader)(request.folder, request.notes, torch_side.bounds)
     except NotPossible as obstacle:
         return [Link(name, "not possible", reason=str(obstacle)) for name in LINKS], None
+    matches: dict[str, match.Match] = {}
     if artefact.graph.named:
         audited, matched, sound = named.match_and_audit(artefact.graph, torch_side, precision)
     else:
         matches, matched = match.match(artefact.graph, torch_side)
         audited, sound = audit.audit(artefact.graph, matches, precision)
-    if not whole and "failed" in (matched.state, sound.state):
-        return [matched, sound], None
     chosen = spread(len(cases), LIFTED)
     some = [cases[i] for i in chosen]
     if request.wants:
@@ -76,6 +75,14 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
         wants = oracle.evaluate(OracleRequest(request.model, some, request.outputs)).outputs
     few, many = ([cases[i] for i in spread(len(cases), n)] for n in (ALONE, RANGED))
     eager = source.eager_error(request.model, some[:3], wants[:3], request.outputs)
+    if sound.state == "failed":
+        right = _right_without_torch(lambda: lift.right_without_torch(artefact, audited, some, wants, eager))
+        if right and not artefact.graph.named:
+            matches = {name: found for name, found in matches.items() if name not in right}
+            audited, sound = audit.audit(artefact.graph, matches, precision)
+            sound = replace(sound, figures={**sound.figures, "by_lift": sorted(right)})
+        if not whole and sound.state == "failed":
+            return [matched, sound], None
     weights = lift.replacements(artefact.graph, audited)
     made = [matched, sound]
     for name, make in (
@@ -89,10 +96,21 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
         if not whole and made[-1].state == "failed":
             return made, None
     remains = None
-    if whole:
+    if whole or any(link.figures.get("widened_by") for link in made):
         with contextlib.suppress(Exception):  # a file that the runtime refuses: the links say so
             remains = lift.whole_error(artefact, some, wants)
-    return made, remains
+    made = [lift.blind(link, remains) for link in made]
+    by_name = {link.name: link for link in made}
+    made[0] = match.settled(matched, by_name.get("lift", Link("lift", "proved")))
+    return made, remains if whole else None
+
+
+def _right_without_torch(find: Callable[[], set[str]]) -> set[str]:
+    """What `find` finds; nothing where the runtime refuses the file."""
+    try:
+        return find()
+    except Exception:  # native runtimes raise what they like
+        return set()
 
 
 def _operators(request: ProofRequest) -> Link:

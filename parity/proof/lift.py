@@ -20,6 +20,9 @@ from parity.proof.source import Source
 LIMIT = 1e-5  # relative rms; clean lifts measured 2e-7 to 1e-6
 _EAGER = 16.0  # a model that float32 itself cannot compute better than this many times its own error widens the limit
 _JITTER = 3.0  # how many times the effect of rounding what stayed unmatched
+_APART = 2.0  # limits that the lift must be off by with another value, to say that the value is wrong
+_TRIED = 64  # constants that are tried one by one; a file with more that are not torch's is another model's
+_FEW = 3  # cases to try them on
 _ANCHOR = 10.0  # an anchor is off when it is off by this many limits
 
 NOT_THE_MODULE = "computes something else than the module, with the module's own weights"
@@ -44,10 +47,9 @@ def lift(
     """
     graph = artefact.graph
     weights = replacements(graph, audited)
-    kept = [c for c in graph.constants.values() if c.reduced and c.slots and c.name not in weights and not _exact(c)]
     run = artefact.lift(weights)
     errors = _errors(graph, run, cases, oracle)
-    noise = _jitter(artefact, weights, kept, run, cases[0]) if kept else 0.0
+    noise, kept = _widening(artefact, weights, run, cases[0])
     limit = max(LIMIT, _EAGER * eager) + _JITTER * noise
     if max(errors.values()) > limit and artefact.reread():
         errors = _errors(graph, artefact.lift(weights), cases, oracle)
@@ -57,7 +59,7 @@ def lift(
         "outputs": errors,
         "limit": limit,
         "eager_fp32": eager,
-        "widened_by": {c.name: noise for c in kept},
+        "widened_by": dict.fromkeys(kept, noise),
         "replaced": len(weights),
     }
     if errors[worst] <= limit:
@@ -78,6 +80,73 @@ def replacements(graph: Graph, audited: Mapping[str, Audited]) -> Values:
         for name, a in audited.items()
         if graph.constants[name].reduced and (a.sound or graph.constants[name].slot("weight"))
     }
+
+
+def right_without_torch(
+    artefact: Artefact,
+    audited: Mapping[str, Audited],
+    cases: Sequence[Case],
+    oracle: Sequence[Case],
+    eager: float,
+) -> set[str]:
+    """Which unsound constants hold what belongs there all the same, so that the torch tensor that was matched does not.
+
+    The lift with the file's own values in all of them equals the oracle, and with the torch tensor in this one it does
+    not. Where it cannot tell the two apart, the torch tensor stays the measure.
+    """
+    graph = artefact.graph
+    unsound = [name for name, a in audited.items() if not a.sound]
+    if not unsound or len(unsound) > _TRIED or any(_mostly_torch(audited[name]) for name in unsound):
+        return set()
+    weights = replacements(graph, {name: a for name, a in audited.items() if a.sound})
+    run = artefact.lift(weights)
+    base = max(LIMIT, _EAGER * eager)
+    error = max(_errors(graph, run, cases, oracle).values())
+    noise, _ = _widening(artefact, weights, run, cases[0]) if error > base else (0.0, [])
+    limit = base + _JITTER * noise
+    if error > limit:
+        return set()
+    right = set()
+    for name in unsound:
+        others = (artefact.lift({**weights, name: values}) for values in _torch_values(audited[name]))
+        errors = (max(_errors(graph, other, cases[:_FEW], oracle[:_FEW]).values()) for other in others)
+        if all(error > _APART * limit for error in errors):
+            right.add(name)
+    return right
+
+
+def _mostly_torch(audited: Audited) -> bool:
+    """Whether most values are the torch tensor's, so that the others are faults and no unknown expression."""
+    return float(np.mean(audited.excess > 0)) < 0.5
+
+
+def _torch_values(audited: Audited) -> Iterator[Array]:
+    """What torch's tensor may stand for here: with the gain of each channel, which a changed value leads astray, with
+    that of the most, and with none."""
+    yield audited.expected
+    yield audited.match.values * np.median(audited.gain)
+    yield audited.match.values
+
+
+def blind(link: Link, remains: float | None) -> Link:
+    """The link, unless what was not matched widens its limit so far that it says no more than the noise ratio does:
+    to the error of the file itself, quantisation and all."""
+    kept = link.figures.get("widened_by")
+    if link.state != "proved" or not kept or remains is None or link.figures["limit"] < remains:
+        return link
+    some = ", ".join(list(kept)[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
+    reason = (
+        f"no tensor of the module fits {some}, whose rounding may cost {max(kept.values()):.2g}: "
+        f"as much as the file is off by, {remains:.2g}"
+    )
+    return Link("lift", "not possible", link.figures, reason=reason)
+
+
+def _widening(artefact: Artefact, weights: Values, run: Run, case: Case) -> tuple[float, list[str]]:
+    """What the rounding of the reduced constants that no torch value replaces may cost, and their names."""
+    constants = artefact.graph.constants.values()
+    kept = [c for c in constants if c.reduced and c.slots and c.name not in weights and not _exact(c)]
+    return (_jitter(artefact, weights, kept, run, case) if kept else 0.0), [c.name for c in kept]
 
 
 def _exact(constant: Constant) -> bool:

@@ -17,6 +17,8 @@ from parity.proof.source import STACKED, Source, Term, Weight
 CLOSE = 0.05  # an element-wise constant is taken for the torch value that it differs from by less, of its maximum
 ALIKE = 0.5  # below this cosine a weight is matched for its shape alone, and the audit will say so
 _TIED = 1e-7  # two cosines that rounding alone may tell apart
+_FOLDED = 0.95  # below this cosine a folding other than BatchNorm's is likelier another weight: int8 costs less
+_EVIDENT = 1 - 1e-4  # above this cosine a weight is what it is taken for: int8 costs less
 _NEAR = 1e-3  # of the largest value: two weights that rounding alone may tell apart
 _ORDER = 1e-4  # what graph order counts against content: enough to tell equal weights apart, no more
 _NORMS = ("batchnorm", "batchnormalization")
@@ -44,8 +46,8 @@ class Match:
 
 
 def match(graph: Graph, source: Source) -> tuple[dict[str, Match], Link]:
-    """A match for every constant that has one, and the link. What is stored in full precision and has no match does
-    no harm: the lift keeps it as it is. A weight without a match fails the link."""
+    """A match for every constant that has one, and the link. What has no match does no harm: the lift keeps it as it
+    is, and judges it. Weights without a match are named as suspects, until the lift is made: `settled`."""
     matches = _weights(graph, source.weights)
     matches |= _biases(graph, matches)
     terms = source.terms
@@ -66,6 +68,21 @@ def match(graph: Graph, source: Source) -> tuple[dict[str, Match], Link]:
         "unused": _unused([w.name for w in source.weights], used),
     }
     return matches, Link.judged("match", figures, culprits)
+
+
+def settled(link: Link, lift: Link) -> Link:
+    """The link, once the lift says whether the weights without a match are right.
+
+    They need not be torch tensors: the lift computes with the file's own, and a file that equals the oracle so holds
+    the right values, whatever they were made from. Where the lift does not say, no more can be said of them.
+    """
+    if link.state != "failed" or lift.state == "failed":
+        return link
+    names = [culprit.name for culprit in link.culprits]
+    if lift.state == "proved":
+        return Link("match", "proved", {**link.figures, "by_lift": names})
+    some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return Link("match", "not possible", link.figures, reason=f"no tensor of the module fits {some}")
 
 
 def _unused(names: Sequence[str], used: Collection[str]) -> list[str]:
@@ -113,27 +130,44 @@ class _Candidate:
     """A torch layer in a constant's layout, and how alike the two are."""
 
     weight: Weight
+    layout: str
     values: Array
     cosine: float
     distance: float
 
     def match(self, constant: Constant) -> Match:
-        values = self.values
-        return Match(constant, self.weight.name, values, np.abs(values), self.weight, self.cosine)
+        magnitude = arrange(self.weight, self.weight.magnitude, self.layout, self.values.shape)
+        assert magnitude is not None  # as its values
+        return Match(constant, self.weight.name, self.values, magnitude, self.weight, self.cosine)
 
 
 def _folded_or_not(real: Array, weight: Weight, layout: str, apart: bool) -> _Candidate | None:
     """A layer as what a constant may hold: with the BatchNorm behind it folded in, unless without it is nearer. None
     where its shape does not fit. Where BatchNorm is one factor for all channels, cosines are the same; where neither is
     alike, the graph tells: `apart` if the file has the BatchNorm as an operator."""
-    found = []
-    for each in (weight, weight.unfolded):
-        values = arrange(each, each.values, layout, real.shape) if each else None
-        if each is not None and values is not None:
-            found.append(_Candidate(each, values, _cosine(real, values), float(np.abs(real - values).max(initial=0))))
-    if len(found) < 2:
-        return found[0] if found else None
-    folded, plain = found
+    found = [_candidate(real, each, layout) for each in (weight, weight.unfolded) if each]
+    if found[0] is None:
+        return None
+    best = _of_two(found[0], found[-1], real, apart) if found[-1] is not None else found[0]
+    if best.cosine > _EVIDENT or not weight.foldings:
+        return best
+    for folding in weight.foldings:
+        other = _candidate(real, weight.folded(folding), layout) if folding.factor.size > 1 else None
+        if other is not None and other.cosine > max(best.cosine, _FOLDED):
+            best = other
+    return best
+
+
+def _candidate(real: Array, weight: Weight, layout: str) -> _Candidate | None:
+    values = arrange(weight, weight.values, layout, real.shape)
+    if values is None:
+        return None
+    return _Candidate(weight, layout, values, _cosine(real, values), float(np.abs(real - values).max(initial=0)))
+
+
+def _of_two(folded: _Candidate, plain: _Candidate, real: Array, apart: bool) -> _Candidate:
+    if folded is plain:
+        return folded
     if max(folded.cosine, plain.cosine) < ALIKE:
         return plain if apart else folded
     if abs(plain.cosine - folded.cosine) > _TIED:
@@ -149,23 +183,42 @@ def arrange(weight: Weight, values: Array, layout: str, shape: tuple[int, ...]) 
     if layout == "VD" or weight.kind == "table":
         arranged = values if layout == "VD" and weight.kind == "table" else None
     elif weight.kind == "transposed":  # torch [in, out, ...]
-        turned = np.swapaxes(values, 0, 1)
-        arranged = {"OHWI": np.moveaxis(turned, 1, -1), "IOHW": values, "OIHW": turned}.get(layout)
-    elif layout == "1HWO":
-        arranged = np.moveaxis(values[:, 0], 0, -1) if values.ndim > 2 and values.shape[1] == 1 else None
-    elif layout in ("OHWI", "OI"):
-        arranged = np.moveaxis(values, 1, -1)
-    elif layout in ("OIW", "OIHW", "OIDHW"):
-        arranged = values
-    elif layout == "IO":
-        arranged = values.T if values.ndim == 2 else None
-    elif layout == "DHWIO":
-        arranged = np.moveaxis(values, (0, 1), (-1, -2)) if values.ndim == 5 else None
+        arranged = _transposed(values, layout)
+    elif weight.kind == "matmul":  # torch [..., in, out]
+        if values.ndim > 2:  # a product for each row of a batch, which is no layer of one weight
+            arranged = {"IO": values, "OI": np.swapaxes(values, -1, -2)}.get(layout)
+        else:
+            arranged = _ordered(values.T, layout)
     else:
-        arranged = None
+        arranged = _ordered(values, layout)
     if arranged is None or [n for n in arranged.shape if n > 1] != [n for n in shape if n > 1]:
         return None
     return arranged.reshape(shape)
+
+
+def _transposed(values: Array, layout: str) -> Array | None:
+    """A transposed convolution's weight [in, out, ...] in an operator's layout."""
+    turned = np.swapaxes(values, 0, 1)
+    if layout == "OHWI":
+        return np.moveaxis(turned, 1, -1)
+    if layout.startswith("IO") and len(layout) > 2:
+        return values
+    return turned if layout.startswith("OI") and len(layout) > 2 else None
+
+
+def _ordered(values: Array, layout: str) -> Array | None:
+    """A weight [out, in, ...] in an operator's layout."""
+    if layout == "1HWO":
+        return np.moveaxis(values[:, 0], 0, -1) if values.ndim > 2 and values.shape[1] == 1 else None
+    if layout in ("OHWI", "OI"):
+        return np.moveaxis(values, 1, -1)
+    if layout in ("OIW", "OIHW", "OIDHW"):
+        return values
+    if layout == "IO":
+        return values.T if values.ndim == 2 else None
+    if layout == "DHWIO":
+        return np.moveaxis(values, (0, 1), (-1, -2)) if values.ndim == 5 else None
+    return None
 
 
 def _biases(graph: Graph, weights: Mapping[str, Match]) -> dict[str, Match]:
@@ -196,7 +249,8 @@ def _likeliest(real: Array, layer: Weight) -> Term:
             return float("inf")
         return float(np.abs(real - factor * values).max() / (np.abs(real).max() or 1.0))
 
-    best = min((layer.bias, *layer.biases), key=distance)
+    others = (*layer.biases, *(folding.bias for folding in layer.foldings))
+    best = min((layer.bias, *others), key=distance)
     return best if distance(best) < CLOSE <= distance(layer.bias) else layer.bias
 
 

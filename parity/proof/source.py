@@ -2,15 +2,14 @@
 
 The module is exported by `torch.export` in float64. Weights come with BatchNorm folded in, as every converter folds
 it; `magnitude` is what they were summed from, so that float32 rounding in a converter's own folding can be told from
-a change. Everything that depends on parameters alone is evaluated and offered as a term. Imports torch: child only.
+a change. Every expression of parameters alone is evaluated and offered as a term. Imports torch: child only.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,17 +19,20 @@ from torch import fx
 
 from parity.core.settings import ModelSpec
 from parity.formats.graph import Array, NotPossible, Values, relative_rms
+from parity.proof import products
+from parity.proof.expressions import Expressions
+from parity.proof.expressions import kind as _kind
+from parity.proof.products import Product
 from parity.reference import modelling
+from parity.reference.copying import copied
 from parity.reference.literals import Literals, of_graph
 
-_CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
-_TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 _ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "add_", "sub_", "mul_", "div_", "pow"}
 _BOUNDS = {"relu": {0.0}, "relu_": {0.0}, "relu6": {0.0, 6.0}, "hardtanh": {-1.0, 1.0}, "hardtanh_": {-1.0, 1.0},
            "clamp": set(), "clamp_": set(), "clamp_min": set(), "clamp_max": set()}  # fmt: skip
 _GATES = {"gru": 3, "lstm": 4, "rnn_tanh": 1, "rnn_relu": 1}  # recurrent layers, whose gates are stacked in one tensor
-_SUMS = {"linear", "matmul", "mm", "bmm", "addmm", "einsum", "sum", "mean", "cumsum"} | _CONVOLUTIONS | _TRANSPOSED
 STACKED = " | "  # between the names of layers that a file holds as one
+_SHIFTED = {"hardsigmoid", "hardsigmoid_", "hardswish", "hardswish_"}  # by relu6(x + 3)
 _NORMS = {"layer_norm", "group_norm", "instance_norm", "rms_norm"}
 
 
@@ -44,11 +46,21 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Folding:
+    """What else a converter may fold into a layer: a factor that broadcasts against the weight, and the bias that the
+    layer then has."""
+
+    factor: Array
+    bias: Term
+
+
+@dataclass(frozen=True)
 class Weight:
-    """The weight of one layer in torch's own layout ([out, in, ...], transposed convolution [in, out, ...])."""
+    """The weight of one layer in torch's own layout: [out, in, ...]; of a transposed convolution [in, out, ...], of
+    `x @ w` [..., in, out]."""
 
     name: str
-    kind: Literal["conv", "transposed", "linear", "table"]
+    kind: Literal["conv", "transposed", "linear", "matmul", "table"]
     values: Array
     magnitude: Array
     bias: Term
@@ -56,39 +68,36 @@ class Weight:
     anchor: str  # the node whose value this layer reads
     unfolded: Weight | None = None  # without the BatchNorm that follows, which some converters leave an operator
     mean: str = ""  # the running mean of that BatchNorm
+    foldings: tuple[Folding, ...] = ()  # of the weight without the BatchNorm
+
+    def folded(self, folding: Folding) -> Weight:
+        """This layer with a folding of its plain weight applied."""
+        plain = self.unfolded or self
+        values, magnitude = plain.values * folding.factor, plain.magnitude * np.abs(folding.factor)
+        return replace(
+            plain, values=values, magnitude=magnitude, bias=folding.bias, biases=(), unfolded=plain, foldings=()
+        )
 
 
 class Source:
     """One exported module, in float64."""
 
-    def __init__(self, exported: fx.GraphModule):
-        self.module = exported
+    def __init__(self, exported: fx.GraphModule, dtype: torch.dtype = torch.float64):
+        self.module, self.dtype = exported, dtype
         self.tensors = dict(exported.named_parameters()) | dict(exported.named_buffers())
-        self.known = self._evaluate_constants()
+        self.known = Expressions(exported)
         self.weights: list[Weight] = []
         self.terms: list[Term] = []
         self.bounds: set[float] = set()  # at which activations are clipped: 0 by ReLU, 6 by ReLU6, a clamp's own
         self._collect()
 
-    def _evaluate_constants(self) -> dict[Any, Any]:
-        """The value of every node that depends on parameters and literals alone."""
-        known: dict[Any, Any] = {}
-        self.summed: set[Any] = set()  # nodes of parameters alone whose values are sums, or follow from sums
-        for node in self.module.graph.nodes:
-            if node.op == "get_attr":
-                known[node] = _attribute(self.module, str(node.target))
-            elif node.op == "call_function" and all(i in known for i in node.all_input_nodes):
-                arguments, keywords = fx.map_arg((node.args, node.kwargs), lambda n: known[n])
-                known[node] = node.target(*arguments, **keywords)
-                if _kind(node) in _SUMS or self.summed.intersection(node.all_input_nodes):
-                    self.summed.add(node)
-        return known
-
     def _collect(self) -> None:
         for node in self.module.graph.nodes:
             kind = _kind(node)
-            if kind in _CONVOLUTIONS | _TRANSPOSED | {"linear"} and node.args[1] in self.known:
-                self._layer(node, kind)
+            if node.op == "call_function" and (product := products.products(node, self.known)) is not None:
+                self._layer(product)
+                if product.kind == "matmul" or product.axis == product.inner == -2:  # or an operand, to some formats
+                    self._operands(node, kind)
             elif kind in _GATES:
                 self._recurrent(node, _GATES[kind])
             elif kind == "embedding" and node.args[0] in self.known:
@@ -96,13 +105,15 @@ class Source:
             elif kind == "index" and node.args[0] in self.known and (by := _looked_up(node)) is not None:
                 self._table(node, by)
             elif kind == "batch_norm":
-                scale, shift, reach = self._batch_norm(node)
+                norm = products.batch_norm(node, self.known)
                 name = _parent(self._name(node.args[1] or node.args[3]))
-                self._term(f"{name}.scale", scale, scale.abs())
-                self._term(f"{name}.shift", shift, reach)
+                self._term(f"{name}.scale", norm.scale, norm.scale.abs())
+                self._term(f"{name}.shift", norm.shift, norm.reach)
                 self._operands(node, kind)
             elif node.op == "call_function" and node not in self.known:
                 self._operands(node, kind)
+        for node in self.known.computed():
+            self._term(self._name(node), self.known[node], self.known.magnitude(node))
         self._stacks()
 
     def _stacks(self) -> None:
@@ -121,36 +132,57 @@ class Source:
                 name = STACKED.join(p.name for p in parts)
                 self.weights.append(Weight(name, "linear", values, np.abs(values), term, (), anchor))
 
-    def _layer(self, node: fx.Node, kind: str) -> None:
+    def _layer(self, product: Product) -> None:
         """Add a layer's weight and bias, with the BatchNorm that follows it folded in."""
-        data, weight_node = _arguments(node)[:2]
-        weight, name = self.known[weight_node], self._name(weight_node)
-        bias_node = _argument(node, 2, "bias", None)
-        transposed = kind in _TRANSPOSED
-        groups = int(_argument(node, 6, "groups", 1)) if transposed else 1
-        channels = weight.shape[1] * groups if transposed else weight.shape[0]
-        bias = self.known[bias_node] if bias_node is not None else torch.zeros(channels, dtype=weight.dtype)
-        bias_name = self._name(bias_node) if bias_node is not None else f"{_parent(name)}.bias"
-        role: Any = "transposed" if transposed else "linear" if kind == "linear" else "conv"
-        layer = self._weight(name, role, weight, bias_name, bias, bias.abs(), node, data)
-        after = next(iter(node.users)) if len(node.users) == 1 else None
-        if after is not None and _kind(after) == "batch_norm" and not after.args[5] and groups == 1:
-            scale, shift, shift_reach = self._batch_norm(after)
-            across = [1, -1] if transposed else [-1]
-            weight = weight * scale.view(across + [1] * (weight.dim() - len(across)))
-            reach = (bias * scale).abs() + shift_reach
-            folded = self._weight(name, role, weight, bias_name, bias * scale + shift, reach, after, data)
-            layer = replace(folded, unfolded=layer, mean=self._name(after.args[3]))
+        weight, name = self.known[product.weight], self._name(product.weight)
+        none = torch.zeros(product.channels(weight), dtype=weight.dtype)
+        bias = self.known[product.bias] if product.bias is not None else none
+        bias_name = self._name(product.bias) if product.bias is not None else f"{_parent(name) or name}.bias"
+        layer = self._weight(product, product.node, bias_name, bias, bias.abs())
+        if not (product.kind == "transposed" and product.groups > 1):
+            layer = self._with_foldings(product, layer, bias)
         self.weights.append(layer)
         for each in (layer, layer.unfolded):
             self.terms += [each.bias, *each.biases] if each else []
 
     def _weight(
-        self, name: str, role: Any, weight: torch.Tensor, bias_name: str, bias: torch.Tensor, reach: torch.Tensor,
-        last: fx.Node, data: Any,
+        self, product: Product, last: fx.Node, bias_name: str, bias: torch.Tensor, reach: torch.Tensor,
+        scale: torch.Tensor | None = None,
     ) -> Weight:  # fmt: skip
-        term, values = Term(bias_name, _array(bias), _array(reach)), _array(weight)
-        return Weight(name, role, values, np.abs(values), term, tuple(self._shifted(last, term)), str(data))
+        """The layer whose result is `last`, its weight multiplied by a `scale` for each output channel."""
+        weight, magnitude = self.known[product.weight], self.known.magnitude(product.weight)
+        if scale is not None:
+            scale = product.across(scale, weight.dim())
+            weight, magnitude = weight * scale, magnitude * scale.abs()
+        term = Term(bias_name, _array(bias), _array(reach))
+        return Weight(
+            self._name(product.weight), product.kind, _array(weight), _array(magnitude), term,
+            tuple(self._shifted(last, term)), str(product.data),
+        )  # fmt: skip
+
+    def _with_foldings(self, product: Product, layer: Weight, bias: torch.Tensor) -> Weight:
+        """The layer with the BatchNorm right behind it folded in, and all other foldings of it beside."""
+        weight, plain = self.known[product.weight], layer
+        after = list(products.behind(product, self.known))
+        none = torch.zeros_like(bias).double()
+        here = products.Affine(torch.ones_like(none), none, none)
+        foldings: list[Folding] = []
+        for number, (node, step) in enumerate(after):
+            if number == 0 and _kind(node) == "batch_norm":
+                reach = (bias * step.scale).abs() + step.reach
+                shift = bias * step.scale + step.shift
+                folded = self._weight(product, node, layer.bias.name, shift, reach, step.scale)
+                layer = replace(folded, unfolded=layer, mean=self._name(node.args[3]))
+        for read in (None, *products.before(product, self.known)):
+            factor, gained, gained_reach = torch.ones(()), none, none
+            if read is not None:
+                factor, gained, gained_reach = products.folded_input(product, weight, read)
+            for step in (here, *(step for _, step in after)):
+                scale = product.across(step.scale, weight.dim())
+                shift = (bias + gained) * step.scale + step.shift
+                reach = (bias.abs() + gained_reach) * step.scale.abs() + step.reach
+                foldings.append(Folding(_array(factor * scale), Term(plain.bias.name, _array(shift), _array(reach))))
+        return replace(layer, foldings=tuple(foldings[1:]))
 
     def _recurrent(self, node: fx.Node, gates: int) -> None:
         """The layers of every gate of a recurrent layer: a converter that writes out its loop makes each a layer of its
@@ -183,7 +215,7 @@ class Source:
     def _shifted(self, node: fx.Node, bias: Term) -> Iterator[Term]:
         """The bias of a layer with what is added to the layer's result, which converters add to the bias."""
         for user in node.users:
-            if _kind(user) == "hardsigmoid":  # relu6(x + 3) / 6
+            if _kind(user) in _SHIFTED:
                 yield Term(f"{bias.name} + 3", bias.values + 3, bias.magnitude + 3)
             sign = {"add": 1, "add_": 1, "sub": -1, "sub_": -1}.get(_kind(user), 0)
             for other in _arguments(user) if sign else ():
@@ -198,24 +230,12 @@ class Source:
         none = Term(f"{name} (no bias)", np.zeros(0), np.zeros(0))
         self.weights.append(Weight(name, "table", values, np.abs(values), none, (), str(indices)))
 
-    def _batch_norm(self, node: fx.Node) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """BatchNorm as scale, shift, and the magnitude that the shift is summed from."""
-        _, *given, _, _, epsilon, _ = _arguments(node)
-        gamma, beta, mean, variance = (self.known[a] if a is not None else None for a in given)
-        assert mean is not None and variance is not None  # in eval mode
-        scale = (gamma if gamma is not None else 1.0) / torch.sqrt(variance + epsilon)
-        offset = beta if beta is not None else torch.zeros_like(mean)
-        return scale, offset - mean * scale, offset.abs() + (mean * scale).abs()
-
     def _operands(self, node: fx.Node, kind: str) -> None:
         """What an operator on activations takes from parameters or literals."""
         for other in node.all_input_nodes:
             value = self.known.get(other)
             if isinstance(value, torch.Tensor) and value.dtype != torch.bool:  # masks are no weights
-                reach = value.abs()
-                if other in self.summed and value.numel():  # float32 sums round by what was summed, not by what is left
-                    reach = torch.full_like(reach, float(reach.max()))
-                self._term(self._name(other), value, reach)
+                self._term(self._name(other), value, self.known.magnitude(other))
         if kind in _BOUNDS:
             self.bounds |= _BOUNDS[kind]
             literals = [*_arguments(node), *node.kwargs.values()]
@@ -248,16 +268,16 @@ class Source:
         own = _tensors(module)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its own graph
-            exported = copy.deepcopy(self.module)
+            exported = copied(self.module)
         with torch.no_grad():
             for name, tensor in _tensors(exported).items():
                 if name in own:
                     tensor.copy_(own[name])
-        return Source(exported)
+        return Source(exported, self.dtype)
 
     def literals(self) -> Literals:
         """The numbers in the module's own export."""
-        values = {node.name: value for node, value in self.known.items() if isinstance(value, torch.Tensor)}
+        values = {node.name: value for node, value in self.known.values.items() if isinstance(value, torch.Tensor)}
         return of_graph(self.module, values)
 
     def tensor(self, name: str) -> Array:
@@ -275,23 +295,31 @@ class Source:
         recorder = _Recorder(self.module, set(watch))
         inputs = (torch.from_numpy(np.array(v)) for v in case)
         with torch.no_grad():
-            recorder.run(*(v.double() if v.is_floating_point() else v for v in inputs))
+            recorder.run(*_cast(inputs, self.dtype))
         return recorder.seen
 
 
 def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Source:
-    """The source of a module at the sizes of `example`. Raises NotPossible when torch.export cannot follow it."""
+    """The source of a module at the sizes of `example`, in float64, or in float32 where it has no such form. Raises
+    NotPossible when torch.export cannot follow it."""
     if reason := getattr(module, "no_twin", ""):
         raise NotPossible(reason)
-    double = copy.deepcopy(module).double()
-    inputs = tuple(v.double() if v.is_floating_point() else v for v in example)
-    try:
-        exported = _exported(double, inputs)
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise NotPossible(f"torch.export cannot follow the module: {lines[0][:160]}") from error
-    assert isinstance(exported, fx.GraphModule)
-    return Source(exported)
+    reasons = []
+    for dtype in (torch.float64, torch.float32):
+        try:
+            own, inputs = copied(module).to(dtype), _cast(example, dtype)
+            with modelling.plain_attention(), torch.no_grad():
+                own(*inputs)  # torch.export calls nothing, and so does not see what float64 is refused for
+            exported = _exported(own, inputs)
+            assert isinstance(exported, fx.GraphModule)
+            return Source(exported, dtype)
+        except Exception as error:  # of the user's module, in torch's tracing: anything
+            reasons.append((str(error).splitlines() or [type(error).__name__])[0][:160])
+    raise NotPossible(f"torch.export cannot follow the module: {reasons[0]}")
+
+
+def _cast(values: Iterable[torch.Tensor], dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    return tuple(v.to(dtype) if v.is_floating_point() else v for v in values)
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -321,7 +349,7 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self.watch and isinstance(value, torch.Tensor):
-            self.seen[n.name] = value.numpy()
+            self.seen[n.name] = value.double().numpy() if value.is_floating_point() else value.numpy()
         return value
 
 
@@ -348,13 +376,6 @@ def _made(module: torch.nn.Module, case: Mapping[str, Array]) -> Source:
     return export(module, [torch.from_numpy(np.array(v)) for v in case.values()])
 
 
-def _attribute(module: torch.nn.Module, path: str) -> Any:
-    value: Any = module
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value.detach() if isinstance(value, torch.Tensor) else value
-
-
 def _looked_up(node: fx.Node) -> Any:
     """The indices of `table[indices]`, which looks rows up as an embedding does; None for any other indexing."""
     given = node.args[1]
@@ -362,19 +383,8 @@ def _looked_up(node: fx.Node) -> Any:
     return given[0] if single else None  # type: ignore[index]
 
 
-def _kind(node: fx.Node) -> str:
-    """The aten operator's bare name, `conv2d`."""
-    if node.op != "call_function":
-        return ""
-    return str(node.target).removeprefix("aten.").partition(".")[0]
-
-
 def _arguments(node: fx.Node) -> list[Any]:
     return list(node.args)
-
-
-def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
-    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
 def _array(value: torch.Tensor) -> Array:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
-
-import torch
 
 from parity.cases.sequence import play
 from parity.process.child import stage
-from parity.reference import modelling, oracle, twin
+from parity.reference import modelling, twin
+from parity.reference.exact import Exact
 from parity.reference.messages import ChainRequest, Evaluated
 from parity.reference.recipes import recipe
 
@@ -28,11 +26,11 @@ def evaluate(request: ChainRequest) -> Evaluated:
         with twin.rounding(loaded, steps[0], outputs, chosen, calibration, ranges=ranges) as round_:
             rows = play(round_, steps, request.carry, request.keep, request.free)
         return Evaluated(rows, "float32", "")
-    module = copy.deepcopy(loaded).double()
+    exact = Exact(loaded)
 
-    def exact(case: dict[str, Any], number: int) -> dict[str, Any]:
-        return oracle.run(module, case, outputs, torch.float64)
+    def reference(case: dict[str, Any], number: int) -> dict[str, Any]:
+        return exact.run(case, outputs)
 
     with modelling.plain_attention():
-        rows = play(exact, steps, request.carry, request.keep, request.free)
-    return Evaluated(rows, "float64", "")
+        rows = play(reference, steps, request.carry, request.keep, request.free)
+    return Evaluated(rows, "float32" if exact.note else "float64", exact.note)

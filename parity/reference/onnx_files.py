@@ -9,7 +9,6 @@ itself: its oracle is float32, it has no twins, and the record says why.
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from parity.core.errors import Disagrees, ParityError
 from parity.files.onnx_external import external_files
+from parity.reference.copying import copied
 from parity.reference.onnx_evaluator import Evaluator
 from parity.reference.onnx_layers import Unsupported
 from parity.reference.onnx_operators import OPERATORS, Node, dtype_of
@@ -237,7 +237,7 @@ class Graph(nn.Module):
 
     def _alone(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
         """The outputs by this execution in `dtype`. Raises Disagrees where it fails."""
-        graph = copy.deepcopy(self)._cast(dtype)
+        graph = copied(self)._cast(dtype)
         with torch.no_grad():
             results: tuple[Tensor, ...] = graph(*(t.to(dtype) if t.is_floating_point() else t for t in tensors))
         if graph.fallen:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 
 from parity.process.child import stage
 from parity.reference import modelling
+from parity.reference.copying import copied
+from parity.reference.exact import run
 from parity.reference.messages import Evaluated, PlainRequest
-from parity.reference.oracle import run
 
 
 def evaluate(request: PlainRequest) -> Evaluated:
@@ -19,6 +18,6 @@ def evaluate(request: PlainRequest) -> Evaluated:
     module = modelling.load(request.model)
     dtype = torch.float32
     if request.half:
-        module, dtype = copy.deepcopy(module).half(), torch.float16
+        module, dtype = copied(module).half(), torch.float16
     rows = [run(module, case, request.outputs, dtype) for case in request.cases]
     return Evaluated(rows, str(dtype).removeprefix("torch."), "")

@@ -9,7 +9,6 @@ converter too, so it is computed exactly and rounded only where an operator on d
 from __future__ import annotations
 
 import contextlib
-import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from parity.core.errors import ParityError
 from parity.core.settings import ModelSpec
 from parity.process.child import stage
 from parity.reference import modelling
+from parity.reference.copying import copied
 from parity.reference.dispatch import Ranges, Twin
 from parity.reference.messages import Evaluated, TwinRequest
 from parity.reference.recipes import Recipe, recipe
@@ -82,7 +82,7 @@ def rounding(
     they are those of `first`. What a reader should know is appended to `notes`. `ranges`, where given, are taken as
     they are; empty, they are filled for the next time."""
     notes = [] if notes is None else notes
-    double = copy.deepcopy(module).eval()
+    double = copied(module).eval()
     if any(p.is_floating_point() and p.dtype != torch.float32 for p in double.parameters()):
         double = double.float()
         notes.append("the module's own parameters are not float32; the twin runs in float32")

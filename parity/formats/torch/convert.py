@@ -95,11 +95,10 @@ def _contract(contract: Mapping[str, Any]) -> Any:
 
 def prepared(model: ModelSpec, half: bool) -> Any:
     """The module; with `half`, in float16 between float32 inputs and outputs."""
-    import copy
-
     import torch
 
     from parity.reference import modelling
+    from parity.reference.copying import copied
 
     module = modelling.load(model)
     stage("export")
@@ -111,7 +110,7 @@ def prepared(model: ModelSpec, half: bool) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            self.module = copy.deepcopy(module).half()
+            self.module = copied(module).half()
 
         def forward(self, *args: torch.Tensor) -> Any:
             result = self.module(*(a.half() if a.is_floating_point() else a for a in args))
