@@ -38,7 +38,9 @@ def mobilenet_v2() -> nn.Module:
 def mobilenet_v3() -> nn.Module:
     from torchvision.models import mobilenet_v3_small
 
-    return settled(mobilenet_v3_small(num_classes=CLASSES), pictures(96))
+    made = settled(mobilenet_v3_small(num_classes=CLASSES), pictures(96))
+    livened(made.classifier, 10.0)
+    return made
 
 
 @seeded

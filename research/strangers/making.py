@@ -8,11 +8,15 @@ were measured on data.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+ROOT = Path(__file__).resolve().parents[2]
 SEED = 20260101
 
 _operators: list[torch.library.Library] = []
@@ -82,11 +86,15 @@ def settled(module: nn.Module, *example: Tensor) -> nn.Module:
     return module.eval()
 
 
-def pictures(size: int, count: int = 4, channels: int = 3) -> Tensor:
-    """Smooth noise, float32 [count, channels, size, size], as normalised pictures are."""
-    coarse = torch.randn(count, channels, size // 8, size // 8)
-    fine = torch.randn(count, channels, size, size)
-    return nn.functional.interpolate(coarse, (size, size), mode="bilinear") + 0.3 * fine
+def pictures(size: int) -> Tensor:
+    """Sixteen pictures of the fixtures, normalised as ImageNet's are: float32 [16, 3, size, size]."""
+    found = []
+    for file in sorted((ROOT / "fixtures/golden/efficientnet_b0").glob("*.jpg")):
+        image = Image.open(file).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        found.append(np.asarray(image, np.float32) / 255)
+    pixels = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return ((pixels - mean[:, None, None]) / std[:, None, None]).contiguous()
 
 
 class Picked(nn.Module):

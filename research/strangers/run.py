@@ -83,8 +83,10 @@ def _judge(
 
 def _joined(stranger: Stranger, cell: dict[str, Any], verdicts: dict[str, tuple[str, str]], cut: str) -> Line:
     verdict, why = verdicts.get(cell["id"], ("", ""))
+    proof = cell["proof"] or {}
+    chain = f"; {proof['summary']}" if proof.get("state") == "failed" and cell["state"] == "fail" else ""
     return Line(
         stranger.name, cell["id"], cell["target"], cell["precision"], cell["state"],
-        cut * (cell["state"] == "missing") + cell["reason"], cell["stage"],
+        cut * (cell["state"] == "missing") + cell["reason"] + chain, cell["stage"],
         cell["id"] in verdicts, verdict, why, cell["seconds"] or 0.0, stranger.held_back,
     )  # fmt: skip

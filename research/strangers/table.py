@@ -46,7 +46,7 @@ def _listed(row: str, lines: Sequence[Line]) -> str:
     text = [f"## {row}: {len(lines)}", ""]
     for line in sorted(lines, key=lambda line: (line.reason.partition(": ")[2], line.cell)):
         by_hand = f" (by hand: {line.why})" if line.why else ""
-        text.append(f"- `{line.cell}` {line.state} {line.stage}: {' '.join(line.reason.split())[:300]}{by_hand}")
+        text.append(f"- `{line.cell}` {line.state} {line.stage}: {' '.join(line.reason.split())[:500]}{by_hand}")
     return "\n".join([*text, ""])
 
 

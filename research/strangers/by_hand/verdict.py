@@ -15,7 +15,8 @@ State = Literal["right", "wrong", "cannot say"]
 # fp32: other orders of addition cost tens of times what eager's own order does.
 BOUNDS = {"fp32": (50.0, 1000.0), "fp16": (3.0, 12.0), "dynamic": (2.5, 8.0), "int8": (2.0, 6.0)}
 LEAST = {"fp32": (1e-5, 1e-3), "fp16": (1e-3, 2e-2), "dynamic": (1e-3, 5e-2), "int8": (5e-3, 1e-1)}
-BLIND = 0.5  # a precision that costs half of the output's spread hides whatever a file does
+# A precision that costs more than this share of the output's spread hides whatever a file does.
+BLIND = {"fp32": 0.01, "fp16": 0.1, "dynamic": 0.3, "int8": 0.5}
 AGREE = 0.999  # share of equal integers of a right fp32 file
 
 
@@ -72,7 +73,7 @@ def judge(precision: str, got: list[Array], want: list[Array], single: list[Arra
 
 def _weighed(precision: str, error: float, costs: list[float]) -> Verdict:
     """`costs`: of the ways to apply the precision by hand. The dearest that is not blind is the yardstick."""
-    sharp = [cost for cost in costs if cost <= BLIND]
+    sharp = [cost for cost in costs if cost <= BLIND[precision]]
     if not sharp:
         state: State = "right" if error <= LEAST[precision][1] / 10 else "cannot say"
         least = min(costs, default=math.inf)
