@@ -146,7 +146,12 @@ def _watched(
         masked = {name for name in missing if name not in graph.grids and _masks(graph, name)}
         found = {name: _Seen() for name in missing}
         outputs = []
-        for values in map(run if len(missing) == len(watch) else artefact.lift(weights, list(dict.fromkeys([*missing, *sorted(whole)]))), fed):
+        for values in map(
+            run
+            if len(missing) == len(watch)
+            else artefact.lift(weights, list(dict.fromkeys([*missing, *sorted(whole)]))),
+            fed,
+        ):
             outputs.append({name: values[name] for name in whole})
             for name, one in found.items():
                 value = values[name]
