@@ -66,6 +66,7 @@ class Grid:
         return np.asarray(np.clip(np.rint(self.steps(real)), self.low, self.high))
 
 
+TABLE = "VD"  # the layout of a table in whose rows an operator looks something up
 Role = Literal["weight", "bias", "operand"]
 
 

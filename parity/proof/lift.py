@@ -14,7 +14,7 @@ import numpy as np
 from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Artefact, Constant, Graph, Run, Values, feed, relative_rms
 from parity.formats.kept import known
-from parity.proof.audit import Audited
+from parity.proof.audit import ROUNDING, Audited, natural_step
 from parity.proof.source import Source
 
 LIMIT = 1e-5  # relative rms; clean lifts measured 2e-7 to 1e-6
@@ -150,11 +150,13 @@ def _widening(artefact: Artefact, weights: Values, run: Run, case: Case) -> tupl
 
 
 def _exact(constant: Constant) -> bool:
-    """Whether no rounding was needed: integers at fp16; on a grid, values that are all alike, which its end holds."""
+    """Whether no rounding was needed: integers at fp16; on a grid that was made for them, values that are all alike,
+    which its end holds."""
     real = constant.real
     if constant.grid is None:
         return bool(np.array_equal(real, np.rint(real)))
-    return bool(np.ptp(np.abs(real)) == 0)
+    made_for_it = constant.grid.step(real.ndim) <= natural_step(constant.grid, real) * (1 + ROUNDING)
+    return bool(np.ptp(np.abs(real)) == 0 and np.all(made_for_it))
 
 
 def _errors(graph: Graph, run: Run, cases: Sequence[Case], oracle: Sequence[Case]) -> dict[str, float]:

@@ -337,6 +337,8 @@ def test_a_table_that_is_dequantised_after_the_look_up_has_its_grid() -> None:
     onnx_graph = pytest.importorskip("parity.formats.onnx.graph")
     from onnx import TensorProto, helper, numpy_helper
 
+    from parity.formats.onnx import rewriting
+
     table = np.random.default_rng(0).integers(0, 255, (7, 4), np.uint8)
     stored = {"w": table, "scale": np.float32(0.02), "zero": np.uint8(130)}
     made = helper.make_graph(
@@ -348,11 +350,37 @@ def test_a_table_that_is_dequantised_after_the_look_up_has_its_grid() -> None:
     )  # fmt: skip
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     before = onnx_graph._open(model, "as written").run(["y"], {"ids": np.array([2, 0, 6])})[0]
-    onnx_graph._look_up_reals(model.graph)
+    rewriting.dequantise_first(model.graph)
     assert [n.op_type for n in model.graph.node] == ["DequantizeLinear", "Gather"]
     np.testing.assert_array_equal(
         onnx_graph._open(model, "as written").run(["y"], {"ids": np.array([2, 0, 6])})[0], before
     )
+
+
+def test_one_dequantised_tensor_under_the_names_of_two_outputs_keeps_both() -> None:
+    onnx_graph = pytest.importorskip("parity.formats.onnx.graph")
+    from onnx import TensorProto, helper, numpy_helper
+
+    from parity.formats.onnx import rewriting
+
+    stored = {"w": np.arange(28, dtype=np.uint8).reshape(7, 4), "scale": np.float32(0.02), "zero": np.uint8(130)}
+    shape = [3, 4]
+    made = helper.make_graph(
+        [helper.make_node("Gather", ["w", "ids"], ["rows"]),
+         *(helper.make_node("DequantizeLinear", ["rows", "scale", "zero"], [y]) for y in ("y", "z")),
+         helper.make_node("Transpose", ["rows"], ["turned"], perm=[1, 0]),
+         helper.make_node("DequantizeLinear", ["turned", "scale", "zero"], ["t"])],
+        "g", [helper.make_tensor_value_info("ids", TensorProto.INT64, [3])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+         for n, s in (("y", shape), ("z", shape), ("t", shape[::-1]))],
+        [numpy_helper.from_array(np.asarray(v), n) for n, v in stored.items()],
+    )  # fmt: skip
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    before = onnx_graph._open(model, "as written").run(["y", "z", "t"], {"ids": np.array([2, 0, 6])})
+    rewriting.dequantise_first(model.graph)
+    after = onnx_graph._open(model, "as written").run(["y", "z", "t"], {"ids": np.array([2, 0, 6])})
+    assert [n.op_type for n in model.graph.node].count("DequantizeLinear") == 1
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize(("dtype", "share"), [(np.float32, 1.0), (np.float16, 0.0)])

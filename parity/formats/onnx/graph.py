@@ -8,7 +8,6 @@ are its optimised graph, where QDQ becomes integer kernels, and the graph as wri
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from parity.formats.graph import Array, Constant, Graph, Grid, NotPossible, Operator, Port, Run, Slot, Values
 from parity.formats.kept import Lifted
+from parity.formats.onnx import rewriting
 
 _FUSED = {"DynamicQuantizeLSTM", "QAttention", "DynamicQuantizeMatMul", "MatMulNBits"}
 _SAME = 1e-3  # of a step: two values that differ by float32 rounding only
@@ -72,8 +72,8 @@ class OnnxArtefact:
             raise NotPossible(f"the file has sub-graphs ({', '.join(nested)})")
         if fused := sorted({n.op_type for n in model.graph.node} & _FUSED):
             raise NotPossible(f"{', '.join(fused)} holds quantised weights that this reader does not follow")
-        _constants_to_initializers(model)
-        _look_up_reals(model.graph)
+        rewriting.constants_to_initializers(model)
+        rewriting.dequantise_first(model.graph)
         del model.graph.value_info[:]
         self.model = model
         self.stored = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
@@ -359,39 +359,6 @@ class OnnxArtefact:
             return dict(zip(names, opened[0].run(names, fed), strict=True))
 
         return run
-
-
-def _look_up_reals(graph: Any) -> None:
-    """Turn a look-up of integers that is dequantised afterwards round: with one scale it is the same to the bit."""
-    stored = {i.name: i for i in graph.initializer}
-    nodes = list(graph.node)
-    reads = Counter(name for node in nodes for name in node.input)
-    for place, gather in enumerate(nodes):
-        after = next((n for n in nodes if n.op_type == "DequantizeLinear" and n.input[0] in gather.output), None)
-        if gather.op_type != "Gather" or after is None or reads[gather.output[0]] != 1:
-            continue
-        table, scale = stored.get(gather.input[0]), stored.get(after.input[1])
-        if table is None or scale is None or int(np.prod(scale.dims)) != 1:
-            continue
-        gather.output[0], after.input[0] = after.output[0], table.name
-        after.output[0] = gather.input[0] = f"{table.name}/real"
-        nodes.remove(after)
-        nodes.insert(place, after)
-    kept = copy.deepcopy(nodes)  # before they are deleted under it
-    del graph.node[:]
-    graph.node.extend(kept)
-
-
-def _constants_to_initializers(model: Any) -> None:
-    kept = []
-    for node in model.graph.node:
-        value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None
-        if value is not None:
-            model.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(value), node.output[0]))
-        else:
-            kept.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
 
 
 def _widened(node: Any) -> Any:
