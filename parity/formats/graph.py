@@ -43,6 +43,10 @@ class Grid:
         """Whether the integers are so many that the step follows from other tensors, not from the values' reach."""
         return self.high > np.iinfo(np.int16).max
 
+    def same(self, other: Grid) -> bool:
+        """Whether equal integers stand for equal reals on both."""
+        return np.array_equal(self.scale, other.scale) and np.array_equal(self.zero, other.zero)
+
     def spread(self, values: Array, rank: int) -> Array:
         """Per-channel `values` in a shape that broadcasts against a tensor of `rank`."""
         if values.size == 1:
@@ -192,7 +196,7 @@ class Artefact(Protocol):
         ...
 
     def reread(self) -> bool:
-        """From now on take the other reading of what the file leaves open; False where there is no other."""
+        """From now on take the next reading of what the file leaves open; False where none is left."""
         ...
 
 

@@ -226,7 +226,7 @@ def _shares(graph: Graph, constant: Constant) -> bool:
     operators = {slot.operator for slot in constant.slots if slot.role == "operand"}
     beside = {name for op in graph.operators if op.index in operators for name in (*op.inputs, *op.outputs)}
     return grid is not None and any(
-        np.array_equal(other.scale, grid.scale) and np.array_equal(other.zero, grid.zero)
+        grid.same(other)
         for name in beside
         if (other := graph.grids.get(name)) is not None
     )

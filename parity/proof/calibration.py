@@ -98,7 +98,7 @@ def _is_of_a_table(graph: Graph, names: Sequence[str]) -> bool:
 def _holds(table: Constant, grid: Grid) -> bool:
     """Whether a table has this grid, made by min-max of its values."""
     key = float(grid.scale[0]), float(grid.zero[0])
-    if table.grid is None or (float(table.grid.scale[0]), float(table.grid.zero[0])) != key:
+    if table.grid is None or not table.grid.same(grid):
         return False
     reach = _together([(float(table.real.min()), float(table.real.max()))])
     furthest = max(-reach[0], reach[1]) / (key[0] * grid.high)

@@ -51,7 +51,7 @@ def lift(
     errors = _errors(graph, run, cases, oracle)
     noise, kept = _widening(artefact, weights, run, cases[0])
     limit = max(LIMIT, _EAGER * eager) + _JITTER * noise
-    if max(errors.values()) > limit and artefact.reread():
+    while max(errors.values()) > limit and artefact.reread():
         errors = _errors(graph, artefact.lift(weights), cases, oracle)
     worst = max(errors, key=lambda name: errors[name])
     figures = {

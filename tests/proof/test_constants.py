@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from parity.formats.graph import Constant, Graph, Grid, Operator, Slot
+from parity.formats.onnx.clips import Clips
 from parity.proof.audit import audit, gain
 from parity.proof.match import Match, arrange, match
 from parity.proof.source import Term, Weight
@@ -311,11 +312,20 @@ def test_a_grid_whose_last_negative_integer_is_in_use_gives_no_gain(weight: np.n
     ],
 )
 def test_the_ends_of_a_grid_stand_for_a_clip_only_behind_one(low: float, high: float, expected: Any) -> None:
-    onnx_graph = pytest.importorskip("parity.formats.onnx.graph")
-    artefact = object.__new__(onnx_graph.OnnxArtefact)
-    artefact.bounds, artefact.unclipped = {0.0, 6.0}, False
     step = (high - low) / 255
-    assert artefact._clip(Grid(np.array([step]), np.array([round(-128 - low / step)]), 0, -128, 127)) == expected
+    grid = Grid(np.array([step]), np.array([round(-128 - low / step)]), 0, -128, 127)
+    assert Clips({0.0, 6.0}, {"x": grid}).of("x") == expected
+
+
+def test_every_reading_of_the_ends_of_grids_is_offered_once() -> None:
+    below, same = (Grid(np.array([high / 255]), np.array([-128.0]), 0, -128, 127) for high in (0.7, 1.0))
+    clips = Clips({0.0, 1.0}, {"below": below, "resized": same}, {"resized"})
+    read = [(clips.of("below"), clips.of("resized"))]
+    while clips.reread():
+        read.append((clips.of("below"), clips.of("resized")))
+    whole, half = {"low": 0.0, "high": 1.0}, {"low": 0.0, "high": None}
+    assert read == [(whole, {}), (half, {}), (whole, whole), (half, whole)]
+    assert (clips.of("below"), clips.of("resized")) == read[0]
 
 
 def test_a_hybrid_kernel_is_allowed_for_the_data_that_it_multiplies(weight: np.ndarray) -> None:

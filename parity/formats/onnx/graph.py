@@ -21,9 +21,9 @@ from onnx import TensorProto, helper, numpy_helper
 from parity.formats.graph import Array, Constant, Graph, Grid, NotPossible, Operator, Port, Run, Slot, Values
 from parity.formats.kept import Lifted
 from parity.formats.onnx import rewriting
+from parity.formats.onnx.clips import Clips
 
 _FUSED = {"DynamicQuantizeLSTM", "QAttention", "DynamicQuantizeMatMul", "MatMulNBits"}
-_SAME = 1e-3  # of a step: two values that differ by float32 rounding only
 _WEIGHTS = {  # operator -> (slot of the weight, its layout, slot of the bias)
     "Conv": (1, "OIHW", 2),
     "ConvTranspose": (1, "IOHW", 2),
@@ -60,10 +60,7 @@ class OnnxArtefact:
     kernels = tuple(_LEVELS)
 
     def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = ()):
-        """`bounds` are the values at which the module clips activations: ONNX Runtime's quantiser drops a ReLU or Clip
-        and lets the grid that follows clip instead, so the lift has to do it again."""
-        self.bounds = bounds
-        self.unclipped = False  # read a grid that ends well below a bound as no clip
+        """`bounds` are the values at which the module clips activations."""
         model = onnx.load(str(Path(folder, notes["entry"])))
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
@@ -83,6 +80,7 @@ class OnnxArtefact:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
         self.plumbing = self._see_through()
+        self.clips = Clips(bounds, self.plumbing.grids, self._inherited())
         self.graph = self._read(notes)
         self._tracer: Any = None
 
@@ -260,7 +258,7 @@ class OnnxArtefact:
             kind = node.op_type
             if kind == "DequantizeLinear" and node.input[0] in self.stored:
                 constants[node.output[0]] = self._real(node.input[0], weights)
-            elif kind == "QuantizeLinear" and (clip := self._clip(self.plumbing.grids[node.output[0]])):
+            elif kind == "QuantizeLinear" and (clip := self.clips.of(node.output[0])):
                 names = [f"{node.output[0]}/{end}" if value is not None else "" for end, value in clip.items()]
                 constants |= {
                     n: np.array(v, np.float32) for n, v in zip(names, clip.values(), strict=True) if v is not None
@@ -296,33 +294,20 @@ class OnnxArtefact:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT
         return model
 
-    def _clip(self, grid: Grid) -> dict[str, float | None]:
-        """The module's own bounds that the ends of a grid stand for, none at both ends being no clipping at all.
-
-        Behind a ReLU a grid begins at 0 and ends inside the upper bound. How far inside is what calibration saw: a grid
-        that ends well below 6 may follow ReLU6 or a plain ReLU, and is read as the first unless `unclipped`. Elsewhere
-        the zero point was rounded, which moves both ends by up to half a step; one end alone that lies near a bound
-        does so by chance.
-        """
-        step = float(grid.scale[0])
-        low, high = (float((n - grid.zero[0]) * step) for n in (grid.low, grid.high))
-        found = {"low": self._bound(low, step), "high": self._bound(high, step)}
-        if low != 0:
-            return {} if None in found.values() else found
-        above = min((b for b in self.bounds if high <= b + _SAME * step), default=None)
-        well_below = above is not None and above - high > step / 2
-        found["high"] = None if well_below and self.unclipped else above
-        return found if any(v is not None for v in found.values()) else {}
-
-    def _bound(self, value: float, step: float) -> float | None:
-        return next((b for b in self.bounds if abs(b - value) <= step / 2), None)
-
     def reread(self) -> bool:
-        if self.unclipped:
-            return False
-        read = {name: self._clip(grid) for name, grid in self.plumbing.grids.items()}
-        self.unclipped = True
-        return any(self._clip(grid) != read[name] for name, grid in self.plumbing.grids.items())
+        return self.clips.reread()
+
+    def _inherited(self) -> set[str]:
+        """Quantised results of resampling that have the grid of what was resampled."""
+        grids, result = self.plumbing.grids, set()
+        for node in self.model.graph.node:
+            if node.op_type != "Resize":
+                continue
+            read = self.plumbing.origin.get(node.input[0], node.input[0])
+            written = self.plumbing.target.get(node.output[0], "")
+            if read in grids and written in grids and grids[read].same(grids[written]):
+                result.add(written)
+        return result
 
     def _real(self, name: str, weights: Mapping[str, Array]) -> Array:
         constant = self.plumbing.constants[name]
