@@ -20,6 +20,7 @@ from parity.proof.source import Source
 LIMIT = 1e-5  # relative rms; clean lifts measured 2e-7 to 1e-6
 _EAGER = 16.0  # a model that float32 itself cannot compute better than this many times its own error widens the limit
 _JITTER = 3.0  # how many times the effect of rounding what stayed unmatched
+_SHORT = 16.0  # fractions of so many parts are written by people, and no rounding gives a tensor of them alone
 _APART = 2.0  # limits that the lift must be off by with another value, to say that the value is wrong
 _TRIED = 64  # constants that are tried one by one; a file with more that are not torch's is another model's
 _FEW = 3  # cases to try them on
@@ -150,11 +151,11 @@ def _widening(artefact: Artefact, weights: Values, run: Run, case: Case) -> tupl
 
 
 def _exact(constant: Constant) -> bool:
-    """Whether no rounding was needed: integers at fp16; on a grid that was made for them, values that are all alike,
-    which its end holds."""
+    """Whether no rounding was needed: integers and halves at fp16; on a grid that was made for them, values that are all
+    alike, which its end holds."""
     real = constant.real
     if constant.grid is None:
-        return bool(np.array_equal(real, np.rint(real)))
+        return bool(np.array_equal(real * _SHORT, np.rint(real * _SHORT)))
     made_for_it = constant.grid.step(real.ndim) <= natural_step(constant.grid, real) * (1 + ROUNDING)
     return bool(np.ptp(np.abs(real)) == 0 and np.all(made_for_it))
 

@@ -287,7 +287,7 @@ class OnnxArtefact:
         kept = [i for i in graph.initializer if i.name not in constants]
         del graph.initializer[:]
         graph.initializer.extend(
-            kept + [numpy_helper.from_array(np.ascontiguousarray(v), n) for n, v in constants.items()]
+            kept + [numpy_helper.from_array(np.asarray(v, order="C"), n) for n, v in constants.items()]
         )
         for value in (*graph.input, *graph.output):
             if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
