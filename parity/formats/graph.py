@@ -43,6 +43,10 @@ class Grid:
         """Whether the integers are so many that the step follows from other tensors, not from the values' reach."""
         return self.high > np.iinfo(np.int16).max
 
+    def same(self, other: Grid) -> bool:
+        """Whether equal integers stand for equal reals on both."""
+        return np.array_equal(self.scale, other.scale) and np.array_equal(self.zero, other.zero)
+
     def spread(self, values: Array, rank: int) -> Array:
         """Per-channel `values` in a shape that broadcasts against a tensor of `rank`."""
         if values.size == 1:
@@ -66,6 +70,7 @@ class Grid:
         return np.asarray(np.clip(np.rint(self.steps(real)), self.low, self.high))
 
 
+TABLE = "VD"  # the layout of a table in whose rows an operator looks something up
 Role = Literal["weight", "bias", "operand"]
 
 
@@ -191,7 +196,7 @@ class Artefact(Protocol):
         ...
 
     def reread(self) -> bool:
-        """From now on take the other reading of what the file leaves open; False where there is no other."""
+        """From now on take the next reading of what the file leaves open; False where none is left."""
         ...
 
 

@@ -21,6 +21,7 @@ from parity.judging.ties import largest_jump, tied
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+OVERFLOWS = "the model itself overflows at this precision: its twin does"
 TIE = "the model decides between equals"
 FURTHER = 2.0  # than the furthest of a few tries may jump, a right file is not
 AMPLIFIED = 10.0  # times what the precision usually costs: a twin that is off by more draws its error by chance
@@ -118,7 +119,7 @@ def settle(judged: Judged, got: Array | None, want: Array, twin: Array, most: fl
     if judged.undefined or twin.shape != want.shape:
         return judged
     if not _finite(twin) and math.isinf(most):
-        return replace(judged, undefined="the model itself overflows at this precision: its twin does")
+        return replace(judged, undefined=OVERFLOWS)
     if got is None or not math.isfinite(judged.error):
         return judged
     if want.dtype.kind != "f":

@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from parity.core.proof import Culprit, Link
-from parity.formats.graph import Array, Constant, Graph, Grid
+from parity.formats.graph import TABLE, Array, Constant, Graph, Grid
 from parity.proof.match import ALIKE, Match
 
 ROUNDING = 16 * 2.0**-24  # a few float32 roundings: folding BatchNorm takes five
@@ -23,6 +23,7 @@ _SURE = 6.0  # standard errors by which two gains must differ to be two
 _LEAST = 1e-5  # a smaller factor is a dead channel: 1 over the places of a feature map is folded, too
 _COARSEST = 2.0  # times the natural step; a coarser grid excuses no value, unless the channel is dead
 _DEAD = 1 / 512  # of its bias: what a channel's products may lose and not move an output of 256 levels
+CLIP_COST = 0.2  # rms of what clipping takes away over rms of the tensor; activations of correct files: 0.14 at most
 _NOTHING = 2.0**-24  # of a tensor's largest value: what a table's own float32 arithmetic leaves where zero is meant
 _SUBNORMAL = 2.0**-14  # below it fp16 has fewer digits
 _FP16_FLOOR = 2.0**-23  # converters lift what fp16 would flush to zero; two steps of the smallest subnormal
@@ -65,9 +66,16 @@ def audit(graph: Graph, matches: Mapping[str, Match], precision: str) -> tuple[d
         "within": sum(a.sound for a in audited.values()),
         "unit": {"fp32": "float32 rounding", "fp16": "half a unit"}.get(precision, "half a step"),
         "worst": round(worst, 6),
+        "clipped": _clipped_shares(audited),
         "folded": [a.match.name for a in audited.values() if bool(np.any(a.gain != 1))],
     }
     return audited, Link.judged("audit", figures, culprits)
+
+
+def _clipped_shares(audited: Mapping[str, Audited]) -> dict[str, float]:
+    """By table, the share of its values that its grid does not reach."""
+    shares = {a.match.name: float(clipped(a.match.constant, a.expected).mean()) for a in audited.values()}
+    return {name: round(share, 6) for name, share in shares.items() if share}
 
 
 def exact(graph: Graph, match: Match) -> Audited:
@@ -96,18 +104,25 @@ def gain(match: Match) -> Array:
     keep = grid.axis if grid.per_channel else None
     axes = tuple(i for i in range(want.ndim) if i != keep)
     got, step = match.constant.real, grid.step(want.ndim)
+    if _calibrated_table(match.constant):  # whose values may lie beyond the ends of its grid
+        inside = (match.constant.stored > grid.low) & (match.constant.stored < grid.high)
+        got, want = got * inside, want * inside
     if np.any(grid.zero != 0):  # an asymmetric grid reaches from the smallest value, or 0, to the largest, or 0
         reach, ours = _span(got, axes), _span(want, axes)
+        levels = grid.high - grid.low
     else:
         reach, ours = (np.abs(v).max(axis=axes, keepdims=True) for v in (got, want))
+        levels = grid.high
     power = np.square(want).sum(axis=axes, keepdims=True)
-    beyond = np.any(grid.zero == 0) & (np.abs(got) > (grid.high + HALF) * np.abs(step)).any(axis=axes, keepdims=True)
+    # Only of values that reach just to its ends is a grid the min-max grid. Where more reach beyond them (the last
+    # negative integer of a symmetric grid is in use), or none does (a bound of a clamp has the grid of what it
+    # clamps), its ends say nothing.
     with np.errstate(divide="ignore", invalid="ignore"):
+        min_max = np.abs(reach / np.abs(step) - levels) < HALF
         by_range = reach / ours
         by_values = (got * want).sum(axis=axes, keepdims=True) / power
         noise = np.abs(step) / np.sqrt(12 * power)
-        # A grid whose last negative integer is in use is no min-max grid of these values: its end says nothing.
-        agree = (np.abs(by_range - by_values) <= _SURE * noise) & ~beyond
+        agree = (np.abs(by_range - by_values) <= _SURE * noise) & min_max
         free = np.where(np.abs(by_values - 1) > _SURE * noise, by_values, 1.0)
         result = np.where(np.abs(by_range - 1) < _SNAP, 1.0, np.where(agree, by_range, free))
     # A dead or inverted channel is no gain: leave it to the audit.
@@ -158,8 +173,8 @@ def _measured(graph: Graph, match: Match, factor: Array) -> Audited:
     if constant.grid is not None:
         step = np.broadcast_to(constant.grid.step(want.ndim), want.shape)
         if not constant.grid.wide:  # a grid that is too coarse for its values excuses nothing
-            fine = np.minimum(step, _COARSEST * _natural_step(constant.grid, want))
-            step = np.where(_dead(graph, constant), step, fine)
+            fine = np.minimum(step, _COARSEST * natural_step(constant.grid, want))
+            step = np.where(_dead(graph, constant) | _shares(graph, constant), step, fine)
         allowed = HALF * step + np.maximum(rounding, _NOTHING * np.abs(want).max(initial=0))
     elif constant.stored.dtype == np.float16:
         step = np.maximum(np.spacing(np.abs(want).astype(np.float16)).astype(np.float64), 2.0**-24)
@@ -170,9 +185,51 @@ def _measured(graph: Graph, match: Match, factor: Array) -> Audited:
         allowed = rounding + np.finfo(np.float32).tiny
     with np.errstate(divide="ignore", invalid="ignore"):
         share, excess = error / allowed, (error - allowed) / step
-    share = np.where(error == 0, 0.0, np.where(np.isnan(share), np.inf, share))
-    excess = np.where(error <= allowed, np.minimum(np.nan_to_num(excess), 0.0), excess)
+    within = (error == 0) | clipped(constant, want)
+    share = np.where(within, 0.0, np.where(np.isnan(share), np.inf, share))
+    excess = np.where(within | (error <= allowed), np.minimum(np.nan_to_num(excess), 0.0), excess)
     return Audited(match, factor, float(share.max(initial=0)), np.asarray(excess))
+
+
+def _calibrated_table(constant: Constant) -> bool:
+    """Whether a constant is a table on an asymmetric grid: that of what was looked up in it during calibration.
+
+    TFLite gives a table and what is looked up in it one grid. A symmetric grid is made for the table alone.
+    """
+    slot, grid = constant.slot("weight"), constant.grid
+    return slot is not None and slot.layout == TABLE and grid is not None and bool(grid.zero.any())
+
+
+def clipped(constant: Constant, want: Array) -> Array:
+    """Which values of a table lie beyond its grid and are stored as its end, as a mask of the table's shape.
+
+    Rows that calibration did not look up may reach further than those that it did. What a row loses is bounded as what
+    any activation may lose.
+    """
+    grid = constant.grid
+    if grid is None or not _calibrated_table(constant):
+        return np.zeros(want.shape, bool)
+    steps = grid.steps(want)
+    ended = ((steps > grid.high) & (constant.stored == grid.high)) | (
+        (steps < grid.low) & (constant.stored == grid.low)
+    )
+    lost = np.where(ended, np.square(constant.real - want), 0.0).reshape(len(want), -1).sum(1)
+    power = np.square(want).reshape(len(want), -1).sum(1)
+    bearable = lost <= CLIP_COST**2 * power
+    return np.asarray(ended & bearable.reshape([-1] + [1] * (want.ndim - 1)))
+
+
+def _shares(graph: Graph, constant: Constant) -> bool:
+    """Whether a constant has the grid of what its operator reads or writes, as the bounds of a clamp have: it is
+    rounded as finely as that allows."""
+    grid = constant.grid
+    operators = {slot.operator for slot in constant.slots if slot.role == "operand"}
+    beside = {name for op in graph.operators if op.index in operators for name in (*op.inputs, *op.outputs)}
+    return grid is not None and any(
+        grid.same(other)
+        for name in beside
+        if (other := graph.grids.get(name)) is not None
+    )
 
 
 def _dead(graph: Graph, weight: Constant) -> Array:
@@ -203,7 +260,7 @@ def _is_bias_of(constant: Constant, weight: Constant) -> bool:
     return slot is not None and slot.weight == weight.name
 
 
-def _natural_step(grid: Grid, values: Array) -> Array:
+def natural_step(grid: Grid, values: Array) -> Array:
     """The step of a grid made for `values`: their reach over the integers; infinite where all are zero."""
     axes = tuple(i for i in range(values.ndim) if not (grid.per_channel and i == grid.axis))
     if grid.zero.any():
@@ -280,8 +337,9 @@ def _grid_faults(graph: Graph, name: str, grid: Grid) -> Iterator[str]:
         yield f"scale {grid.scale.min():g} is not a positive number"
     if ((grid.zero < grid.low) | (grid.zero > grid.high)).any():
         yield f"zero point outside {grid.low} to {grid.high}"
-    weight = constant is not None and (constant.slot("bias") or (grid.low < 0 and constant.slot("weight")))
-    if weight and graph.symmetric_weights and grid.zero.any():
+    slot = constant.slot("weight", "bias") if constant is not None else None
+    multiplied = slot is not None and slot.layout != TABLE and (slot.role == "bias" or grid.low < 0)
+    if multiplied and graph.symmetric_weights and grid.zero.any():
         channels = ", ".join(str(int(i)) for i in np.flatnonzero(grid.zero)[:4])
         yield f"zero point of a weight or bias must be 0; it is not at {channels}"
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parity.core.proof import Culprit
-from parity.formats.graph import Graph, Grid, Run, feed
+from parity.formats.graph import TABLE, Constant, Graph, Grid, Run, feed
 from parity.formats.kept import known
 from parity.proof.lift import Case
 
@@ -23,7 +23,9 @@ TRUSTED = 0.8  # share of the grids that fit, from which on the file is one of m
 FEWEST = 5
 # What operators with a bounded output prescribe: sigmoid, softmax, tanh, L2 norm.
 _FIXED = (1 / 256, 1 / 255, 1 / 128, 2 / 255)
+_CLAMPS = ("MINIMUM", "MAXIMUM", "RELU", "RELU6", "RELU_N1_TO_1", "Clip", "Relu", "Min", "Max")
 _READERS = ("ADD", "SUB", "MUL", "DIV")
+_CONVERTING = ("QUANTIZE", "DEQUANTIZE")
 _WIDEST = 127
 
 Reach = tuple[float, float]
@@ -41,16 +43,66 @@ def calibrated(graph: Graph, run: Run, cases: Sequence[Case]) -> tuple[dict[str,
     reaches = _reaches(graph, run, cases)
     odd: list[Culprit] = []
     for key, names in shared.items():
-        own = _together(reaches[name] for name in names)
-        readers = [op for op in graph.operators if op.kind in _READERS and set(names) & set(op.inputs)]
-        written = (name for op in readers for name in op.outputs)
+        own = _together(reaches[name] for name in _unclamped(graph, names))
+        written = _written(graph, names)
         wider = _together((own, *(reaches[name] for name in written if name in reaches)))
         grid = graph.grids[names[0]]
-        if not (_fits(grid, key, own) or _fits(grid, key, wider)):
+        fits = _fits(grid, key, own) or _fits(grid, key, wider)
+        if not fits and not _is_of_a_table(graph, names):
             odd.append(Culprit("tensor", names[0], _misfit(grid, key, own)))
     share = 1 - len(odd) / len(shared)
     figures = {"grids": len(shared), "calibrated_share": share, "calibration_cases": len(cases)}
     return figures, odd if share >= TRUSTED and len(shared) >= FEWEST else []
+
+
+def _unclamped(graph: Graph, names: Sequence[str]) -> Sequence[str]:
+    """Those of the tensors on one grid that clamps among them do not limit: what a clamp takes away needs no place."""
+    return [name for name in names if not clamped(graph, name) or not _clamps_into(graph, name, names)] or names
+
+
+def _clamps_into(graph: Graph, name: str, names: Sequence[str]) -> bool:
+    return any(name in op.inputs and set(names) & set(op.outputs) for op in graph.operators)
+
+
+def _written(graph: Graph, names: Sequence[str]) -> set[str]:
+    """What is computed from these tensors by arithmetic, also where it is done in float between grids.
+
+    x -> DEQUANTIZE -> DIV -> QUANTIZE -> y
+    """
+    reals = _through(graph, set(names))
+    results = {out for op in graph.operators if op.kind in _READERS and reals & set(op.inputs) for out in op.outputs}
+    return _through(graph, results)
+
+
+def clamped(graph: Graph, name: str) -> bool:
+    """Whether only clamps read a tensor: a converter may give it their range, and what counts is what they write."""
+    readers = [op for op in graph.operators if name in op.inputs]
+    return bool(readers) and all(op.kind in _CLAMPS for op in readers)
+
+
+def _through(graph: Graph, names: set[str]) -> set[str]:
+    """The tensors, and those that hold the same between grids and float."""
+    passing = [op for op in graph.operators if op.kind in _CONVERTING]
+    return names | {name for op in passing if names & set(op.inputs) for name in op.outputs}
+
+
+def _is_of_a_table(graph: Graph, names: Sequence[str]) -> bool:
+    """Whether the grid of these tensors is that of a table in which one of them was looked up, and holds the table:
+    calibration need not look up every row."""
+    written_by = [op for op in graph.operators if set(names) & set(op.outputs)]
+    read = (graph.constants[name] for op in written_by for name in op.inputs if name in graph.constants)
+    tables = [c for c in read if c.grid is not None and (slot := c.slot("weight")) and slot.layout == TABLE]
+    return any(_holds(table, graph.grids[names[0]]) for table in tables)
+
+
+def _holds(table: Constant, grid: Grid) -> bool:
+    """Whether a table has this grid, made by min-max of its values."""
+    key = float(grid.scale[0]), float(grid.zero[0])
+    if table.grid is None or not table.grid.same(grid):
+        return False
+    reach = _together([(float(table.real.min()), float(table.real.max()))])
+    furthest = max(-reach[0], reach[1]) / (key[0] * grid.high)
+    return _fits(grid, key, reach) or (key[1] == 0 and abs(furthest - 1) <= CLOSE)
 
 
 def _shared(graph: Graph) -> dict[Key, list[str]]:

@@ -122,6 +122,9 @@ def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
             if i not in found and j not in taken and (again or likely.weight.name not in held):
                 found[i] = likely
                 taken.add(j)
+    for _, i, _, likely in sorted(alike, key=lambda pair: pair[:3]):  # a layer may be stored twice
+        if i not in found and likely.cosine >= _EVIDENT:
+            found[i] = likely
     return {constants[i][0].name: likely.match(constants[i][0]) for i, likely in found.items()}
 
 

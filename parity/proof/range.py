@@ -16,14 +16,13 @@ from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Artefact, Graph, Grid, Run, Values, feed
 from parity.formats.kept import known
 from parity.proof import levels
-from parity.proof.calibration import calibrated
+from parity.proof.audit import CLIP_COST
+from parity.proof.calibration import calibrated, clamped
 from parity.proof.lift import Case
 
 CLIPPED = 0.03  # share of a tensor's elements, as surely more (two standard errors over cases)
-CLIP_COST = 0.2  # rms of what clipping takes away over rms of the tensor, as surely more; correct files: 0.14 at most
 BEYOND = 1.01  # steps outside the grid that count: sigmoid's and softmax's fixed grids end one step below 1
 FP16_MAX = 65504.0
-CLAMPS = ("MINIMUM", "MAXIMUM", "RELU", "RELU6", "RELU_N1_TO_1", "Clip", "Relu", "Min", "Max")
 PASSING = (
     "Add",
     "Where",
@@ -102,7 +101,7 @@ def range_(
     culprits = [Culprit("tensor", name, "not finite in the lifted graph") for name in broken[:1]]
     figures: dict[str, object] = {"cases": len(cases)}
     if precision == "int8":
-        shares = {name: s.share for name, s in seen.items() if not _clamped(graph, name)}
+        shares = {name: s.share for name, s in seen.items() if not clamped(graph, name)}
         worst = max(shares, key=lambda name: shares[name], default="")
         figures["clip_share"] = float(np.mean(list(shares.values()) or [0.0]))
         figures["clip_share_worst"] = shares.get(worst, 0.0)
@@ -185,9 +184,3 @@ def _masks(graph: Graph, name: str) -> bool:
         op.kind.lower() == "softmax" or (op.kind in PASSING and all(_masks(graph, n) for n in op.outputs))
         for op in readers
     )
-
-
-def _clamped(graph: Graph, name: str) -> bool:
-    """Whether only clamps read a tensor: a converter may give it their range, and what counts is what they write."""
-    readers = [op for op in graph.operators if name in op.inputs]
-    return bool(readers) and all(op.kind in CLAMPS for op in readers)

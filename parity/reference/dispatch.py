@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -155,9 +156,14 @@ class Twin(TorchDispatchMode):
         if rounds and place in self._folded and not self._is_data(product.right):
             product = product.scaled(*self._norms[self._folded[place]])
         left, right, bias = product.left, product.right, product.bias
+        if self.phase == "calibrate" and product.kind not in self.recipe.untouched:
+            self._entering(place, 0, left)
+            self._entering(place, 1, right)
         if not rounds or product.kind in self.recipe.untouched:
             total = product.product(left, right, None)
             return total if bias is None else product.add_bias(total, bias)
+        left, right = self._entering(place, 0, left), self._entering(place, 1, right)
+        product = replace(product, left=left, right=right)
         kept_left, kept_right = not self._is_data(left), not self._is_data(right)
         weight = right if kept_right else left
         if bias is not None and not self._is_data(bias):
@@ -174,6 +180,25 @@ class Twin(TorchDispatchMode):
             term = product.product(left, right, (part, parts))
             total = grid.fp16(total + grid.fp16(term)) if self.recipe.round_parts else total + term
         return total if bias is None else product.add_bias(total, bias)
+
+    def _entering(self, place: Place, side: int, value: Tensor) -> Tensor:
+        """Data that a contraction multiplies, put on a grid where its maker's result is on none.
+
+        Runtimes that quantise only some operators quantise whatever these read. Infinity becomes the end of the grid.
+        """
+        if not self.recipe.only or self.inside or not self._is_data(value) or self._step_of(value):
+            return value
+        here = (place[0], f"{place[1]} operand {side}")
+        if self.phase == "calibrate":
+            self._note_range(here, value)
+            return value
+        if here not in self.ranges:
+            self._moved.add(place[1])
+            self.ranges[here] = grid.bounds(value)
+        low, high = self.ranges[here]
+        rounded = grid.asymmetric8(value.clamp(low, high), low, high)
+        self._tag(rounded, grid.step(low, high))
+        return rounded
 
     # Constants.
 
@@ -241,9 +266,7 @@ class Twin(TorchDispatchMode):
         if not value.is_floating_point() or self.inside or self.phase == "plan" or not value.numel():
             return value
         if self.phase == "calibrate":
-            low, high = grid.bounds(value)
-            before = self.ranges.get(place, (low, high))
-            self.ranges[place] = (min(low, before[0]), max(high, before[1]))
+            self._note_range(place, value)
             return value
         if self.recipe.jitter:
             value = grid.jitter(value, self.recipe.jitter, self._generator)
@@ -255,6 +278,11 @@ class Twin(TorchDispatchMode):
                 self.ranges[place] = grid.bounds(value)
             return grid.asymmetric8(value, *self._range(place))
         return value
+
+    def _note_range(self, place: Place, value: Tensor) -> None:
+        low, high = grid.bounds(value)
+        before = self.ranges.get(place, (low, high))
+        self.ranges[place] = (min(low, before[0]), max(high, before[1]))
 
     def _range(self, place: Place) -> tuple[float, float]:
         return operators.FIXED_RANGES.get(operators.kind_of(place[1]), self.ranges[place])

@@ -20,8 +20,7 @@ from parity.core.kinds import BATCH
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.formats.target import Target
-from parity.judging import judge
-from parity.judging.single import rms
+from parity.judging import judge, single
 from parity.process.isolate import ChildFailure
 from parity.session.planning import Data
 from parity.session.session import Runtime
@@ -235,7 +234,7 @@ def _alone(
             if not all(s.ndim and s.shape[0] == 1 for s in single):
                 continue  # an output without rows
             stacked = np.concatenate(single)
-            if stacked.shape == value.shape and rms(stacked - value) <= ALONE * rms(value):
+            if stacked.shape == value.shape and single.rms(stacked - value) <= ALONE * single.rms(value):
                 found[case.id][name] = stacked
             else:
                 mixed.add(name)
@@ -272,7 +271,9 @@ def _drawn(contract: Contract, dims: Mapping[str, int], seed: int) -> Case:
 
 def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
     for result in results:
-        if result.undefined:
+        if result.undefined == single.OVERFLOWS:  # which says nothing of the file; how many there are, the drawn inputs
+            parity.find(f"not judged: {result.case.id}: {result.undefined}", "note")
+        elif result.undefined:
             raise ParityError(f"batch {result.case.id}: {result.undefined}: narrow the range of its input")
         for spec in bench.model.contract.outputs:
             want = result.want.outputs.get(spec.name) if result.want else None
@@ -281,7 +282,7 @@ def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
                 expected, shape = list(want.shape), None if got is None else list(got.shape)
                 text = result.broke or f"expected {expected}, got {shape}"
                 parity.add(judge.fact(result.case.id, spec.name, "shape", shape == expected, text, "batch"))
-            if spec.name not in result.silent:
+            if spec.name not in result.silent and not result.undefined:
                 parity.add(bench.check("batch", result, spec))
     if ties := bench.words_of_ties(results):
         parity.find(ties, "note")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from parity import formats as targets
 from parity.core.settings import ModelSpec
@@ -59,3 +60,46 @@ def test_golden_data_beyond_a_calibration_that_stayed_below_the_bound(tmp_path: 
     )
     lift = prove(request).link("lift")
     assert lift.state == "proved", lift
+
+
+class Enlarged(nn.Module):
+    """Super-resolution: a cubic interpolation, which reaches beyond its input, is clamped at once or at the end."""
+
+    def __init__(self, at_once: bool):
+        super().__init__()
+        self.at_once = at_once
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2))
+        self.last = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        large = functional.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
+        if self.at_once:
+            return self.last(large.clamp(0, 1))
+        return (large + 0.3 * self.body(x)).clamp(0, 1)
+
+
+def enlarged(at_once: bool) -> nn.Module:
+    torch.manual_seed(0)
+    return Enlarged(at_once).eval()
+
+
+def pictures(seed: int, count: int = 8) -> list[dict[str, Any]]:
+    """Black and white edges, beside which the interpolation overshoots."""
+    rng = np.random.default_rng(seed)
+    return [{"x": rng.integers(0, 2, (1, 3, 8, 8)).astype(np.float32)} for _ in range(count)]
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["right", "without its clamp"])
+@pytest.mark.parametrize("at_once", [True, False], ids=["clamped at once", "clamped at the end"])
+def test_resampling_keeps_the_scale_of_its_input_whether_it_is_clamped_or_not(
+    exports: Path, at_once: bool, held: bool
+) -> None:
+    spec = {key: ModelSpec(str(ROOT), "tests.proof.test_clips:enlarged", {"at_once": key}) for key in (True, False)}
+    contract = {"inputs": [{"name": "x", "shape": [1, 3, 8, 8], "dtype": "float32"}], "outputs": [{"name": "y"}]}
+    made = at_once if held else not at_once
+    folder = convert(Subject(f"enlarged-{made}", spec[made], contract, pictures(1)), exports, "onnx", ("int8",))["int8"]
+    reader = targets.get("onnx").graph
+    found = prove(
+        ProofRequest(spec[at_once], reader, "int8", str(folder), notes(folder), pictures(2), ["y"], pictures(1))
+    )
+    assert (found.link("lift").state == "proved") is held, found.summary

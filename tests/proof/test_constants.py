@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from parity.formats.graph import Constant, Graph, Grid, Operator, Slot
+from parity.formats.onnx.clips import Clips
 from parity.proof.audit import audit, gain
 from parity.proof.match import Match, arrange, match
 from parity.proof.source import Term, Weight
@@ -311,11 +312,20 @@ def test_a_grid_whose_last_negative_integer_is_in_use_gives_no_gain(weight: np.n
     ],
 )
 def test_the_ends_of_a_grid_stand_for_a_clip_only_behind_one(low: float, high: float, expected: Any) -> None:
-    onnx_graph = pytest.importorskip("parity.formats.onnx.graph")
-    artefact = object.__new__(onnx_graph.OnnxArtefact)
-    artefact.bounds, artefact.unclipped = {0.0, 6.0}, False
     step = (high - low) / 255
-    assert artefact._clip(Grid(np.array([step]), np.array([round(-128 - low / step)]), 0, -128, 127)) == expected
+    grid = Grid(np.array([step]), np.array([round(-128 - low / step)]), 0, -128, 127)
+    assert Clips({0.0, 6.0}, {"x": grid}).of("x") == expected
+
+
+def test_every_reading_of_the_ends_of_grids_is_offered_once() -> None:
+    below, same = (Grid(np.array([high / 255]), np.array([-128.0]), 0, -128, 127) for high in (0.7, 1.0))
+    clips = Clips({0.0, 1.0}, {"below": below, "resized": same}, {"resized"})
+    read = [(clips.of("below"), clips.of("resized"))]
+    while clips.reread():
+        read.append((clips.of("below"), clips.of("resized")))
+    whole, half = {"low": 0.0, "high": 1.0}, {"low": 0.0, "high": None}
+    assert read == [(whole, {}), (half, {}), (whole, whole), (half, whole)]
+    assert (clips.of("below"), clips.of("resized")) == read[0]
 
 
 def test_a_hybrid_kernel_is_allowed_for_the_data_that_it_multiplies(weight: np.ndarray) -> None:
@@ -337,6 +347,8 @@ def test_a_table_that_is_dequantised_after_the_look_up_has_its_grid() -> None:
     onnx_graph = pytest.importorskip("parity.formats.onnx.graph")
     from onnx import TensorProto, helper, numpy_helper
 
+    from parity.formats.onnx import rewriting
+
     table = np.random.default_rng(0).integers(0, 255, (7, 4), np.uint8)
     stored = {"w": table, "scale": np.float32(0.02), "zero": np.uint8(130)}
     made = helper.make_graph(
@@ -348,11 +360,37 @@ def test_a_table_that_is_dequantised_after_the_look_up_has_its_grid() -> None:
     )  # fmt: skip
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     before = onnx_graph._open(model, "as written").run(["y"], {"ids": np.array([2, 0, 6])})[0]
-    onnx_graph._look_up_reals(model.graph)
+    rewriting.dequantise_first(model.graph)
     assert [n.op_type for n in model.graph.node] == ["DequantizeLinear", "Gather"]
     np.testing.assert_array_equal(
         onnx_graph._open(model, "as written").run(["y"], {"ids": np.array([2, 0, 6])})[0], before
     )
+
+
+def test_one_dequantised_tensor_under_the_names_of_two_outputs_keeps_both() -> None:
+    onnx_graph = pytest.importorskip("parity.formats.onnx.graph")
+    from onnx import TensorProto, helper, numpy_helper
+
+    from parity.formats.onnx import rewriting
+
+    stored = {"w": np.arange(28, dtype=np.uint8).reshape(7, 4), "scale": np.float32(0.02), "zero": np.uint8(130)}
+    shape = [3, 4]
+    made = helper.make_graph(
+        [helper.make_node("Gather", ["w", "ids"], ["rows"]),
+         *(helper.make_node("DequantizeLinear", ["rows", "scale", "zero"], [y]) for y in ("y", "z")),
+         helper.make_node("Transpose", ["rows"], ["turned"], perm=[1, 0]),
+         helper.make_node("DequantizeLinear", ["turned", "scale", "zero"], ["t"])],
+        "g", [helper.make_tensor_value_info("ids", TensorProto.INT64, [3])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+         for n, s in (("y", shape), ("z", shape), ("t", shape[::-1]))],
+        [numpy_helper.from_array(np.asarray(v), n) for n, v in stored.items()],
+    )  # fmt: skip
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    before = onnx_graph._open(model, "as written").run(["y", "z", "t"], {"ids": np.array([2, 0, 6])})
+    rewriting.dequantise_first(model.graph)
+    after = onnx_graph._open(model, "as written").run(["y", "z", "t"], {"ids": np.array([2, 0, 6])})
+    assert [n.op_type for n in model.graph.node].count("DequantizeLinear") == 1
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize(("dtype", "share"), [(np.float32, 1.0), (np.float16, 0.0)])

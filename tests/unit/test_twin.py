@@ -414,3 +414,29 @@ def test_a_mean_that_is_added_up_one_by_one_loses_what_pairs_keep() -> None:
     single = np.abs(np.arange(4, dtype=np.float32)[None])
     (row,), _ = twin.run(Plain(lambda x: x.mean()), [{"x": single}], ["y"], recipe("fp32", "plain means"))
     assert row["y"] == pytest.approx(1.5) and row["y"].shape == ()
+
+
+class Spectrum(nn.Module):
+    """A logarithm, which ONNX Runtime does not quantise, of a sum, which it does, before a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Conv1d(1, 4, 8, stride=4), nn.Conv1d(4, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.leave(torch.log(self.enter(x).pow(2) + 1e-6))
+
+
+def test_what_enters_a_product_is_on_a_grid_whatever_made_it() -> None:
+    """The sum rounds to 0, its logarithm is minus infinity, and the file has the lowest level there."""
+    torch.manual_seed(0)
+    module = Spectrum().eval()
+    rng = np.random.default_rng(0)
+    cases = [{"x": rng.uniform(-1, 1, (1, 1, 64)).astype(np.float32)} for _ in range(8)]
+    rows, _ = twin.run(module, cases, ["y"], recipe("int8", "ort"), cases)
+    assert all(np.isfinite(row["y"]).all() for row in rows)
+    seen = []
+    before = module.leave.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
+    twin.run(module, cases[:1], ["y"], recipe("int8", "ort"), cases)
+    before.remove()
+    assert any(torch.isinf(value).any() for value in seen)  # the case is one

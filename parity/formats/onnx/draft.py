@@ -32,7 +32,7 @@ class OnnxDraft(Draft):
 
     def store(self, name: str, stored: Array) -> None:
         found = next(i for i in self.model.graph.initializer if i.name == name)
-        found.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(stored), name))
+        found.CopyFrom(numpy_helper.from_array(np.asarray(stored, order="C"), name))
 
     def regrid(self, name: str, factor: float, by: int) -> bool:
         """In the initialiser of the first node that reads the integers; other readers keep theirs."""

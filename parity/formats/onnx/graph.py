@@ -8,7 +8,6 @@ are its optimised graph, where QDQ becomes integer kernels, and the graph as wri
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,9 +20,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from parity.formats.graph import Array, Constant, Graph, Grid, NotPossible, Operator, Port, Run, Slot, Values
 from parity.formats.kept import Lifted
+from parity.formats.onnx import rewriting
+from parity.formats.onnx.clips import Clips
 
 _FUSED = {"DynamicQuantizeLSTM", "QAttention", "DynamicQuantizeMatMul", "MatMulNBits"}
-_SAME = 1e-3  # of a step: two values that differ by float32 rounding only
 _WEIGHTS = {  # operator -> (slot of the weight, its layout, slot of the bias)
     "Conv": (1, "OIHW", 2),
     "ConvTranspose": (1, "IOHW", 2),
@@ -60,10 +60,7 @@ class OnnxArtefact:
     kernels = tuple(_LEVELS)
 
     def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = ()):
-        """`bounds` are the values at which the module clips activations: ONNX Runtime's quantiser drops a ReLU or Clip
-        and lets the grid that follows clip instead, so the lift has to do it again."""
-        self.bounds = bounds
-        self.unclipped = False  # read a grid that ends well below a bound as no clip
+        """`bounds` are the values at which the module clips activations."""
         model = onnx.load(str(Path(folder, notes["entry"])))
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
@@ -72,8 +69,8 @@ class OnnxArtefact:
             raise NotPossible(f"the file has sub-graphs ({', '.join(nested)})")
         if fused := sorted({n.op_type for n in model.graph.node} & _FUSED):
             raise NotPossible(f"{', '.join(fused)} holds quantised weights that this reader does not follow")
-        _constants_to_initializers(model)
-        _look_up_reals(model.graph)
+        rewriting.constants_to_initializers(model)
+        rewriting.dequantise_first(model.graph)
         del model.graph.value_info[:]
         self.model = model
         self.stored = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
@@ -83,6 +80,7 @@ class OnnxArtefact:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
         self.plumbing = self._see_through()
+        self.clips = Clips(bounds, self.plumbing.grids, self._inherited())
         self.graph = self._read(notes)
         self._tracer: Any = None
 
@@ -260,7 +258,7 @@ class OnnxArtefact:
             kind = node.op_type
             if kind == "DequantizeLinear" and node.input[0] in self.stored:
                 constants[node.output[0]] = self._real(node.input[0], weights)
-            elif kind == "QuantizeLinear" and (clip := self._clip(self.plumbing.grids[node.output[0]])):
+            elif kind == "QuantizeLinear" and (clip := self.clips.of(node.output[0])):
                 names = [f"{node.output[0]}/{end}" if value is not None else "" for end, value in clip.items()]
                 constants |= {
                     n: np.array(v, np.float32) for n, v in zip(names, clip.values(), strict=True) if v is not None
@@ -289,40 +287,27 @@ class OnnxArtefact:
         kept = [i for i in graph.initializer if i.name not in constants]
         del graph.initializer[:]
         graph.initializer.extend(
-            kept + [numpy_helper.from_array(np.ascontiguousarray(v), n) for n, v in constants.items()]
+            kept + [numpy_helper.from_array(np.asarray(v, order="C"), n) for n, v in constants.items()]
         )
         for value in (*graph.input, *graph.output):
             if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT
         return model
 
-    def _clip(self, grid: Grid) -> dict[str, float | None]:
-        """The module's own bounds that the ends of a grid stand for, none at both ends being no clipping at all.
-
-        Behind a ReLU a grid begins at 0 and ends inside the upper bound. How far inside is what calibration saw: a grid
-        that ends well below 6 may follow ReLU6 or a plain ReLU, and is read as the first unless `unclipped`. Elsewhere
-        the zero point was rounded, which moves both ends by up to half a step; one end alone that lies near a bound
-        does so by chance.
-        """
-        step = float(grid.scale[0])
-        low, high = (float((n - grid.zero[0]) * step) for n in (grid.low, grid.high))
-        found = {"low": self._bound(low, step), "high": self._bound(high, step)}
-        if low != 0:
-            return {} if None in found.values() else found
-        above = min((b for b in self.bounds if high <= b + _SAME * step), default=None)
-        well_below = above is not None and above - high > step / 2
-        found["high"] = None if well_below and self.unclipped else above
-        return found if any(v is not None for v in found.values()) else {}
-
-    def _bound(self, value: float, step: float) -> float | None:
-        return next((b for b in self.bounds if abs(b - value) <= step / 2), None)
-
     def reread(self) -> bool:
-        if self.unclipped:
-            return False
-        read = {name: self._clip(grid) for name, grid in self.plumbing.grids.items()}
-        self.unclipped = True
-        return any(self._clip(grid) != read[name] for name, grid in self.plumbing.grids.items())
+        return self.clips.reread()
+
+    def _inherited(self) -> set[str]:
+        """Quantised results of resampling that have the grid of what was resampled."""
+        grids, result = self.plumbing.grids, set()
+        for node in self.model.graph.node:
+            if node.op_type != "Resize":
+                continue
+            read = self.plumbing.origin.get(node.input[0], node.input[0])
+            written = self.plumbing.target.get(node.output[0], "")
+            if read in grids and written in grids and grids[read].same(grids[written]):
+                result.add(written)
+        return result
 
     def _real(self, name: str, weights: Mapping[str, Array]) -> Array:
         constant = self.plumbing.constants[name]
@@ -359,39 +344,6 @@ class OnnxArtefact:
             return dict(zip(names, opened[0].run(names, fed), strict=True))
 
         return run
-
-
-def _look_up_reals(graph: Any) -> None:
-    """Turn a look-up of integers that is dequantised afterwards round: with one scale it is the same to the bit."""
-    stored = {i.name: i for i in graph.initializer}
-    nodes = list(graph.node)
-    reads = Counter(name for node in nodes for name in node.input)
-    for place, gather in enumerate(nodes):
-        after = next((n for n in nodes if n.op_type == "DequantizeLinear" and n.input[0] in gather.output), None)
-        if gather.op_type != "Gather" or after is None or reads[gather.output[0]] != 1:
-            continue
-        table, scale = stored.get(gather.input[0]), stored.get(after.input[1])
-        if table is None or scale is None or int(np.prod(scale.dims)) != 1:
-            continue
-        gather.output[0], after.input[0] = after.output[0], table.name
-        after.output[0] = gather.input[0] = f"{table.name}/real"
-        nodes.remove(after)
-        nodes.insert(place, after)
-    kept = copy.deepcopy(nodes)  # before they are deleted under it
-    del graph.node[:]
-    graph.node.extend(kept)
-
-
-def _constants_to_initializers(model: Any) -> None:
-    kept = []
-    for node in model.graph.node:
-        value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None
-        if value is not None:
-            model.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(value), node.output[0]))
-        else:
-            kept.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
 
 
 def _widened(node: Any) -> Any:

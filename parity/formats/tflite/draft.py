@@ -31,7 +31,7 @@ class TFLiteDraft(Draft):
         self.place = {name: i for i, name in enumerate(artefact.names)}
 
     def store(self, name: str, stored: Array) -> None:
-        tflite.put(self.model, self.graph_of.tensors[self.place[name]], np.ascontiguousarray(stored))
+        tflite.put(self.model, self.graph_of.tensors[self.place[name]], np.asarray(stored, order="C"))
 
     def regrid(self, name: str, factor: float, by: int) -> bool:
         given = self.graph_of.tensors[self.place[name]].quantization

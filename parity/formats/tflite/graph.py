@@ -150,7 +150,7 @@ class TFLiteArtefact:
             grid, value = self.graph.grids.get(name), case[name]
             if grid is not None and value.dtype.kind == "f":
                 value = grid.nearest(value).astype(interpreter.tensor(index)().dtype)
-            interpreter.set_tensor(index, np.ascontiguousarray(value))
+            interpreter.set_tensor(index, np.asarray(value, order="C"))
 
     def _real(self, name: str, stored: Array) -> Array:
         grid = self.graph.grids.get(name)
@@ -173,7 +173,7 @@ class TFLiteArtefact:
 
             def run(case: Values) -> Values:
                 for name, index in inputs.items():
-                    interpreter.set_tensor(index, np.ascontiguousarray(case[name]))
+                    interpreter.set_tensor(index, np.asarray(case[name], order="C"))
                 interpreter.invoke()
                 return {name: interpreter.get_tensor(where[name]) for name in wanted}
 
@@ -246,7 +246,7 @@ class TFLiteArtefact:
 
         def run(values: Values) -> Values:
             for i, place in entry.items():
-                interpreter.set_tensor(place, np.ascontiguousarray(values[names[i]]))
+                interpreter.set_tensor(place, np.asarray(values[names[i]], order="C"))
             interpreter.invoke()
             return {names[i]: interpreter.get_tensor(i) for i in outputs}
 

@@ -1,0 +1,73 @@
+"""Where the end of a grid stands for a bound at which the module clips.
+
+ONNX Runtime's quantiser drops a ReLU or Clip and lets the grid that follows clip instead, so the lift has to do it
+again. Which grids stood for a bound is a guess, of which there are several: a wrong guess shows in the lift, since it
+clips what the module does not, or the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from parity.formats.graph import Grid
+
+_SAME = 1e-3  # of a step: two values that differ by float32 rounding only
+
+Ends = dict[str, float | None]  # "low" and "high"; empty where nothing is clipped
+
+
+@dataclass
+class Clips:
+    """The bounds that each quantised activation is clipped to.
+
+    `bounds` are the module's own, and `inherited` the tensors that have the grid of what they are computed from, as the
+    result of Resize has: its ends are the input's, beyond which a cubic interpolation reaches.
+    """
+
+    bounds: Collection[float]
+    grids: Mapping[str, Grid]
+    inherited: Collection[str] = ()
+    unclipped: bool = False  # a grid that ends well below a bound stands for no clip
+    everywhere: bool = False  # inherited grids stand for clips, too
+    _others: list[tuple[bool, bool]] = field(default_factory=lambda: [(True, False), (False, True), (True, True)])
+
+    def of(self, name: str) -> Ends:
+        """The bounds for a tensor by this reading."""
+        if name in self.inherited and not self.everywhere:
+            return {}
+        return self._ends(self.grids[name])
+
+    def reread(self) -> bool:
+        """Take the next reading, by which other tensors are clipped; after the last the first, and False."""
+        before = self._all()
+        while self._others:
+            self.unclipped, self.everywhere = self._others.pop(0)
+            if self._all() != before:
+                return True
+        self.unclipped = self.everywhere = False
+        return False
+
+    def _all(self) -> dict[str, Ends]:
+        return {name: self.of(name) for name in self.grids}
+
+    def _ends(self, grid: Grid) -> Ends:
+        """The module's own bounds that the ends of a grid stand for, none at both ends being no clipping at all.
+
+        Behind a ReLU a grid begins at 0 and ends inside the upper bound. How far inside is what calibration saw: a grid
+        that ends well below 6 may follow ReLU6 or a plain ReLU, and is read as the first unless `unclipped`. Elsewhere
+        the zero point was rounded, which moves both ends by up to half a step; one end alone that lies near a bound
+        does so by chance.
+        """
+        step = float(grid.scale[0])
+        low, high = (float((n - grid.zero[0]) * step) for n in (grid.low, grid.high))
+        ends = {"low": self._bound(low, step), "high": self._bound(high, step)}
+        if low != 0:
+            return {} if None in ends.values() else ends
+        above = min((b for b in self.bounds if high <= b + _SAME * step), default=None)
+        well_below = above is not None and above - high > step / 2
+        ends["high"] = None if well_below and self.unclipped else above
+        return ends if any(v is not None for v in ends.values()) else {}
+
+    def _bound(self, value: float, step: float) -> float | None:
+        return next((b for b in self.bounds if abs(b - value) <= step / 2), None)
