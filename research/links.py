@@ -134,9 +134,8 @@ def broken(what: seeded.Subject, target: str, precision: str, folder: Path, note
     module = modelling.load(what.model)
     with contextlib.redirect_stderr(io.StringIO()):
         wants = oracle.evaluate(OracleRequest(what.model, cases, names)).outputs
-        floors, _ = twin.run(
-            module, cases, names, recipe(precision, known.flavour if known else None), what.calibration
-        )
+        rounding = recipe(precision, known.flavour if known else None)
+        floors, _ = twin.run(module, cases, names, rounding, what.calibration)
     limits = {name: resolve((), cell, name) for name in names}
     gate = Gate(contract, [str(i) for i in range(len(cases))], wants, floors, precision, limits)
     return sorted({check.metric for check in gate.checks(rows) if not passes(check)})
@@ -165,8 +164,8 @@ def _answered(
         try:
             limits = broken(what, target, precision, folder, notes)
         except RuntimeError as error:
-            answer = [f"refused: {str(error).splitlines()[-1][:80]}"]
-            limits = ["no limit: the runtime refuses it"]
+            answer = ["refused"]
+            limits = [f"nothing, the runtime refuses it: {str(error).splitlines()[-1][:80]}"]
         alone = " ALONE" if limits and all(name in METRICS and METRICS[name].tail for name in limits) else ""
         print(f"{key}: the chain is complete; breaks {', '.join(limits) or 'no limit'}{alone}", flush=True)
     yield key, answer
