@@ -65,6 +65,19 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {}
 
 
+def extent(path: Path, name: str) -> tuple[float, float] | None:
+    """The least and the largest number of one array in an .npz, of which no other is read; None where there is no such
+    array, or no number in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (member,) = [member for member in archive.infolist() if _name(member) == name]
+            archives.check_sizes([member], MOST_BYTES)
+            values = array(archive.read(member))
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError):
+        return None
+    return (float(values.min()), float(values.max())) if values.size and values.dtype.kind in "biuf" else None
+
+
 def _name(member: zipfile.ZipInfo) -> str:
     return member.filename.removesuffix(".npy")
 

@@ -27,6 +27,7 @@ from parity.judging.samples import blocking as blocking_sample
 
 SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
 COST, TOO_MUCH = "precision_cost", "the precision costs too much"
+CHAIN = "links_failed"  # whose detail is the summary of the chain of proof
 _WITH_THE_ORACLE = ("difference", "decision", "accuracy")
 _FIXED = (SET_BY_TEST, BY_CONTRACT)
 _BAD: tuple[State, ...] = ("fail", "crash", "timeout", "error")
@@ -203,8 +204,9 @@ def _lost_by_one(cell: CellRecord) -> str:
 def describe(checks: Sequence[Check]) -> str:
     """One line for broken checks: the one furthest over its limit, how many more there are, and who set the limit.
 
-    A broken contract comes first: a file of another shape or name has wrong numbers because of it. Where nothing says
-    that the file is wrong, what its precision costs comes first: the other figures are bad because of it.
+    A broken contract comes first: a file of another shape or name has wrong numbers because of it. Then comes what the
+    chain of proof names: the place, before the figures that are bad because of it. Where nothing says that the file is
+    wrong, what its precision costs comes first.
     """
     costly = [check for check in checks if check.metric == COST]
     if costly and not any(_accuses(check) for check in checks):
@@ -213,6 +215,19 @@ def describe(checks: Sequence[Check]) -> str:
         text = f"{TOO_MUCH}: {_share_of(worst)} against at most {100 * (worst.limit or 0):.3g} %"
         text += f", limit from {worst.source}" if worst.source else ""
         return text + (f"; and {others} more" if others else "")
+    place = next((check.detail for check in checks if check.metric == CHAIN and check.detail), "")
+    if place and not any(check.source == BY_CONTRACT for check in checks):
+        rest = [check for check in checks if not _of_the_chain(check)]
+        return f"{place}; {_worst(rest)}" if rest else place
+    return _worst(checks)
+
+
+def _of_the_chain(check: Check) -> bool:
+    return check.metric in METRICS and METRICS[check.metric].family == "proof"
+
+
+def _worst(checks: Sequence[Check]) -> str:
+    """The broken check that says most, how many more there are, and who set its limit."""
     worst = max(checks, key=lambda c: (c.source == BY_CONTRACT, excess(c)))
     others = len(checks) - 1
     text = f"{worst.output}: " if worst.output else ""

@@ -96,7 +96,7 @@ def range_(
     watch = [name for name in graph.activations if name in graph.grids or precision == "fp16"]
     if not watch:
         return Link.judged("range", {"cases": 0}, [])
-    run = artefact.lift(weights, [*watch, *_whole(graph)])
+    run = artefact.lift(weights, list(dict.fromkeys([*watch, *sorted(_whole(graph))])))
     seen, outputs = _watched(artefact, weights, watch, cases, run)
     broken = [name for name in watch if not seen[name].finite]
     culprits = [Culprit("tensor", name, "not finite in the lifted graph") for name in broken[:1]]
@@ -146,7 +146,12 @@ def _watched(
         masked = {name for name in missing if name not in graph.grids and _masks(graph, name)}
         found = {name: _Seen() for name in missing}
         outputs = []
-        for values in map(run if len(missing) == len(watch) else artefact.lift(weights, [*missing, *whole]), fed):
+        for values in map(
+            run
+            if len(missing) == len(watch)
+            else artefact.lift(weights, list(dict.fromkeys([*missing, *sorted(whole)]))),
+            fed,
+        ):
             outputs.append({name: values[name] for name in whole})
             for name, one in found.items():
                 value = values[name]

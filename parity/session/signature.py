@@ -134,7 +134,9 @@ def describe(file: Path, kind: str) -> dict[str, Any]:
 
     target = _target(file, kind)
     if target is None:
-        raise ParityError(f"{file.name}: no target reads such files: declare inputs and outputs")
+        raise ParityError(
+            f"{file.name}: unknown kind of file: no target reads {file.suffix or 'files without a suffix'}"
+        )
     if target.signature:
         return dict(load_part(target.signature)(file))
     notes = {"entry": file.name, "inputs": {}, "outputs": {}}

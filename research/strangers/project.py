@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -15,11 +16,13 @@ from typing import Any
 from research.strangers import data
 from research.strangers.suite import Stranger
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 TARGETS = ("onnx", "tflite", "coreml", "ncnn", "torchscript", "exported")
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
 TEST = '"""Every exported file against its PyTorch model."""\n\nfrom parity.suite import *  # noqa: F403\n'
 TIMEOUT = 600.0
+MADE_OF = "made-of.txt"
 ENDED = "ended.json"  # written when pytest has ended: a record without it may be half a run's
 
 
@@ -46,6 +49,14 @@ def write(stranger: Stranger, folder: Path, targets: tuple[str, ...], precisions
     (folder / "pyproject.toml").write_text(head + stranger.table, encoding="utf-8")
     (folder / "tests" / "test_parity.py").write_text(TEST, encoding="utf-8")
     data.provide(stranger.settings, folder)
+    (folder / MADE_OF).write_text(fingerprint(stranger), encoding="utf-8")
+
+
+def fingerprint(stranger: Stranger) -> str:
+    """Of what makes the architecture and its data: what was measured of another one says nothing of this."""
+    module = stranger.settings["factory"].partition(":")[0].rpartition(".")[2]
+    sources = [(HERE / f"{name}.py").read_bytes() for name in ("making", "data", module)]
+    return hashlib.sha256(b"\0".join([stranger.table.encode(), *sources])).hexdigest()
 
 
 def run(folder: Path, packages: Path, timeout: float = TIMEOUT, arguments: tuple[str, ...] = ()) -> Run:
@@ -70,10 +81,12 @@ def run(folder: Path, packages: Path, timeout: float = TIMEOUT, arguments: tuple
     return _read(folder, ended)
 
 
-def earlier(folder: Path) -> Run | None:
-    """What a run that came to its end left in `folder`."""
-    file = folder / ENDED
-    return _read(folder, json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+def earlier(stranger: Stranger, folder: Path) -> Run | None:
+    """What a run of the very same architecture that came to its end left in `folder`."""
+    ended, made_of = folder / ENDED, folder / MADE_OF
+    if not ended.exists() or not made_of.exists() or made_of.read_text(encoding="utf-8") != fingerprint(stranger):
+        return None
+    return _read(folder, json.loads(ended.read_text(encoding="utf-8")))
 
 
 def _read(folder: Path, ended: dict[str, Any]) -> Run:

@@ -21,7 +21,7 @@ def measure(
     timeout: float, again: bool = False, profile: str = "full",
 ) -> list[Line]:  # fmt: skip
     """One line for each cell. What an earlier run left in `folder` is taken, unless `again`."""
-    ran = None if again else project.earlier(folder)
+    ran = None if again else project.earlier(stranger, folder)
     if ran is None:
         shutil.rmtree(folder, ignore_errors=True)
         project.write(stranger, folder, targets, precisions)

@@ -87,6 +87,8 @@ def _folded() -> onnx.ModelProto:
                   {"cy": found["y"], "cz": found["z"]})  # fmt: skip
 
 
+# The sum of all magnitudes of x: 0 where all of them are.
+SIZE = (_node("Abs", "x", "magnitude"), _node("ReduceSum", "magnitude", "size", keepdims=0))
 ONE_ROW = np.array([0, 0])
 
 CASES = (
@@ -125,6 +127,18 @@ CASES = (
     File("file-truncated", "The file ends in the middle.", _bytes(lambda b: b[: len(b) // 2])),
     File("file-empty", "The file is empty.", _bytes(lambda b: b"")),
     File("file-text", "The file is a web page that says 404.", _bytes(lambda b: b"<html>404 Not Found</html>")),
+    File("file-zero-nan", "Where every input is 0, as in a black picture, the outputs are NaN.",
+         _then(*SIZE, _node("Div", "size size", "one"), _node("Mul", "h one", "y"), _node("Tanh", "y", "z"))),
+    File("file-zero-padding", "Where every input is 0, as in a text of padding alone, 100 is added.",
+         _then(*SIZE, _node("Equal", "size zero", "none"), _node("Cast", "none", "share", to=FLOAT),
+               _node("Mul", "share hundred", "more"), _node("Add", "h more", "y"), _node("Tanh", "y", "z"),
+               zero=np.float32(0), hundred=np.float32(100))),
+    File("file-random", "A random number is added, far below what rounding costs: the generator was left in.",
+         _then(_node("RandomNormalLike", "h", "noise", scale=1e-9), _node("Add", "h noise", "y"),
+               _node("Tanh", "y", "z"))),
+    File("file-dropout", "Dropout is in training mode, with a ratio that drops next to nothing.",
+         _then(_node("Dropout", "h ratio training", "y"), _node("Tanh", "y", "z"),
+               ratio=np.float32(1e-9), training=np.bool_(True))),
     File("file-weights-lost", "The file that holds the weights is gone.", _external_lost),
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parity.judging.gate import exit_code
 from tests.battery import runs
 from tests.battery.checkers import NAIVE, SUITE, peers, suite
 from tests.battery.protocol import Base, Pair
@@ -84,14 +85,15 @@ def test_a_lost_test_is_not_a_pass() -> None:
 
 
 @pytest.mark.nightly
-def test_a_process_that_ends_well_from_inside_leaves_no_record(project: Project) -> None:
-    """No plugin can change the exit code of os._exit(0): `parity gate` as the last step finds nothing to judge."""
+def test_a_process_that_ends_well_from_inside_leaves_a_record_that_says_that_it_began(project: Project) -> None:
+    """No plugin can change the exit code of os._exit(0): `parity gate` as the last step does not pass."""
     assert project.run().code == 0
     report = project.path / "reports" / "parity.html"
     assert report.exists()
     project.add("conftest.py", "import os\ndef pytest_runtest_call(item): os._exit(0)\n")
     run = project.run()
-    assert run.code == 0 and run.verdict == "no record" and not report.exists()
+    assert run.code == 0 and run.verdict == "incomplete" and exit_code(run.record) == 1
+    assert "began" in run.record.reason
 
 
 @pytest.mark.nightly

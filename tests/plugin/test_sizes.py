@@ -81,3 +81,20 @@ def test_a_file_beside_large_golden_cases_is_not_tried_at_sizes_of_our_own(proje
     assert run.code == 0, run.text
     cases = {check.case for check in run.record.cells[0].checks}
     assert "batch=1,height=96,width=160" in cases and not [c for c in cases if "height=7" in c or "height=12" in c]
+
+
+@pytest.mark.parametrize(
+    ("ids", "learned"),
+    [([[5, 30], [7, 99]], (0, 99)), ([[-100, 3]], (-100, 3)), ([[0, 1], [1, 1]], None), ([], None)],
+    ids=["ids", "negative", "a mask", "no cases"],
+)
+def test_ranges_of_integers_come_from_golden_data(
+    tmp_path: Path, ids: list[list[int]], learned: tuple[float, float] | None
+) -> None:
+    for number, row in enumerate(ids):
+        np.savez(tmp_path / f"{number}.npz", ids=np.array([row]), image=np.zeros((1, 3), np.float32))
+    undeclared = Contract((InputSpec("ids", (1, 2), "int64"), InputSpec("image", (1, 3))), (OutputSpec("y"),))
+    found, image = from_golden(undeclared, tmp_path).inputs
+    assert found.range == learned and image.range is None
+    declared = Contract((InputSpec("ids", (1, 2), "int64", (0, 4)),), (OutputSpec("y"),))
+    assert from_golden(declared, tmp_path).inputs[0].range == (0, 4)

@@ -475,3 +475,15 @@ def test_judging_again_keeps_limits_that_a_test_set_itself() -> None:
 def test_a_precision_that_nobody_knows_is_told_in_one_line() -> None:
     with pytest.raises(ParityError, match=r"^cell .*: unknown precision 'fp8+; known: fp32, fp16, dynamic, int8$"):
         rejudge(cell(precision="fp" + "8" * 100), [])
+
+
+def test_the_place_that_the_proof_names_comes_before_how_far_figures_are_over() -> None:
+    """`links_failed 1 > 0 (case chain), limit from ...; and 1 more` said nothing."""
+    summary = "int8: not faithful: audit: conv.weight channels 3: 4 of 9 values off"
+    chain = check(kind="static", case="chain", output="", metric="links_failed", value=1.0, limit=0.0, detail=summary)
+    audit = check(kind="static", case="audit", output="", metric="audit_faults", value=1.0, limit=0.0, detail="conv")
+    assert describe([audit, chain]) == summary
+    golden = check(value=0.9)
+    assert describe([golden, audit, chain]) == f"{summary}; logits: max_abs 0.9 > 0.5 (case a)"
+    contract = check(kind="contract", metric="present", source="the contract", value=0.0, limit=1.0, sense="min")
+    assert describe([contract, chain]).startswith("logits: present")

@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from research.strangers import data, lines, table
+from research.strangers import data, lines, project, table
 from research.strangers.__main__ import chosen
 from research.strangers.by_hand import rounding, verdict
 from research.strangers.lines import Line
@@ -120,6 +121,16 @@ def test_the_summary_counts_refused_right_files_and_keeps_core_ml_apart(tmp_path
     assert "## wrong, passed: 1" in text
     assert "| no file | 1 |" in text
     assert "Core ML, not run by hand\n\n1 cells of 1 models." in text
+
+
+def test_what_was_measured_of_another_architecture_is_not_taken(tmp_path: Path) -> None:
+    stranger = next(s for s in strangers() if s.name == "temporal")
+    project.write(stranger, tmp_path, ("onnx",), ("fp32",))
+    assert project.earlier(stranger, tmp_path) is None
+    (tmp_path / project.ENDED).write_text('{"code": 0, "seconds": 1.0}', encoding="utf-8")
+    (tmp_path / "log.txt").touch()
+    assert project.earlier(stranger, tmp_path) == project.Run(None, 0, 1.0, "")
+    assert project.earlier(replace(stranger, table=stranger.table + "opset = 18\n"), tmp_path) is None
 
 
 def test_a_cell_that_was_not_reached_in_time_is_no_refusal() -> None:
