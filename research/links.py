@@ -5,14 +5,17 @@
 Every fault of `parity/faults/artefact` is put into each exported file of a model, and the file is proved. Prints a
 line a file: whether the right one is proved, and how many of its faults are found. `--save FILE` keeps each answer, to
 be compared with another version's by `--against FILE`, which lists what only one of the two found. Files whose chain is
-complete and faultless are judged by the golden checks too: `--tails` prints the default limits that each breaks.
+complete are judged by the golden checks too: `--tails` prints the default limits that each breaks, and ALONE where they
+are all of the tail: a fault that no more than warns. `--faults N` tries every N-th fault.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
+import itertools
 import json
 import sys
 import tempfile
@@ -26,8 +29,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from parity import formats as targets  # noqa: E402
+from parity.cases import golden  # noqa: E402
+from parity.config import load  # noqa: E402
+from parity.core.case import spread  # noqa: E402
 from parity.core.plan import Cell  # noqa: E402
-from parity.core.settings import ModelSpec  # noqa: E402
+from parity.core.settings import ModelConfig, ModelSpec  # noqa: E402
 from parity.faults.artefact.make import every  # noqa: E402
 from parity.faults.library import contract_of  # noqa: E402
 from parity.faults.power import Gate  # noqa: E402
@@ -36,6 +42,7 @@ from parity.formats.target import load_part  # noqa: E402
 from parity.judging.floor import natural  # noqa: E402
 from parity.judging.gate import passes  # noqa: E402
 from parity.judging.limits import resolve  # noqa: E402
+from parity.judging.registry import METRICS  # noqa: E402
 from parity.proof import prove  # noqa: E402
 from parity.proof.messages import ProofRequest  # noqa: E402
 from parity.reference import modelling, oracle, twin  # noqa: E402
@@ -44,16 +51,19 @@ from parity.reference.recipes import recipe  # noqa: E402
 from tests.proof import seeded  # noqa: E402
 from tests.proof.expressions import MODELS  # noqa: E402
 
+MOST = 48
+
 
 def subject(name: str) -> seeded.Subject:
-    """What is exported under a name: `skin`, trained, or one of the small models here."""
-    if name == "skin":
-        own = seeded.config()
+    """What is exported under a name: an example model, trained, or one of the small models of the tests."""
+    own = zoo().get(name)
+    if own is not None:
         contract = {
             "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": i.dtype} for i in own.contract.inputs],
             "outputs": [{"name": o.name} for o in own.contract.outputs],
         }
-        return seeded.Subject("skin", seeded.spec(), contract, seeded.cases("calibration"))
+        spec = ModelSpec(str(ROOT), own.factory, dict(own.options), str(own.checkpoint) if own.checkpoint else None)
+        return seeded.Subject(name, spec, contract, stored(own, own.calibration))
     shape = MODELS[name][1]
     contract = {
         "inputs": [{"name": "x", "shape": ["batch", *shape], "dtype": "float32"}],
@@ -64,6 +74,26 @@ def subject(name: str) -> seeded.Subject:
     )
 
 
+@functools.cache
+def zoo() -> Mapping[str, ModelConfig]:
+    """The example models of this repository that one module makes and that have golden and calibration data."""
+    models = load(ROOT / "pyproject.toml", targets.facts()).models
+    return {n: m for n, m in models.items() if m.factory and m.golden and m.calibration}
+
+
+def stored(own: ModelConfig, folder: Path | None) -> list[dict[str, Any]]:
+    """The inputs of a folder of cases, by name; at most 48, spread over all."""
+    assert folder is not None
+    cases = golden.load(folder, own.contract)
+    return [dict(cases[i].inputs) for i in spread(len(cases), MOST)]
+
+
+def tried(name: str) -> list[dict[str, Any]]:
+    """The inputs that the files of a model are proved and judged on."""
+    own = zoo().get(name)
+    return stored(own, own.golden)[::2] if own is not None else drawn(name, 2)
+
+
 def drawn(name: str, seed: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     return [{"x": rng.normal(size=(1, *MODELS[name][1])).astype(np.float32)} for _ in range(24)]
@@ -71,30 +101,30 @@ def drawn(name: str, seed: int) -> list[dict[str, Any]]:
 
 def proved(what: seeded.Subject, target: str, precision: str, folder: Path, notes: Mapping[str, Any]) -> list[str]:
     """The state of each link: its name for one that fails, with a question mark where it could not be made."""
-    cases = seeded.cases()[::2] if what.name == "skin" else drawn(what.name, 2)
     request = ProofRequest(
         what.model,
         targets.get(target).graph,
         precision,
         str(folder),
         dict(notes),
-        cases,
+        tried(what.name),
         [o["name"] for o in what.contract["outputs"]],
         what.calibration if precision == "int8" else [],
     )
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            links = prove(request).links
+            proof = prove(request)
     except Exception:  # a truncated file, which no runtime opens either
         return ["refused"]
-    failed = [link.name for link in links if link.state == "failed"]
-    return failed + [f"{link.name}?" for link in links if link.state == "not possible" and link.offered]
+    failed = [link.name for link in proof.links if link.state == "failed"]
+    open_ = [f"{link.name}?" for link in proof.links if link.state == "not possible" and link.offered]
+    return failed + open_ or ([] if proof.complete else ["widened?"])
 
 
 def broken(what: seeded.Subject, target: str, precision: str, folder: Path, notes: Mapping[str, Any]) -> list[str]:
     """The golden metrics whose default limits a file breaks."""
     contract = contract_of(what.contract)
-    cases = seeded.cases()[::2] if what.name == "skin" else drawn(what.name, 2)
+    cases = tried(what.name)
     names = [o.name for o in contract.outputs]
     artefact = load_part(targets.get(target).graph)(str(folder), dict(notes), ())
     run, graph = artefact.whole(artefact.kernels[0]), artefact.graph
@@ -104,14 +134,15 @@ def broken(what: seeded.Subject, target: str, precision: str, folder: Path, note
     module = modelling.load(what.model)
     with contextlib.redirect_stderr(io.StringIO()):
         wants = oracle.evaluate(OracleRequest(what.model, cases, names)).outputs
-        floors, _ = twin.run(module, cases, names, recipe(precision, known.flavour if known else None), cases)
+        rounding = recipe(precision, known.flavour if known else None)
+        floors, _ = twin.run(module, cases, names, rounding, what.calibration)
     limits = {name: resolve((), cell, name) for name in names}
     gate = Gate(contract, [str(i) for i in range(len(cases))], wants, floors, precision, limits)
     return sorted({check.metric for check in gate.checks(rows) if not passes(check)})
 
 
 def measured(
-    work: Path, name: str, target: str, precisions: tuple[str, ...], tails: bool
+    work: Path, name: str, target: str, precisions: tuple[str, ...], tails: bool, stride: int
 ) -> Iterator[tuple[str, list[str]]]:
     """The answer of every file; where it is that all links hold, and `tails`, the limits it breaks are printed."""
     what = subject(name)
@@ -120,7 +151,8 @@ def measured(
         key = f"{name}-{target}-{precision}"
         yield from _answered(what, target, precision, f"{key}/right", folder, notes, tails)
         with tempfile.TemporaryDirectory() as place:
-            for fault, faulty, changed in every(target, precision, folder, notes, Path(place)):
+            made = every(target, precision, folder, notes, Path(place))
+            for fault, faulty, changed in itertools.islice(made, 0, None, stride):
                 yield from _answered(what, target, precision, f"{key}/{fault}", faulty, changed, tails)
 
 
@@ -129,7 +161,13 @@ def _answered(
 ) -> Iterator[tuple[str, list[str]]]:
     answer = proved(what, target, precision, folder, notes)
     if tails and not answer:
-        print(f"{key}: every link holds; breaks {broken(what, target, precision, folder, notes) or 'no limit'}")
+        try:
+            limits = broken(what, target, precision, folder, notes)
+        except RuntimeError as error:
+            answer = ["refused"]
+            limits = [f"nothing, the runtime refuses it: {str(error).splitlines()[-1][:80]}"]
+        alone = " ALONE" if limits and all(name in METRICS and METRICS[name].tail for name in limits) else ""
+        print(f"{key}: the chain is complete; breaks {', '.join(limits) or 'no limit'}{alone}", flush=True)
     yield key, answer
 
 
@@ -142,12 +180,13 @@ def main() -> int:
     parser.add_argument("--save", type=Path)
     parser.add_argument("--against", type=Path)
     parser.add_argument("--tails", action="store_true")
+    parser.add_argument("--faults", type=int, default=1)
     given = parser.parse_args()
     precisions = tuple(given.precisions.split(","))
     answers: dict[str, list[str]] = {}
     for name in given.models.split(","):
         for target in given.targets.split(","):
-            answers |= dict(measured(given.work.resolve(), name, target, precisions, given.tails))
+            answers |= dict(measured(given.work.resolve(), name, target, precisions, given.tails, given.faults))
     found = {key: any(not link.endswith("?") for link in links) for key, links in answers.items()}
     for right in (key for key in answers if key.endswith("/right")):
         mine = [key for key in found if key.startswith(right.removesuffix("right")) and key != right]

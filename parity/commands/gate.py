@@ -35,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
     for cell in gating.by_urgency(record.cells):
         if cell.state != "pass":
             print(visible(f"{cell.state:<11} {cell.id}: {cell.reason}"))
+        elif beyond := gating.tail_warning(cell):
+            print(visible(f"{'warning':<11} {cell.id}: {beyond}"))
     print(visible(f"verdict: {record.verdict}: {record.reason}"))
     for path in publishing.strangers(options.record, text):
         print(f"{path}: made from another record; write it again with: parity report {options.record}", file=sys.stderr)

@@ -27,8 +27,8 @@ from parity.core.plan import PRECISIONS, Cell, choose, model_name
 from parity.core.record import read
 from parity.core.settings import DEFAULT_TARGETS, Config, ModelConfig
 from parity.core.words import plural
+from parity.session import accepted, signature
 from parity.session import project as project_config
-from parity.session import signature
 
 
 def add(commands: Any) -> None:
@@ -48,9 +48,9 @@ def add(commands: Any) -> None:
              "image=serving_default_image:0:NHWC or image=:NHWC; nothing is matched by position or permuted unasked",
     )  # fmt: skip
     command.add_argument(
-        "--input", action="append", default=[], metavar="NAME=SHAPE[:DTYPE]",
+        "--input", action="append", default=[], metavar="NAME=SHAPE[:DTYPE[:VALUES]]",
         help="with --reference: an input of the reference that it does not state, or otherwise, as in "
-             "audio=1,512 or sr=:int64 (a number) or image=batch,3,h,w:float32",
+             "audio=1,512 or sr=:int64:16000 (a number) or image=batch,3,h,w:float32:0..1",
     )  # fmt: skip
     command.add_argument("--fixed", action="store_true", help="the file has every dynamic axis at one size, and is "
                          "meant to: the first of the model's dims, 1 for a batch")  # fmt: skip
@@ -136,6 +136,12 @@ def alone(options: argparse.Namespace, root: Path) -> Config:
     target = _target(options) or DEFAULT_TARGETS[0]
     reference = options.reference.resolve()
     stated = signature.read(reference, "reference", Path.cwd(), dict(map(_declared, options.input)), how=_HOW)
+    dims: dict[str, list[int]] = {}
+    if not options.golden:
+        try:
+            dims = accepted.sizes(reference, stated["inputs"])
+        except ParityError as why:
+            raise ParityError(f"{why}; give --golden FOLDER, or {_HOW_VALUES}") from None
     text = f"""[tool.parity]
 targets = [{json.dumps(target)}]
 
@@ -144,6 +150,7 @@ reference = {json.dumps(str(reference))}
 golden = {json.dumps(str(golden))}
 inputs = [{", ".join(_table(entry) for entry in stated["inputs"])}]
 outputs = [{", ".join(_table(entry) for entry in stated["outputs"])}]
+dims = {_table(dims)}
 """
     file = root / "pyproject.toml"
     file.write_text(text, encoding="utf-8")
@@ -158,19 +165,26 @@ outputs = [{", ".join(_table(entry) for entry in stated["outputs"])}]
 
 
 _HOW = "say --input NAME=SHAPE:DTYPE"
+_HOW_VALUES = "say sizes and values that it takes: --input NAME=SHAPE:DTYPE:LOW..HIGH"
 _PLACE = re.compile(r"^\S*pyproject\.toml:\d+ \[[^\]]*\] ?")
 
 
 def _declared(entry: str) -> tuple[str, dict[str, Any]]:
-    """`NAME=SHAPE[:DTYPE]`, with sizes and names of axes between commas; no shape is that of a single number."""
+    """`NAME=SHAPE[:DTYPE[:VALUES]]`, with sizes and names of axes between commas; no shape is that of a single number.
+    Values are one number, or `LOW..HIGH`."""
     name, sign, rest = entry.partition("=")
-    shape, colon, dtype = rest.rpartition(":")
-    if not colon:
-        shape, dtype = rest, "float32"
+    shape, dtype, values = (*rest.split(":", 2), "", "")[:3]
     dims = [int(part) if part.isdigit() else part for part in shape.split(",")] if shape else []
     if not (name and sign) or not all(d.isidentifier() if isinstance(d, str) else d for d in dims):
         raise ConfigError(f"--input {entry!r}: write NAME=SHAPE:DTYPE, as in image=batch,3,224,224:float32")
-    return name, {"shape": dims, "dtype": choose("dtype", dtype, DTYPES)}
+    given: dict[str, Any] = {"shape": dims, "dtype": choose("dtype", dtype or "float32", DTYPES)}
+    if values:
+        low, dots, high = values.partition("..")
+        try:
+            given["range"] = [float(low), float(high if dots else low)]
+        except ValueError:
+            raise ConfigError(f"--input {entry!r}: its values are a number, or LOW..HIGH") from None
+    return name, given
 
 
 def _table(entry: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ def read_input(t: Table, index: int, value: Any) -> InputSpec:
     if dtype not in DTYPES:
         raise e.error(None, f"input {name!r}: unknown dtype {dtype!r}{did_you_mean(dtype, DTYPES)}")
     limits = e.numbers("range", 2)
-    if limits and not limits[0] < limits[1]:
+    if limits and (limits[0] > limits[1] or (limits[0] == limits[1] and dtype in _LARGEST)):
         raise e.error(None, f"input {name!r}: range {list(limits)} is empty")
     if limits and (wrong := _unfit(dtype, limits)):
         raise e.error(None, f"input {name!r}: range {list(limits)} {wrong}")

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = Literal["proved", "failed", "not possible"]
+SHARP = 1e-4  # relative rms; a lift that may be further off than this settles nothing beside the noise ratio
 LINKS = ("match", "audit", "lift", "local", "range")  # of constants and values; `operators` comes beside them
+DECISIVE = ("match", "audit", "lift")  # without one of these no chain says that a file is the module
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,16 @@ class Proof:
         offers hold."""
         states = {link.state for link in self.links if link.offered}
         return "failed" if "failed" in states else "not possible" if "not possible" in states else "proved"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the chain by itself decides that the file is right: constants, structure and, where the format offers
+        them, operators and ranges hold, and the lift was held to a limit that nothing widened."""
+        proved = {link.name: link.figures for link in self.links if link.state == "proved"}
+        if self.state != "proved" or not proved.keys() >= set(DECISIVE):
+            return False
+        limit = proved["lift"].get("limit")
+        return limit is not None and limit <= SHARP and not proved["lift"].get("widened_by")
 
     @property
     def summary(self) -> str:

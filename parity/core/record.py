@@ -196,6 +196,7 @@ class ProofRecord:
     state: Literal["proved", "failed", "not possible"]
     summary: str
     links: tuple[LinkRecord, ...] = ()
+    complete: bool = False  # it decides by itself that the file is right: figures of the tail then only warn
 
 
 @dataclass(frozen=True)

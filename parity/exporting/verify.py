@@ -6,6 +6,7 @@ The kinds run as the test suite runs them, so that an export cannot be more leni
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from parity import formats as targets
 from parity import suite
@@ -18,6 +19,7 @@ from parity.core.record import CellRecord, Check
 from parity.core.settings import ModelConfig
 from parity.judging import gate
 from parity.session.planning import Data
+from parity.session.proof import proved
 from parity.session.session import Session
 from parity.suite.check_kind import CheckContext
 from parity.suite.recorder import Recorder
@@ -36,7 +38,9 @@ def verify(session: Session, cell: Cell) -> CellRecord:
     recorders = []
     for kind in suite.KINDS:
         if kind.described.in_export and kind.planned(model, target, data):
-            recorder = Recorder(cell, kind.described.name, session.config.rules)
+            recorder = Recorder(
+                cell, kind.described.name, session.config.rules, proved=partial(proved, session, cell, cases)
+            )
             kind.run(CheckContext(runtime, recorder, golden=cases, reference=reference))
             recorders.append(recorder)
     measured = tuple(recorder.kind for recorder in recorders)
@@ -53,6 +57,7 @@ def verify(session: Session, cell: Cell) -> CellRecord:
             telling_cases=len(telling(cases)),
             checks=tuple(check for recorder in recorders for check in recorder.checks),
             findings=tuple(finding for recorder in recorders for finding in recorder.findings),
+            proof=next((r.details["proof"] for r in recorders if "proof" in r.details), None),
         )
     )
 

@@ -21,6 +21,7 @@ Rows = Sequence[Mapping[str, Array]]
 
 _CANONICAL = {3: "NCL", 4: "NCHW", 5: "NCDHW"}
 _open: dict[int, tuple[Any, Mapping[str, Any]]] = {}
+_takes: dict[int, list[str]] = {}  # by handle, what the file calls its inputs; empty where it does not say
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,22 @@ def open_session(request: OpenRequest) -> Opened:
     stage("load")
     opened = load_part(request.session)(request.folder, request.notes)
     handle = max(_open, default=0) + 1
+    description = opened.describe()
     _open[handle] = (opened, request.notes)
-    return Opened(handle, opened.describe())
+    _takes[handle] = [entry["name"] for entry in description.get("inputs", ())]
+    return Opened(handle, description)
 
 
 def close_session(handle: int) -> None:
     _open.pop(handle, None)
+    _takes.pop(handle, None)
 
 
 def run(request: RunRequest) -> Outputs:
     """Outputs of every case."""
     stage("run")
     session, notes = _open[request.handle]
+    _expect_names(notes, _takes[request.handle])
     outputs, milliseconds = [], []
     for number, case in enumerate(request.cases):
         given = fed(notes, case)
@@ -106,6 +111,7 @@ def play(request: PlayRequest) -> list[dict[str, Array]]:
     """The outputs `keep` of every step, each step's state being what the artefact itself gave in the step before."""
     stage("run")
     session, notes = _open[request.handle]
+    _expect_names(notes, _takes[request.handle])
     dtypes = {name: value.dtype for name, value in request.steps[0].items()}
 
     def run(case: dict[str, Any], number: int) -> dict[str, Any]:
@@ -113,6 +119,16 @@ def play(request: PlayRequest) -> list[dict[str, Array]]:
         return named(notes, session.run(fed(notes, given)))
 
     return sequence.play(run, request.steps, request.carry, request.keep, request.free)
+
+
+def _expect_names(notes: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise ParityError where the file has an input under no name that it is said to have."""
+    for mine, entry in notes["inputs"].items():
+        if names and entry["name"] not in names:
+            raise ParityError(
+                f"the file has no input {entry['name']!r}, it has {', '.join(map(repr, names))}: "
+                f"say which is the model's {mine!r}: --tensor {mine}=THEIRS (in a table of artifacts: inputs)"
+            )
 
 
 def fed(notes: Mapping[str, Any], case: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:

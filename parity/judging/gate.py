@@ -19,6 +19,7 @@ from parity.core.plan import PRECISIONS, Cell
 from parity.core.record import BY_CONTRACT, CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
 from parity.core.settings import Rule, Waiver
 from parity.core.words import plural
+from parity.judging import tails
 from parity.judging.limits import resolve
 from parity.judging.registry import METRICS
 from parity.judging.samples import FEWEST, held, words
@@ -82,7 +83,8 @@ def settle(cell: CellRecord, waived: Sequence[Waiver] = ()) -> CellRecord:
         return cell
     broken = [check for check in checks if not check.passed]
     excused = [check for check in broken if any(excuses(w, check) for w in waived)]
-    blocking = [check for check in broken if check not in excused]
+    warned = warnings(cell)
+    blocking = [check for check in broken if check not in excused and check not in warned]
     costs = precision_costs(checks)
     if blocking:
         reason = describe(blocking)
@@ -95,9 +97,36 @@ def settle(cell: CellRecord, waived: Sequence[Waiver] = ()) -> CellRecord:
     unsure = blocking_sample(checks)
     if unsure:
         return replace(cell, state="missing", reason=words(unsure))
-    if broken:
+    if excused:
         return replace(cell, state="waived", reason=f"waived: {describe(excused)}")
-    return replace(cell, state="pass", reason=costs)
+    return replace(cell, state="pass", reason="; ".join(filter(None, (tails_in_words(warned), costs))))
+
+
+def warnings(cell: CellRecord) -> list[Check]:
+    """The broken checks of a completely proved cell that warn and do not refuse it. What another executor computed is
+    no part of the proof."""
+    if not tails.complete(cell):
+        return []
+    elsewhere = tuple(f"{execution.name}: " for execution in cell.executions)
+    broken = [check for check in cell.checks if not passes(check) and not check.case.startswith(elsewhere)]
+    return tails.warning(broken, cell.checks)
+
+
+def tail_warning(cell: CellRecord) -> str:
+    """What a cell that is not refused warns of, for whoever reads a report; empty where there is nothing."""
+    return tails_in_words(warnings(cell)) if cell.state in ("pass", "waived") else ""
+
+
+def tails_in_words(warned: Sequence[Check]) -> str:
+    """One sentence for figures of the tail that only warn; empty where there are none."""
+    if not warned:
+        return ""
+    worst = max(warned, key=excess)
+    where = f"{worst.output}: " if worst.output else ""
+    return (
+        f"proved faithful: {plural(len(warned), 'tail figure')} beyond what correct files have shown: warning "
+        f"({where}{worst.metric} {figure(worst)}, case {worst.case})"
+    )
 
 
 def in_force(waivers: Iterable[Waiver], cell: str, today: datetime.date) -> list[Waiver]:

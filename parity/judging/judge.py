@@ -257,6 +257,11 @@ def check_proof(proof: Proof, limits: Mapping[str, Limit]) -> list[Check]:
     return checks
 
 
+def lifted(kind: Kind, case: str, detail: str) -> Check:
+    """The check that the lift, made on one drawn input, holds; `detail` is what the chain says of it."""
+    return limited(kind, case, "lift_faults", 0.0, 0.0, detail)
+
+
 def check_unexplained(operators: Sequence[str], limits: Mapping[str, Limit]) -> Check:
     """How many of the file's decisions nothing explains; gates where somebody set a limit on it."""
     detail = "; ".join(operators[:MOST_NAMED])
@@ -266,7 +271,7 @@ def check_unexplained(operators: Sequence[str], limits: Mapping[str, Limit]) -> 
 
 def proof_record(proof: Proof) -> ProofRecord:
     links = tuple(LinkRecord(link.name, link.state, _link(link)) for link in proof.links)
-    return ProofRecord(proof.state, proof.summary, links)
+    return ProofRecord(proof.state, proof.summary, links, proof.complete)
 
 
 def lowered(output: OutputSpec, metric: str, value: float, limits: Mapping[str, Limit], detail: str) -> Check:

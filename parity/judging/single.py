@@ -60,6 +60,11 @@ class Usual:
             stored = rms(half_units(want)) / ROOT3
         return max(self.relative * (rms(want) if size is None else size), self.least, stored)
 
+    def gross(self, want: Array) -> float:
+        """The rms error from which an output is wrong whatever else is known of the file: it is lost."""
+        size = max(self.typical or 0.0, rms(want))
+        return EXCUSED.get(self.precision, 1.0) * size
+
     def most(self, want: Array, precision: str) -> float:
         """The most that a twin may excuse of an output on an input within the declared range."""
         if self.typical is None or want.dtype.kind != "f" or precision not in EXCUSED:

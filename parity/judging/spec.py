@@ -77,6 +77,9 @@ class MetricSpec:
     limit."""
     natural: float = 0.0
     """Values up to this say nothing of a file, so the ledger counts them as this."""
+    tail: bool = False
+    """Whether it is about the worst element, channel, case or input: of a file whose chain of proof
+    is complete it warns, where nobody set the limit."""
     fn: Callable[[npt.NDArray[Any], npt.NDArray[Any]], float] | None = None
     signed: bool = False
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from parity.cases.drawing import Drawing
     from parity.core.case import Case
     from parity.core.kinds import Kind
+    from parity.core.plan import Cell
     from parity.pytest_plugin.control import Control
     from parity.session.artefacts import Artifact
     from parity.session.evaluations import Reference
@@ -91,6 +92,7 @@ def parity_reference(request: pytest.FixtureRequest, parity_cell: Any, parity_go
 def parity(request: pytest.FixtureRequest) -> Recorder:
     """The recorder: `parity.check(output, got, want, cosine=0.99)`. A test that recorded no check fails."""
     from parity.judging.gate import in_force
+    from parity.session import proof as session_proof
     from parity.suite.recorder import Recorder
 
     control = _control(request)
@@ -98,9 +100,18 @@ def parity(request: pytest.FixtureRequest) -> Recorder:
     # A project's own tests measure beside the suite's, and never count as one of the planned golden cases.
     kind: Kind = getattr(request.function, "parity_kind", "property")
     waivers = in_force(control.config.waive, cell.id, datetime.date.today()) if cell else ()
-    recorder = Recorder(cell, kind, control.config.rules, waivers)
+
+    def proved() -> bool:
+        return cell is not None and session_proof.proved(control.session, cell, _golden_if_any(control, cell))
+
+    recorder = Recorder(cell, kind, control.config.rules, waivers, proved)
     request.node.stash[RECORDER] = recorder
     return recorder
+
+
+def _golden_if_any(control: Control, cell: Cell) -> list[Case]:
+    """The golden cases that the chain of proof of a cell is made on."""
+    return control.profile.golden(control.session.golden_if_any(control.config.models[cell.model]))
 
 
 def _control(request: pytest.FixtureRequest) -> Control:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from parity.core.errors import Disagrees
+import numpy as np
+
+from parity.core.errors import Disagrees, ParityError
 from parity.process.child import stage
 from parity.reference import modelling
 from parity.reference.exact import Exact
@@ -33,7 +36,23 @@ def evaluate(request: OracleRequest) -> Evaluated:
             except Disagrees as why:
                 module = module.alternative(str(why))
         _exact[key] = Exact(module)
+        if request.model.reference:
+            _expect_no_state(_exact[key], request)
     exact = _exact[key]
     with modelling.plain_attention():
         results = [exact.run(case, request.outputs) for case in request.cases]
     return Evaluated(results, "float32" if exact.note else "float64", exact.note)
+
+
+def _expect_no_state(exact: Exact, request: OracleRequest) -> None:
+    """Raise ParityError for a file that gives something else when it is given the same once more: what it gives
+    depends on what came before, so that no file can be held against it."""
+    first, second = (exact.run(request.cases[0], request.outputs) for _ in range(2))
+    changed = [name for name in first if not np.array_equal(first[name], second[name], equal_nan=True)]
+    if changed:
+        del _exact[repr(request.model)]
+        raise ParityError(
+            f"{Path(str(request.model.reference)).name} gives another {changed[0]!r} for the same inputs the second "
+            "time: it keeps state from call to call, or draws at random, and is no reference: export it with its "
+            "state as an input and an output"
+        )

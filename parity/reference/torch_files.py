@@ -112,8 +112,9 @@ def _retype_script(graph: Any, dtype: torch.dtype) -> None:
                 node.t_("value", node.t("value").to(dtype))
         elif node.schema() != "(no schema)":
             names = [argument.name for argument in torch._C.parse_schema(node.schema()).arguments]
-            for index, value in enumerate(node.inputs()):
-                if names[index] == "dtype" and value.type().str() == "int" and value.toIValue() in codes:
+            # An operator that takes any number of arguments, such as aten::format, has fewer names than inputs.
+            for index, (name, value) in enumerate(zip(names, list(node.inputs()), strict=False)):
+                if name == "dtype" and value.type().str() == "int" and value.toIValue() in codes:
                     fresh = graph.insertConstant(_SCALAR_TYPES[dtype])
                     fresh.node().moveBefore(node)
                     node.replaceInput(index, fresh)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from parity.core.record import CellRecord, RunRecord
-from parity.judging.gate import by_urgency
+from parity.judging.gate import by_urgency, tail_warning
 
 MOST = 10
 _LENGTH = 4000  # characters of one message; GitHub cuts at 4 KiB
@@ -65,6 +65,7 @@ def lines(record: RunRecord, folder: str = "") -> list[str]:
         _at("warning", cell.id, finding.text, finding.text, record)
         for cell in record.cells for finding in cell.findings if finding.level == "warning"
     ]  # fmt: skip
+    warnings += [_at("warning", cell.id, beyond, "", record) for cell in record.cells if (beyond := tail_warning(cell))]
     kept = [*_first(errors), *_first(warnings)]
     return [str(_moved(a, folder)) for a in kept]
 

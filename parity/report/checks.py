@@ -156,13 +156,21 @@ def _unrepeated(rows: Sequence[Row]) -> tuple[Row, ...]:
 
 
 def group(
-    kind: str, output: str, by_metric: dict[str, Points], keep: set[str], cases: int, natural: Mapping[str, Spread]
+    kind: str,
+    output: str,
+    by_metric: dict[str, Points],
+    keep: set[str],
+    cases: int,
+    natural: Mapping[str, Spread],
+    warned: Sequence[Check] = (),
 ) -> Group:
-    """The group of one kind and output: rows for the metrics in `keep`, at most `cases` cases listed."""
+    """The group of one kind and output: rows for the metrics in `keep`, at most `cases` cases listed. `warned` are
+    checks outside their limits that refuse nothing, because the file is proved."""
     metrics = tuple(by_metric)
     about = BY_NAME[kind]
     spreads = natural if about.pooled else {}
     made = [_row(metric, by_metric[metric], about.unit, spreads.get(metric)) for metric in metrics if metric in keep]
+    made = [replace(row, headroom=f"{row.headroom}: warning") if row.worst in warned else row for row in made]
     made.sort(key=lambda row: (row.rank, row.worst.limit is not None), reverse=True)
     rows = _unrepeated(made)
     table: dict[str, dict[str, tuple[Check, float | None]]] = {}

@@ -50,6 +50,7 @@ def markdown(record: RunRecord, digest: str = "") -> str:
     parts += _listed("Blocking", [cell for cell in cells if cell.blocks])
     parts += _listed("Not measured", [cell for cell in cells if cell.state in GAPS])
     parts += _listed("Waived", [cell for cell in cells if cell.state == "waived"])
+    parts += _listed("Proved, with a warning", [cell for cell in cells if cell.state == "pass" and cell.warned])
     parts += _changes(record)
     env = record.environment
     packages = ", ".join(f"{name} {version}" for name, version in sorted(env.packages.items()))

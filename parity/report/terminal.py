@@ -60,6 +60,8 @@ def warnings(record: RunRecord) -> list[str]:
         for finding in cell.findings:
             if finding.level == "warning":
                 cells.setdefault(finding.text, []).append(cell.id)
+        if beyond := gate.tail_warning(cell):
+            cells.setdefault(beyond, []).append(cell.id)
     found = []
     for text, ids in cells.items():
         more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""

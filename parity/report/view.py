@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from parity.core.exhibits import Exhibit, Picture
 from parity.core.record import CellRecord, Check, Finding, RunRecord, State
+from parity.judging.gate import tail_warning, warnings
 from parity.report import text
 from parity.report.checks import Group, Points, Rank, group, rank, tightest, used
 from parity.report.glossary import BLOCKING, STATE_ORDER
@@ -94,6 +95,7 @@ class CellView:
     exhibits: tuple[Exhibit, ...] = ()  # those whose pictures find room on the page
     exhibits_left: int = 0
     charts: int = 0  # distributions that find room
+    warned: bool = False  # the file is proved, and figures of its tail are beyond what correct files have shown
 
     @property
     def blocks(self) -> bool:
@@ -133,13 +135,14 @@ def cell_view(cell: CellRecord, reference: CellRecord | None, name: str, budget:
     for _, key, metric in ranked[: budget.rows]:
         keep.setdefault(key, set()).add(metric)
     groups: list[Group] = []
+    warned = warnings(cell)
     left = budget.cases
     for index, (key, metrics) in enumerate(keep.items()):
         reserved = 3 * (len(keep) - index - 1)
         listed = max(left - reserved, min(left, 3))
-        groups.append(group(*key, grouped[key], metrics, listed, {s.metric: s for s in cell.natural}))
+        groups.append(group(*key, grouped[key], metrics, listed, {s.metric: s for s in cell.natural}, warned))
         left -= len(groups[-1].lines)
-    tight, tight_share = tightest(measured)
+    tight, tight_share = tightest([(check, share) for check, share in measured if check not in warned])
     bytes_, ms = _size(cell), cell.runtime.median_ms if cell.runtime else None
     seen = {check.kind for check in cell.checks if check.value is not None}
     return CellView(
@@ -157,6 +160,7 @@ def cell_view(cell: CellRecord, reference: CellRecord | None, name: str, budget:
         ms=ms,
         ms_ratio=text.ratio(ms, reference.runtime.median_ms if reference and reference.runtime else None),
         log=text.clip(cell.log, budget.log, end=True),
+        warned=bool(tail_warning(cell)),
     )
 
 

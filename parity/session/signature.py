@@ -114,7 +114,8 @@ def _input(entry: Mapping[str, Any], file: str, how: str) -> dict[str, Any]:
     if dtype not in DTYPES:
         raise ParityError(f"{file}: its input {name!r} is of type {dtype}: {how}")
     dims = [d if isinstance(d, int) and d > 0 else _axis(d, name, i) for i, d in enumerate(shape)]
-    return {"name": name, "shape": dims, "dtype": dtype, **({"layout": entry["layout"]} if entry.get("layout") else {})}
+    more = {key: entry[key] for key in ("layout", "range") if entry.get(key)}
+    return {"name": name, "shape": dims, "dtype": dtype, **more}
 
 
 def _axis(stated: Any, name: str, index: int) -> str:

@@ -44,7 +44,7 @@ def planned(model: ModelConfig, target: Target, data: Data) -> bool:
 def run(check: CheckContext) -> None:
     """Outputs are the oracle's at every declared size of every axis, and a batch's rows are those of single rows."""
     runtime, parity = check.runtime, check.recorder
-    bench = Bench(runtime, parity.limits)
+    bench = Bench(runtime, parity.limits, parity.proved)
     session, model = runtime.session, bench.model
     if bench.fixed:
         _record(bench, bench.judge_cases(_held(bench, session.config.seed, parity)), parity)
@@ -284,6 +284,7 @@ def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
                 parity.add(judge.fact(result.case.id, spec.name, "shape", shape == expected, text, "batch"))
             if spec.name not in result.silent and not result.undefined:
                 parity.add(bench.check("batch", result, spec))
+    parity.add(*bench.lift_checks("batch", results))
     if ties := bench.words_of_ties(results):
         parity.find(ties, "note")
     bench.tell_twins(parity)

@@ -26,14 +26,16 @@ from parity.core.kinds import Kind
 from parity.core.record import Check
 from parity.formats import snippet
 from parity.judging import judge, single
-from parity.judging.limits import DRAWN, Limit
+from parity.judging.limits import DRAWN, Limit, is_default
 from parity.judging.post_processing import PostProcessed, post_process
 from parity.process.isolate import ChildFailure
 from parity.reference.recipes import RECIPES, TIES
+from parity.session.proof import proved_on
 from parity.session.session import Runtime
 from parity.suite.recorder import Recorder
 
 BATCH_BYTES = 64 << 20  # of inputs, in one call of a child
+MOST_LIFTED = 8  # inputs that the lift is made on: each costs a second, and a file with more is looked at
 SHRINKS = 80  # evaluations that shrinking may cost
 
 
@@ -48,6 +50,7 @@ class Result:
     judged: dict[str, single.Judged] = field(default_factory=dict)
     broke: str = ""  # the artefact's own error
     refused: str = ""  # the model's own error
+    lifted: str = ""  # what the lift, made on this very input, says: the file computes what the model does
 
     @property
     def silent(self) -> dict[str, str]:
@@ -62,7 +65,14 @@ class Result:
 class Bench:
     """Runs recipes through one cell and its oracle, and judges them."""
 
-    def __init__(self, runtime: Runtime, limits: Callable[[str], Mapping[str, Limit]]):
+    def __init__(
+        self,
+        runtime: Runtime,
+        limits: Callable[[str], Mapping[str, Limit]],
+        proved: Callable[[], bool] = lambda: False,
+    ):
+        """`proved`: whether the chain of proof of the cell's file is complete."""
+        self.proved = proved
         self.runtime, self.session, self.cell = runtime, runtime.session, runtime.cell
         self.model = self.session.config.models[self.cell.model]
         notes = runtime.artifact.notes
@@ -113,8 +123,29 @@ class Bench:
         for part in _parts(results):
             self._oracle([r for r in part if r.want is None], stored)
             self._artefact([r for r in part if not r.refused])
-        self._settle([r for r in results if not r.refused and not r.broke], stored)
+        judgeable = [r for r in results if not r.refused and not r.broke]
+        self._settle(judgeable, stored)
+        if stored:
+            self._lift([r for r in judgeable if self._over(r) and not r.undefined])
         return results
+
+    def _lift(self, results: Sequence[Result]) -> None:
+        """Make the lift of a proved file on inputs that it is off by more than correct files have shown: what remains
+        where it holds is what the precision costs. What is grossly off, or not finite, is wrong all the same."""
+        within = [r for r in results if all(self._tolerable(r, name) for name in r.judged)][:MOST_LIFTED]
+        if not within or not self.proved():
+            return
+        for result in within:
+            result.lifted = proved_on(self.session, self.cell, result.case)
+
+    def _tolerable(self, result: Result, output: str) -> bool:
+        """Whether an output is within its limit, or beyond a default one by less than the output itself."""
+        judged, assumed = result.judged[output], result.want
+        if self.within(output, judged):
+            return True
+        if judged.exact or judged.reason or assumed is None or not is_default(self.limit(output, judged).source):
+            return False
+        return judged.error <= self.usual[output].gross(assumed.outputs[output])
 
     def _oracle(self, part: Sequence[Result], stored: bool) -> None:
         if not part:
@@ -272,7 +303,7 @@ class Bench:
         return judged.ratio <= (bound if bound is not None else math.inf) and not judged.reason
 
     def fails(self, result: Result) -> bool:
-        return bool(result.broke) or (not result.undefined and self._over(result))
+        return bool(result.broke) or (not result.undefined and not result.lifted and self._over(result))
 
     def simplest(self, source: Any, count: int, seed: int, known: Sequence[Result]) -> Result | None:
         """The simplest recipe that fails, reached from the same draws; at most SHRINKS more evaluations."""
@@ -350,6 +381,10 @@ class Bench:
             f"{outputs}: on {len(tied)} of {len(results)} inputs, as {tied[0].case.id}, the model decides between "
             f"equals: its answer jumps when its results move by a unit of {self.cell.precision}"
         )
+
+    def lift_checks(self, kind: Kind, results: Sequence[Result]) -> list[Check]:
+        """A check for each input that the lift was made on and holds."""
+        return [judge.lifted(kind, r.case.id, r.lifted) for r in results if r.lifted]
 
     def check(self, kind: Kind, result: Result, spec: OutputSpec) -> Check:
         """The check of one output of one input."""

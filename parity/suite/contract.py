@@ -51,7 +51,8 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
                     parity.find(hint.renamed(spec.name, extra))
                 continue
             if isinstance(spec, InputSpec) and found["shape"] is not None:
-                shape = _shape(spec, found, entry, fixed.get(spec.name))
+                open_too = model.reference is not None
+                shape = _shape(spec, found, entry, fixed.get(spec.name), open_too)
                 parity.add(shape)
                 if (
                     prebuilt
@@ -98,15 +99,22 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
             parity.find(f"{axis} is enumerated: {', '.join(map(str, lengths))}; other sizes are not in this file")
 
 
-def _shape(spec: InputSpec, found: dict[str, Any], entry: dict[str, Any], fixed: list[int] | None) -> Any:
-    """Fixed sizes must be equal; a declared dynamic axis must be dynamic in the file unless its route fixes it."""
+def _shape(
+    spec: InputSpec, found: dict[str, Any], entry: dict[str, Any], fixed: list[int] | None, open_too: bool
+) -> Any:
+    """Fixed sizes must be equal; a declared dynamic axis must be dynamic in the file unless its route fixes it.
+
+    `open_too`: where a fixed size is declared the file may take others too. A reference that is a file leaves more open
+    than makes sense, and is declared at what does.
+    """
     declared: list[int | str] = list(fixed or spec.shape)
     if entry.get("layout"):
         canonical = {3: "NCL", 4: "NCHW", 5: "NCDHW"}[len(declared)]
         declared = [declared[canonical.index(a)] for a in entry["layout"]]
     have = [d if isinstance(d, int) else None for d in found["shape"]]
     ok = len(have) == len(declared) and all(
-        (h is None) if isinstance(d, str) else h == d for d, h in zip(declared, have, strict=False)
+        (h is None) if isinstance(d, str) else h == d or (open_too and h is None)
+        for d, h in zip(declared, have, strict=False)
     )
     shown = [h if h is not None else "dynamic" for h in have]
     told = f"declared {list(spec.shape)}, exported at {declared}" if fixed else f"declared {declared}"

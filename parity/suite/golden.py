@@ -35,7 +35,7 @@ def run(check: CheckContext) -> None:
     cell, session, cases = runtime.cell, runtime.session, list(check.golden)
     check_references(runtime, cases, reference, parity, check.update)
     got = compare_cases("golden", cell, cases, reference, runtime, parity)
-    if parity.broken():
+    if parity.refused():
         _explain(session, cell, cases, got, parity)
         _locate(session, cell, cases, got, reference, parity)
     if check.power or any("power" in parity.limits(output) for output in reference.outputs[0]):

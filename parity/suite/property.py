@@ -29,7 +29,7 @@ def run(check: CheckContext) -> None:
     """Judge the extremes, the kept recipes, then the drawn ones; shrink and keep what fails."""
     runtime, parity, drawing = check.runtime, check.recorder, check.drawing
     assert drawing is not None
-    bench = Bench(runtime, parity.limits)
+    bench = Bench(runtime, parity.limits, parity.proved)
     config, model = runtime.session.config, bench.model
     examples, seed = drawing.examples(model), drawing.seed(model)
     replayed, odd = kept.load(config.root, model, drawing.before)
@@ -80,6 +80,7 @@ def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], pari
         for spec in bench.model.contract.outputs:
             if spec.name not in result.silent:
                 parity.add(bench.check("property", result, spec))
+    parity.add(*bench.lift_checks("property", [*flat, *results]))
     for result in flat:
         if result in undefined:
             parity.find(f"not judged: {result.case.id}: {result.undefined}", "note")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from parity.core.plan import Cell
 from parity.core.record import Check, Finding, build, plain
 from parity.core.settings import Rule, Waiver
 from parity.core.visible import visible
+from parity.judging import tails
 from parity.judging.compare import METRICS, compare
 from parity.judging.gate import SET_BY_TEST, describe, excess, excuses, figure, passes
 from parity.judging.limits import Limit, resolve
@@ -23,8 +24,18 @@ MOST = 20  # lines of a failing test about its metrics
 class Recorder:
     """Collects the checks of one test of one cell. All are recorded; a broken one fails the test when it ends."""
 
-    def __init__(self, cell: Cell | None, kind: Kind, rules: Iterable[Rule] = (), waivers: Iterable[Waiver] = ()):
+    def __init__(
+        self,
+        cell: Cell | None,
+        kind: Kind,
+        rules: Iterable[Rule] = (),
+        waivers: Iterable[Waiver] = (),
+        proved: Callable[[], bool] | None = None,
+    ):
+        """`proved` says whether the chain of proof of the cell's file is complete. It is asked where nothing but
+        figures of the tail is broken, by whatever test that happens in: tests may run in any order and process."""
         self.cell, self.kind = cell, kind
+        self._proved = proved
         self._rules = tuple(rules)
         self._waivers = tuple(waivers)  # those in force for this cell
         self.checks: list[Check] = []
@@ -114,6 +125,19 @@ class Recorder:
     def broken(self) -> list[Check]:
         return [c for c in self.checks if not passes(c)]
 
+    def proved(self) -> bool:
+        """Whether the chain of proof of the cell's file is complete."""
+        return self._proved is not None and self._proved()
+
+    def refused(self) -> list[Check]:
+        """The broken checks that fail the test: no waiver covers them, and they are no figures of the tail of a file
+        that is proved."""
+        broken = [c for c in self.broken() if not any(excuses(w, c) for w in self._waivers)]
+        warned = tails.warning(broken, self.checks)
+        if not broken or len(warned) < len(broken):
+            return broken
+        return [] if self.proved() else broken
+
     def verdict(self) -> str:
         """Why the test that used this recorder fails, one line for each metric that broke; empty when it passes.
 
@@ -121,7 +145,7 @@ class Recorder:
         """
         if not any(c.limit is not None or c.undecided is not None for c in self.checks):
             return "no check was recorded against a limit, so nothing was proved"
-        broken = [c for c in self.broken() if not any(excuses(w, c) for w in self._waivers)]
+        broken = self.refused()
         if not broken:
             return ""
         by_metric: dict[tuple[str, str], list[Check]] = {}
