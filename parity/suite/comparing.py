@@ -93,9 +93,10 @@ def _hint_layouts(runtime: Runtime, got: Mapping[str, Array], want: Mapping[str,
     if f"{cell.target}-{cell.precision}" not in runtime.session.config.models[cell.model].artifacts:
         return
     for name, entry in runtime.artifact.notes["outputs"].items():
-        if name in got and name in want and not entry.get("layout"):
-            if said := hint.turned(name, entry["name"], got[name].shape, want[name].shape):
-                parity.find(said)
+        if entry.get("layout") or name not in got or name not in want:
+            continue
+        if said := hint.turned(name, entry["name"], got[name].shape, want[name].shape):
+            parity.find(said)
 
 
 def _may_be_tie(check: Check) -> bool:
