@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -61,16 +62,7 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
                 ):
                     parity.find(said)
                 parity.add(*_enumerated(spec, found, notes.get("enumerated", {})))
-            quantised = bool(found.get("scale"))
-            want = spec.dtype if isinstance(spec, InputSpec) else None
-            if quantised:
-                text = f"{found['dtype']} with scale {found['scale']:.6g} and zero point {found['zero_point']}"
-                ok = runtime.cell.precision == "int8" and np.isfinite(found["scale"]) and found["scale"] > 0
-                parity.add(judge.fact("signature", spec.name, "dtype", ok, text))
-            elif want is not None and found["dtype"] is not None:
-                want = runtime.target.stored_dtype(want)
-                parity.add(judge.fact("signature", spec.name, "dtype", found["dtype"] == want,
-                                      f"declared {want}, the file has {found['dtype']}"))  # fmt: skip
+            _dtype(runtime, spec, found, prebuilt, parity)
     if any(d["shape"] is None for d in described["inputs"]):
         parity.find(f"{runtime.cell.target} files do not declare the shapes of their inputs: checked by running only")
     if described.get("executor") == "mil-eval":
@@ -97,6 +89,30 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
             parity.find(text, "note" if only_batch else "warning")
         for axis, lengths in held.items():
             parity.find(f"{axis} is enumerated: {', '.join(map(str, lengths))}; other sizes are not in this file")
+
+
+def _dtype(runtime: Runtime, spec: Any, found: Mapping[str, Any], prebuilt: bool, parity: Recorder) -> None:
+    """A quantised tensor has parameters that can be used; an input has the declared type, as its format stores it.
+
+    Who makes an fp16 file by hand decides whether it takes float16: coremltools does so unless told otherwise. The
+    app sees it in the file's interface, and what the rounding of the input costs is measured with the rest.
+    """
+    precision, have = runtime.cell.precision, found["dtype"]
+    if found.get("scale"):
+        text = f"{have} with scale {found['scale']:.6g} and zero point {found['zero_point']}"
+        ok = precision == "int8" and np.isfinite(found["scale"]) and found["scale"] > 0
+        parity.add(judge.fact("signature", spec.name, "dtype", ok, text))
+        return
+    if not isinstance(spec, InputSpec) or have is None:
+        return
+    want = runtime.target.stored_dtype(spec.dtype)
+    halved = prebuilt and (want, have) == ("float32", "float16")
+    if halved and precision == "fp16":
+        parity.find(f"the file takes {spec.name} as float16: the app feeds it rounded, as was done here")
+    elif halved:
+        parity.find("hint: if the file is meant to compute in float16: --precision fp16 (in a table: its key ends so)")
+    ok = have == want or (halved and precision == "fp16")
+    parity.add(judge.fact("signature", spec.name, "dtype", ok, f"declared {want}, the file has {have}"))
 
 
 def _shape(

@@ -46,6 +46,14 @@ def reshaped(contract: Contract, spec: InputSpec, found: Mapping[str, Any], layo
     return ""
 
 
+def turned(name: str, own: str, have: Sequence[int], want: Sequence[int]) -> str:
+    """For an output of another shape than the model's: `have` is `want` with its channels last. Else empty."""
+    layout = CHANNELS_LAST.get(len(want), "")
+    if not layout or tuple(have) != (want[0], *want[2:], want[1]) or tuple(have) == tuple(want):
+        return ""
+    return f"hint: it looks like {layout}: {_written(name, own if own != name else '', layout)}"
+
+
 def unheld(contract: Contract, notes: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
     """For a case that a file of fixed sizes refused: the axis that the file has at other sizes only; else empty."""
     for spec in contract.inputs:

@@ -49,6 +49,24 @@ def test_a_layout_that_is_given_is_not_suggested_again() -> None:
 
 
 @pytest.mark.parametrize(
+    ("have", "want", "part"),
+    [
+        ((1, 82, 2), (1, 2, 82), "it looks like NLC: --tensor y=theirs:NLC "),
+        ((1, 6, 9, 3), (1, 3, 6, 9), 'layout = "NHWC"'),
+        ((1, 4, 5, 6, 3), (1, 3, 4, 5, 6), 'layout = "NDHWC"'),
+    ],
+)
+def test_the_layout_of_an_output(have: tuple[int, ...], want: tuple[int, ...], part: str) -> None:
+    assert part in hint.turned("y", "theirs", have, want)
+
+
+@pytest.mark.parametrize("have", [(1, 2, 82), (1, 164), (1, 82, 3), (82, 1, 2)])
+def test_an_output_of_another_shape_gets_no_layout(have: tuple[int, ...]) -> None:
+    assert hint.turned("y", "y", have, (1, 2, 82)) == ""
+    assert hint.turned("y", "y", (2, 3), (3, 2)) == ""
+
+
+@pytest.mark.parametrize(
     ("shape", "enumerated", "part"),
     [
         (

@@ -44,16 +44,33 @@ def convert(
     ct = tools()
     stage("convert")
     traced = torch.jit.load(str(Path(after, SCRIPT_FILE)), map_location="cpu")
-    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
+    outputs = [ct.TensorType(name=name) for name in names(contract, "outputs").values()]
     return notes(save(traced, inputs(contract, example), outputs, options, Path(work)), contract, example, options)
+
+
+def names(contract: Mapping[str, Any], side: str) -> dict[str, str]:
+    """By the contract's names, those in the file: Core ML wants identifiers, without the words of its own language.
+
+    coremltools would rename them by the same rule, some of them together with names of its own, and not say so.
+    """
+    from coremltools.converters.mil.mil.passes.defs.preprocess import NameSanitizer
+
+    sanitizer = NameSanitizer(prefix="var_")
+    declared = dict.fromkeys(s["name"] for key in ("inputs", "outputs") for s in contract[key])
+    kept = {name for name in declared if NameSanitizer(prefix="var_").sanitize_name(name) == name}
+    for name in kept:  # first, for what is renamed must not take the name of another
+        sanitizer.sanitize_name(name)
+    renamed = {name: name if name in kept else str(sanitizer.sanitize_name(name)) for name in declared}
+    return {s["name"]: renamed[s["name"]] for s in contract[side]}
 
 
 def inputs(contract: Mapping[str, Any], example: Mapping[str, Array]) -> list[Any]:
     """What coremltools is told of each declared input."""
     import coremltools as ct
 
+    own = names(contract, "inputs")
     return [
-        ct.TensorType(name=s["name"], shape=_shape(s, example, contract), dtype=_DTYPES[s["dtype"]])
+        ct.TensorType(name=own[s["name"]], shape=_shape(s, example, contract), dtype=_DTYPES[s["dtype"]])
         for s in contract["inputs"]
     ]
 
@@ -65,8 +82,7 @@ def notes(
     axes = contract.get("enumerated", [])
     return {
         "entry": file,
-        "inputs": {s["name"]: {"name": s["name"]} for s in contract["inputs"]},
-        "outputs": {s["name"]: {"name": s["name"]} for s in contract["outputs"]},
+        **{side: {n: {"name": own} for n, own in names(contract, side).items()} for side in ("inputs", "outputs")},
         "fixed": {n: list(v.shape) for n, v in example.items()},
         **({"enumerated": {axis: contract["sizes"][axis] for axis in axes}} if axes else {}),
         "opset_target": system(options),
@@ -88,13 +104,13 @@ def convert_exported(
     ct = tools()
     stage("convert")
     program = torch.export.load(str(Path(after, PROGRAM_FILE))).run_decompositions({})
-    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
+    outputs = [ct.TensorType(name=name) for name in names(contract, "outputs").values()]
     file = save(program, None, outputs, options, Path(work))
-    names = list(program.graph_signature.user_inputs)
+    arguments = list(program.graph_signature.user_inputs)
     return {
         "entry": file,
-        "inputs": {s["name"]: {"name": n} for s, n in zip(contract["inputs"], names, strict=True)},
-        "outputs": {s["name"]: {"name": s["name"]} for s in contract["outputs"]},
+        "inputs": {s["name"]: {"name": n} for s, n in zip(contract["inputs"], arguments, strict=True)},
+        "outputs": {n: {"name": own} for n, own in names(contract, "outputs").items()},
         "fixed": {n: list(v.shape) for n, v in example.items()},
         "opset_target": system(options),
     }

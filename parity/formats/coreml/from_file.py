@@ -30,6 +30,6 @@ def convert(request: FromFileRequest) -> dict[str, Any]:
         source = source.run_decompositions({})
     contract, example, options = request.contract, request.example, request.options
     inputs = coreml.inputs(contract, example)
-    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"]]
+    outputs = [ct.TensorType(name=name) for name in coreml.names(contract, "outputs").values()]
     entry = coreml.save(source, inputs, outputs, options, Path(request.work))
     return coreml.notes(entry, contract, example, options)

@@ -105,7 +105,12 @@ def convert(
         ct.StateType(wrapped_type=ct.TensorType(shape=example[name].shape, dtype=np.float16), name=name)
         for name in states
     ]
-    inputs = [i for i in coreml.inputs(contract, example) if i.name not in states]
-    outputs = [ct.TensorType(name=s["name"]) for s in contract["outputs"] if s["name"] not in states.values()]
+    declared = zip(contract["inputs"], coreml.inputs(contract, example), strict=True)
+    inputs = [tensor for spec, tensor in declared if spec["name"] not in states]
+    renamed = coreml.names(contract, "outputs")
+    outputs = [ct.TensorType(name=own) for name, own in renamed.items() if name not in states.values()]
     file = coreml.save(traced, inputs, outputs, options, Path(work), states=held)
-    return coreml.notes(file, contract, example, options) | {"states": dict(states)}
+    made = coreml.notes(file, contract, example, options)
+    made["inputs"] |= {name: {"name": name} for name in states}  # a state is no tensor of the file's interface
+    made["outputs"] |= {output: {"name": output} for output in states.values()}
+    return made | {"states": dict(states)}

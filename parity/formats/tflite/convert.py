@@ -14,6 +14,7 @@ from parity.core.settings import ModelSpec
 from parity.formats.lengths import enumerated, named, variants
 from parity.formats.onnx.convert import FILE as ONNX_FILE
 from parity.formats.target import Array
+from parity.formats.tflite import layout
 from parity.process.child import stage
 
 FILE = "model.tflite"
@@ -55,18 +56,23 @@ def _saved_model(folder: Path, onnx_file: Path, unrolled: bool, example: Mapping
     graph = onnx.load(source, load_external_data=False).graph
     if unrolled and not {node.op_type for node in graph.node} & {"GRU", "LSTM", "RNN"}:
         raise ParityError("the model has no recurrent layer to unroll")
+    maps = layout.maps_read(graph)
+    plain = [n for n, v in example.items() if v.ndim != 4]
     keras_model = onnx2tf.convert(
         input_onnx_file_path=source,
         output_folder_path="converted",
         output_signaturedefs=True,
-        keep_shape_absolutely_input_names=[n for n, v in example.items() if v.ndim != 4] or None,
+        # Pictures turn channels-last. Other inputs keep torch's layout: as it is (-kat), or turned first thing inside
+        # (-kt) where a convolution reads it, whose axes onnx2tf takes for each other where their sizes coincide.
+        keep_shape_absolutely_input_names=[n for n in plain if n not in maps] or None,
+        keep_ncw_or_nchw_or_ncdhw_input_names=[n for n in plain if n in maps] or None,
         replace_to_pseudo_operators=["erf"],  # plain LiteRT has no Erf: it would become a Flex operator
         enable_rnn_unroll=unrolled,
         disable_model_save=True,  # its own files have other names and are of no use here
         non_verbose=True,
         verbosity="error",
     )
-    graph = onnx.load(source, load_external_data=False).graph
+    graph = onnx.shape_inference.infer_shapes(onnx.load(source, load_external_data=False)).graph
     # onnx2tf builds its Keras model with inputs by name and outputs in the order of the ONNX graph.
     onnx_outputs = [o.name for o in graph.output]
     if len(keras_model.outputs) != len(onnx_outputs):
@@ -88,21 +94,16 @@ def _saved_model(folder: Path, onnx_file: Path, unrolled: bool, example: Mapping
     holder.serve = tf.function(serve)
     signature = holder.serve.get_concrete_function(**specs)
     tf.saved_model.save(holder, str(folder), signatures=signature)
+    written = layout.maps_written(graph)
     shapes = {o.name: [d.dim_value for d in o.type.tensor_type.shape.dim] for o in graph.output}
     return {
-        "inputs": {n: _entry(n, list(v.shape), by_name[n].shape.as_list()) for n, v in example.items()},
+        "inputs": {n: layout.declared(n, v.shape, by_name[n].shape.as_list(), v.ndim == 4) for n, v in example.items()},
         "outputs": {
-            n: _entry(n, shapes[n], t.shape.as_list()) for n, t in zip(onnx_outputs, keras_model.outputs, strict=True)
+            n: layout.declared(n, shapes[n], t.shape.as_list(), n in written)
+            for n, t in zip(onnx_outputs, keras_model.outputs, strict=True)
         },
         "fixed": {n: list(v.shape) for n, v in example.items()},
     }
-
-
-def _entry(name: str, onnx_shape: list[int], tf_shape: list[int | None]) -> dict[str, Any]:
-    """How a tensor stands in the TFLite file: pictures and feature maps are channels-last, by this route's rule."""
-    if len(onnx_shape) == 4 and tf_shape[1:] == [onnx_shape[2], onnx_shape[3], onnx_shape[1]]:
-        return {"name": name, "layout": "NHWC"}
-    return {"name": name}
 
 
 def convert(
