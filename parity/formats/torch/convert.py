@@ -46,6 +46,7 @@ def export_program(
     import torch
 
     from parity.reference import modelling
+    from parity.reference.programs import without_vmap
 
     module = prepared(model, options["half"])
     inputs, shapes = dict(example), list[dict[int, Any]]()
@@ -57,23 +58,9 @@ def export_program(
         program = torch.export.export(
             module, arguments, dynamic_shapes=by_parameter(module.forward, shapes) if any(shapes) else None
         )
-    _save(program, str(Path(work, PROGRAM_FILE)))
+    torch.export.save(without_vmap(program), str(Path(work, PROGRAM_FILE)))
     fixed = None if any(shapes) else {name: list(value.shape) for name, value in example.items()}
     return _notes(contract, PROGRAM_FILE, fixed)
-
-
-def _save(program: Any, file: str) -> None:
-    """Save the program; with its calls of Python functions traced away where they cannot be written.
-
-    Attention masks of transformers are made under vmap, which stands in an exported graph as calls of functions.
-    """
-    import torch
-    from torch._export.serde.serialize import SerializeError
-
-    try:
-        torch.export.save(program, file)
-    except SerializeError:
-        torch.export.save(program.run_decompositions({}), file)
 
 
 def dynamic_example(
