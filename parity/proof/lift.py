@@ -151,8 +151,8 @@ def _widening(artefact: Artefact, weights: Values, run: Run, case: Case) -> tupl
 
 
 def _exact(constant: Constant) -> bool:
-    """Whether no rounding was needed: integers and halves at fp16; on a grid that was made for them, values that are all
-    alike, which its end holds."""
+    """Whether no rounding was needed: integers and halves at fp16; with quantisation parameters that were made for them,
+    values that are all alike, which their end holds."""
     real = constant.real
     if constant.grid is None:
         return bool(np.array_equal(real * _SHORT, np.rint(real * _SHORT)))

@@ -26,6 +26,7 @@ from parity.proof.products import Product
 from parity.reference import modelling
 from parity.reference.copying import copied
 from parity.reference.literals import Literals, of_graph
+from parity.reference.programs import without_vmap
 
 _ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "add_", "sub_", "mul_", "div_", "pow"}
 _BOUNDS = {"relu": {0.0}, "relu_": {0.0}, "relu6": {0.0, 6.0}, "hardtanh": {-1.0, 1.0}, "hardtanh_": {-1.0, 1.0},
@@ -331,7 +332,7 @@ def _exported(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torc
     whose sizes are computed in tensors."""
     with modelling.plain_attention(), torch.no_grad():
         try:
-            return torch.export.export(module, inputs).module()
+            return without_vmap(torch.export.export(module, inputs)).module()
         except Exception:
             if not getattr(module, "by_trace", False):
                 raise

@@ -24,7 +24,7 @@ from parity.session.cases import Cases
 from parity.session.memo import remembered
 from parity.session.models import Models
 from parity.session.resources import Part, Resources
-from parity.session.routes import first_that_works
+from parity.session.routes import FailedSteps, first_that_works
 from parity.store.cache import Entry, key_of
 from parity.store.code_key import code_key
 
@@ -137,10 +137,7 @@ class Artefacts(Part):
             self._routes(cell),
             cell,
             lambda route: self._export_by(cell, model, route),
-            lambda route: self.step_keys(cell, route)[-1][1],
-            resources.store,
-            resources.children.budget,
-            rebuild_since=resources.rebuild_since,
+            self._failed_steps(),
         )
         artifact = replace(artifact, routes_failed=failed)
         kernels = model.kernels.get(f"{cell.target}-{cell.precision}")
@@ -148,20 +145,31 @@ class Artefacts(Part):
             artifact = replace(artifact, notes={**artifact.notes, "kernels": kernels})
         return artifact
 
-    def _export_by(self, cell: Cell, model: ModelConfig, route: Route) -> Artifact:
+    def _failed_steps(self) -> FailedSteps:
         resources = self.resources
+        budget = resources.children.budget
+        return FailedSteps(resources.store, resources.run, budget, resources.rebuild_since)
+
+    def _export_by(self, cell: Cell, model: ModelConfig, route: Route) -> Artifact:
+        """The artefact by one route. Raises StepFailure, also for a step that is known to fail."""
+        resources, failed_steps = self.resources, self._failed_steps()
+        failed_steps.check(key for _, key, _ in self.step_keys(cell, route))
         remote = resources.store.remote
         previous: Entry | None = None
         built, seconds = 0, 0.0
         findings: list[str] = []
         for number, step in enumerate(route.steps, 1):
             resources.progress(cell.id, step.name)  # also while another process builds it
-            entry = resources.store.build(
-                self.step_spec(model, step, previous.key if previous else None),
-                f"{cell.id}~{number}-{step.name}",
-                self._builder(cell, model, step, previous),
-                rebuild_since=resources.rebuild_since,
-            )
+            spec = self.step_spec(model, step, previous.key if previous else None)
+            try:
+                entry = resources.store.build(
+                    spec,
+                    f"{cell.id}~{number}-{step.name}",
+                    self._builder(cell, model, step, previous, key_of(spec)),
+                    rebuild_since=resources.rebuild_since,
+                )
+            except ChildFailure as failure:
+                raise failed_steps.noted(key_of(spec), failure) from failure
             if entry.damaged:
                 damaged = f"the cached result of step {step.name!r} was damaged"
                 findings.append(f"{damaged} and was built again")
@@ -209,7 +217,7 @@ class Artefacts(Part):
         )
 
     def _builder(
-        self, cell: Cell, model: ModelConfig, step: Step, previous: Entry | None
+        self, cell: Cell, model: ModelConfig, step: Step, previous: Entry | None, key: str
     ) -> Callable[[Path], Mapping[str, Any]]:
         resources = self.resources
 
@@ -217,6 +225,8 @@ class Artefacts(Part):
             resources.progress(cell.id, stage if stage == step.name else f"{step.name}: {stage}")
 
         def convert(folder: Path) -> Mapping[str, Any]:
+            # Another process may have failed at it while this one waited for the lock.
+            self._failed_steps().check([key])
             calibration = self.cases.calibration(model) if step.calibration else None
             request = StepRequest(
                 step.function,

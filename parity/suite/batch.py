@@ -230,10 +230,10 @@ def _alone(
     for (case, rows), want in zip(batches, whole, strict=True):
         found[case.id] = dict(want)
         for name, value in want.items():
-            single = [oracle[i][name] for i in range(len(rows))]
-            if not all(s.ndim and s.shape[0] == 1 for s in single):
+            by_row = [oracle[i][name] for i in range(len(rows))]
+            if not all(s.ndim and s.shape[0] == 1 for s in by_row):
                 continue  # an output without rows
-            stacked = np.concatenate(single)
+            stacked = np.concatenate(by_row)
             if stacked.shape == value.shape and single.rms(stacked - value) <= ALONE * single.rms(value):
                 found[case.id][name] = stacked
             else:

@@ -103,7 +103,7 @@ def convert_exported(
 
     ct = tools()
     stage("convert")
-    program = torch.export.load(str(Path(after, PROGRAM_FILE))).run_decompositions({})
+    program = _convertible(torch.export.load(str(Path(after, PROGRAM_FILE))))
     outputs = [ct.TensorType(name=name) for name in names(contract, "outputs").values()]
     file = save(program, None, outputs, options, Path(work))
     arguments = list(program.graph_signature.user_inputs)
@@ -114,6 +114,31 @@ def convert_exported(
         "fixed": {n: list(v.shape) for n, v in example.items()},
         "opset_target": system(options),
     }
+
+
+def _convertible(program: Any) -> Any:
+    """The exported program in operators that coremltools converts: each that it lacks is decomposed, where torch can.
+
+    What it has stays whole, so that it makes one operator of Core ML of it.
+    """
+    import torch
+    from coremltools.converters.mil.frontend.torch.torch_op_registry import is_torch_fx_node_supported
+
+    program = program.run_decompositions({})
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    lacking = {node.target for node in calls if not is_torch_fx_node_supported(node)}
+    if not lacking:
+        return program
+    decompositions = {op: how for op, how in torch.export.default_decompositions().items() if op in lacking}
+    program = program.run_decompositions(decompositions)
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        # It computes nothing, and decompositions leave some. One that is an output has a name to keep.
+        if node.target is torch.ops.aten.alias.default and all(user.op != "output" for user in node.users):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    program.graph_module.recompile()
+    return program
 
 
 _DTYPES = {"float32": np.float32, "float16": np.float16, "int64": np.int32, "int32": np.int32}

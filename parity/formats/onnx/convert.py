@@ -37,7 +37,7 @@ def export(
         return _given(Path(reference), Path(work), options["dynamic"], contract, example)
     module: Any = modelling.load(model)
     stage("export")
-    names = {side: [spec["name"] for spec in contract[side]] for side in ("inputs", "outputs")}
+    inputs, outputs = names_of(contract)
     axes: dict[str, dict[int, str]] = {}
     if options["dynamic"]:
         axes = {
@@ -46,19 +46,19 @@ def export(
         }
         leading = {shape[0] for shape in axes.values() if 0 in shape}
         if len(leading) == 1:  # the batch axis runs through to the outputs; other axes are inferred by the exporter
-            axes |= {name: {0: leading.copy().pop()} for name in names["outputs"]}
-    for suffix, inputs in ({"": example} if options["dynamic"] else variants(contract, example)).items():
+            axes |= {name: {0: leading.copy().pop()} for name in outputs}
+    for suffix, values in ({"": example} if options["dynamic"] else variants(contract, example)).items():
         file = str(Path(work, named(FILE, suffix)))
-        arguments = tuple(torch.from_numpy(np.array(inputs[name])) for name in names["inputs"])
+        arguments = tuple(torch.from_numpy(np.array(values[name])) for name in inputs)
         with modelling.plain_attention(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             traced = torch.jit.trace(module, arguments, check_trace=False) if hasattr(module, "by_trace") else module
             torch.onnx.export(
                 traced, arguments, file, dynamo=False, opset_version=options["opset"],
-                input_names=names["inputs"], output_names=names["outputs"], dynamic_axes=axes, do_constant_folding=True,
+                input_names=inputs, output_names=outputs, dynamic_axes=axes, do_constant_folding=True,
             )  # fmt: skip
         onnx.checker.check_model(file, full_check=True)
-    return _notes(names["inputs"], names["outputs"], options["opset"])
+    return notes(inputs, outputs, options["opset"])
 
 
 def _given(
@@ -75,10 +75,11 @@ def _given(
 
             fixed, _ = simplify(model, overwrite_input_shapes={n: list(v.shape) for n, v in inputs.items()})
         onnx.save(model if dynamic else fixed, str(work / named(FILE, suffix)))
-    return _notes(*_names(contract), opset_of(file))
+    return notes(*names_of(contract), opset_of(file))
 
 
-def _notes(inputs: list[str], outputs: list[str], opset: int) -> dict[str, Any]:
+def notes(inputs: list[str], outputs: list[str], opset: int) -> dict[str, Any]:
+    """The notes of a file whose names are the contract's."""
     return {
         "entry": FILE,
         "inputs": {name: {"name": name} for name in inputs},
@@ -87,7 +88,8 @@ def _notes(inputs: list[str], outputs: list[str], opset: int) -> dict[str, Any]:
     }
 
 
-def _names(contract: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def names_of(contract: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The declared names of inputs and outputs, in order."""
     return [s["name"] for s in contract["inputs"]], [s["name"] for s in contract["outputs"]]
 
 
@@ -106,7 +108,7 @@ def to_fp16(work: str, after: str, contract: Mapping[str, Any], **_: Any) -> dic
     stage("convert")
     half = convert_float_to_float16(onnx.load(str(Path(after, FILE))), keep_io_types=True)
     onnx.save(half, str(Path(work, FILE)))
-    return _notes(*_names(contract), opset_of(Path(work, FILE)))
+    return notes(*names_of(contract), opset_of(Path(work, FILE)))
 
 
 def to_dynamic(work: str, after: str, contract: Mapping[str, Any], **_: Any) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def to_dynamic(work: str, after: str, contract: Mapping[str, Any], **_: Any) -> 
 
     stage("convert")
     quantize_dynamic(_prepared(after), str(Path(work, FILE)), weight_type=QuantType.QUInt8, per_channel=True)
-    return _notes(*_names(contract), opset_of(Path(work, FILE)))
+    return notes(*names_of(contract), opset_of(Path(work, FILE)))
 
 
 def to_int8(
@@ -140,7 +142,7 @@ def to_int8(
         _prepared(after, 13), str(Path(work, FILE)), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
-    return _notes(*_names(contract), opset_of(Path(work, FILE)))
+    return notes(*names_of(contract), opset_of(Path(work, FILE)))
 
 
 def _prepared(after: str, opset: int = 0) -> str:

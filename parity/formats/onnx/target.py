@@ -1,4 +1,7 @@
-"""ONNX: exported by torch.onnx, quantised and halved by ONNX Runtime's own tools, run by ONNX Runtime on the CPU."""
+"""ONNX: exported by torch.onnx, quantised and halved by ONNX Runtime's own tools, run by ONNX Runtime on the CPU.
+
+torch.onnx has two exporters: one traces the module, the other goes through torch.export. The first to deliver is taken.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from parity.core.plan import Cell
-from parity.core.settings import Config, ModelConfig
+from parity.core.settings import REFERENCE_KINDS, Config, ModelConfig
 from parity.files.onnx_external import external_files
 from parity.formats.target import Route, Step, Target
+
+NATIVE_OPSET = 18
+"""What `torch.onnx.export(dynamo=True)` writes; an older opset is converted from it."""
 
 
 class Onnx(Target):
@@ -41,7 +47,6 @@ class Onnx(Target):
         return {file: f"{name}/{place}" for file, place in places.items()} if len(places) > 1 else places
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
-        first = export_step(model, dynamic=True)
         convert = {
             "fp16": Step("fp16", self.family, "parity.formats.onnx.convert:to_fp16", ("onnx", "onnxruntime")),
             "dynamic": Step("dynamic", self.family, "parity.formats.onnx.convert:to_dynamic", ("onnx", "onnxruntime")),
@@ -49,22 +54,43 @@ class Onnx(Target):
                 "int8", self.family, "parity.formats.onnx.convert:to_int8", ("onnx", "onnxruntime"), calibration=True
             ),
         }
-        steps = (first, convert[cell.precision]) if cell.precision in convert else (first,)
-        return [Route(origin(model) + ("+onnxruntime" if len(steps) > 1 else ""), steps)]
+        exports = export_routes(model, dynamic=True)
+        if cell.precision not in convert:
+            return exports
+        return [Route(f"{e.name}+onnxruntime", (*e.steps, convert[cell.precision])) for e in exports]
 
 
-def origin(model: ModelConfig) -> str:
-    """What the first step of a route through ONNX is: a converter, or the ONNX file that is the reference itself."""
-    return "the reference file" if model.reference and model.reference.suffix == ".onnx" else "torch.onnx"
+def export_routes(model: ModelConfig, *, dynamic: bool) -> list[Route]:
+    """The ways to an ONNX file, the one to try first at the head: with the declared dynamic axes, or every axis fixed.
 
-
-def export_step(model: ModelConfig, *, dynamic: bool) -> Step:
-    """The step that traces the model to ONNX, with its declared dynamic axes or with every axis fixed."""
-    return Step(
+    An ONNX reference is the file itself. TorchScript has been traced already: there is nothing that a trace could not
+    follow.
+    """
+    kind = REFERENCE_KINDS.get(model.reference.suffix) if model.reference else None
+    traced = Step(
         "onnx" if dynamic else "onnx-static",
         "torch",
         "parity.formats.onnx.convert:export",
         ("torch", "onnx"),
         {"opset": model.opset, "dynamic": dynamic},
+        stage="export",
+    )
+    if kind == "ONNX":
+        return [Route("the reference file", (traced,))]
+    routes = [Route("torch.onnx", (traced,))]
+    if kind != "TorchScript":
+        routes.append(Route("torch.onnx dynamo", (_dynamo_step(model, dynamic=dynamic),)))
+    return routes
+
+
+def _dynamo_step(model: ModelConfig, *, dynamic: bool) -> Step:
+    """The step that exports by way of torch.export. At fixed sizes the file is another converter's to read, and has
+    the opset that the exporter writes: converting it down would help nobody."""
+    return Step(
+        "onnx-dynamo" if dynamic else "onnx-dynamo-static",
+        "torch",
+        "parity.formats.onnx.dynamo:export",
+        ("torch", "onnx", "onnxscript"),
+        {"opset": model.opset if dynamic else max(model.opset, NATIVE_OPSET), "dynamic": dynamic},
         stage="export",
     )

@@ -93,6 +93,8 @@ def _saved_model(folder: Path, onnx_file: Path, unrolled: bool, example: Mapping
     holder.keras_model = keras_model
     holder.serve = tf.function(serve)
     signature = holder.serve.get_concrete_function(**specs)
+    # Variables of layers that onnx2tf calls inside of a layer of its own are tracked by nobody else.
+    holder.held = list(signature.graph.variables)
     tf.saved_model.save(holder, str(folder), signatures=signature)
     written = layout.maps_written(graph)
     shapes = {o.name: [d.dim_value for d in o.type.tensor_type.shape.dim] for o in graph.output}

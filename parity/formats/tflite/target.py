@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from parity.core.plan import Cell
 from parity.core.settings import Config, ModelConfig
-from parity.formats.onnx.target import export_step, origin
+from parity.formats.onnx.target import export_routes
 from parity.formats.target import Route, Step, Target
 
 
@@ -38,7 +38,7 @@ class TFLite(Target):
     fixed_dims: ClassVar[bool] = True
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
-        def by_onnx(name: str, unrolled: bool) -> Route:
+        def by_onnx(export: Route, unrolled: bool) -> Route:
             saved = Step(
                 "savedmodel-unrolled" if unrolled else "savedmodel", "tensorflow",
                 "parity.formats.tflite.convert:to_saved_model", ("onnx2tf", "tensorflow"), {"unrolled": unrolled},
@@ -47,11 +47,12 @@ class TFLite(Target):
                 cell.precision, "tensorflow", "parity.formats.tflite.convert:convert", ("tensorflow",),
                 {"precision": cell.precision}, calibration=cell.precision == "int8",
             )  # fmt: skip
-            return Route(name, (export_step(model, dynamic=False), saved, convert))
+            name = f"{export.name}+onnx2tf" + ", loops unrolled" * unrolled
+            return Route(name, (*export.steps, saved, convert))
 
         # TensorFlow 2.19 segfaults when it quantises the loop of a recurrent layer; without the loop it does not.
-        first = origin(model)
-        routes = [by_onnx(f"{first}+onnx2tf", False), by_onnx(f"{first}+onnx2tf, loops unrolled", True)]
+        first, *others = export_routes(model, dynamic=False)
+        routes = [by_onnx(first, False), by_onnx(first, True), *(by_onnx(other, False) for other in others)]
         python = config.routes.get("litert") if model.reference is None else None
         if cell.precision == "fp32" and python is not None and python.exists():
             step = Step("litert", "litert-torch", "parity.formats.tflite.convert:convert_directly",

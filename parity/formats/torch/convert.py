@@ -46,28 +46,39 @@ def export_program(
     import torch
 
     from parity.reference import modelling
+    from parity.reference.programs import without_vmap
 
     module = prepared(model, options["half"])
-    dims: dict[str, Any] = {}
-    inputs = dict(example)
+    inputs, shapes = dict(example), list[dict[int, Any]]()
     if options["dynamic"]:
-        # Sizes of 1 are special to torch.export, so the example takes each axis at another of its declared sizes.
-        sizes = {name: next((s for s in values if s > 1), values[0]) for name, values in contract["sizes"].items()}
-        dims = {name: torch.export.Dim(name) for name in sizes}
-        inputs = draw.inputs(_contract(contract), sizes, 0)
-    shapes = [
-        {i: dims[d] for i, d in enumerate(spec["shape"]) if isinstance(d, str) and d in dims}
-        for spec in contract["inputs"]
-    ]
+        inputs, shapes = dynamic_example(contract, example)
     arguments = tuple(torch.from_numpy(np.array(inputs[spec["name"]])) for spec in contract["inputs"])
     with modelling.plain_attention(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(
             module, arguments, dynamic_shapes=by_parameter(module.forward, shapes) if any(shapes) else None
         )
-    torch.export.save(program, str(Path(work, PROGRAM_FILE)))
+    torch.export.save(without_vmap(program), str(Path(work, PROGRAM_FILE)))
     fixed = None if any(shapes) else {name: list(value.shape) for name, value in example.items()}
     return _notes(contract, PROGRAM_FILE, fixed)
+
+
+def dynamic_example(
+    contract: Mapping[str, Any], example: Mapping[str, Array]
+) -> tuple[dict[str, Array], list[dict[int, Any]]]:
+    """Inputs to export a module with whose declared axes stay open, and the `Dim` of each axis, for every input.
+
+    Sizes of 1 are special to torch.export, so an axis is taken at another of its declared sizes where it has one.
+    """
+    import torch
+
+    sizes = {name: next((s for s in values if s > 1), values[0]) for name, values in contract["sizes"].items()}
+    dims = {name: torch.export.Dim(name) for name in sizes}
+    shapes = [
+        {i: dims[d] for i, d in enumerate(spec["shape"]) if isinstance(d, str) and d in dims}
+        for spec in contract["inputs"]
+    ]
+    return draw.inputs(_contract(contract), sizes, 0) if sizes else dict(example), shapes
 
 
 def by_parameter(forward: Callable[..., Any], shapes: Sequence[Mapping[int, Any]]) -> dict[str, Any]:
