@@ -151,8 +151,8 @@ def _widening(artefact: Artefact, weights: Values, run: Run, case: Case) -> tupl
 
 
 def _exact(constant: Constant) -> bool:
-    """Whether no rounding was needed: integers and halves at fp16; with quantisation parameters that were made for them,
-    values that are all alike, which their end holds."""
+    """Whether no rounding was needed: integers and halves at fp16; in a quantised tensor, values that are all alike,
+    which the end of a scale that was made for them holds."""
     real = constant.real
     if constant.grid is None:
         return bool(np.array_equal(real * _SHORT, np.rint(real * _SHORT)))
