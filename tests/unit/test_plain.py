@@ -1,0 +1,39 @@
+"""A reference that is an ONNX file runs in float32 as its users run it: bit for bit as ONNX Runtime does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from parity.core.settings import REFERENCE_FACTORY, ModelSpec  # noqa: E402
+from parity.reference import oracle, plain  # noqa: E402
+from parity.reference.messages import OracleRequest, PlainRequest  # noqa: E402
+
+
+def test_an_onnx_reference_in_float32_is_onnx_runtimes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weight = numpy_helper.from_array((rng.standard_normal((300, 300)) * 0.5).astype(np.float32), "w")
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Sigmoid", ["h"], ["y"])]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [4, 300]) for n in "xy")
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], [weight]), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
+    file = tmp_path / "net.onnx"
+    onnx.save(model, str(file))
+    spec = ModelSpec(
+        str(tmp_path), REFERENCE_FACTORY, {"inputs": ["x"], "outputs": ["y"], "content": []}, reference=str(file)
+    )
+    case = {"x": rng.standard_normal((4, 300)).astype(np.float32)}
+    theirs = onnxruntime.InferenceSession(str(file)).run(["y"], case)[0]
+    (row,) = plain.evaluate(PlainRequest(spec, [case], ["y"], False)).outputs
+    np.testing.assert_array_equal(row["y"].astype(np.float32), theirs)
+    exact = oracle.evaluate(OracleRequest(spec, [case], ["y"]))
+    assert exact.dtype == "float64" and not np.array_equal(exact.outputs[0]["y"].astype(np.float32), theirs)
