@@ -37,3 +37,20 @@ def test_an_onnx_reference_in_float32_is_onnx_runtimes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(row["y"].astype(np.float32), theirs)
     exact = oracle.evaluate(OracleRequest(spec, [case], ["y"]))
     assert exact.dtype == "float64" and not np.array_equal(exact.outputs[0]["y"].astype(np.float32), theirs)
+
+
+def test_a_script_whose_operators_take_any_number_of_arguments_runs_in_float64(tmp_path: Path) -> None:
+    import torch
+
+    from parity.reference.torch_files import Script
+
+    class Checked(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.shape[0] > 9:
+                raise ValueError(f"at most {9} rows of {x.shape[1]}, given are {x.shape[0]}")
+            return x / 3
+
+    with pytest.warns(DeprecationWarning):
+        torch.jit.save(torch.jit.script(Checked()), tmp_path / "net.pt")
+    x = torch.ones(2, 3, dtype=torch.float64)
+    assert torch.equal(Script(tmp_path / "net.pt").double()(x), x / 3)
