@@ -50,7 +50,7 @@ def test_a_script_whose_operators_take_any_number_of_arguments_runs_in_float64(t
                 raise ValueError(f"at most {9} rows of {x.shape[1]}, given are {x.shape[0]}")
             return x / 3
 
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
         torch.jit.save(torch.jit.script(Checked()), tmp_path / "net.pt")
     x = torch.ones(2, 3, dtype=torch.float64)
     assert torch.equal(Script(tmp_path / "net.pt").double()(x), x / 3)
