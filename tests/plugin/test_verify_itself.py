@@ -95,6 +95,46 @@ def quantised(path: Path) -> Path:
     return save(path / "net.onnx", nodes, {"x": ["batch", 6]})
 
 
+def strides(path: Path) -> Path:
+    """Sizes that 32 does not divide do not fit together again."""
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["small"], kernel_shape=[32, 32], strides=[32, 32]),
+        helper.make_node("Resize", ["small", "", "sizes"], ["again"], mode="nearest"),
+        helper.make_node("Add", ["x", "again"], ["y"]),
+    ]
+    return pictures(path, nodes, {"sizes": np.array([1, 1, 32, 32], np.float32)})
+
+
+def longest_side(path: Path) -> Path:
+    """A window that reaches over 40 rows gives nothing of fewer."""
+    kernel = RNG.standard_normal((1, 1, 40, 3)).astype(np.float32)
+    return pictures(path, [helper.make_node("Conv", ["x", "kernel"], ["y"])], {"kernel": kernel})
+
+
+def pictures(path: Path, nodes: list[Any], held: dict[str, Any]) -> Path:
+    """An ONNX file of one picture whose height and width are open."""
+    given, made = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1, f"h{name}", f"w{name}"]) for name in "xy"
+    )
+    initializers = [numpy_helper.from_array(value, name) for name, value in held.items()]
+    graph = helper.make_graph(nodes, "g", [given], [made], initializers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path / "net.onnx")
+    return path / "net.onnx"
+
+
+def one_rate(path: Path) -> Path:
+    """A number that the file takes one value of, and picks a row by."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["h"], transB=1), helper.make_node("Sub", ["rate", "low"], ["at"]),
+        helper.make_node("Gather", ["w", "at"], ["row"]), helper.make_node("Add", ["h", "row"], ["y"]),
+    ]  # fmt: skip
+    model = onnx.load(str(save(path / "net.onnx", nodes, {"x": ["batch", 6]})))
+    model.graph.input.append(helper.make_tensor_value_info("rate", TensorProto.INT64, []))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(15998), "low"))
+    onnx.save(model, str(path / "net.onnx"))
+    return path / "net.onnx"
+
+
 class Net(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -126,6 +166,10 @@ KINDS: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
     "of one runtime": (of_one_runtime, [], "com.microsoft.FusedMatMul has no execution here"),
     "half": (half, [], ""),
     "quantised": (quantised, [], ""),
+    "declared at one size": (plain, ["--input", "x=1,6"], ""),
+    "strides of 32": (strides, [], ""),
+    "a window of 40": (longest_side, [], ""),
+    "a number of one value": (one_rate, ["--input", "rate=:int64:16000"], ""),
     "TorchScript": (script, ["--input", "x=batch,6"], ""),
     "ExportedProgram": (program, [], ""),
 }  # what is to be said beside the verdict
@@ -167,3 +211,43 @@ def test_the_precision_is_what_converters_write_into_names() -> None:
         "net_full_integer_quant.tflite": "int8", "net-int8.onnx": "int8", "dynamite.onnx": "fp32",
     }  # fmt: skip
     assert {name: _precision(name) for name in names} == names
+
+
+class Counting(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x * self.calls
+
+
+def test_a_file_that_keeps_state_is_told_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "net.jit"
+    torch.jit.save(torch.jit.script(Counting().eval()), file)
+    code, text = verify(tmp_path, str(file), "--reference", str(file), "--input", "x=1,6")
+    last = text.strip().splitlines()[-1]
+    assert code == 1 and "keeps state from call to call" in last and "net.jit gives another" in last, text
+
+
+def test_values_that_the_reference_itself_refuses_are_told_in_its_words(tmp_path: Path) -> None:
+    file = one_rate(tmp_path)
+    code, text = verify(tmp_path, str(file), "--reference", str(file))
+    (line,) = [line for line in text.splitlines() if "refuses drawn inputs" in line]
+    assert code != 0 and "net.onnx itself refuses drawn inputs" in line and "indices" in line, text
+    assert "--input NAME=SHAPE:DTYPE:LOW..HIGH" in line
+    code, text = verify(tmp_path, str(file), "--reference", str(file), "--input", "rate=:int64:many")
+    assert code == 2 and "its values are a number, or LOW..HIGH" in text
+
+
+def test_a_name_that_the_file_lacks_is_one_line(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Gemm", ["z", "w"], ["h"], transB=1), helper.make_node("Tanh", ["h"], ["y"])]
+    other = save(tmp_path / "other.onnx", nodes, {"z": ["batch", 6]})
+    reference = plain(tmp_path)
+    code, text = verify(tmp_path, str(other), "--reference", str(reference))
+    assert (
+        code == 1 and "the file has no input 'x', it has 'z': say which is the model's 'x': --tensor x=THEIRS" in text
+    )
+    code, text = verify(tmp_path, str(other), "--reference", str(reference), "--tensor", "x=z")
+    assert code == 0, text
