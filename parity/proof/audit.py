@@ -225,11 +225,7 @@ def _shares(graph: Graph, constant: Constant) -> bool:
     grid = constant.grid
     operators = {slot.operator for slot in constant.slots if slot.role == "operand"}
     beside = {name for op in graph.operators if op.index in operators for name in (*op.inputs, *op.outputs)}
-    return grid is not None and any(
-        grid.same(other)
-        for name in beside
-        if (other := graph.grids.get(name)) is not None
-    )
+    return grid is not None and any(grid.same(other) for name in beside if (other := graph.grids.get(name)) is not None)
 
 
 def _dead(graph: Graph, weight: Constant) -> Array:

@@ -66,9 +66,7 @@ def file(exports: Path, target: str, bounds: tuple[float, float]) -> Path:
 
 def proof(folder: Path, target: str, bounds: tuple[float, float]) -> Proof:
     reader = targets.get(target).graph
-    return prove(
-        ProofRequest(spec(bounds), reader, "int8", str(folder), notes(folder), cases(2), ["y"], cases(1))
-    )
+    return prove(ProofRequest(spec(bounds), reader, "int8", str(folder), notes(folder), cases(2), ["y"], cases(1)))
 
 
 @pytest.mark.parametrize("bounds", BOUNDS, ids=str)

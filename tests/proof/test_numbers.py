@@ -61,9 +61,7 @@ def file(exports: Path, kind: str, target: str, precision: str) -> Path:
 
 def proof(folder: Path, kind: str, target: str, precision: str) -> Proof:
     reader = targets.get(target).graph
-    return prove(
-        ProofRequest(spec(kind), reader, precision, str(folder), notes(folder), cases(2), ["y"], cases(1))
-    )
+    return prove(ProofRequest(spec(kind), reader, precision, str(folder), notes(folder), cases(2), ["y"], cases(1)))
 
 
 def test_a_power_of_a_tensor_without_axes_is_right_by_itself(exports: Path) -> None:
