@@ -25,6 +25,7 @@ FEWEST = 5
 _FIXED = (1 / 256, 1 / 255, 1 / 128, 2 / 255)
 _CLAMPS = ("MINIMUM", "MAXIMUM", "RELU", "RELU6", "RELU_N1_TO_1", "Clip", "Relu", "Min", "Max")
 _READERS = ("ADD", "SUB", "MUL", "DIV")
+_CHOOSING = ("TopK", "TOPK", "ArgMax", "ArgMin", "ARG_M", "NonMaxSuppression", "NON_MAX_SUPPRESSION")
 _CONVERTING = ("QUANTIZE", "DEQUANTIZE")
 _WIDEST = 127
 
@@ -106,15 +107,26 @@ def _holds(table: Constant, grid: Grid) -> bool:
 
 
 def _shared(graph: Graph) -> dict[Key, list[str]]:
-    """Activations by grid, without those whose grid their operator prescribes."""
+    """Activations by grid, without those whose grid their operator prescribes, and those that follow from a choice:
+    among nearly equal scores the file that was calibrated chose by its own rounding."""
     shared: dict[Key, list[str]] = {}
+    chosen = _chosen(graph)
     for name, grid in graph.grids.items():
-        if grid.high > _WIDEST or not (grid.scale > 0).all() or name not in graph.activations:
+        if grid.high > _WIDEST or not (grid.scale > 0).all() or name not in graph.activations or name in chosen:
             continue
         key = float(grid.scale[0]), float(grid.zero[0])
         if not any(abs(key[0] / fixed - 1) < 1e-6 for fixed in _FIXED):
             shared.setdefault(key, []).append(name)
     return shared
+
+
+def _chosen(graph: Graph) -> set[str]:
+    """Tensors that follow from what the file chooses by rank: top-k, non-maximum suppression."""
+    chosen: set[str] = set()
+    for op in graph.operators:  # each after those that make what it reads
+        if op.kind.startswith(_CHOOSING) or chosen.intersection(op.inputs):
+            chosen.update(op.outputs)
+    return chosen
 
 
 def _reaches(graph: Graph, run: Run, cases: Sequence[Case]) -> Mapping[str, Reach]:

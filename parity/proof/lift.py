@@ -19,6 +19,7 @@ from parity.proof.source import Source
 
 LIMIT = 1e-5  # relative rms; clean lifts measured 2e-7 to 1e-6
 _EAGER = 16.0  # a model that float32 itself cannot compute better than this many times its own error widens the limit
+_UNTOLD = 0.01  # eager error from which on the widened limit, a sixth of the outputs, tells nothing
 _JITTER = 3.0  # how many times the effect of rounding what stayed unmatched
 _SHORT = 16.0  # fractions of so many parts are written by people, and no rounding gives a tensor of them alone
 _APART = 2.0  # limits that the lift must be off by with another value, to say that the value is wrong
@@ -130,8 +131,14 @@ def _torch_values(audited: Audited) -> Iterator[Array]:
 
 
 def blind(link: Link, remains: float | None) -> Link:
-    """The link, unless what was not matched widens its limit so far that it says no more than the noise ratio does:
-    to the error of the file itself, quantisation and all."""
+    """The link, unless its limit is so wide that it says no more than the noise ratio does: by what was not matched, to
+    the error of the file itself, quantisation and all; or because float32 itself cannot compute the module."""
+    eager = link.figures.get("eager_fp32", 0.0)
+    if link.state == "proved" and eager > _UNTOLD and link.figures["relative_rms"] > LIMIT:
+        reason = (
+            f"the module in float32 is off by {eager:.2g} of its own outputs: it decides between equals, or amplifies"
+        )
+        return Link("lift", "not possible", link.figures, reason=reason)
     kept = link.figures.get("widened_by")
     if link.state != "proved" or not kept or remains is None or link.figures["limit"] < remains:
         return link

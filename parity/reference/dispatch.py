@@ -250,8 +250,11 @@ class Twin(TorchDispatchMode):
             return value
         if recipe.weights == "fp16":
             return self._once(place, slot, value, lambda: grid.stored16(value))
-        table = name == "embedding" and recipe.weights in ("tensor", "mixed")
-        if (recipe.activations == "int8" and self._rounded(place) and value.numel() > 1) or table:
+        tables = recipe.tables if name == "embedding" and value.numel() >= recipe.small else "exact"
+        if tables == "symmetric":
+            return self._once(place, slot, value, lambda: grid.symmetric8(value, tuple(range(value.dim()))))
+        on_grid = recipe.activations == "int8" and self._rounded(place) and value.numel() > 1
+        if on_grid or tables == "asymmetric":
             return self._once(place, slot, value, lambda: grid.asymmetric8(value, *grid.bounds(value)))
         return value
 

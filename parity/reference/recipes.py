@@ -26,8 +26,9 @@ class Recipe:
     "whole" only its result. `only`: where not empty, the only kinds of operator whose results are rounded. `jitter`:
     every result is off by up to that many units of 2**-23 of itself, at random. `plain_means`: a mean adds its
     elements one after another in float32, as ONNX Runtime's GlobalAveragePool does: of 12,544 equal ones it is off
-    by 2e-5. `small`: contractions whose weights have fewer elements stay as they are, and so do the recurrent
-    layers and kinds of contraction in `untouched`.
+    by 2e-5. `tables`: what embeddings look up, to 8 bits with one scale, where that is not "exact". `small`: weights of
+    contractions and tables with fewer elements stay as they are, and so do the recurrent layers and kinds of
+    contraction in `untouched`.
     """
 
     weights: Literal["exact", "fp16", "channel", "tensor", "mixed"] = "exact"
@@ -39,6 +40,7 @@ class Recipe:
     jitter: float = 0.0
     plain_means: bool = False
     small: int = 0
+    tables: Literal["exact", "symmetric", "asymmetric"] = "exact"
     untouched: frozenset[str] = frozenset()
 
 
@@ -61,10 +63,17 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "accumulate": Recipe(weights="fp16", activations="fp16", parts=16, round_parts=True),
     },
     "dynamic": {
-        "hybrid": Recipe(weights="channel", activations="input8", small=1024, untouched=frozenset(("conv3d",))),
+        "hybrid": Recipe(
+            weights="channel", activations="input8", tables="symmetric", small=1024, untouched=frozenset(("conv3d",))
+        ),
         "weights": Recipe(weights="channel"),
-        "tensor": Recipe(weights="tensor", activations="input8"),
-        "ort": Recipe(weights="mixed", activations="input8", untouched=frozenset(("transposed", "GRU", "RNN"))),
+        "tensor": Recipe(weights="tensor", activations="input8", tables="asymmetric"),
+        "ort": Recipe(
+            weights="mixed",
+            activations="input8",
+            tables="asymmetric",
+            untouched=frozenset(("transposed", "GRU", "RNN")),
+        ),
     },
     "int8": {
         "split": Recipe(weights="channel", activations="int8", norms="split"),

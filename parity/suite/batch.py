@@ -20,7 +20,8 @@ from parity.core.kinds import BATCH
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.formats.target import Target
-from parity.judging import judge, single
+from parity.judging import judge
+from parity.judging.single import OVERFLOWS
 from parity.process.isolate import ChildFailure
 from parity.session.planning import Data
 from parity.session.session import Runtime
@@ -234,7 +235,7 @@ def _alone(
             if not all(s.ndim and s.shape[0] == 1 for s in by_row):
                 continue  # an output without rows
             stacked = np.concatenate(by_row)
-            if stacked.shape == value.shape and single.rms(stacked - value) <= ALONE * single.rms(value):
+            if stacked.shape == value.shape and rms(stacked - value) <= ALONE * rms(value):
                 found[case.id][name] = stacked
             else:
                 mixed.add(name)
@@ -271,10 +272,12 @@ def _drawn(contract: Contract, dims: Mapping[str, int], seed: int) -> Case:
 
 def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
     for result in results:
-        if result.undefined == single.OVERFLOWS:  # which says nothing of the file; how many there are, the drawn inputs
-            parity.find(f"not judged: {result.case.id}: {result.undefined}", "note")
-        elif result.undefined:
-            raise ParityError(f"batch {result.case.id}: {result.undefined}: narrow the range of its input")
+        undefined = {name: judged.undefined for name, judged in result.judged.items() if judged.undefined}
+        reasons = {result.refused, *undefined.values()} - {"", OVERFLOWS}
+        if reasons:
+            raise ParityError(f"batch {result.case.id}: {reasons.pop()}: narrow the range of its input")
+        if undefined:  # says nothing of the file; the drawn inputs tell how often
+            parity.find(f"not judged: {result.case.id}: {OVERFLOWS}", "note")
         for spec in bench.model.contract.outputs:
             want = result.want.outputs.get(spec.name) if result.want else None
             got = result.got.outputs.get(spec.name) if result.got else None
@@ -282,7 +285,7 @@ def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
                 expected, shape = list(want.shape), None if got is None else list(got.shape)
                 text = result.broke or f"expected {expected}, got {shape}"
                 parity.add(judge.fact(result.case.id, spec.name, "shape", shape == expected, text, "batch"))
-            if spec.name not in result.silent and not result.undefined:
+            if spec.name not in result.silent and spec.name not in undefined:
                 parity.add(bench.check("batch", result, spec))
     parity.add(*bench.lift_checks("batch", results))
     if ties := bench.words_of_ties(results):

@@ -112,3 +112,31 @@ def test_prescribed_grids_and_files_with_few_grids_are_left_alone(scale: float) 
     few.graph = replace(few.graph, grids={n: few.graph.grids[n] for n in ("t1", "t3")})
     assert judged(few)[1] == []
     assert judged(Chain(), []) == ({}, [])
+
+
+def test_what_follows_from_a_choice_is_left_alone() -> None:
+    """Boxes that top-k selects: of nearly equal scores, calibration may have chosen another than is chosen here."""
+    chain = Chain().edited("t5", 1.02)
+    assert [c.name for c in judged(chain)[1]] == ["t5"]
+    operators = tuple(replace(op, kind="TopK") if op.index == 4 else op for op in chain.graph.operators)
+    chain.graph = replace(chain.graph, operators=operators)
+    figures, culprits = judged(chain)
+    assert (culprits, figures["grids"]) == ([], 4)
+
+
+def test_a_quotient_in_float_between_grids_counts_for_the_grid_of_what_it_divides_by() -> None:
+    """TFLite has no integer division: x -> DEQUANTIZE -> DIV -> QUANTIZE."""
+    chain = Chain()
+    operators = (
+        *chain.graph.operators[:3],
+        Operator(3, "DEQUANTIZE", ("t2",), ("real",)),
+        Operator(4, "DIV", ("real",), ("by",)),
+        Operator(5, "QUANTIZE", ("by",), ("t3",)),
+        *(replace(op, index=op.index + 2) for op in chain.graph.operators[4:]),
+    )  # fmt: skip
+    reached = [np.concatenate([values(i, c["a"]) for c in CASES]) for i in (2, 3)]
+    low, high = min(float(v.min()) for v in reached), max(float(v.max()) for v in reached)
+    chain.graph = replace(chain.graph, operators=operators, grids={**chain.graph.grids, "t2": min_max(low, high)})
+    assert judged(chain)[1] == []
+    chain.graph = replace(chain.graph, grids={**chain.graph.grids, "t2": min_max(low, 1.05 * high)})
+    assert [c.name for c in judged(chain)[1]] == ["t2"]

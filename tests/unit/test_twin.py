@@ -440,3 +440,16 @@ def test_what_enters_a_product_is_on_a_grid_whatever_made_it() -> None:
     twin.run(module, cases[:1], ["y"], recipe("int8", "ort"), cases)
     before.remove()
     assert any(torch.isinf(value).any() for value in seen)  # the case is one
+
+
+@pytest.mark.parametrize(("words", "rounded"), [(200, True), (20, False)])
+def test_tables_are_rounded_where_hybrid_files_store_them_as_integers(words: int, rounded: bool) -> None:
+    """TFLite's converter gives a table one symmetric scale, and leaves it in float below 1,024 elements."""
+    torch.manual_seed(0)
+    table = nn.Embedding(words, 8)
+    ids = {"x": np.arange(words)}
+    (row,), _ = twin.run(table, [ids], ["y"], recipe("dynamic", "hybrid"))
+    weight = table.weight.detach().double().numpy()
+    step = np.abs(weight).max() / 127
+    want = np.rint(weight / step) * step if rounded else weight
+    np.testing.assert_allclose(row["y"], want, atol=1e-6)
