@@ -21,7 +21,7 @@ from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.formats.target import Target
 from parity.judging import judge
-from parity.judging.single import OVERFLOWS
+from parity.judging.single import OVERFLOWS, rms
 from parity.process.isolate import ChildFailure
 from parity.session.planning import Data
 from parity.session.session import Runtime
