@@ -91,17 +91,21 @@ def pictures(seed: int, count: int = 8) -> list[dict[str, Any]]:
     return [{"x": rng.integers(0, 2, (1, 3, 8, 8)).astype(np.float32)} for _ in range(count)]
 
 
+def flat(seed: int, count: int = 8) -> list[dict[str, Any]]:
+    """Pictures of one colour from black to white, of which the interpolation stays within [0, 1]."""
+    levels = np.linspace(0, 1, count, dtype=np.float32)
+    return [{"x": np.full((1, 3, 8, 8), level, np.float32)} for level in np.roll(levels, seed)]
+
+
 @pytest.mark.parametrize("held", [True, False], ids=["right", "without its clamp"])
 @pytest.mark.parametrize("at_once", [True, False], ids=["clamped at once", "clamped at the end"])
-def test_resampling_keeps_the_scale_of_its_input_whether_it_is_clamped_or_not(
+def test_a_resampled_picture_has_the_ends_of_pictures_whether_it_is_clamped_or_not(
     exports: Path, at_once: bool, held: bool
 ) -> None:
     spec = {key: ModelSpec(str(ROOT), "tests.proof.test_clips:enlarged", {"at_once": key}) for key in (True, False)}
     contract = {"inputs": [{"name": "x", "shape": [1, 3, 8, 8], "dtype": "float32"}], "outputs": [{"name": "y"}]}
     made = at_once if held else not at_once
-    folder = convert(Subject(f"enlarged-{made}", spec[made], contract, pictures(1)), exports, "onnx", ("int8",))["int8"]
+    folder = convert(Subject(f"enlarged-{made}", spec[made], contract, flat(1)), exports, "onnx", ("int8",))["int8"]
     reader = targets.get("onnx").graph
-    found = prove(
-        ProofRequest(spec[at_once], reader, "int8", str(folder), notes(folder), pictures(2), ["y"], pictures(1))
-    )
+    found = prove(ProofRequest(spec[at_once], reader, "int8", str(folder), notes(folder), pictures(2), ["y"], flat(1)))
     assert (found.link("lift").state == "proved") is held, found.summary

@@ -21,20 +21,20 @@ Ends = dict[str, float | None]  # "low" and "high"; empty where nothing is clipp
 class Clips:
     """The bounds that each quantised activation is clipped to.
 
-    `bounds` are the module's own, and `inherited` the tensors that have the grid of what they are computed from, as the
-    result of Resize has: its ends are the input's, beyond which a cubic interpolation reaches.
+    `bounds` are the module's own. `resampled` pictures have the ends of the pictures that they are made of, with or
+    without a clip: calibration that saw flat ones did not see how far beyond a cubic interpolation reaches at edges.
     """
 
     bounds: Collection[float]
     grids: Mapping[str, Grid]
-    inherited: Collection[str] = ()
+    resampled: Collection[str] = ()
     unclipped: bool = False  # a grid that ends well below a bound stands for no clip
-    everywhere: bool = False  # inherited grids stand for clips, too
+    everywhere: bool = False  # the ends of resampled pictures stand for clips, too
     _others: list[tuple[bool, bool]] = field(default_factory=lambda: [(True, False), (False, True), (True, True)])
 
     def of(self, name: str) -> Ends:
         """The bounds for a tensor by this reading."""
-        if name in self.inherited and not self.everywhere:
+        if name in self.resampled and not self.everywhere:
             return {}
         return self._ends(self.grids[name])
 

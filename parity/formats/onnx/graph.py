@@ -80,7 +80,7 @@ class OnnxArtefact:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
         self.plumbing = self._see_through()
-        self.clips = Clips(bounds, self.plumbing.grids, self._inherited())
+        self.clips = Clips(bounds, self.plumbing.grids, self._resampled())
         self.graph = self._read(notes)
         self._tracer: Any = None
 
@@ -297,17 +297,12 @@ class OnnxArtefact:
     def reread(self) -> bool:
         return self.clips.reread()
 
-    def _inherited(self) -> set[str]:
-        """Quantised results of resampling that have the grid of what was resampled."""
-        grids, result = self.plumbing.grids, set()
-        for node in self.model.graph.node:
-            if node.op_type != "Resize":
-                continue
-            read = self.plumbing.origin.get(node.input[0], node.input[0])
-            written = self.plumbing.target.get(node.output[0], "")
-            if read in grids and written in grids and grids[read].same(grids[written]):
-                result.add(written)
-        return result
+    def _resampled(self) -> set[str]:
+        """Quantised results of resampling."""
+        target = self.plumbing.target
+        return {target.get(n.output[0], "") for n in self.model.graph.node if n.op_type == "Resize"} & set(
+            target.values()
+        )
 
     def _real(self, name: str, weights: Mapping[str, Array]) -> Array:
         constant = self.plumbing.constants[name]
