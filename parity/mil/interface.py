@@ -100,17 +100,19 @@ class Feature:
                 options = ", ".join(str(list(s)) for s in self.shapes)
                 raise InputError(f"input {self.name!r} has shape {list(shape)}; allowed are {options}")
         elif self.ranges:
-            inside = len(shape) == len(self.ranges) and all(
-                low <= n <= high for n, (low, high) in zip(shape, self.ranges, strict=True)
-            )
-            if not inside:
-                limits = ", ".join(
-                    f"{low}" if low == high else f"{low}..{'' if high == UNBOUNDED else high}"
-                    for low, high in self.ranges
-                )
-                raise InputError(f"input {self.name!r} has shape {list(shape)}; allowed is [{limits}]")
+            self._check_ranges(shape)
         elif not TensorType(FP32, self.shape).admits(shape):
             raise InputError(f"input {self.name!r} has shape {list(shape)}; the program wants {list(self.shape)}")
+
+    def _check_ranges(self, shape: tuple[int, ...]) -> None:
+        """Refuse a size outside its range, in the words of Core ML."""
+        if len(shape) != len(self.ranges):
+            raise InputError(f"input {self.name!r} has shape {list(shape)}; it needs {len(self.ranges)} dimensions")
+        for axis, (size, (low, high)) in enumerate(zip(shape, self.ranges, strict=True)):
+            if not low <= size <= high:
+                allowed = f"{low}..{'' if high == UNBOUNDED else high}"
+                words = f"Size ({size}) of dimension ({axis}) is not in allowed range ({allowed})"
+                raise InputError(f"input {self.name!r}: {words}")
 
     def _accept_image(self, value: Any) -> Array:
         mode = getattr(value, "mode", None)  # a PIL image

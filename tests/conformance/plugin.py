@@ -229,6 +229,8 @@ def _predict(model: Any, data: dict[str, Any], state: Any) -> dict[str, Any]:
         outputs = program.run(inputs, state=state.state if state is not None else None)
     except parity.mil.OperatorFailed as error:
         raise RuntimeError(f"{RUNTIME_ERROR}: OperatorFailed: {error}") from error
+    except parity.mil.InputError as error:
+        raise RuntimeError(f"{RUNTIME_ERROR}: InputError: {error}") from error
     return {name: _presented(value, program.outputs[name]) for name, value in outputs.items()}
 
 

@@ -141,6 +141,10 @@ def test_enumerated_and_ranged_shapes_are_enforced(ct, cnn, tmp_path):
         for size in refused:
             with pytest.raises(InputError, match="allowed"):
                 program.run({"x": np.zeros(size, np.float32)})
+    with pytest.raises(InputError, match=r"Size \(65\) of dimension \(3\) is not in allowed range \(16\.\.64\)"):
+        program.run({"x": np.zeros((1, 3, 32, 65), np.float32)})  # Core ML's own words
+    with pytest.raises(InputError, match="needs 4 dimensions"):
+        program.run({"x": np.zeros((3, 32, 32), np.float32)})
 
 
 def test_inputs_that_are_not_the_interface_are_refused(cnn, tmp_path):

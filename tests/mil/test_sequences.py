@@ -71,6 +71,20 @@ def test_reverse_outputs_stay_in_processing_order():
     assert last[0].shape == (1, N, H)
 
 
+def test_an_initial_state_of_more_rows_than_the_batch_counts_where_they_are_equal():
+    """As coremltools makes it of packed sequences: a row for each step of the first one."""
+    w_ih, w_hh, b_ih, b_hh = weights(nn.LSTM(FEATURES, H))
+    common = {"x": X, "weight_ih": w_ih, "weight_hh": w_hh, "bias": b_ih + b_hh, "output_sequence": True}
+    want = evaluate("lstm", "fp32", "fp32", "fp32", initial_h=ZERO, initial_c=ZERO, **common)
+    more = np.zeros((T, H), np.float32)
+    got = evaluate("lstm", "fp32", "fp32", "fp32", initial_h=more, initial_c=more, **common)
+    for mine, theirs in zip(got, want, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    unlike = more + np.arange(T, dtype=np.float32)[:, None]
+    with pytest.raises(OperatorFailed, match="size of tensor"):
+        evaluate("lstm", "fp32", "fp32", "fp32", initial_h=unlike, initial_c=more, **common)
+
+
 def test_lstm_clip_limits_the_cell_state():
     big = np.full((4 * H, FEATURES), 5.0, np.float32)
     got = evaluate(

@@ -40,10 +40,19 @@ def _scan(
 ) -> tuple[Tensor, ...]:
     """Apply ``step`` along time; the outputs (in processing order, or only the last) and the final state."""
     outputs: list[Tensor] = []
+    state = tuple(_of_batch(value, x.shape[1]) for value in state)
     for t in reversed(range(x.shape[0])) if backwards else range(x.shape[0]):
         state = step(x[t], *state)
         outputs.append(state[0])
     return (torch.stack(outputs) if whole_sequence else state[0][None], *state)
+
+
+def _of_batch(state: Tensor, batch: int) -> Tensor:
+    """An initial state [N, H] for ``batch`` sequences. coremltools makes that of packed sequences with as many rows as
+    the first sequence has steps, and Core ML takes it; where all rows are equal, it is no question which it reads."""
+    if state.shape[0] > batch and bool((state == state[:1]).all()):
+        return state[:batch]
+    return state
 
 
 @operator()
