@@ -41,8 +41,8 @@ def read_model(t: Table, name: str, targets: tuple[str, ...], precisions: tuple[
             raise t.error(key, "two have the same name")
     preprocess = t.take("preprocess", dict)
     dims = read_dims(t, inputs)
-    opset = t.take("opset", int, 17)
-    if not 7 <= opset <= 25:
+    opset = t.take("opset", int)
+    if opset is not None and not 7 <= opset <= 25:
         raise t.error("opset", f"{opset} is not an ONNX opset that can be asked for (7 to 25)")
     contract = Contract(inputs, outputs, read_preprocess(t, preprocess) if preprocess is not None else None, dims)
     cells = read_cells(t, name, targets, precisions)

@@ -104,7 +104,7 @@ class ModelConfig:
     golden: Path | None = None
     calibration: Path | None = None
     video: Path | None = None
-    opset: int = 17
+    opset: int | None = None  # of ONNX files; None: as the exporter writes it
     proof: bool = True  # prove files link by link where the target allows it
     artifacts: Mapping[str, Prebuilt] = field(default_factory=dict)
     enumerated: tuple[str, ...] = ()  # axes that take exactly the sizes in `dims`, where a format can say so

@@ -66,7 +66,12 @@ def declare(command: argparse.ArgumentParser) -> None:
            help="the lengths that the sequence axis can have (default: shape_sets.json, else any)")  # fmt: skip
     option("--shape-sets", type=Path, metavar="FILE",
            help="such lengths as {model: {axis: [N, ...]}} (default: shape_sets.json of the project)")  # fmt: skip
-    option("--opset", type=_count, metavar="N", help="ONNX opset (default: as configured, 17)")
+    option(
+        "--opset",
+        type=_count,
+        metavar="N",
+        help="ONNX opset (default: as configured, else 17, and 18 where a trace gives no file)",
+    )
     option("--backend", choices=("mlprogram", "neuralnetwork"), help="of Core ML files (default mlprogram)")
     option("--deployment-target", choices=DEPLOYMENT_TARGETS, metavar="SYSTEM",
            help="oldest system for Core ML files, iOS14 to macOS15 (default iOS16, neural networks iOS14)")  # fmt: skip

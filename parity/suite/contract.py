@@ -163,8 +163,9 @@ def _operators(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
     if asked is not None and not (model.reference and model.reference.suffix == ".onnx"):  # that file has its own
         found = runtime.description.get("opset")
         # Quantisers may raise the opset to reach operators that they need; lower than asked is never right.
-        ok = found == model.opset or (runtime.cell.precision != "fp32" and found is not None and found >= model.opset)
-        parity.add(judge.fact("operators", "", "opset", ok, f"asked for {model.opset}, the file has {found}"))
+        wanted = model.opset or asked
+        ok = found == wanted or (runtime.cell.precision != "fp32" and found is not None and found >= wanted)
+        parity.add(judge.fact("operators", "", "opset", ok, f"asked for {wanted}, the file has {found}"))
 
 
 def _repeats(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:

@@ -74,7 +74,7 @@ def test_the_smallest_configuration_takes_every_default() -> None:
     assert config.cache is None
     model = config.models["skin"]
     assert model.contract.inputs[0].dtype == "float32" and model.contract.inputs[0].range is None
-    assert model.contract.preprocess is None and model.opset == 17 and not model.artifacts
+    assert model.contract.preprocess is None and model.opset is None and not model.artifacts
 
 
 def test_targets_and_precisions_have_defaults() -> None:

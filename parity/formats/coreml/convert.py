@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def convert_exported(
 
     ct = tools()
     stage("convert")
-    program = _convertible(torch.export.load(str(Path(after, PROGRAM_FILE))))
+    program = _convertible(torch.export.load(str(Path(after, PROGRAM_FILE))), bool(options.get("decomposed")))
     outputs = [ct.TensorType(name=name) for name in names(contract, "outputs").values()]
     file = save(program, None, outputs, options, Path(work))
     arguments = list(program.graph_signature.user_inputs)
@@ -116,10 +116,10 @@ def convert_exported(
     }
 
 
-def _convertible(program: Any) -> Any:
+def _convertible(program: Any, decomposed: bool) -> Any:
     """The exported program in operators that coremltools converts: each that it lacks is decomposed, where torch can.
 
-    What it has stays whole, so that it makes one operator of Core ML of it.
+    What it has stays whole, so that it makes one operator of Core ML of it; unless all are to be `decomposed`.
     """
     import torch
     from coremltools.converters.mil.frontend.torch.torch_op_registry import is_torch_fx_node_supported
@@ -127,9 +127,10 @@ def _convertible(program: Any) -> Any:
     program = program.run_decompositions({})
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
     lacking = {node.target for node in calls if not is_torch_fx_node_supported(node)}
-    if not lacking:
+    if not lacking and not decomposed:
         return program
-    decompositions = {op: how for op, how in torch.export.default_decompositions().items() if op in lacking}
+    known = {**torch.export.default_decompositions(), **_on_truths()}
+    decompositions = {op: how for op, how in known.items() if decomposed or op in lacking}
     program = program.run_decompositions(decompositions)
     graph = program.graph_module.graph
     for node in list(graph.nodes):
@@ -139,6 +140,25 @@ def _convertible(program: Any) -> Any:
             graph.erase_node(node)
     program.graph_module.recompile()
     return program
+
+
+def _on_truths() -> dict[Any, Callable[..., Any]]:
+    """Bitwise operators, which coremltools lacks in part, as the logical ones that they are on booleans."""
+    import torch
+
+    aten = torch.ops.aten
+
+    def logical(operator: Callable[..., Any]) -> Callable[..., Any]:
+        def on_truths(a: Any, b: Any) -> Any:
+            return operator(a, b) if a.dtype == b.dtype == torch.bool else NotImplemented
+
+        return on_truths
+
+    return {
+        aten.bitwise_and.Tensor: logical(torch.logical_and),
+        aten.bitwise_or.Tensor: logical(torch.logical_or),
+        aten.bitwise_xor.Tensor: logical(torch.logical_xor),
+    }
 
 
 _DTYPES = {"float32": np.float32, "float16": np.float16, "int64": np.int32, "int32": np.int32}

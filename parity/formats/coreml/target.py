@@ -61,14 +61,17 @@ class CoreML(Target):
             ("coremltools",),
             options,
         )
-        # Where tracing or its front end fails, the other front end may not; enumerated sizes need the traced module.
-        exported = Step(
-            f"mlprogram-{cell.precision}-exported", "coremltools", "parity.formats.coreml.convert:convert_exported",
-            ("coremltools", "torch"), options,
-        )  # fmt: skip
         routes = [Route("coremltools", (trace_step(), step))]
-        if not model.enumerated:
-            routes.append(Route("torch.export+coremltools", (export_step(), exported)))
+        if not model.enumerated:  # enumerated sizes need the traced module
+            # Where tracing or its front end fails, the other front end may not. It converts most of torch's operators
+            # and not every form of them; those that they decompose to are few and plain.
+            name = f"mlprogram-{cell.precision}"
+            routes += [
+                _exported("torch.export+coremltools", f"{name}-exported", options),
+                _exported(
+                    "torch.export, decomposed+coremltools", f"{name}-decomposed", {**options, "decomposed": True}
+                ),
+            ]
         return routes
 
 
@@ -101,6 +104,12 @@ class CoreMLNeuralNetwork(CoreML):
 def _system(model: ModelConfig) -> dict[str, str]:
     """The deployment target as a step's option; the default is no option, so that its keys stay as they are."""
     return {"deployment_target": model.deployment_target} if model.deployment_target else {}
+
+
+def _exported(name: str, step: str, options: Mapping[str, Any]) -> Route:
+    """By way of torch.export, and coremltools' front end for that."""
+    function, packages = "parity.formats.coreml.convert:convert_exported", ("coremltools", "torch")
+    return Route(name, (export_step(), Step(step, "coremltools", function, packages, options)))
 
 
 def _stateful(model: ModelConfig, options: Mapping[str, Any]) -> Route:

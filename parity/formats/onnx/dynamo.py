@@ -7,8 +7,10 @@ and weights in a second file where one file can hold them.
 
 from __future__ import annotations
 
+import itertools
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,23 +59,73 @@ def export(
         arguments = tuple(torch.from_numpy(np.array(values[name])) for name in inputs)
         with modelling.plain_attention(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            torch.onnx.export(
-                module,
-                arguments,
-                file,
-                dynamo=True,
-                opset_version=max(options["opset"], NATIVE_OPSET),
-                input_names=inputs,
-                output_names=outputs,
-                dynamic_shapes=shapes,
-                external_data=weights > _LARGEST_INSIDE,
-                verbose=False,
-            )
+            try:
+                torch.onnx.export(
+                    module,
+                    arguments,
+                    file,
+                    dynamo=True,
+                    opset_version=max(options["opset"], NATIVE_OPSET),
+                    input_names=[_placeholder(name) for name in inputs],
+                    output_names=[_placeholder(name) for name in outputs],
+                    dynamic_shapes=shapes,
+                    external_data=weights > _LARGEST_INSIDE,
+                    verbose=False,
+                )
+            except torch.onnx.OnnxExporterError as error:
+                raise ParityError(_cause(error)) from error
+        _name(file, {_placeholder(name): name for name in (*inputs, *outputs)})
         if options["opset"] < NATIVE_OPSET:
             _lower(file, options["opset"])
         onnx.checker.check_model(str(file), full_check=True)
-        _check(file, contract, options)
+        check(file, contract, options)
     return notes(inputs, outputs, options["opset"])
+
+
+def _cause(error: BaseException) -> str:
+    """The line that tells what the exporter could not do, and with which node of the graph; its own error begins with
+    advice to whoever develops torch."""
+    node = ""
+    while error.__cause__ is not None:
+        error = error.__cause__
+        if told := re.match(r"Error when translating node %(\w+)", str(error)):
+            node = f"{told[1]}: "
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{node}{type(error).__name__}: {lines[0]:.300}"
+
+
+def _placeholder(name: str) -> str:
+    """A name that no value of a graph has: torch gives declared names without a look at those of its own values, and
+    two values of one name are no graph."""
+    return f"declared {name}"
+
+
+def _name(file: Path, declared: Mapping[str, str]) -> None:
+    """Give the values in `file` their declared names by their placeholders; another to a value that has such a name."""
+    import onnx
+
+    model = onnx.load(str(file), load_external_data=False)
+    graphs = list(_graphs(model.graph))
+    taken = {name for graph in graphs for node in graph.node for name in (*node.input, *node.output)}
+    names = dict(declared)
+    for name in taken & set(declared.values()):
+        names[name] = next(other for n in itertools.count(1) if (other := f"{name}_{n}") not in taken)
+    for graph in graphs:
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            value.name = names.get(value.name, value.name)
+        for node in graph.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+            node.output[:] = [names.get(name, name) for name in node.output]
+    onnx.save(model, str(file))
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """The graph, and those of the bodies and branches in it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _graphs(inner)
 
 
 def _lower(file: Path, opset: int) -> None:
@@ -106,7 +158,7 @@ def _lower(file: Path, opset: int) -> None:
     onnx.save(lowered, str(file))
 
 
-def _check(file: Path, contract: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+def check(file: Path, contract: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Raise ParityError where the exporter left out silently what it was asked for."""
     import onnx
 

@@ -14,8 +14,10 @@ from parity.core.settings import REFERENCE_KINDS, Config, ModelConfig
 from parity.files.onnx_external import external_files
 from parity.formats.target import Route, Step, Target
 
+TRACED_OPSET = 17
+"""What a traced file has where none is asked for."""
 NATIVE_OPSET = 18
-"""What `torch.onnx.export(dynamo=True)` writes; an older opset is converted from it."""
+"""What `torch.onnx.export(dynamo=True)` writes; an older opset is converted from it where it is asked for."""
 
 
 class Onnx(Target):
@@ -72,7 +74,7 @@ def export_routes(model: ModelConfig, *, dynamic: bool) -> list[Route]:
         "torch",
         "parity.formats.onnx.convert:export",
         ("torch", "onnx"),
-        {"opset": model.opset, "dynamic": dynamic},
+        {"opset": model.opset or TRACED_OPSET, "dynamic": dynamic},
         stage="export",
     )
     if kind == "ONNX":
@@ -84,13 +86,14 @@ def export_routes(model: ModelConfig, *, dynamic: bool) -> list[Route]:
 
 
 def _dynamo_step(model: ModelConfig, *, dynamic: bool) -> Step:
-    """The step that exports by way of torch.export. At fixed sizes the file is another converter's to read, and has
-    the opset that the exporter writes: converting it down would help nobody."""
+    """The step that exports by way of torch.export. At fixed sizes the file is another converter's to read: its opset
+    is not the user's to see, and what is not converted down cannot suffer by it."""
+    opset = model.opset or NATIVE_OPSET
     return Step(
         "onnx-dynamo" if dynamic else "onnx-dynamo-static",
         "torch",
         "parity.formats.onnx.dynamo:export",
         ("torch", "onnx", "onnxscript"),
-        {"opset": model.opset if dynamic else max(model.opset, NATIVE_OPSET), "dynamic": dynamic},
+        {"opset": opset if dynamic else max(opset, NATIVE_OPSET), "dynamic": dynamic},
         stage="export",
     )
