@@ -82,6 +82,6 @@ def test_a_file_of_another_precision_class_fails(exports: Path) -> None:
 
 
 def test_what_cannot_be_read_is_not_proved(exports: Path) -> None:
-    result = proof(seeded.export(exports, "onnx", seeded.PRECISIONS)["fp32"], "fp32", target="torchscript")
+    result = proof(seeded.export(exports, "onnx", seeded.PRECISIONS)["fp32"], "fp32", target="coreml_nn")
     assert result.state == "not possible"
     assert "no reader for files of this format" in result.summary
