@@ -25,10 +25,19 @@ from parity.store.cache import Store
 from parity.suite.check_kind import CheckContext
 from parity.suite.recorder import Recorder
 
-MODEL = """
+MODEL = '''
 import torch
 from torch import nn
 from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+
+
+def allowed(real):
+    rows, places = torch.arange(real.shape[0]), torch.arange(real.shape[1])
+    mask = lambda row, query, key: (key == query) | ((key < query) & real[row, key])
+    for axes in ((None, None, 0), (None, 0, None), (0, None, None)):
+        mask = torch.vmap(mask, axes)
+    with TransformGetItemToIndex():
+        return mask(rows, places, places)[:, None]
 
 
 class Masked(nn.Module):
@@ -42,20 +51,34 @@ class Masked(nn.Module):
 
     def forward(self, ids):
         x = self.embed(ids)
-        rows, places, real = torch.arange(ids.shape[0]), torch.arange(ids.shape[1]), ids > 2
-        mask = lambda row, query, key: (key == query) | ((key < query) & real[row, key])
-        for axes in ((None, None, 0), (None, 0, None), (0, None, None)):
-            mask = torch.vmap(mask, axes)
-        with TransformGetItemToIndex():
-            allowed = mask(rows, places, places)
         query, key, value = (part(self.norm(x))[:, None] for part in (self.query, self.key, self.value))
-        x = x + nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed[:, None])[:, 0]
+        x = x + nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed(ids > 2))[:, 0]
         return self.head(x)
 
 
 class Decided(Masked):
     def forward(self, ids):
         return super().forward(ids) * (2 if ids.sum() > 60 else 1)
+
+
+class Crossed(nn.Module):
+    """Attention between channels, whose norms onnx2tf's search for layouts trips over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.stem = nn.Conv2d(3, 8, 2, 2)
+        self.mix, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, image):
+        x = self.stem(image)
+        count, channels, height, width = x.shape
+        flat = self.mix(x.flatten(2).transpose(1, 2)).reshape(count, height * width, 3, 2, 4)
+        query, key, value = flat.permute(2, 0, 3, 4, 1).unbind(0)
+        near = nn.functional.normalize(query, dim=-1) @ nn.functional.normalize(key, dim=-1).transpose(-2, -1)
+        near = near.masked_fill(~allowed(x.mean((2, 3))[:, :4] > 0), -9.0).softmax(-1)
+        y = self.out((near @ value).permute(0, 3, 1, 2).reshape(count, height * width, channels))
+        return x + y.transpose(1, 2).reshape(x.shape)
 
 
 class Block(nn.Module):
@@ -73,7 +96,7 @@ class Block(nn.Module):
         y = self.norm(self.spatial(x).permute(0, 2, 3, 1))
         y = self.narrow(nn.functional.gelu(self.wide(y))) * self.scale
         return x + y.permute(0, 3, 1, 2)
-"""
+'''
 
 CONFIG = """
 [tool.parity]
@@ -101,6 +124,12 @@ factory = "models:Decided"
 inputs = [{ name = "ids", shape = ["batch", 6], dtype = "int64", range = [0, 19] }]
 outputs = [{ name = "logits" }]
 golden = "ids"
+
+[tool.parity.models.crossed]
+factory = "models:Crossed"
+inputs = [{ name = "image", shape = ["batch", 3, 12, 10] }]
+outputs = [{ name = "features" }]
+golden = "images"
 
 [tool.parity.models.block]
 factory = "models:Block"
@@ -174,6 +203,17 @@ def test_a_block_of_convnext_becomes_a_right_tflite_file_by_the_first_route(sess
     cell = Cell("block", "tflite", "fp32")
     assert proved(session, cell).state == "proved"
     assert session.artifact(cell).routes_failed == ()
+
+
+def test_where_the_search_for_layouts_fails_the_plain_conversion_is_right(session: Session) -> None:
+    cell = Cell("crossed", "tflite", "fp32")
+    assert proved(session, cell).state == "proved"
+    artifact = session.artifact(cell)
+    assert artifact.route == "torch.onnx dynamo+onnx2tf, uncorrected"
+    assert [failed.partition(": ")[0] for failed in artifact.routes_failed] == [
+        "torch.onnx+onnx2tf",
+        "torch.onnx dynamo+onnx2tf",
+    ]
 
 
 def test_where_no_exporter_follows_each_reason_is_told_once(session: Session) -> None:

@@ -30,18 +30,19 @@ def to_saved_model(
     **_: Any,
 ) -> dict[str, Any]:
     """onnx2tf to a SavedModel for each enumerated size; the notes are those of the first. `unrolled` writes the steps
-    of recurrent layers one after the other instead of as a loop, at the first size only."""
+    of recurrent layers one after the other instead of as a loop, at the first size only. With `corrected` false onnx2tf
+    does not search for the layouts at which each operator agrees with ONNX Runtime."""
     stage("convert")
     made = {}
     for suffix, inputs in (variants(contract, example) if not options.get("unrolled") else {"": example}).items():
         folder = Path(work, suffix) if suffix else Path(work)
-        made[suffix] = _saved_model(
-            folder, Path(after, named(ONNX_FILE, suffix)), bool(options.get("unrolled")), inputs
-        )
+        made[suffix] = _saved_model(folder, Path(after, named(ONNX_FILE, suffix)), options, inputs)
     return made[""] | {"suffixes": list(made)}
 
 
-def _saved_model(folder: Path, onnx_file: Path, unrolled: bool, example: Mapping[str, Array]) -> dict[str, Any]:
+def _saved_model(
+    folder: Path, onnx_file: Path, options: Mapping[str, Any], example: Mapping[str, Array]
+) -> dict[str, Any]:
     """One SavedModel, whose signature has the model's own input and output names."""
     import onnx
     import onnx2tf
@@ -54,6 +55,7 @@ def _saved_model(folder: Path, onnx_file: Path, unrolled: bool, example: Mapping
     source = "model.onnx"  # a copy in the scratch folder: onnx2tf saves its simplified graph over its input
     shutil.copyfile(onnx_file, source)
     graph = onnx.load(source, load_external_data=False).graph
+    unrolled = bool(options.get("unrolled"))
     if unrolled and not {node.op_type for node in graph.node} & {"GRU", "LSTM", "RNN"}:
         raise ParityError("the model has no recurrent layer to unroll")
     maps = layout.maps_read(graph)
@@ -68,6 +70,7 @@ def _saved_model(folder: Path, onnx_file: Path, unrolled: bool, example: Mapping
         keep_ncw_or_nchw_or_ncdhw_input_names=[n for n in plain if n in maps] or None,
         replace_to_pseudo_operators=["erf"],  # plain LiteRT has no Erf: it would become a Flex operator
         enable_rnn_unroll=unrolled,
+        disable_strict_mode=not options.get("corrected", True),
         disable_model_save=True,  # its own files have other names and are of no use here
         non_verbose=True,
         verbosity="error",

@@ -14,6 +14,12 @@ from parity.core.settings import Config, ModelConfig
 from parity.formats.onnx.target import export_routes
 from parity.formats.target import Route, Step, Target
 
+UNROLLED = "loops unrolled"
+"""TensorFlow 2.19 segfaults when it quantises the loop of a recurrent layer; without the loop it does not."""
+UNCORRECTED = "uncorrected"
+"""onnx2tf compares each operator with ONNX Runtime and tries other layouts until they agree. On some graphs that search
+itself fails, and the plain conversion is right."""
+
 
 class TFLite(Target):
     name: ClassVar[str] = "tflite"
@@ -38,21 +44,27 @@ class TFLite(Target):
     fixed_dims: ClassVar[bool] = True
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
-        def by_onnx(export: Route, unrolled: bool) -> Route:
+        def by_onnx(export: Route, how: str = "") -> Route:
             saved = Step(
-                "savedmodel-unrolled" if unrolled else "savedmodel", "tensorflow",
-                "parity.formats.tflite.convert:to_saved_model", ("onnx2tf", "tensorflow"), {"unrolled": unrolled},
-            )  # fmt: skip
+                f"savedmodel-{how.replace(' ', '-')}" if how else "savedmodel",
+                "tensorflow",
+                "parity.formats.tflite.convert:to_saved_model",
+                ("onnx2tf", "tensorflow"),
+                {"unrolled": how == UNROLLED, **({"corrected": False} if how == UNCORRECTED else {})},
+            )
             convert = Step(
-                cell.precision, "tensorflow", "parity.formats.tflite.convert:convert", ("tensorflow",),
-                {"precision": cell.precision}, calibration=cell.precision == "int8",
-            )  # fmt: skip
-            name = f"{export.name}+onnx2tf" + ", loops unrolled" * unrolled
-            return Route(name, (*export.steps, saved, convert))
+                cell.precision,
+                "tensorflow",
+                "parity.formats.tflite.convert:convert",
+                ("tensorflow",),
+                {"precision": cell.precision},
+                calibration=cell.precision == "int8",
+            )
+            return Route(f"{export.name}+onnx2tf" + (f", {how}" if how else ""), (*export.steps, saved, convert))
 
-        # TensorFlow 2.19 segfaults when it quantises the loop of a recurrent layer; without the loop it does not.
         first, *others = export_routes(model, dynamic=False)
-        routes = [by_onnx(first, False), by_onnx(first, True), *(by_onnx(other, False) for other in others)]
+        routes = [by_onnx(first), by_onnx(first, UNROLLED), *map(by_onnx, others)]
+        routes += [by_onnx(export, UNCORRECTED) for export in (first, *others)]
         python = config.routes.get("litert") if model.reference is None else None
         if cell.precision == "fp32" and python is not None and python.exists():
             step = Step("litert", "litert-torch", "parity.formats.tflite.convert:convert_directly",
