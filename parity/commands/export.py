@@ -22,6 +22,7 @@ from typing import Any
 from parity import formats as targets
 from parity.commands import project
 from parity.core.errors import ConfigError, ParityError
+from parity.core.plan import Cell
 from parity.core.settings import Config, ModelConfig
 from parity.exporting import adapt, contracts, options, publish, table, torch_file, verify
 from parity.exporting.adapt import Work
@@ -93,6 +94,9 @@ def _models(staging: Path, given: argparse.Namespace) -> tuple[list[dict[str, An
     config = project_config.here(factories=True, checkpoints=False)
     models, absent = adapt.chosen(config, given)
     jobs, variants = adapt.work(models.values(), given)
+    chosen = [Cell(job.base, job.cell.target, job.cell.precision) for job in jobs]
+    for cell in (c for model in models.values() for c in adapt.left_out(model, given, chosen)):
+        print(f"note: {cell.id} is configured and left out, as int8 is unless asked for: --int8 adds it", file=sys.stderr)
     for name, reason in absent.items():
         print(f"warning: {name} is left out: {reason}", file=sys.stderr)
     config = replace(config, models={**config.models, **models, **variants})

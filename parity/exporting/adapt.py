@@ -254,6 +254,14 @@ def cells(model: ModelConfig, options: argparse.Namespace) -> list[Cell]:
     return found
 
 
+def left_out(model: ModelConfig, options: argparse.Namespace, chosen: Sequence[Cell]) -> list[Cell]:
+    """The model's int8 cells in the formats that are exported which nobody declined: no option names a precision."""
+    if options.precision or options.quantize or options.fp32 or options.fp16:
+        return []
+    formats = {cell.target for cell in chosen}
+    return [c for c in model.cells if c.precision == "int8" and c.target in formats and c not in chosen]
+
+
 def core_ml(formats: Sequence[str], options: argparse.Namespace) -> list[str]:
     """The formats with the Core ML backend that was asked for in the place of the other."""
     backends = {target.backend: target.name for target in targets.every() if target.backend}

@@ -206,8 +206,8 @@ def feed(graph: Graph, case: Mapping[str, Array]) -> Values:
 
 
 def relative_rms(got: Array, want: Array) -> float:
-    """rms(got - want) / rms(want); infinite where anything is not finite."""
-    error = np.asarray(got, np.float64) - np.asarray(want, np.float64)
-    scale = float(np.sqrt(np.mean(np.square(want)))) or 1.0
+    """rms(got - want) / rms(want), equal infinities being no difference; infinite where that is not finite."""
+    error = np.where(got == want, 0.0, np.asarray(got, np.float64) - np.asarray(want, np.float64))
+    scale = float(np.sqrt(np.mean(np.square(np.where(np.isfinite(want), want, 0.0))))) or 1.0
     value = float(np.sqrt(np.mean(np.square(error)))) / scale
     return value if np.isfinite(value) else float("inf")

@@ -35,9 +35,14 @@ def explain(
 ) -> str:
     """One paragraph on one output. `got` and `want` hold an array a case of the same shapes; `axis` counts channels;
     `limit` is the one on the noise ratio, where one is in force."""
+    undefined = sum(bool(np.isnan(w).any()) for w in want)
+    if undefined:
+        return (
+            f"{output}: the oracle itself gives NaN in {undefined} of {len(want)} cases: nothing can be compared there"
+        )
     kind = classify(got, want, axis)
     if kind.kind == "not finite":
-        return f"{output}: {kind.sentence}, where the oracle's are finite; no size of error can be given"
+        return f"{output}: {kind.sentence}, where the oracle has none, or the reverse; no size of error can be given"
     errors = differences(got, want)
     sizes = [float(np.sqrt(np.square(e).mean())) if e.size else 0.0 for e in errors]
     total = _rms(errors)

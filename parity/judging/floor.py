@@ -166,7 +166,7 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
     if not want:
         raise ParityError("a noise floor needs at least one case")
     errors = differences(twin, want)
-    magnitude = _rms([np.where(np.isfinite(w), w, 0.0) for w in want])
+    magnitude = _rms([finite_part(w) for w in want])
     # An output that is zero everywhere may be off by what float32 cannot tell from zero, and no more.
     least = UNITS[precision] * magnitude or float(np.finfo(np.float32).tiny)
     bad = sum(not np.isfinite(e).all() for e in errors)
@@ -243,6 +243,12 @@ def differences(got: Rows, want: Rows) -> list[Array]:
         with np.errstate(invalid="ignore", over="ignore"):
             errors.append(np.where(g == w, 0.0, g - w))
     return errors
+
+
+def finite_part(values: Array) -> Array:
+    """The values with 0 where they are not finite: the size of an output is that of its numbers, not of a mask's
+    infinities."""
+    return np.where(np.isfinite(values), values, 0.0)
 
 
 def holds_halves(got: Rows) -> bool:

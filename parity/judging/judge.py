@@ -205,7 +205,7 @@ def doubt_labels(output: OutputSpec, want: Sequence[Array], labels: Sequence[int
     decided = _decided(want)
     rows = _flat(want) if decided else _rows(want)
     truth = np.asarray(labels)
-    if len(rows) != len(truth) or not np.isfinite(rows).all():
+    if len(rows) != len(truth) or np.isnan(rows).any():
         return ""
     if not decided and truth.max() >= rows.shape[-1]:
         raise ParityError(
@@ -227,10 +227,10 @@ def check_accuracy(
     truth = np.asarray(labels)
     rows = _flat if _decided(want) else _rows
     rows_got, rows_want = rows(got), rows(want)
-    finite = bool(np.isfinite(rows_got).all() and np.isfinite(rows_want).all())
-    finite &= rows_got.shape == rows_want.shape and len(truth) == len(rows_got) > 0
-    if not finite:
-        detail = f"{len(truth)} labels, outputs {rows_got.shape} against {rows_want.shape}, or not finite"
+    judgeable = not (np.isnan(rows_got).any() or np.isnan(rows_want).any())  # -inf is a class that is never chosen
+    judgeable &= rows_got.shape == rows_want.shape and len(truth) == len(rows_got) > 0
+    if not judgeable:
+        detail = f"{len(truth)} labels, outputs {rows_got.shape} against {rows_want.shape}, or NaN"
         return [_check("accuracy", OVER_ALL, output, "top1_drop", None, limits, detail=detail)]
     right, theirs_right = _classes(rows_got) == truth, _classes(rows_want) == truth
     ours, theirs = float(right.mean()), float(theirs_right.mean())

@@ -411,6 +411,7 @@ _CONTRACT = tuple(
         ("dtype", "The element type is the declared one; at int8, its scale and zero point."),
         ("operators", "The operators of the file could be listed."),
         ("opset", "The ONNX operator set is the one that was asked for."),
+        ("labels", "The classes that the file names are the declared labels, in their order."),
         ("repeats", "Two runs on one input give the same bits."),
     )
 )

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from parity.judging.floor import ROOT3, UNITS, Floor, half_units, holds_halves
+from parity.judging.floor import ROOT3, UNITS, Floor, differences, finite_part, half_units, holds_halves
 from parity.judging.ties import largest_jump, tied
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 OVERFLOWS = "the model itself overflows at this precision: its twin does"
+GIVES_NAN = "the model itself gives NaN"
 TIE = "the model decides between equals"
 FURTHER = 2.0  # than the furthest of a few tries may jump, a right file is not
 AMPLIFIED = 10.0  # times what the precision usually costs: a twin that is off by more draws its error by chance
@@ -58,18 +59,18 @@ class Usual:
         stored = 0.0
         if self.precision == "fp16" and holds_halves([got]):
             stored = rms(half_units(want)) / ROOT3
-        return max(self.relative * (rms(want) if size is None else size), self.least, stored)
+        return max(self.relative * (size_of(want) if size is None else size), self.least, stored)
 
     def gross(self, want: Array) -> float:
         """The rms error from which an output is wrong whatever else is known of the file: it is lost."""
-        size = max(self.typical or 0.0, rms(want))
+        size = max(self.typical or 0.0, size_of(want))
         return EXCUSED.get(self.precision, 1.0) * size
 
     def most(self, want: Array, precision: str) -> float:
         """The most that a twin may excuse of an output on an input within the declared range."""
         if self.typical is None or want.dtype.kind != "f" or precision not in EXCUSED:
             return math.inf
-        return EXCUSED[precision] * max(self.typical, rms(want))
+        return EXCUSED[precision] * max(self.typical, size_of(want))
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,11 @@ def judge(got: Array | None, want: Array, usual: Usual, flat: bool = False) -> J
     """The ratio by what golden data costs. Integers and booleans: the share of elements that differ, floor 1.
 
     `flat`: the input is of one level. A normalisation finds nothing in it but rounding, and an output that nothing
-    feeds is nearly 0: such an output may be off by what one of the usual size may be.
+    feeds is nearly 0: such an output may be off by what one of the usual size may be. Infinities of the oracle's, a
+    mask's say, have to be the artefact's too.
     """
-    if not _finite(want):
-        return Judged(math.inf, 0.0, math.inf, undefined="the model itself gives NaN or infinity")
+    if want.dtype.kind == "f" and np.isnan(want).any():
+        return Judged(math.inf, 0.0, math.inf, undefined=GIVES_NAN)
     if got is None:
         return Judged(math.inf, 0.0, math.inf, reason="the artefact does not give this output")
     if got.shape != want.shape:
@@ -108,22 +110,24 @@ def judge(got: Array | None, want: Array, usual: Usual, flat: bool = False) -> J
     if want.dtype.kind != "f":
         share = float((got != want).mean()) if want.size else 0.0
         return Judged(share, 1.0, share, exact=True)
-    size = max(rms(want), usual.typical or 0.0) if flat else rms(want)
+    size = max(size_of(want), usual.typical or 0.0) if flat else size_of(want)
     floor = usual.floor(got, want, size)
-    if not _finite(got):
-        bad = int(np.size(got) - np.isfinite(got).sum())
-        return Judged(math.inf, floor, math.inf, reason=f"{bad} of {got.size} elements are NaN or infinite")
-    error = rms(np.asarray(got, np.float64) - want)
+    (off,) = differences([got], [want])
+    if not _finite(off):
+        bad = int((~np.isfinite(off)).sum())
+        whose = "NaN or infinite" if _finite(want) else "NaN, or infinite where the oracle's are not, or the reverse"
+        return Judged(math.inf, floor, math.inf, reason=f"{bad} of {got.size} elements are {whose}")
+    error = rms(off)
     return Judged(error / floor if error else 0.0, floor, error)
 
 
 def settle(judged: Judged, got: Array | None, want: Array, twin: Array, most: float = math.inf) -> Judged:
     """The ratio with one more twin taken into the floor, which counts for no more than `most`."""
-    cost = rms(np.asarray(twin, np.float64) - want) if twin.shape == want.shape and _finite(twin) else math.inf
+    cost = distance(twin, want)
     judged = replace(judged, costs=(*judged.costs, cost))
     if judged.undefined or twin.shape != want.shape:
         return judged
-    if not _finite(twin) and math.isinf(most):
+    if math.isinf(cost) and (math.isinf(most) or not _finite(want)):
         return replace(judged, undefined=OVERFLOWS)
     if got is None or not math.isfinite(judged.error):
         return judged
@@ -143,7 +147,7 @@ def settle_tie(judged: Judged, got: Array | None, want: Array, tries: Sequence[A
         wrong = (got != want) & ~tied(want, tries)
         return replace(judged, ratio=min(judged.ratio, float(wrong.mean()) if wrong.size else 0.0))
     jump = largest_jump(want, tries, usual.precision, usual.floor(got, want))
-    if jump is None or judged.error > FURTHER * rms(np.asarray(jump, np.float64) - want):
+    if jump is None or judged.error > FURTHER * distance(jump, want):
         return judged
     return replace(judged, silent=TIE)
 
@@ -155,16 +159,29 @@ def unless_amplified(judged: Judged, want: Array, usual: Usual, single: Array) -
     such results are two draws of chance, and their ratio says nothing. A gross one, or one that is not finite, is wrong
     all the same.
     """
-    if want.dtype.kind != "f" or single.shape != want.shape or not _finite(single):
+    alone = distance(single, want)
+    if want.dtype.kind != "f" or math.isinf(alone):
         return judged
-    size = max(rms(want), usual.typical or 0.0)
-    alone = rms(np.asarray(single, np.float64) - want)
+    size = max(size_of(want), usual.typical or 0.0)
     costs = [cost for cost in (alone, *judged.costs) if math.isfinite(cost)]
     by_float32 = alone > AMPLIFIED_BY_FLOAT32 * size
     by_precision = max(costs) > AMPLIFIED * max(usual.relative * size, usual.least)
     if not (by_float32 or by_precision) or judged.error > GROSS * max(size, *costs):
         return judged
     return replace(judged, silent=f"the model amplifies rounding there: {alone:.2g} rms in float32")
+
+
+def distance(values: Array, want: Array) -> float:
+    """The rms difference, equal infinities being no difference; infinite where it is not finite, or shapes differ."""
+    if values.shape != want.shape:
+        return math.inf
+    apart = rms(differences([values], [want])[0])
+    return apart if math.isfinite(apart) else math.inf
+
+
+def size_of(want: Array) -> float:
+    """The rms of an output's numbers, 0 standing for its infinities."""
+    return rms(finite_part(want))
 
 
 def rms(values: Array) -> float:

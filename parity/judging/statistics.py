@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from parity.judging.floor import Floor, differences
+from parity.judging.floor import Floor, differences, finite_part
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rows = Sequence[Array]
@@ -73,7 +73,8 @@ def classify(got: Rows, want: Rows, axis: int | None = None) -> Error:
     if not total:
         return Error("none", "equal to the oracle", 0.0)
     channels = _channels(errors, axis)
-    wanted = _channels([np.asarray(w, np.float64) for w in want], axis)
+    oracle = [finite_part(np.asarray(w, np.float64)) for w in want]  # infinities that both have are no difference
+    wanted = _channels(oracle, axis)
     found = _permuted(wanted + channels, wanted, total) if channels.size else None
     if found:
         return found
@@ -82,7 +83,7 @@ def classify(got: Rows, want: Rows, axis: int | None = None) -> Error:
         return Error("one case", f"{cases.max() / total:.0%} of the squared error is in case {int(cases.argmax())} of "
                      f"{len(cases)}", math.sqrt(1 - cases.max() / total))  # fmt: skip
     line = trend(got, want)
-    proportional = _without_gain(flat, _flat([np.asarray(w, np.float64) for w in want]), total)
+    proportional = _without_gain(flat, _flat(oracle), total)
     if proportional[1] <= EXPLAINED:
         return Error("gain", f"the output is {proportional[0]:.4g} times the oracle's", proportional[1])
     if channels.size:
@@ -150,7 +151,7 @@ def sensitivity(want: Rows, floor: Floor) -> Sensitivity:
         return Sensitivity(math.nan, math.nan, "there is one case only: nothing shows whether outputs follow inputs")
     if len({w.shape for w in want}) > 1:
         return Sensitivity(math.nan, math.nan, "")
-    stacked = np.stack([np.asarray(w, np.float64) for w in want])
+    stacked = np.stack([finite_part(np.asarray(w, np.float64)) for w in want])
     around = math.sqrt(float(np.square(stacked - stacked.mean(0)).mean()))
     spread = around / floor.magnitude if floor.magnitude else 0.0
     floors = around / max(floor.pooled, floor.least)
@@ -222,7 +223,8 @@ class Flips:
 def flips(got: Rows, want: Rows, floor: Floor, sigmas: float = 6.0) -> Flips:
     """Decisions along the last axis. A lead below `sigmas` floors times sqrt(2), since two scores move, may flip."""
     a, b = (np.concatenate([np.asarray(r, np.float64).reshape(-1, r.shape[-1]) for r in rows]) for rows in (got, want))
-    chosen = np.where(np.isfinite(a).all(1), a.argmax(1), -1)
+    same = np.isfinite(a) | (a == b)  # a masked class is one that nobody chooses
+    chosen = np.where(same.all(1), a.argmax(1), -1)
     best = b.argmax(1)
     changed = chosen != best
     lead = b.max(1) - np.take_along_axis(b, np.maximum(chosen, 0)[:, None], 1)[:, 0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from parity.core.case import Array
 from parity.core.contract import OutputSpec
-from parity.judging.floor import Floor, floor
+from parity.judging.floor import Floor, differences, finite_part, floor
 from parity.judging.post_processing import PostProcessed
 
 Alternatives = Sequence[Sequence[PostProcessed]]  # by alternative and case
@@ -75,12 +75,15 @@ def largest_jump(want: Array, alternatives: Sequence[Array], precision: str, cos
 
     `cost` is the rms error that the precision usually costs.
     """
-    others = [other for other in alternatives if other.shape == want.shape and np.isfinite(other).all()]
-    if not others:
+    others = [other for other in alternatives if other.shape == want.shape]
+    errors = differences(others, [want] * len(others))
+    apart = [(other, error) for other, error in zip(others, errors, strict=True) if np.isfinite(error).all()]
+    if not apart:
         return None
-    distances = [_rms(np.asarray(other, np.float64) - want) for other in others]
+    others = [other for other, _ in apart]
+    distances = [_rms(error) for _, error in apart]
     furthest = int(np.argmax(distances))
-    if distances[furthest] <= max(JUMP * MOVED[precision] * _rms(want), APART * cost):
+    if distances[furthest] <= max(JUMP * MOVED[precision] * _rms(finite_part(want)), APART * cost):
         return None
     return others[furthest]
 

@@ -57,7 +57,7 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
     try:
         if not request.reader:
             raise NotPossible("no reader for files of this format")
-        torch_side = source.source(request.model, cases[0])
+        torch_side = source.source(request.model, cases[0], request.traced)
         artefact = load_part(request.reader)(request.folder, request.notes, torch_side.bounds)
     except NotPossible as obstacle:
         return [Link(name, "not possible", reason=str(obstacle)) for name in LINKS], None

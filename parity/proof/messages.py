@@ -11,6 +11,9 @@ from parity.core.case import Array
 from parity.core.settings import ModelSpec
 
 
+TRACING = "trace the module"  # the stage at which torch itself, and no file, may end the process
+
+
 @dataclass(frozen=True)
 class ProofRequest:
     """One artefact to prove, and the model that it is to be.
@@ -19,7 +22,7 @@ class ProofRequest:
     model's names, `outputs` the names of what it returns, `calibration` what an int8 file was
     calibrated on, `wants` the oracle's outputs where they are known already. Not `whole`: one link
     that fails is answer enough; none is made after it, and nothing that only describes. Links in
-    `held` hold already and are not made again.
+    `held` hold already and are not made again. `traced`: the types in which torch may trace the module, in order.
     """
 
     model: ModelSpec
@@ -34,6 +37,7 @@ class ProofRequest:
     wants: Sequence[Mapping[str, Array]] | None = None
     held: Sequence[str] = ()
     survey: str = ""
+    traced: Sequence[str] = ("float64", "float32")
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from torch import fx
 
 from parity.core.settings import ModelSpec
 from parity.formats.graph import Array, NotPossible, Values, relative_rms
+from parity.process.child import stage
 from parity.proof import products
 from parity.proof.expressions import Expressions
 from parity.proof.expressions import kind as _kind
+from parity.proof.messages import TRACING
 from parity.proof.products import Product
 from parity.reference import modelling
 from parity.reference.copying import copied
@@ -300,22 +302,29 @@ class Source:
         return recorder.seen
 
 
-def export(module: torch.nn.Module, example: Sequence[torch.Tensor]) -> Source:
-    """The source of a module at the sizes of `example`, in float64, or in float32 where it has no such form. Raises
-    NotPossible when torch.export cannot follow it."""
+def export(
+    module: torch.nn.Module, example: Sequence[torch.Tensor], dtypes: Sequence[str] = ("float64", "float32")
+) -> Source:
+    """The source of a module at the sizes of `example`, in the first of `dtypes` that it has a form in: none are given
+    where each ended the process. Raises NotPossible when torch.export cannot follow it."""
     if reason := getattr(module, "no_twin", ""):
         raise NotPossible(reason)
+    if not dtypes:
+        raise NotPossible("torch crashes when it traces the module")
     reasons = []
-    for dtype in (torch.float64, torch.float32):
+    for dtype in (getattr(torch, name) for name in dtypes):
         try:
             own, inputs = copied(module).to(dtype), _cast(example, dtype)
             with modelling.plain_attention(), torch.no_grad():
                 own(*inputs)  # torch.export calls nothing, and so does not see what float64 is refused for
+            stage(TRACING)  # by which the session knows whose crash it was
             exported = _exported(own, inputs)
             assert isinstance(exported, fx.GraphModule)
             return Source(exported, dtype)
         except Exception as error:  # of the user's module, in torch's tracing: anything
             reasons.append((str(error).splitlines() or [type(error).__name__])[0][:160])
+        finally:
+            stage("prove")
     raise NotPossible(f"torch.export cannot follow the module: {reasons[0]}")
 
 
@@ -358,23 +367,25 @@ _sources: dict[str, Source] = {}
 _KEPT = 2  # power proves against many faulty modules, each as large as the model in float64
 
 
-def source(spec: ModelSpec, case: Mapping[str, Array]) -> Source:
+def source(
+    spec: ModelSpec, case: Mapping[str, Array], dtypes: Sequence[str] = ("float64", "float32")
+) -> Source:
     """The exported module of a model, kept in the child: exporting takes longer than a whole proof."""
     shapes = [(name, value.shape, value.dtype.str) for name, value in case.items()]
-    key = repr((spec, shapes))
-    found = _sources.pop(key, None) or _made(modelling.load(spec), case)
+    key = repr((spec, shapes, tuple(dtypes)))
+    found = _sources.pop(key, None) or _made(modelling.load(spec), case, dtypes)
     while len(_sources) >= _KEPT:
         del _sources[next(iter(_sources))]
     _sources[key] = found
     return found
 
 
-def _made(module: torch.nn.Module, case: Mapping[str, Array]) -> Source:
+def _made(module: torch.nn.Module, case: Mapping[str, Array], dtypes: Sequence[str]) -> Source:
     """Exported; or, where a module says that it is another one with `other_tensors`, that one's graph with these."""
     right, changed = getattr(module, "other_tensors", (None, ()))
-    if right is not None and _tensors((known := source(right, case)).module).keys() >= set(changed):
+    if right is not None and _tensors((known := source(right, case, dtypes)).module).keys() >= set(changed):
         return known.wearing(module)
-    return export(module, [torch.from_numpy(np.array(v)) for v in case.values()])
+    return export(module, [torch.from_numpy(np.array(v)) for v in case.values()], dtypes)
 
 
 def _looked_up(node: fx.Node) -> Any:
@@ -404,8 +415,8 @@ def eager_error(
 ) -> float:
     """Relative rms error of the module in float32, worst output: what float32 itself costs."""
     module = modelling.load(spec)
-    worst = 0.0
+    errors = [0.0]
     for case, want in zip(cases, wants, strict=True):
         got = modelling.forward(module, {n: torch.from_numpy(np.array(v)) for n, v in case.items()}, outputs)
-        worst = max(worst, *(relative_rms(got[n].numpy(), want[n]) for n in outputs if got[n].is_floating_point()))
-    return worst
+        errors += [relative_rms(got[n].numpy(), want[n]) for n in outputs if got[n].is_floating_point()]
+    return max(errors)

@@ -116,8 +116,8 @@ def _refusal(run: Callable[[Mapping[str, Any]], Mapping[str, Any]], contract: Co
         return lines[0][:300]
     if any(not np.size(value) for value in outputs.values()):
         return "it gives outputs with nothing in them"
-    if not all(np.isfinite(value).all() for value in outputs.values() if np.asarray(value).dtype.kind == "f"):
-        return "it gives NaN or infinity"
+    if any(np.isnan(value).any() for value in outputs.values() if np.asarray(value).dtype.kind == "f"):
+        return "it gives NaN"
     return ""
 
 

@@ -15,7 +15,8 @@ from parity.core.plan import Cell
 from parity.core.proof import Proof
 from parity.formats.target import versions
 from parity.process import serialise
-from parity.proof.messages import ProofRequest
+from parity.process.isolate import ChildFailure
+from parity.proof.messages import TRACING, ProofRequest
 from parity.session.runtimes import file_of
 from parity.store.code_key import code_key
 
@@ -46,10 +47,21 @@ def proved_on(session: Session, cell: Cell, case: Case) -> str:
     session.progress(cell.id, f"prove on {case.id}")
     request = replace(_request(session, model, cell, artifact, [case]), whole=False, held=("range",), survey="")
     try:
-        proof = session.children.call("proof", PROVE, request, Proof, stage="prove")
+        proof = _asked(session, request)
     except ParityError:
         return ""
     return proof.summary if proof.complete else ""
+
+
+def _asked(session: Session, request: ProofRequest) -> Proof:
+    """The proof, by a child. A crash of torch while it traces the module says nothing of the file: the module is traced
+    in the next type then, and in the end not at all, which leaves the links unmade. Raises ChildFailure for others."""
+    try:
+        return session.children.call("proof", PROVE, request, Proof, stage="prove")
+    except ChildFailure as failure:
+        if failure.state != "crash" or failure.stage != TRACING or not request.traced:
+            raise
+        return _asked(session, replace(request, traced=request.traced[1:]))
 
 
 def _request(
@@ -88,8 +100,7 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
         session.progress(cell.id, "prove")
         request = _request(session, model, cell, artifact, cases)
         request = replace(request, calibration=[c.inputs for c in calibration])
-        call = partial(session.children.call, "proof", PROVE, request, Proof, stage="prove")
-        proof = session.waiting_once(f"{cell} proof", call, uses=[file_of(cell, artifact)])
+        proof = session.waiting_once(f"{cell} proof", partial(_asked, session, request), uses=[file_of(cell, artifact)])
         return dict(serialise.to_builtins(proof))
 
     name, since = f"{cell.id}~proof", session.rebuild_since

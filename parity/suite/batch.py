@@ -21,7 +21,7 @@ from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.formats.target import Target
 from parity.judging import judge
-from parity.judging.single import OVERFLOWS, rms
+from parity.judging.single import GIVES_NAN, OVERFLOWS, distance, size_of
 from parity.process.isolate import ChildFailure
 from parity.session.planning import Data
 from parity.session.session import Runtime
@@ -32,6 +32,8 @@ from parity.suite.recorder import Recorder
 STRIDE = 32
 FURTHER = 1.5  # times the largest declared size, at least
 ALONE = 1e-6  # of the output: rows that differ by more than this in float64 are mixed by the model itself
+
+_MAKE_NUMBERS = "leave out inputs on which it does (golden data, range), or let post make numbers of its NaN"
 
 Batch = tuple[Case, list[Case]]
 """Several rows as one case, and the rows one by one."""
@@ -89,16 +91,14 @@ def _taken(bench: Bench, cases: Sequence[Case], parity: Recorder) -> list[Case]:
 
 
 def _refusal(bench: Bench, case: Case) -> str:
-    """Why the model gives nothing to compare with on a case: its own error, or that it is not finite; else empty."""
+    """Why the model gives nothing to compare with on a case: its own error, or NaN; else empty."""
     try:
         (row,) = bench.session.evaluated(bench.model, [case], "oracle", True)
     except ChildFailure as failure:
         if failure.state != "error":
             raise
         return f"the model itself refuses it: {failure.reason}"
-    if all(np.isfinite(value).all() for value in row.values() if value.dtype.kind == "f"):
-        return ""
-    return "the model itself gives NaN or infinity"
+    return GIVES_NAN if any(np.isnan(value).any() for value in row.values() if value.dtype.kind == "f") else ""
 
 
 def _beyond(bench: Bench, parity: Recorder) -> None:
@@ -235,7 +235,9 @@ def _alone(
             if not all(s.ndim and s.shape[0] == 1 for s in by_row):
                 continue  # an output without rows
             stacked = np.concatenate(by_row)
-            if stacked.shape == value.shape and rms(stacked - value) <= ALONE * rms(value):
+            if np.isnan(value).any() and np.array_equal(np.isnan(value), np.isnan(stacked)):
+                continue  # nothing is compared with NaN, and the batch check says so
+            if distance(stacked, value) <= ALONE * size_of(value):
                 found[case.id][name] = stacked
             else:
                 mixed.add(name)
@@ -275,7 +277,9 @@ def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
         undefined = {name: judged.undefined for name, judged in result.judged.items() if judged.undefined}
         reasons = {result.refused, *undefined.values()} - {"", OVERFLOWS}
         if reasons:
-            raise ParityError(f"batch {result.case.id}: {reasons.pop()}: narrow the range of its input")
+            reason = reasons.pop()
+            advice = _MAKE_NUMBERS if reason == GIVES_NAN else "narrow the range of its input"
+            raise ParityError(f"batch {result.case.id}: {reason}: {advice}")
         if undefined:  # says nothing of the file; the drawn inputs tell how often
             parity.find(f"not judged: {result.case.id}: {OVERFLOWS}", "note")
         for spec in bench.model.contract.outputs:

@@ -169,7 +169,9 @@ def _describe(
 ) -> None:
     """How much one output's checks prove, and, where one of them is broken, why."""
     if floor is not None:
-        if floor.relative > PLAUSIBLE[cell.precision]:
+        if floor.reason:
+            parity.find(f"{spec.name}: {floor.reason}", "warning")
+        elif floor.relative > PLAUSIBLE[cell.precision]:
             text = f"{cell.precision} alone costs {floor.relative:.2g} of {spec.name}'s rms: weak evidence"
             parity.find(text, "warning")
         elif weak := sensitivity(wants, floor).weak:

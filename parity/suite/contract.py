@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
             )  # fmt: skip
             if found is None:
                 if prebuilt:
-                    parity.find(hint.renamed(spec.name, extra))
+                    parity.find(hint.renamed(spec.name, extra, side))
                 continue
             if isinstance(spec, InputSpec) and found["shape"] is not None:
                 open_too = model.reference is not None
@@ -63,6 +63,7 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
                     parity.find(said)
                 parity.add(*_enumerated(spec, found, notes.get("enumerated", {})))
             _dtype(runtime, spec, found, prebuilt, parity)
+    _labels(model, described.get("labels", []), parity)
     if any(d["shape"] is None for d in described["inputs"]):
         parity.find(f"{runtime.cell.target} files do not declare the shapes of their inputs: checked by running only")
     if described.get("executor") == "mil-eval":
@@ -89,6 +90,23 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
             parity.find(text, "note" if only_batch else "warning")
         for axis, lengths in held.items():
             parity.find(f"{axis} is enumerated: {', '.join(map(str, lengths))}; other sizes are not in this file")
+
+
+def _labels(model: ModelConfig, have: Sequence[str], parity: Recorder) -> None:
+    """The classes that a file names, which apps show, against the declared labels: in another order they are wrong; of
+    other words, who knows."""
+    for spec in model.contract.outputs:
+        if not have or len(have) != len(spec.labels):
+            continue
+        ours, theirs = ([label.strip().casefold() for label in names] for names in (spec.labels, have))
+        place = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
+        text = "the file names the classes as declared"
+        if place is not None:
+            text = f"class {place} is {have[place]!r} in the file, {spec.labels[place]!r} in labels"
+        if place is None or sorted(ours) == sorted(theirs):
+            parity.add(judge.fact("signature", spec.name, "labels", place is None, text))
+        else:
+            parity.find(f"{spec.name}: {text}: the file names other classes than the labels", "warning")
 
 
 def _dtype(runtime: Runtime, spec: Any, found: Mapping[str, Any], prebuilt: bool, parity: Recorder) -> None:

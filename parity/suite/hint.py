@@ -13,13 +13,14 @@ from parity.core.contract import Contract, InputSpec
 CHANNELS_LAST = {3: "NLC", 4: "NHWC", 5: "NDHWC"}
 
 
-def renamed(name: str, candidates: Sequence[str]) -> str:
-    """For an input or output that the file has under none of the known names; `candidates` are the file's own."""
+def renamed(name: str, candidates: Sequence[str], side: str) -> str:
+    """For one of the `side`, inputs or outputs, that the file has under none of the known names; `candidates` are the
+    file's own."""
     if len(candidates) == 1:
-        return f"hint: if the file's {candidates[0]!r} is the model's {name!r}: {_written(name, candidates[0])}"
+        return f"hint: if the file's {candidates[0]!r} is the model's {name!r}: {_written(side, name, candidates[0])}"
     if not candidates:
         return f"hint: the file has nothing else that could be the model's {name!r}"
-    return f"hint: say which is the model's {name!r}, one of {', '.join(candidates)}: {_written(name, 'THEIRS')}"
+    return f"hint: say which is the model's {name!r}, one of {', '.join(candidates)}: {_written(side, name, 'THEIRS')}"
 
 
 def reshaped(contract: Contract, spec: InputSpec, found: Mapping[str, Any], layout: str = "") -> str:
@@ -42,7 +43,7 @@ def reshaped(contract: Contract, spec: InputSpec, found: Mapping[str, Any], layo
         own = found["name"] if found["name"] != spec.name else ""
         held = any(dynamic and h is not None for h, (_, dynamic) in zip(have, moved, strict=True))
         also = f", at one size: {one_size}" if held else ""
-        return f"hint: it looks like {last}: {_written(spec.name, own, last)}{also}"
+        return f"hint: it looks like {last}: {_written('inputs', spec.name, own, last)}{also}"
     return ""
 
 
@@ -51,7 +52,7 @@ def turned(name: str, own: str, have: Sequence[int], want: Sequence[int]) -> str
     layout = CHANNELS_LAST.get(len(want), "")
     if not layout or tuple(have) != (want[0], *want[2:], want[1]) or tuple(have) == tuple(want):
         return ""
-    return f"hint: it looks like {layout}: {_written(name, own if own != name else '', layout)}"
+    return f"hint: it looks like {layout}: {_written('outputs', name, own if own != name else '', layout)}"
 
 
 def unheld(contract: Contract, notes: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
@@ -67,9 +68,9 @@ def unheld(contract: Contract, notes: Mapping[str, Any], inputs: Mapping[str, An
     return ""
 
 
-def _written(mine: str, name: str = "", layout: str = "") -> str:
-    """The option of `parity verify`, and what a table of `artifacts` says in its place."""
+def _written(side: str, mine: str, name: str = "", layout: str = "") -> str:
+    """The option of `parity verify`, and what the entry of the file in `artifacts` says in its place."""
     option = f"--tensor {mine}={name}{':' * bool(layout)}{layout}"
     fields = {k: v for k, v in (("name", name), ("layout", layout)) if v}
     table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in fields.items())
-    return f"{option} (in a table: {json.dumps(mine)} = {{ {table} }})"
+    return f'{option} (in a table: artifacts."..." = {{ ..., {side} = {{ {json.dumps(mine)} = {{ {table} }} }} }})'

@@ -12,7 +12,7 @@ from parity.cases import video as videos
 from parity.core.case import Array, Case
 from parity.core.errors import ParityError
 from parity.judging import judge
-from parity.judging.single import rms
+from parity.judging.single import distance, rms, size_of
 from parity.session.session import Runtime
 from parity.suite.recorder import Recorder
 
@@ -66,7 +66,7 @@ def compare_resizers(runtime: Runtime, parity: Recorder) -> None:
         for metric, case, row, said in zip(PATHS, cases[1:], rows[1:], words, strict=True):
             if row[output.name].shape != rows[0][output.name].shape:
                 raise ParityError(f"output {output.name} changes its shape with the resizer")
-            moved = rms(row[output.name] - rows[0][output.name]) / (rms(rows[0][output.name]) or 1.0)
+            moved = distance(row[output.name], rows[0][output.name]) / (size_of(rows[0][output.name]) or 1.0)
             into = rms(case.inputs[spec.name].astype(np.float64) - declared.inputs[spec.name])
             flips = output.decides and not np.array_equal(row[output.name].argmax(-1), rows[0][output.name].argmax(-1))
             detail = f"{said} resize instead of the declared one moves the input by {into:.3g} rms"

@@ -8,7 +8,7 @@ from parity.cases import references
 from parity.core.case import Case
 from parity.core.errors import ParityError
 from parity.judging import judge
-from parity.judging.single import rms
+from parity.judging.single import distance, size_of
 from parity.session.evaluations import Reference
 from parity.session.session import Runtime
 from parity.suite.recorder import Recorder
@@ -50,7 +50,7 @@ def check_references(
         for name, want in row.items():
             held = stored.outputs[case.id].get(name)
             same = held is not None and held.shape == want.shape
-            drift = rms(held - want) / (rms(want) or 1.0) if held is not None and same else 1.0
+            drift = distance(held, want) / (size_of(want) or 1.0) if held is not None and same else 1.0
             detail = "the oracle now against the stored reference" + ("" if same else ": it has another shape")
             parity.add(judge.limited("golden", case.id, "reference_drift", drift, limit, detail, name))
 

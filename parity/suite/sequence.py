@@ -136,7 +136,7 @@ def _prefilled(runtime: Runtime, model: ModelConfig, tokens: Array, want: list[A
         )
     whole = row[decode.scores]
     rows = [np.asarray(whole[:, n].reshape(w.shape)) for n, w in enumerate(want)]
-    gaps = [single.rms(a - b) / (single.rms(a) or 1.0) for a, b in zip(rows, want, strict=True)]
+    gaps = [single.distance(b, a) / (single.size_of(a) or 1.0) for a, b in zip(rows, want, strict=True)]
     worst = int(np.argmax(gaps))
     detail = f"the model's own decoding against its prefill in float64, worst at step {worst} of {len(gaps)}"
     parity.add(judge.limited("sequence", "all", "prefill_gap", float(gaps[worst]), GAP, detail, decode.scores))
@@ -198,7 +198,7 @@ def _free(
     right, detail = len(want), f"{len(want)} steps, the tokens of {len(want) - prompt} of them its own choice"
     for number, (row, oracle) in enumerate(zip(rows, want, strict=True)):
         got = row.get(spec.name)
-        if got is None or got.shape != oracle.shape or not np.isfinite(got).all():
+        if got is None or not math.isfinite(single.distance(got, oracle)):
             right, detail = number, f"step {number}: no finite scores of the oracle's shape"
             break
         ours, theirs = steps_of.chosen(got), steps_of.chosen(oracle)

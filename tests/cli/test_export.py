@@ -481,3 +481,16 @@ def test_two_fresh_builds_have_the_same_hashes(project, run):
         made.append({e["path"]: e["sha256"] for e in exported(project, "manifest.json", f"out{n}")["artifacts"]})
     assert len(made[0]) >= 18
     assert made[0] == made[1]
+
+
+def test_int8_cells_that_are_left_out_are_named_with_the_option(project):
+    (project / "pyproject.toml").write_text(CONFIG + 'cells = ["onnx-fp32", "onnx-int8", "ncnn-fp16", "ncnn-int8"]\n')
+
+    def named(*arguments: str) -> list[str]:
+        models, jobs = planned("tiny", *arguments)[:2]
+        given = options_of("tiny", *arguments)
+        return [c.id for c in adapt.left_out(models["tiny"], given, [job.cell for job in jobs])]
+
+    assert named() == ["tiny-onnx-int8", "tiny-ncnn-int8"]
+    assert named("--format", "onnx") == ["tiny-onnx-int8"]
+    assert named("--int8", "--format", "onnx") == named("--precision", "fp32") == []

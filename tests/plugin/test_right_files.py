@@ -127,3 +127,96 @@ def test_a_file_that_is_eager_pytorch_exactly_passes(project: Project, precision
     draw(project, 64, 1417, 3, halves=2)
     run = project.run()
     assert run.states() == {f"tiny-torchscript-{precision}": "pass"}, run.text
+
+
+# A class is masked where an input is below its threshold: the first half of the outputs, -inf, or NaN.
+MASKED = """
+import torch
+
+class Masked(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = torch.nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.head(x).masked_fill(x < -0.5, float("{fill}"))
+
+def tiny():
+    return Masked().eval()
+"""
+
+CLASSES = """
+import torch
+
+class Classes(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(x).argmax(-1)
+
+def tiny():
+    return Classes().eval()
+"""
+
+
+@pytest.mark.parametrize("model", [MASKED.replace("{fill}", "-inf"), CLASSES], ids=["infinities", "integers"])
+def test_right_files_of_infinities_or_of_integers_alone_pass_and_are_proved(project: Project, model: str) -> None:
+    project.write("tinynet.py", model)
+    project.write("pyproject.toml", TABLE.format(precision="fp32", size=8, outputs='{ name = "y" }', examples=8))
+    draw(project, 8, 1, 4)
+    run = project.run()
+    (cell,) = run.record.cells
+    assert cell.state == "pass" and cell.proof is not None and cell.proof.state == "proved", run.text
+    assert "mixes the rows" not in run.text and "nan%" not in run.text
+
+
+def test_nan_of_the_model_itself_is_said_to_be_its_own(project: Project) -> None:
+    project.write("tinynet.py", MASKED.replace("{fill}", "nan"))
+    project.write("pyproject.toml", TABLE.format(precision="fp32", size=8, outputs='{ name = "y" }', examples=0))
+    draw(project, 8, 1, 4)
+    run = project.run("-k", "golden or batch")
+    (cell,) = run.record.cells
+    assert cell.state != "pass" and "let post make numbers of its NaN" in run.text, run.text
+    assert "the oracle itself gives NaN in" in run.text and "narrow the range" not in run.text
+    assert "mixes the rows" not in run.text and "costs inf" not in run.text
+
+
+# torch itself crashes in some traces: this module ends whatever process exports it, in float64 or in any type.
+UNTRACEABLE = """
+import os
+import torch
+
+class Crashes(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, x):
+        if torch.compiler.is_exporting() and x.dtype in {types}:
+            os.kill(os.getpid(), 11)
+        return self.head(x)
+
+def tiny():
+    return Crashes().eval()
+"""
+
+
+@pytest.mark.parametrize(
+    ("types", "state"),
+    [("(torch.float64,)", "proved"), ("(torch.float64, torch.float32)", "not possible")],
+    ids=["in float64", "in every type"],
+)
+def test_a_crash_of_torch_in_its_trace_is_no_crash_of_the_file(project: Project, types: str, state: str) -> None:
+    project.write("tinynet.py", UNTRACEABLE.replace("{types}", types))
+    project.write("pyproject.toml", TABLE.format(precision="fp32", size=8, outputs='{ name = "y" }', examples=0))
+    draw(project, 8, 1, 4)
+    run = project.run("-k", "golden or proof")
+    (cell,) = run.record.cells
+    assert cell.proof is not None and cell.proof.state == state, run.text
+    assert "crash:" not in run.text and not any(c.passed is False for c in cell.checks), run.text
+    assert state == "proved" or "torch crashes when it traces the module" in cell.proof.summary

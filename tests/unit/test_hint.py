@@ -21,7 +21,12 @@ CONTRACT = Contract((IMAGE,), (OutputSpec("y"),), dims={"width": (6, 9)})
     ],
 )
 def test_another_name(candidates: list[str], part: str) -> None:
-    assert part in hint.renamed("image", candidates)
+    assert part in hint.renamed("image", candidates, "inputs")
+
+
+def test_the_hint_says_where_in_the_table_it_goes() -> None:
+    said = hint.renamed("y", ["theirs"], "outputs")
+    assert said.endswith('(in a table: artifacts."..." = { ..., outputs = { "y" = { name = "theirs" } } })')
 
 
 @pytest.mark.parametrize(
@@ -30,7 +35,7 @@ def test_another_name(candidates: list[str], part: str) -> None:
         ("image", [1, 3, 8, 6], "--fixed"),
         ("image", [None, 3, 8, 6], "--fixed"),
         ("image", [None, 8, None, 3], "--tensor image=:NHWC "),
-        ("img", [1, 8, 6, 3], '--tensor image=img:NHWC (in a table: "image" = { name = "img", layout = "NHWC" })'),
+        ("img", [1, 8, 6, 3], '..., inputs = { "image" = { name = "img", layout = "NHWC" } } })'),
         ("image", [1, 8, 6, 3], "at one size: --fixed"),
     ],
 )

@@ -49,11 +49,23 @@ def test_what_cannot_be_measured_is_infinite_with_a_reason() -> None:
 
 
 def test_the_model_itself_may_be_undefined_and_then_nothing_is_judged() -> None:
-    assert "model itself" in judge(WANT, np.full(3, np.inf), USUAL).undefined
+    assert "model itself" in judge(WANT, np.full(3, np.nan), USUAL).undefined
     over = np.where(WANT > 0.9, np.inf, WANT)
     judged = judge(over, WANT, USUAL)
     assert judged.reason and not judged.undefined
     assert "overflows" in settle(judged, over, WANT, over).undefined
+
+
+def test_infinities_that_the_oracle_has_too_are_equal_and_all_others_are_wrong() -> None:
+    masked = np.where(WANT > 0.5, -np.inf, WANT)
+    assert judge(masked, masked, USUAL).ratio == 0.0
+    off = judge(masked + 1e-3, masked, USUAL)
+    assert math.isfinite(off.ratio) and off.ratio > 100 and not off.undefined
+    assert settle(off, masked + 1e-3, masked, masked + 1e-3).ratio <= 1.0
+    for got in (WANT, -masked, np.where(WANT > 0.2, -np.inf, WANT)):
+        judged = judge(got, masked, USUAL)
+        assert judged.ratio == math.inf and "infinite where the oracle's are not" in judged.reason
+    assert settle(judge(WANT, masked, USUAL), WANT, masked, WANT, most=1.0).undefined  # rounding decides it
 
 
 def test_integers_differ_or_do_not_unless_a_twin_wavers_too() -> None:

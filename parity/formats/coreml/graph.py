@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from parity import mil
+from parity.formats.coreml.classifier import arrays
 from parity.formats.graph import (
     Array,
     Constant,
@@ -206,9 +207,10 @@ class CoreMLArtefact:
             given = {name: value for name, value in fed.items() if name not in self.states}
             found = {name: value for name, value in fed.items() if name in wanted}
             if watch:
-                found |= {n: value for _, n, value in program.trace(given, mode, held) if n in wanted}
+                seen = {n: value for _, n, value in program.trace(given, mode, held) if n in wanted}
             else:
-                found |= {n: np.asarray(v) for n, v in program.run(given, mode, held).items() if n in wanted}
+                seen = {n: v for n, v in program.run(given, mode, held).items() if n in wanted}
+            found |= arrays(seen, {}, (), "float64")
             return found | {output: held.read(name) for name, output in self.states.items()}
 
         return run

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parity.formats.coreml.classifier import labels
 from parity.formats.coreml.state import execute, predict
 from parity.formats.target import Array, narrowed
 
@@ -52,6 +53,8 @@ def describe(path: Path) -> dict[str, Any]:
         found = []
         for feature in described:
             array = feature.type.multiArrayType
+            if feature.name == spec.description.predictedFeatureName != "":
+                continue  # the label of the likeliest class: no tensor, and nothing that a model's outputs declare
             found.append({
                 "name": feature.name, "shape": [int(d) for d in array.shape], "dtype": kinds.get(array.dataType),
                 "shapes": [[int(d) for d in s.shape] for s in array.enumeratedShapes.shapes],
@@ -70,4 +73,5 @@ def describe(path: Path) -> dict[str, Any]:
         "outputs": features(spec.description.output),
         "states": {f.name: [int(d) for d in f.type.stateType.arrayType.shape] for f in spec.description.state},
         "ops": dict(sorted(counted.items())),
+        "labels": [str(label) for label in labels(spec)],
     }

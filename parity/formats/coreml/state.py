@@ -17,6 +17,7 @@ import numpy as np
 
 from parity.core.settings import ModelSpec
 from parity.formats.coreml import convert as coreml
+from parity.formats.coreml.classifier import arrays, labels
 from parity.formats.target import Array
 from parity.formats.torch.convert import SCRIPT_FILE
 from parity.process.child import stage
@@ -28,7 +29,8 @@ def execute(
     """Run a program of `parity.mil`: states are written from `given` before and read into the outputs after."""
     states: Mapping[str, str] = notes.get("states", {})
     if not states:
-        return dict(program.run(given, mode=mode))
+        dtype = "float32" if mode == "program" else "float64"
+        return arrays(program.run(given, mode=mode), notes["outputs"], (), dtype)  # its classes are in order
     held = program.make_state()
     for name in states:
         held.write(name, given[name])
@@ -44,7 +46,7 @@ def predict(model: Any, notes: Mapping[str, Any], given: Mapping[str, Array]) ->
     """The same by Core ML itself (macOS)."""
     states: Mapping[str, str] = notes.get("states", {})
     if not states:
-        return dict(model.predict(given))
+        return arrays(model.predict(given), notes["outputs"], labels(model.get_spec()), "float32")
     held = model.make_state()
     for name in states:
         held.write_state(name=name, value=given[name].astype(np.float16))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ class OrtSession:
             "outputs": specs(self.session.get_outputs()),
             "ops": dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
             "opset": opset_of(self.path),
+            "labels": labels({p.key: p.value for p in model.metadata_props}),
             "wrong_products": processor.multiplies_wrongly(),
             "without_amx": bool(processor.multiplies_wrongly()) and processor.without_amx(),
         }
@@ -50,6 +52,18 @@ class OrtSession:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         names = [node.name for node in self.session.get_outputs()]
         return dict(zip(names, self.session.run(names, dict(inputs)), strict=True))
+
+
+def labels(metadata: Mapping[str, str]) -> list[str]:
+    """The classes that a file's metadata `names` lists, as detectors' exporters write them: {0: 'cat', 1: 'dog'}; empty
+    where it has none of that form."""
+    try:
+        names = ast.literal_eval(metadata.get("names", ""))
+    except (ValueError, SyntaxError):
+        return []
+    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
+        return [str(names[place]) for place in range(len(names))]
+    return [str(name) for name in names] if isinstance(names, (list, tuple)) else []
 
 
 _DTYPES = {
