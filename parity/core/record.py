@@ -323,6 +323,8 @@ class ShardRecord:
     plan: str  # hash of the whole plan, of how it is split and of the configuration's text
     cells: tuple[str, ...]  # every cell of the whole plan, in its order
     partial: str | None = None  # how the whole plan was narrowed before it was split
+    origin: Mapping[str, str] = field(default_factory=dict)  # hashes of all that the whole plan is made from
+    models: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # fingerprints of models that it made
 
 
 @dataclass(frozen=True)

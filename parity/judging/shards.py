@@ -2,12 +2,12 @@
 
 Shards run on machines that know nothing of each other. What can be lost between them is a whole shard, so the parts
 are counted against the plan that each of them carries: a missing one leaves its cells `missing`, and a doubled or
-foreign one is refused. Merged shards are judged as one run of the whole plan.
+foreign one is refused. So is one that an earlier run left behind: each carries what the whole plan was made from. Merged shards are judged as one run of the whole plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from parity.core.errors import ParityError
@@ -15,13 +15,14 @@ from parity.core.record import BaselineRecord, CellRecord, RunRecord, ShardRecor
 from parity.judging import gate
 
 MOST = 10_000  # shards of one plan; a foreign record may claim any number
+_COMPUTED = ("weights", "attributes")  # parts of a fingerprint that depend on the processor
 
 
 def merge(named: Sequence[tuple[str, RunRecord]]) -> RunRecord:
     """The judged record of the whole plan, from (name, record) of its shards in any order.
 
-    Raises ParityError for a record that is no shard, a shard of another plan or of other package versions, or a part
-    that is given twice. A part that is not given makes its cells `missing`, and so the verdict incomplete.
+    Raises ParityError for a record that is no shard, a shard of another plan, of other package versions or made from
+    another commit or other files, or a part that is given twice. A part that is not given makes its cells `missing`, and so the verdict incomplete.
     """
     if not named:
         raise ParityError("nothing to merge: give the parity.json of every shard")
@@ -58,6 +59,8 @@ def _shard(name: str, record: RunRecord) -> ShardRecord:
     shard = record.shard
     if not 1 <= shard.part <= shard.parts <= MOST or any(id.count("-") != 2 for id in shard.cells):
         raise ParityError(f"{name}: shard {shard.part}/{shard.parts} of cells that no plan has: parity did not make it")
+    if not shard.origin:
+        raise ParityError(f"{name}: does not say which commit and files it was made from: run the shard again")
     return shard
 
 
@@ -72,6 +75,34 @@ def _same_plan(first_name: str, first: RunRecord, name: str, record: RunRecord) 
         if versions[0] != versions[1]:
             raise ParityError(f"{name}: ran with {package} {versions[1]}, and {first_name} with {versions[0]}: "
                               "run every shard with the same packages")  # fmt: skip
+    for what, theirs, ours in _origins(first, record):
+        raise ParityError(f"{name}: made from another {what} than {first_name} ({ours} and {theirs}): "
+                          "run every shard again, on one commit and the same files")  # fmt: skip
+
+
+def _origins(first: RunRecord, record: RunRecord) -> Iterator[tuple[str, str, str]]:
+    """What two shards of a plan were made from and differs: its name, and what each was made from.
+
+    Models that only one of them made are not compared. Weights are, and values that are computed when a model is made,
+    where both processors are of one kind: the last bit of a sine differs between kinds.
+    """
+    a, b = _shard("", first), _shard("", record)
+    for what in [*a.origin, *(key for key in b.origin if key not in a.origin)]:
+        theirs, ours = a.origin.get(what, "none"), b.origin.get(what, "none")
+        if theirs != ours:
+            yield what, _short(theirs), _short(ours)
+    places = [(r.environment.machine, r.environment.processor) for r in (first, record)]
+    computed = () if places[0] == places[1] else _COMPUTED
+    for model in sorted(a.models.keys() & b.models.keys()):
+        theirs_of, ours_of = a.models[model], b.models[model]
+        for part in sorted({*theirs_of, *ours_of}.difference(computed)):
+            theirs, ours = theirs_of.get(part, "none"), ours_of.get(part, "none")
+            if theirs != ours:
+                yield f"model {model}, by its {part},", _short(theirs), _short(ours)
+
+
+def _short(digest: str) -> str:
+    return ", then ".join(part[:12] for part in digest.split(", then "))
 
 
 def _cells(

@@ -21,7 +21,7 @@ from parity.cases import references
 from parity.cases.drawing import Drawing
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import Plan, PlannedCell
-from parity.core.record import Environment, RunRecord
+from parity.core.record import Environment, RunRecord, ShardRecord
 from parity.core.settings import Config, ModelConfig
 from parity.core.visible import visible
 from parity.core.words import plural
@@ -34,7 +34,7 @@ from parity.report import publishing, terminal
 from parity.report.annotations import lines as annotated
 from parity.report.progress import Board
 from parity.report.redact import redacted
-from parity.session import project
+from parity.session import origin, project
 from parity.session.ledger import Keeper
 from parity.session.planning import make_plan, waiting
 from parity.session.profile import Profile
@@ -66,6 +66,7 @@ class Control:
         self._heard: dict[str, Heard] = {}
         self._failures = 0
         self._begun = False
+        self._origin: Mapping[str, str] = {}  # of a shard: what it is made from, as it begins
         self._since = time.monotonic()  # the clock of the day may jump
         self._session: Session | None = None
         self._store = Store.at(options.get("cache") or config.cache, config.root)
@@ -198,7 +199,7 @@ class Control:
             cells=cells,
             seconds=round(time.monotonic() - self._since, 3),
             command=command,
-            shard=self.plan.part if partial == self.plan.partial else None,  # narrowed further, it is no part
+            shard=self._part() if partial == self.plan.partial else None,  # narrowed further, it is no part
             waiting=waiting(self.config, self.options),
             builds=sum(heard.details.get("steps_built", 0) for heard in self._heard.values()),
             waivers=waivers,
@@ -216,6 +217,15 @@ class Control:
         finally:
             self._store.end(self.shared["run"])
         return self.record
+
+    def _part(self) -> ShardRecord | None:
+        """Which shard this run is, with what its plan was made from."""
+        part = self.plan.part
+        if part is None:
+            return None
+        now = origin.origin(self.config)
+        made = origin.joined(self._origin or now, now)
+        return replace(part, origin=made, models=origin.fingerprints(self.config, self._store, self.shared["run"]))
 
     def _record(self, partial: str | None) -> RunRecord:
         """The record of this run before anything was heard: every planned cell is missing."""
@@ -279,6 +289,8 @@ class Control:
         if self._begun:
             return
         self._begun = True
+        if self.plan.part:
+            self._origin = origin.origin(self.config)
         if self.options.get("no_report"):
             publishing.clear(self._report)
         else:

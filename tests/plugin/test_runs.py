@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from parity.core.errors import ParityError
 from parity.core.record import read
-from tests.plugin.tiny_project import Project, count, timeless
+from parity.judging.shards import merge
+from tests.plugin.tiny_project import MODEL, Project, count, timeless
 
 pytest_plugins = "pytester"
 
@@ -366,3 +368,12 @@ def test_shards_of_one_plan_merge_into_its_verdict(project: Project) -> None:
     assert read(project.path / "reports" / "parity.json").verdict == "incomplete"
     again = merged("out/1.json", "out/1.json")
     assert again.returncode == 1 and again.stderr.count("\n") == 1 and "given twice" in again.stderr
+
+
+def test_a_shard_that_an_earlier_commit_left_behind_is_not_merged(project: Project) -> None:
+    for k in (1, 2):
+        assert project.run(f"--parity-shard={k}/2", f"--parity-report=out/{k}.html").code == 0
+    project.write("tinynet.py", MODEL.replace(".1, .2", ".5, .2"))
+    assert project.run("--parity-shard=1/2", "--parity-report=out/1.html").code == 0
+    with pytest.raises(ParityError, match=r"2.json: made from another source than 1.json"):
+        merge([(f"{k}.json", read(project.path / "out" / f"{k}.json")) for k in (1, 2)])

@@ -19,6 +19,9 @@ from parity.judging.shards import merge
 WHOLE = Plan(tuple(PlannedCell(Cell("skin", t, p), ("golden",), cases=1, outputs=("logits",))
                    for t in ("onnx", "tflite", "ncnn") for p in ("fp32", "fp16")))  # fmt: skip
 
+ORIGIN = {"commit": "c0ffee", "golden data of skin": "60"}
+MODELS = {"skin": {"source": "5", "weights": "3"}}
+
 
 def measured(planned: PlannedCell, value: float = 1.0) -> CellRecord:
     cell = planned.cell
@@ -33,9 +36,11 @@ def measured(planned: PlannedCell, value: float = 1.0) -> CellRecord:
 
 def shard(k: int, n: int, *, plan: Plan = WHOLE, value: float = 1.0, text: str = "") -> RunRecord:
     part = plan.shard(k, n, configuration=text)
+    assert part.part is not None
+    made = replace(part.part, origin=ORIGIN, models=MODELS)
     cells = tuple(measured(p, value) for p in part.cells)
     record = RunRecord(
-        "incomplete", cells, Environment("3.11.7", {"torch": "2.13.0"}, "linux"), partial=part.partial, shard=part.part
+        "incomplete", cells, Environment("3.11.7", {"torch": "2.13.0"}, "linux"), partial=part.partial, shard=made
     )
     return gate.judge(record)
 
@@ -113,6 +118,41 @@ def test_a_shard_that_no_plan_has_is_refused_at_once(forged: dict[str, object]) 
     assert FIRST.shard is not None
     with pytest.raises(ParityError, match="of cells that no plan has: parity did not make it"):
         merge(named(replace(FIRST, shard=replace(FIRST.shard, **forged))))
+
+
+def of(record: RunRecord, processor: str = "", **changed: object) -> RunRecord:
+    assert record.shard is not None
+    place = replace(record.environment, processor=processor)
+    return replace(record, shard=replace(record.shard, **changed), environment=place)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (of(shard(2, 2), origin={**ORIGIN, "commit": "dead"}), r"another commit than a.json \(dead and c0ffee\): run"),
+        (of(shard(2, 2), origin={**ORIGIN, "golden data of skin": "61"}), "another golden data of skin"),
+        (of(shard(2, 2), origin={"golden data of skin": "60"}), r"another commit than a.json \(none and c0ffee\)"),
+        (of(shard(2, 2), origin={**ORIGIN, "artefact b-onnx-fp32": "1"}), "another artefact b-onnx-fp32"),
+        (of(shard(2, 2), origin={}), "b.json: does not say which commit and files it was made from"),
+        (of(shard(2, 2), models={"skin": {"source": "5", "weights": "4"}}), "another model skin, by its weights,"),
+        (of(shard(2, 2), "other", models={"skin": {"source": "6"}}), "another model skin, by its source,"),
+    ],
+)
+def test_a_shard_that_was_made_from_something_else_is_refused(other: RunRecord, message: str) -> None:
+    with pytest.raises(ParityError, match=message):
+        merge(named(FIRST, other))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        of(shard(2, 2), models={}),
+        of(shard(2, 2), models={"pose": {"weights": "4"}}),
+        of(shard(2, 2), "another processor", models={"skin": {"source": "5", "weights": "4"}}),
+    ],
+)
+def test_what_only_one_shard_knows_and_what_a_processor_rounds_are_no_difference(other: RunRecord) -> None:
+    assert merge(named(FIRST, other)).verdict == "pass"
 
 
 def test_nothing_is_not_a_pass() -> None:
