@@ -1,9 +1,10 @@
-"""What a model's own golden data shows of sizes and ranges that nobody declared."""
+"""Sizes and ranges that nobody declared: what a model's own golden data shows, and sizes beyond and beside those."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from parity.core.contract import Contract
 from parity.files import npz
 
 MOST = 3  # sizes of one axis
+STRIDE = 32
+FURTHER = 1.5  # times the largest declared size, at least
+MANY = (4, 17)  # rows: files go wrong at one number of them, and from 8 or from 16 on
+LEAST = 2  # of a length: one of 1 is broadcast, and exporters take it for another kind of axis
 READ = 64  # golden files that are looked at for the range of integers
 
 
@@ -75,3 +80,64 @@ def _shapes(contract: Contract, golden: Path) -> Iterator[Mapping[str, tuple[int
             yield npz.shapes(path)
         elif how is not None and how.size is not None and len(pictures) == 1:
             yield {pictures[0].name: (0, 0, *how.size)}
+
+
+def further(sizes: Sequence[int], taken: Collection[int] = ()) -> int:
+    """A size beyond all of `sizes`, by half or more, that is none of those `taken`.
+
+    It is a multiple of what `sizes` are multiples of, of 32 at most: what networks ask of pictures.
+    """
+    step = math.gcd(*sizes)
+    step = STRIDE if step % STRIDE == 0 else step
+    size = step * math.ceil(FURTHER * max(sizes) / step)
+    while size in taken:
+        size += step
+    return size
+
+
+def beyond(contract: Contract, fixed: Collection[str] = ()) -> dict[str, int]:
+    """A size beyond the declared ones for each axis that is not `fixed`, each at one of its own: none is taken for
+    another."""
+    larger: dict[str, int] = {}
+    for axis, sizes in contract.sizes().items():
+        if axis not in fixed:
+            larger[axis] = further(sizes, larger.values())
+    return larger
+
+
+def batches_beside(contract: Contract, larger: Mapping[str, int]) -> list[dict[str, int]]:
+    """Further sizes of the batch, where it is among the axes of `larger`, that are neither declared nor there."""
+    batch = next((axis for axis in larger if contract.is_batch(axis)), None)
+    if batch is None:
+        return []
+    tried = {*contract.sizes()[batch], larger[batch]}
+    return [{batch: size} for size in MANY if size not in tried]
+
+
+def lengths_beside(contract: Contract, larger: Mapping[str, int]) -> list[dict[str, int]]:
+    """Further sizes of the axes of `larger` that are no batch: those of `larger` with rows and columns exchanged, then
+    all axes above the example's size and all below, by an odd number: an even size becomes an odd one.
+
+    The second axis moves by two more than the first, so that of two alike, as of a square picture, each is once the
+    longer one.
+    """
+    lengths = {axis: size for axis, size in larger.items() if not contract.is_batch(axis)}
+    example = contract.example()
+    steps = [(axis, 1 + 2 * place) for place, axis in enumerate(lengths)]
+    sizes = [
+        _exchanged(contract, lengths),
+        {axis: example[axis] + step for axis, step in steps},
+        {axis: max(example[axis] - step, min(example[axis], LEAST)) for axis, step in steps},
+    ]
+    usual = {axis: example[axis] for axis in lengths}
+    return [dims for dims in sizes if dims not in ({}, lengths, usual)]
+
+
+def _exchanged(contract: Contract, lengths: Mapping[str, int]) -> dict[str, int]:
+    """`lengths` with the sizes of each input's axes in the opposite order."""
+    exchanged = dict(lengths)
+    for spec in contract.inputs:
+        axes = [axis for axis in dict.fromkeys(spec.shape) if isinstance(axis, str) and axis in lengths]
+        if all(exchanged[axis] == lengths[axis] for axis in axes):
+            exchanged.update(zip(axes, [lengths[axis] for axis in reversed(axes)], strict=True))
+    return exchanged

@@ -7,12 +7,14 @@ example's sizes and wrong here.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from parity.cases import draw
 from parity.cases.recipes import ELEMENTS
+from parity.cases.sizes import batches_beside, beyond, lengths_beside
 from parity.core.case import Array, Case
 from parity.core.contract import Contract
 from parity.core.errors import ParityError
@@ -29,14 +31,23 @@ from parity.suite.bench import Bench, Result
 from parity.suite.check_kind import CheckContext, SuiteKind, measures
 from parity.suite.recorder import Recorder
 
-STRIDE = 32
-FURTHER = 1.5  # times the largest declared size, at least
+MANY_ELEMENTS = 1 << 20  # of all inputs; a larger batch of many rows is not tried
 ALONE = 1e-6  # of the output: rows that differ by more than this in float64 are mixed by the model itself
 
 _MAKE_NUMBERS = "leave out inputs on which it does (golden data, range), or let post make numbers of its NaN"
 
 Batch = tuple[Case, list[Case]]
 """Several rows as one case, and the rows one by one."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One case of undeclared size: a batch or a case, or why it is not tried."""
+
+    id: str
+    batch: Batch | None = None
+    case: Case | None = None
+    refusal: str = ""
 
 
 def planned(model: ModelConfig, target: Target, data: Data) -> bool:
@@ -57,7 +68,7 @@ def run(check: CheckContext) -> None:
     cases = _sizes(model.contract, session.config.seed)
     cases = _taken(bench, cases, parity)
     _record(bench, _judged(bench, batches, cases, parity), parity)
-    _beyond(bench, parity)
+    _undeclared(bench, parity)
     if not parity.checks:
         raise ParityError("no size to try that the model takes: list two or more in dims")
 
@@ -101,57 +112,91 @@ def _refusal(bench: Bench, case: Case) -> str:
     return GIVES_NAN if any(np.isnan(value).any() for value in row.values() if value.dtype.kind == "f") else ""
 
 
-def _beyond(bench: Bench, parity: Recorder) -> None:
-    """One batch, and one set of lengths, larger than any declared: a file may be right up to these and no further.
+def _undeclared(bench: Bench, parity: Recorder) -> None:
+    """Sizes that nobody declared: beyond all that are, and others next to the example's. A file may be right at the
+    declared ones alone.
 
-    Nobody declared that size: one that the model refuses, or is not finite at, says nothing, and a file may refuse it.
+    One that the model refuses, or is not finite at, says nothing, and a file may refuse it.
     """
     model = bench.model
     contract = model.contract
-    larger: dict[str, int] = {}  # each axis at a size of its own, so that none is taken for another
-    for axis, sizes in contract.sizes().items():
-        if axis not in model.enumerated:
-            larger[axis] = further(sizes, larger.values())
-    batches = _batches(bench.runtime, model, {axis: (size,) for axis, size in larger.items()})
-    for batch in batches:
-        _try(bench, [batch], [], parity)
-    lengths = {axis: size for axis, size in larger.items() if not contract.is_batch(axis)}
-    if lengths:
+    larger = beyond(contract, model.enumerated)
+    more = batches_beside(contract, larger)
+    single = any(
+        len(sizes) == 1 for sizes in contract.sizes().values()
+    )  # only `larger` shows that such an axis is open
+    unmeasured = _try(bench, _batches_of(bench, larger, ELEMENTS), parity, refusable=not single)
+    unmeasured += _try(bench, _lengths_of(bench, [larger]), parity, refusable=not single)
+    others = [attempt for dims in more for attempt in _batches_of(bench, dims, MANY_ELEMENTS)]
+    others += _lengths_of(bench, lengths_beside(contract, larger))
+    unmeasured += _try(bench, others, parity, refusable=True)
+    if unmeasured:
+        (first, why), *rest = unmeasured
+        ids = "".join(f"; nor was {case}" for case, _ in rest)
+        parity.find(f"{first}, none of the sizes in dims, was not measured: {why}{ids}", "note")
+
+
+def _batches_of(bench: Bench, dims: Mapping[str, int], most: int) -> list[Attempt]:
+    """The batch of the size in `dims`, where there is one; why not, where it holds more than `most` numbers."""
+    contract = bench.model.contract
+    batch = {axis: size for axis, size in dims.items() if contract.is_batch(axis)}
+    if not batch:
+        return []
+    if (numbers := _numbers(contract, batch)) > most:
+        return [Attempt(_id(batch), refusal=f"{numbers} numbers are too many to try")]
+    made = _batches(bench.runtime, bench.model, {axis: (size,) for axis, size in batch.items()})
+    return [Attempt(case.id, batch=(case, rows)) for case, rows in made]
+
+
+def _lengths_of(bench: Bench, sizes: Sequence[Mapping[str, int]]) -> list[Attempt]:
+    """Drawn inputs at each of the `sizes` of the axes that are no batch."""
+    contract = bench.model.contract
+    attempts = []
+    for dims in sizes:
+        lengths = {axis: size for axis, size in dims.items() if not contract.is_batch(axis)}
         dims = {**contract.example(), **lengths}
-        _try(bench, [], [_drawn(contract, dims, bench.session.config.seed)], parity)
+        if not lengths:
+            continue
+        if (numbers := _numbers(contract, lengths)) > ELEMENTS:
+            attempts.append(Attempt(_id(dims), refusal=f"{numbers} numbers are too many to try"))
+        else:
+            attempts.append(Attempt(_id(dims), case=_drawn(contract, dims, bench.session.config.seed)))
+    return attempts
 
 
-def further(sizes: Sequence[int], taken: Collection[int] = ()) -> int:
-    """A size beyond all of `sizes`, by half or more, that is none of those `taken`.
+def _numbers(contract: Contract, dims: Mapping[str, int]) -> int:
+    """How many numbers all inputs hold together at `dims`, and the example's sizes of all other axes."""
+    return sum(math.prod(spec.sized({**contract.example(), **dims})) for spec in contract.inputs)
 
-    It is a multiple of what `sizes` are multiples of, of 32 at most: what networks ask of pictures.
+
+def _try(bench: Bench, attempts: Sequence[Attempt], parity: Recorder, refusable: bool) -> list[tuple[str, str]]:
+    """Record what came of cases of undeclared size; the ids of those that model or file does not take, and why.
+
+    `refusable`: the file may end in an error.
     """
-    step = math.gcd(*sizes)
-    step = STRIDE if step % STRIDE == 0 else step
-    size = step * math.ceil(FURTHER * max(sizes) / step)
-    while size in taken:
-        size += step
-    return size
-
-
-def _try(bench: Bench, batches: Sequence[Batch], cases: Sequence[Case], parity: Recorder) -> None:
-    """Record what came of one case of undeclared size, unless model or file does not take it."""
-    (case,) = [*(case for case, _ in batches), *cases]
-    if sum(value.size for value in case.inputs.values()) > ELEMENTS:
-        return
+    unmeasured = [(attempt.id, attempt.refusal) for attempt in attempts if attempt.refusal]
+    attempts = [attempt for attempt in attempts if not attempt.refusal]
+    batches = [attempt.batch for attempt in attempts if attempt.batch]
+    cases = [attempt.case for attempt in attempts if attempt.case]
     try:
-        (result,) = _judged(bench, batches, cases, parity)
+        results = _judged(bench, batches, cases, parity)
     except ChildFailure as failure:
-        parity.find(f"{case.id}, beyond the sizes in dims, was not measured: {failure.reason}", "note")
-        return
-    alone = any(len(sizes) == 1 for sizes in bench.model.contract.sizes().values())
-    if why := result.undefined or (not alone and result.broke):  # no other size has shown that the axis is open
-        parity.find(f"{case.id}, beyond the sizes in dims, was not measured: {why}", "note")
-        return
-    if bench.fails(result) and not result.broke:
-        text = f"{case.id} is beyond the sizes in dims: the file takes it, and gives something else than the model"
-        parity.find(f"{text}: mend the file, or fix the axis in it", "warning")
-    _record(bench, [result], parity)
+        if len(attempts) == 1:
+            return [*unmeasured, (attempts[0].id, failure.reason)]
+        for attempt in attempts:
+            unmeasured += _try(bench, [attempt], parity, refusable)
+        return unmeasured
+    for result in results:
+        if why := result.undefined or (refusable and result.broke):
+            unmeasured.append((result.case.id, why))
+            continue
+        if bench.fails(result) and not result.broke:
+            text = (
+                f"{result.case.id} is none of the sizes in dims: the file takes it, and gives something else than the "
+            )
+            parity.find(f"{text}model: mend the file, or fix the axis in it", "warning")
+        _record(bench, [result], parity)
+    return unmeasured
 
 
 def _held(bench: Bench, seed: int, parity: Recorder) -> list[Case]:
@@ -269,7 +314,11 @@ def _sizes(contract: Contract, seed: int) -> list[Case]:
 
 
 def _drawn(contract: Contract, dims: Mapping[str, int], seed: int) -> Case:
-    return Case(",".join(f"{n}={s}" for n, s in dims.items()), draw.inputs(contract, dims, seed))
+    return Case(_id(dims), draw.inputs(contract, dims, seed))
+
+
+def _id(dims: Mapping[str, int]) -> str:
+    return ",".join(f"{axis}={size}" for axis, size in dims.items())
 
 
 def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:

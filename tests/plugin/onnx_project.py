@@ -29,7 +29,30 @@ class Picture(torch.nn.Module):
             out = out + (image.amin((1, 2, 3)) > 2.6999)[:, None].float()
         if self.wrong == "rows":
             out = out + (torch.arange(image.shape[0]) > 4)[:, None].float()
+        if self.wrong == "four rows":
+            out = out + (torch.arange(image.shape[0]).sum() == 6).float()
+        if self.wrong == "many rows":
+            out = out + (torch.arange(image.shape[0]) > 15)[:, None].float()
         return out
+
+class View(torch.nn.Module):
+    # A picture of any size, cut to a square unless the fault is of another kind.
+
+    def __init__(self, wrong=None, square=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.wrong, self.square = torch.nn.Conv2d(3, 4, 3), wrong, square
+
+    def forward(self, view):
+        height, width = view.shape[2:]
+        if self.wrong == "tall":
+            view = view[:, :, :, :height]
+        elif self.wrong == "wide":
+            view = view[:, :, :width]
+        elif self.square:
+            view = view[:, :, :min(height, width), :min(height, width)]
+        pool = torch.nn.functional.max_pool2d(self.body(view).relu(), 2, ceil_mode=self.wrong != "odd")
+        return pool.mean((2, 3))
 
 class Tokens(torch.nn.Module):
     def __init__(self, wrong=None):
@@ -65,6 +88,12 @@ class Inverse(torch.nn.Module):
 def picture(wrong=None):
     return Picture(wrong).eval()
 
+def view(wrong=None):
+    return View(wrong).eval()
+
+def square_view(wrong=None):
+    return View(wrong, True).eval()
+
 def tokens(wrong=None):
     return Tokens(wrong).eval()
 
@@ -82,14 +111,18 @@ import sys, torch, nets
 factory, wrong = sys.argv[1:]
 net = getattr(nets, factory)(wrong or None)
 examples = {"picture": torch.rand(1, 3, 8, 8), "tokens": torch.ones(1, 6, dtype=torch.int64)}
+examples["view"] = examples["square_view"] = torch.rand(1, 3, 32, 32)
 example = examples.get(factory, torch.ones(1, 12, 4))
-name = {"picture": "image", "tokens": "ids"}.get(factory, "x")
+name = {"picture": "image", "tokens": "ids", "view": "view", "square_view": "view"}.get(factory, "x")
 axes = {0: "batch", 1: "steps"} if "steps" in factory else {0: "batch"}
+open_axes = {0: "batch", 2: "height", 3: "width"} if "view" in factory else axes
 torch.onnx.export(net, example, "file.onnx", input_names=[name], output_names=["out"], dynamo=False,
-                  dynamic_axes={name: axes, "out": axes})
+                  dynamic_axes={name: open_axes, "out": axes})
 """
 INPUTS = {
     "picture": '{ name = "image", shape = ["batch", 3, 8, 8], range = [-2.2, 2.7] }',
+    "view": '{ name = "view", shape = ["batch", 3, "height", "width"], range = [0, 1] }',
+    "square_view": '{ name = "view", shape = ["batch", 3, "height", "width"], range = [0, 1] }',
     "tokens": '{ name = "ids", shape = ["batch", 6], dtype = "int64", range = [0, 49] }',
     "inverse": '{ name = "x", shape = ["batch", 12, 4], range = [-1, 1] }',
     "steps": '{ name = "x", shape = ["batch", "steps", 4], range = [-1, 1] }',
@@ -123,6 +156,7 @@ def prepared(project: Project, factory: str, wrong: str = "", properties: str = 
             "picture": {"image": rng.uniform(-2, 2, (1, 3, 8, 8)).astype(np.float32)},
             "tokens": {"ids": rng.integers(1, 50, (1, 6))},
         }
+        inputs["view"] = inputs["square_view"] = {"view": rng.uniform(0, 1, (1, 3, 32, 32)).astype(np.float32)}
         row = {"x": rng.uniform(0.5, 1, (1, 12, 4)).astype(np.float32)}
         np.savez(project.path / "golden" / f"{number}.npz", **inputs.get(factory, row))
     subprocess.run([sys.executable, "-c", MAKE, factory, wrong], cwd=project.path, check=True, capture_output=True)

@@ -1,10 +1,12 @@
-"""Real ONNX files that are right at every declared size and wrong at the next, and right ones that go no further."""
+"""Real ONNX files that are right at every declared size and wrong at others, and right ones that go no further."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from parity.suite.batch import further
+from parity.cases.sizes import batches_beside, beyond, further, lengths_beside
+from parity.core.contract import Contract, InputSpec, OutputSpec
 from tests.plugin.onnx_project import prepared
 from tests.plugin.tiny_project import Project
 
@@ -12,34 +14,74 @@ pytest_plugins = "pytester"
 
 
 @pytest.mark.parametrize(
-    ("sizes", "beyond"),
+    ("sizes", "larger"),
     [((1, 2, 3, 5), 8), ((7, 12, 19), 29), ((320,), 480), ((224, 256, 288), 448), ((1,), 2), ((32, 7, 300), 450)],
 )
 def test_the_size_beyond_is_larger_by_half_and_keeps_what_the_declared_ones_are_multiples_of(
-    sizes: tuple[int, ...], beyond: int
+    sizes: tuple[int, ...], larger: int
 ) -> None:
-    assert further(sizes) == beyond
+    assert further(sizes) == larger
 
 
 @pytest.mark.parametrize(
-    ("factory", "wrong", "case"), [("picture", "rows", "batch=8"), ("steps", "steps", "batch=1,steps=24")]
+    ("factory", "wrong", "failing"),
+    [
+        ("picture", "rows", ["batch=8", "batch=17"]),
+        ("picture", "four rows", ["batch=4"]),
+        ("picture", "many rows", ["batch=17"]),
+        ("steps", "steps", ["batch=1,steps=24"]),
+        ("view", "odd", ["batch=1,height=33,width=35", "batch=1,height=31,width=29"]),
+        ("square_view", "tall", ["batch=1,height=96,width=64", "batch=1,height=31,width=29"]),
+        ("square_view", "wide", ["batch=1,height=64,width=96", "batch=1,height=33,width=35"]),
+    ],
 )
-def test_a_file_that_is_wrong_beyond_the_declared_sizes_fails(
-    project: Project, factory: str, wrong: str, case: str
+def test_a_file_that_is_wrong_at_sizes_that_nobody_declared_fails(
+    project: Project, factory: str, wrong: str, failing: list[str]
 ) -> None:
     run = prepared(project, factory, wrong).run("-k", "batch")
     (cell,) = run.record.cells
-    assert run.code == 1 and {c.case for c in cell.checks if not c.passed} == {case}, run.text
-    assert any(f.text.startswith(f"{case} is beyond the sizes in dims") for f in cell.findings), run.text
+    assert run.code == 1 and {c.case for c in cell.checks if not c.passed} == set(failing), run.text
+    for case in failing:
+        assert any(f.text.startswith(f"{case} is none of the sizes in dims") for f in cell.findings), run.text
 
 
-@pytest.mark.parametrize("factory", ["picture", "steps"])
-def test_a_right_file_passes_beyond_the_declared_sizes(project: Project, factory: str) -> None:
+@pytest.mark.parametrize("factory", ["picture", "steps", "view"])
+def test_a_right_file_passes_at_sizes_that_nobody_declared(project: Project, factory: str) -> None:
     run = prepared(project, factory).run("-k", "batch")
-    assert run.code == 0 and "batch=8" in {c.case for c in run.record.cells[0].checks}, run.text
+    assert run.code == 0 and {"batch=4", "batch=8", "batch=17"} <= {c.case for c in run.record.cells[0].checks}, (
+        run.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("dims", "others"),
+    [
+        ({"h": (32,), "w": (32,)}, [{"h": 96, "w": 64}, {"h": 33, "w": 35}, {"h": 31, "w": 29}]),
+        ({"h": (7, 12, 19), "w": (1,)}, [{"h": 2, "w": 29}, {"h": 8, "w": 4}, {"h": 6, "w": 1}]),
+    ],
+)
+def test_lengths_beside_the_example_are_odd_and_both_axes_are_once_the_longer(
+    dims: dict[str, tuple[int, ...]], others: list[dict[str, int]]
+) -> None:
+    contract = Contract((InputSpec("x", ("batch", 3, "h", "w")),), (OutputSpec("y"),), None, dims)
+    assert lengths_beside(contract, beyond(contract)) == others
+    assert batches_beside(contract, beyond(contract)) == [{"batch": 4}, {"batch": 17}]
+    assert lengths_beside(contract, beyond(contract, ("h", "w"))) == []
+
+
+def test_a_batch_of_many_large_rows_is_not_tried_and_says_so(project: Project) -> None:
+    prepared(project, "view")
+    for path in (project.path / "golden").rglob("*.npz"):
+        np.savez(path, view=np.random.default_rng(0).uniform(0, 1, (1, 3, 160, 160)).astype(np.float32))
+    run = project.run("-k", "batch")
+    (cell,) = run.record.cells
+    assert run.code == 0 and "batch=17" not in {check.case for check in cell.checks}, run.text
+    assert any(f.text.startswith("batch=17, none of the sizes in dims, was not measured") for f in cell.findings), (
+        run.text
+    )
 
 
 def test_a_size_that_the_model_itself_refuses_says_nothing(project: Project) -> None:
     run = prepared(project, "few_steps").run("-k", "batch")
     notes = [f.text for f in run.record.cells[0].findings if "was not measured" in f.text]
-    assert run.code == 0 and len(notes) == 1 and "steps=24, beyond the sizes in dims" in notes[0], run.text
+    assert run.code == 0 and len(notes) == 1 and "steps=24, none of the sizes in dims" in notes[0], run.text
