@@ -163,6 +163,8 @@ def check_noise(
     ratio = floor.ratio(got)
     costs = f"the precision alone costs {floor.relative:.3g} of the output's rms"
     worst = f"worst case {cases[ratio.worst_case]}, {ratio.worst:.3g} times the floor"
+    if ratio.part:
+        worst = f"of {ratio.part}"
     values = {
         "noise_ratio": (ratio.pooled, f"{costs}; {worst}"),
         "noise_ratio_peak": (ratio.peak, costs),

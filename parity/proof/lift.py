@@ -7,6 +7,7 @@ serve as anchors: the first one that reads something else than its torch layer r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Artefact, Constant, Graph, Run, Values, feed, relative_rms
 from parity.formats.kept import known
+from parity.judging.scales import LEAST, hidden_error
 from parity.proof.audit import ROUNDING, Audited, natural_step
 from parity.proof.source import Source
 
@@ -168,7 +170,8 @@ def _exact(constant: Constant) -> bool:
 
 
 def _errors(graph: Graph, run: Run, cases: Sequence[Case], oracle: Sequence[Case]) -> dict[str, float]:
-    """Relative rms by output over all cases; infinite where shapes differ, as they do when a batch is lost."""
+    """Relative rms by output over all cases, and of the elements that larger ones hide where that is worse; infinite
+    where shapes differ, as they do when a batch is lost."""
     fed = [feed(graph, case) for case in cases]
     kept = known(run, fed)
     if "outputs" not in kept:
@@ -180,8 +183,13 @@ def _errors(graph: Graph, run: Run, cases: Sequence[Case], oracle: Sequence[Case
         got = [port.fetch(r[port.tensor]) for r in results]
         want = [row[port.name] for row in oracle]
         same = all(g.shape == w.shape for g, w in zip(got, want, strict=True))
-        errors[port.name] = relative_rms(_flat(got), _flat(want)) if same else float("inf")
+        errors[port.name] = _error(got, want) if same else float("inf")
     return errors
+
+
+def _error(got: Sequence[Array], want: Sequence[Array], least: int = LEAST) -> float:
+    overall = relative_rms(_flat(got), _flat(want))
+    return max(overall, hidden_error(got, want, least)) if math.isfinite(overall) else overall
 
 
 def _flat(arrays: Sequence[Array]) -> Array:
@@ -198,7 +206,7 @@ def _jitter(artefact: Artefact, weights: Values, kept: Sequence[Constant], run: 
         moved[constant.name] = real + rng.uniform(-0.5, 0.5, real.shape) * step
     values = feed(artefact.graph, case)
     before, after = run(values), artefact.lift({**weights, **moved})(values)
-    return max(relative_rms(after[p.tensor], before[p.tensor]) for p in artefact.graph.outputs)
+    return max(_error([after[p.tensor]], [before[p.tensor]], 1) for p in artefact.graph.outputs)
 
 
 def _blame(
