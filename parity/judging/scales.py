@@ -16,6 +16,7 @@ Rows = Sequence[Array]
 
 GAP = 8
 """Powers of two that no element's size is in, between the small and the large. Sizes of one kind have no such gap."""
+HUGE = 1e150  # whose squares float64 does not hold
 LEAST = 16  # elements, of which an rms is no chance
 UNIT = 1.0
 """What is smaller counts as of this size: sigmoid, softmax, tanh and erf are off by a unit of 1 in their tails."""
@@ -29,7 +30,7 @@ def smaller(want: Rows, axes: Sequence[int] = (), least: int = LEAST) -> list[li
     above 1, and where there is no gap.
     """
     peak = max((float(np.abs(w).max()) for w in want if w.size), default=0.0)
-    if not UNIT < peak < np.inf:
+    if not UNIT < peak < HUGE:
         return []
     sizes = [np.abs(np.asarray(w, np.float64)) for w in want]
     sets = [[(s > 0) & (s < bound) for s in sizes] for bound in _bounds(np.concatenate([s.ravel() for s in sizes]))]
@@ -54,7 +55,8 @@ def size(want: Rows, masks: Rows) -> float:
 def rms_of(values: Rows, masks: Rows) -> float:
     """Root mean square of the elements of a set."""
     picked = np.concatenate([np.asarray(v, np.float64)[m] for v, m in zip(values, masks, strict=True)])
-    return float(np.sqrt(np.square(picked).mean()))
+    with np.errstate(over="ignore"):
+        return float(np.sqrt(np.square(picked).mean()))
 
 
 def largest(want: Rows, masks: Rows) -> float:
