@@ -22,12 +22,12 @@ UNIT = 1.0
 """What is smaller counts as of this size: sigmoid, softmax, tanh and erf are off by a unit of 1 in their tails."""
 
 
-def smaller(want: Rows, axes: Sequence[int] = (), least: int = LEAST) -> list[list[Array]]:
+def smaller(want: Rows, axes: Sequence[int] = ()) -> list[list[Array]]:
     """The sets of elements that far larger ones hide: each a list of masks, one a case, of the oracle's shapes.
 
     A set is all nonzero elements below a gap in their sizes, or all channels, along one of `axes`, below a gap in
-    their rms. Sets of fewer than `least` elements are left out. Empty where no element is
-    above 1, and where there is no gap.
+    their rms. Sets of fewer than `LEAST` elements are left out. Empty where no element is above 1, and where there is
+    no gap.
     """
     peak = max((float(np.abs(w).max()) for w in want if w.size), default=0.0)
     if not UNIT < peak < HUGE:
@@ -36,15 +36,18 @@ def smaller(want: Rows, axes: Sequence[int] = (), least: int = LEAST) -> list[li
     sets = [[(s > 0) & (s < bound) for s in sizes] for bound in _bounds(np.concatenate([s.ravel() for s in sizes]))]
     for axis in axes:
         sets += _channels(sizes, axis)
-    return [masks for masks in sets if sum(int(m.sum()) for m in masks) >= least]
+    return [masks for masks in sets if sum(int(m.sum()) for m in masks) >= LEAST]
 
 
-def hidden_error(got: Rows, want: Rows, least: int = LEAST) -> float:
-    """The worst error of a set of `smaller`, as a share of the size of its elements; 0 where there is no set."""
-    errors = [np.asarray(g, np.float64) - w for g, w in zip(got, want, strict=True)]
+def hidden_error(errors: Rows, want: Rows) -> float:
+    """The worst rms of the errors of a set of `smaller`, as a share of the size of its elements; 0 where there is no
+    set. `errors` may be of the first cases alone; the sets are those of all."""
     axes = {1, want[0].ndim - 1} if want[0].ndim > 1 else set()
-    sets = smaller(want, sorted(axes), least)
-    return max((rms_of(errors, masks) / size(want, masks) for masks in sets), default=0.0)
+    count, worst = len(errors), 0.0
+    for masks in smaller(want, sorted(axes)):
+        if any(m.any() for m in masks[:count]):
+            worst = max(worst, rms_of(errors, masks[:count]) / size(want, masks))
+    return worst
 
 
 def size(want: Rows, masks: Rows) -> float:

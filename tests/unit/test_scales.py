@@ -47,7 +47,7 @@ def test_pixels_beside_scores_are_told_apart_by_channel():
     for w in wrong:
         w[:, 4] = 1 - w[:, 4]
     assert floor(want, want, "fp16", 1).ratio(wrong).pooled > 100
-    assert hidden_error(wrong, want) > 0.1
+    assert hidden_error([g - w for g, w in zip(wrong, want, strict=True)], want) > 0.1
 
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3, 1e6])
@@ -60,3 +60,8 @@ def test_outputs_of_one_kind_have_no_hidden_elements(draw, size):
         "softmax": lambda: np.exp(3 * plain) / np.exp(3 * plain).sum(-2, keepdims=True),
     }.get(draw, lambda: getattr(rng, draw)(size=(8, 1, 20, 50)))()
     assert smaller(list(size * values), (1, 2)) == []
+
+
+def test_one_small_element_in_the_first_case_is_no_set():
+    want = [np.array([[5.0, 1e-4, 9.0]]), *(10 * w + 20 for w in LOGITS)]
+    assert hidden_error([np.ones((1, 3))], [w[:, :3] for w in want]) == 0
