@@ -66,6 +66,11 @@ def check_cases(
             checks += judge.check_output(kind, case, spec, got, wanted, applied, others)
         if comparable(spec.name, rows, oracle):
             checks += _over_all_cases(kind, spec, cases, rows, oracle, floor, in_force, counted)
+            if oracle and oracle[0].outputs[spec.name].dtype.kind != "f":
+                places = range(len(cases)) if counted is None else counted
+                got_all, want_all = ([arrays_of(spec.name, r)[i] for i in places] for r in (rows, oracle))
+                others_all = [of_case(spec.name, i, alternatives) for i in places]
+                checks += judge.check_always(kind, spec, got_all, want_all, in_force, others_all)
     return CaseChecks(tuple(checks), tuple(rows))
 
 
@@ -100,7 +105,10 @@ def _over_all_cases(
         checks += judge.describe_error(kind, spec, got, want)
     if spec.decides:
         places = range(len(cases)) if counted is None else counted
-        checks += judge.check_decisions(kind, spec, [got[i] for i in places], [want[i] for i in places], limits, floor)
+        twin = [floor.twin[i] for i in places] if floor is not None and floor.twin else []
+        checks += judge.check_decisions(
+            kind, spec, [got[i] for i in places], [want[i] for i in places], limits, floor, twin
+        )
     return checks
 
 

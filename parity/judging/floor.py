@@ -22,6 +22,7 @@ import numpy as np
 from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
 from parity.judging.post_processing import PostProcessed
+from parity.judging.scales import largest, rms_of, size, smaller
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rows = Sequence[Array]
@@ -47,7 +48,8 @@ STATISTICS = ("pooled", "worst", "channel", "peak")
 class Ratio:
     """An artefact's error over the floor. 1: as far from the oracle as the twin is. Infinite: not finite, or unjudged.
 
-    `pooled`: rms over all cases. `worst`: rms of the worst case, `worst_case` its index. `channel`: rms of the worst
+    `pooled`: rms over all cases, and over the elements that larger ones hide, whichever is worse. `worst`:
+    rms of the worst case, `worst_case` its index. `channel`: rms of the worst
     class or channel over all cases, `worst_channel` its index; NaN where the output has no such axis. `peak`: largest
     error of any element over the twin's largest. `by_case`, `by_channel`: what the worst are the largest of.
     `distance`: rms between artefact and twin over the floor. Near 0 where the runtime rounds exactly where the twin
@@ -65,6 +67,7 @@ class Ratio:
     by_channel: tuple[float, ...] = ()
     distance: float = math.inf
     reason: str = ""
+    part: str = ""  # which elements `pooled` is of, where others hide them
 
     def over(self, limits: Mapping[str, float]) -> list[str]:
         """The statistics that are over their limit; one that is not finite is over every limit, one that does not
@@ -73,6 +76,19 @@ class Ratio:
         if self.worst_channel is None and not self.reason:
             del values["channel"]
         return [n for n, v in values.items() if n in limits and not v <= limits[n]]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Elements that far larger ones hide in every figure of the whole output: they have a floor of their own."""
+
+    masks: tuple[Array, ...]  # one a case
+    cost: float  # the twin's rms error on them, or what storing them costs
+    largest: float
+
+    @property
+    def words(self) -> str:
+        return f"the elements of at most {self.largest:.3g}, beside far larger ones"
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,7 @@ class Floor:
     reason: str = ""  # why nothing can be judged against it
     want: tuple[Array, ...] = field(default=(), repr=False, compare=False)
     twin: tuple[Array, ...] = field(default=(), repr=False, compare=False)
+    hidden: tuple[Hidden, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def relative(self) -> float:
@@ -115,6 +132,7 @@ class Floor:
             peak=max(self.peak, other.peak),
             by_case=tuple(map(max, self.by_case, other.by_case)),
             by_channel=tuple(map(max, self.by_channel, other.by_channel)),
+            hidden=tuple(replace(a, cost=max(a.cost, b.cost)) for a, b in zip(self.hidden, other.hidden, strict=True)),
         )
 
     def ratio(self, got: Rows) -> Ratio:
@@ -133,8 +151,11 @@ class Floor:
         channels = _by_channel(errors, self.axis)
         by_channel = _by_channel(stored, self.axis) / ROOT3
         parts = channels / self._divisors(self.by_channel, by_channel) if len(channels) else channels
+        overall = (_rms(errors) / pooled, "")
+        hidden = [(self._of_hidden(part, errors, stored), part.words) for part in self.hidden]
+        worst, part = max([overall, *hidden], key=lambda pair: pair[0])
         return Ratio(
-            pooled=_rms(errors) / pooled,
+            pooled=worst,
             worst=float(cases.max()),
             channel=float(parts.max()) if len(parts) else math.nan,
             peak=_peak(errors) / max(self.peak, self.least, _peak(stored)),
@@ -143,7 +164,12 @@ class Floor:
             by_case=tuple(cases.tolist()),
             by_channel=tuple(parts.tolist()),
             distance=_rms(differences(got, self.twin)) / pooled,
+            part=part,
         )
+
+    @staticmethod
+    def _of_hidden(part: Hidden, errors: Rows, stored: Rows) -> float:
+        return rms_of(errors, part.masks) / max(part.cost, rms_of(stored, part.masks) / ROOT3)
 
     def _storing(self, got: Rows) -> list[Array]:
         """The largest error, element by element, of storing the oracle's outputs as the artefact stores its own."""
@@ -192,6 +218,17 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
         "",
         tuple(want),
         tuple(twin),
+        _hidden(want, errors, precision, axis),
+    )
+
+
+def _hidden(want: Rows, errors: Rows, precision: str, axis: int | None) -> tuple[Hidden, ...]:
+    """The sets of elements that larger ones hide. None at int8, which stores all elements of an output in one step."""
+    if precision == "int8":
+        return ()
+    return tuple(
+        Hidden(tuple(masks), max(rms_of(errors, masks), UNITS[precision] * size(want, masks)), largest(want, masks))
+        for masks in smaller(want, () if axis is None else (axis,))
     )
 
 

@@ -24,6 +24,7 @@ from parity.judging.limits import resolve
 from parity.judging.registry import METRICS
 from parity.judging.samples import FEWEST, held, words
 from parity.judging.samples import blocking as blocking_sample
+from parity.judging.statistics import SAME
 
 SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
 COST, TOO_MUCH = "precision_cost", "the precision costs too much"
@@ -245,10 +246,16 @@ def precision_costs(checks: Iterable[Check]) -> str:
     """What the precision itself costs the output that it costs most; empty where it was not measured."""
     measured = [check for check in checks if check.metric == COST and check.value is not None]
     worst = max(measured, key=lambda check: check.value or 0.0, default=None)
-    return f"the precision itself costs {_share_of(worst)}" if worst is not None else ""
+    return _costs(worst) if worst is not None else ""
+
+
+def _costs(cost: Check) -> str:
+    return _share_of(cost) if cost.detail == SAME else f"the precision itself costs {_share_of(cost)}"
 
 
 def _share_of(cost: Check) -> str:
+    if cost.detail == SAME:
+        return f"{SAME}: {100 * (cost.value or 0.0):.3g} % of what {cost.output} varies by is lost"
     return f"{100 * (cost.value or 0.0):.3g} % of {cost.output}'s rms"
 
 

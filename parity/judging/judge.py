@@ -20,7 +20,7 @@ from parity.judging.floor import Floor
 from parity.judging.limits import Limit
 from parity.judging.registry import METRICS
 from parity.judging.samples import held
-from parity.judging.statistics import binomial_upper, drop_bound, trend
+from parity.judging.statistics import FEWEST, SAME, binomial_upper, drop_bound, lost_variation, trend
 from parity.judging.statistics import flips as changed
 from parity.judging.ties import tied
 
@@ -77,6 +77,30 @@ def _differing(
     return _check(kind, case, output, metric, float((differs & ~ties).mean()), limits, detail=detail)
 
 
+def check_always(
+    kind: Kind,
+    output: OutputSpec,
+    got: Sequence[Array],
+    want: Sequence[Array],
+    limits: Mapping[str, Limit],
+    alternatives: Sequence[Sequence[Array]],
+) -> list[Check]:
+    """How many elements of an integer output are wrong in every case; none where cases are few or differ in shape.
+
+    A share lets some elements differ, and by chance no element does each time. `alternatives`: by case; an element
+    that one of them has otherwise than the oracle is no fault of the file there.
+    """
+    if len(want) < FEWEST or len({w.shape for w in want}) > 1 or any(g.dtype.kind == "f" for g in got):
+        return []
+    always = np.ones(want[0].shape, bool)
+    for g, w, others in zip(got, want, alternatives, strict=True):
+        always &= g != w
+        for other in others:
+            always &= (other == w) if other.shape == w.shape else True
+    detail = f"{int(always.sum())} of {always.size} elements differ in each of {len(want)} cases"
+    return [_check(kind, OVER_ALL, output, "always_differing", float(always.sum()), limits, detail=detail)]
+
+
 def _measured(
     kind: Kind, case: str, output: OutputSpec, got: Array | None, want: Array, limits: Mapping[str, Limit]
 ) -> list[Check]:
@@ -93,9 +117,11 @@ def _measured(
 
 def check_decisions(
     kind: Kind, output: OutputSpec, got: Sequence[Array], want: Sequence[Array], limits: Mapping[str, Limit],
-    floor: Floor | None = None,
+    floor: Floor | None = None, twin: Sequence[Array] = (),
 ) -> list[Check]:  # fmt: skip
     """Share of rows, over all cases, that decide as the oracle does, with its lower bound; limit `top1`.
+
+    `twin`: the twin's rows of the same cases, which with a `floor` tell the flips that the precision does not explain.
 
     A row of scores decides for its largest element; integers are decisions already, as `post = "argmax"` makes them.
     `top5` and `decision_flips` are measured where they have a limit.
@@ -117,9 +143,13 @@ def check_decisions(
     if math.isfinite(flips) and count:
         bound = 1 - binomial_upper(round(flips), count)
         detail = f"{flips:.0f} of {count} rows decide otherwise than the oracle, at most {1 - bound:.3g} of all"
-        if flips and floor is not None and not floor.reason:
-            detail += f"; {changed(got, want, floor).beyond_noise} beyond what the precision moves"
+    beyond = None
+    if math.isfinite(flips) and floor is not None and not floor.reason and not _decided(want):
+        beyond = changed(got, want, floor, twin).beyond_noise
+        detail += f"; {beyond} beyond what the precision moves" if flips else ""
     checks = [_decision(kind, output, "top1", values["top1"], count, limits, result, detail)]
+    if beyond is not None:
+        checks.append(_decision(kind, output, "flips_beyond_noise", float(beyond), count, limits, None, detail))
     for metric in ("top5", "decision_flips"):
         limit = limits.get(metric)
         value = values.get(metric, math.nan)
@@ -163,6 +193,8 @@ def check_noise(
     ratio = floor.ratio(got)
     costs = f"the precision alone costs {floor.relative:.3g} of the output's rms"
     worst = f"worst case {cases[ratio.worst_case]}, {ratio.worst:.3g} times the floor"
+    if ratio.part:
+        worst = f"of {ratio.part}"
     values = {
         "noise_ratio": (ratio.pooled, f"{costs}; {worst}"),
         "noise_ratio_peak": (ratio.peak, costs),
@@ -180,6 +212,9 @@ def check_noise(
     if not ratio.reason and floor.magnitude > NOTHING:
         cost = min(ratio.pooled * max(floor.pooled, floor.least), floor.pooled) / floor.magnitude
         detail = f"the precision itself costs {100 * cost:.3g} % of the output's rms"
+        lost = lost_variation(got, floor)
+        if lost is not None:
+            cost, detail = max(cost, lost), SAME
         checks.append(_check(kind, OVER_ALL, output, "precision_cost", cost, limits, detail=detail))
     by_case = ratio.by_case or (math.inf,) * len(cases)
     checks += [

@@ -20,6 +20,11 @@ Rows = Sequence[Array]
 EXPLAINED = 0.5  # a kind names an error when taking it out leaves at most this share of the rms
 ONE_PLACE = 0.9  # share of the squared error that makes it one case's or one channel's
 WEAK_SPREAD = 0.02  # outputs that vary by less than this share of their size hardly depend on the inputs
+FEWEST = 4  # cases, in all of which no element is wrong by chance, and no output the same
+ROUNDED = 2.0**-20  # of an output's rms: sixteen times what storing it as float32 costs
+SATURATED = 0.01  # outputs within 1 that vary by less are at the end of a sigmoid: inputs are lacking, not the file
+KEPT = 0.2  # a file that keeps at most this share of what an output varies by gives nearly the same for every input
+SAME = "the file gives nearly the same output for every case, and the oracle does not"
 WEAK_FLOOR = 10.0  # and so do those whose variation is less than this many noise floors
 
 
@@ -163,6 +168,24 @@ def sensitivity(want: Rows, floor: Floor) -> Sensitivity:
     return Sensitivity(spread, floors, weak)
 
 
+def lost_variation(got: Rows, floor: Floor) -> float | None:
+    """The share that a file loses of what its output varies by over the cases; None unless it loses nearly all.
+
+    The rms of an output with a large mean says nothing of that: 1000.9 for every input is 0.1 % off. Also None for
+    fewer cases than `FEWEST` or of several shapes, and where the oracle varies by no more than float32 rounds.
+    """
+    if len(got) < FEWEST or len({w.shape for w in floor.want}) > 1:
+        return None
+    want, given = np.stack(floor.want).astype(np.float64), np.stack(got).astype(np.float64)
+    varied, kept = (math.sqrt(float(np.square(x - x.mean(0)).mean())) for x in (want, given))
+    if varied <= ROUNDED * floor.magnitude or kept > KEPT * varied:
+        return None
+    if varied < SATURATED and np.abs(want).max() <= 1:
+        return None
+    error = given - want
+    return math.sqrt(float(np.square(error - error.mean(0)).mean())) / varied
+
+
 def binomial_upper(count: int, total: int, confidence: float = 0.95) -> float:
     """The largest share p with P(X <= count) >= 1 - confidence for X ~ Binomial(total, p).
 
@@ -220,13 +243,26 @@ class Flips:
     beyond_noise: int
 
 
-def flips(got: Rows, want: Rows, floor: Floor, sigmas: float = 6.0) -> Flips:
-    """Decisions along the last axis. A lead below `sigmas` floors times sqrt(2), since two scores move, may flip."""
+def flips(got: Rows, want: Rows, floor: Floor, twin: Rows = (), sigmas: float = 6.0) -> Flips:
+    """Decisions along the last axis. A lead below `sigmas` floors times sqrt(2), since two scores move, may flip; so
+    may one that the `twin` loses too. Where far larger scores hide others, the floor is that of the others."""
     a, b = (np.concatenate([np.asarray(r, np.float64).reshape(-1, r.shape[-1]) for r in rows]) for rows in (got, want))
     same = np.isfinite(a) | (a == b)  # a masked class is one that nobody chooses
     chosen = np.where(same.all(1), a.argmax(1), -1)
     best = b.argmax(1)
     changed = chosen != best
-    lead = b.max(1) - np.take_along_axis(b, np.maximum(chosen, 0)[:, None], 1)[:, 0]
-    noise = sigmas * math.sqrt(2) * max(floor.pooled, floor.least)
-    return Flips(int(changed.sum()), len(b), int((changed & ((lead > noise) | (chosen < 0))).sum()))
+    largest, other = b.max(1), np.take_along_axis(b, np.maximum(chosen, 0)[:, None], 1)[:, 0]
+    noise = sigmas * math.sqrt(2) * _noise(floor, np.maximum(np.abs(largest), np.abs(other)))
+    beyond = changed & ((largest - other > noise) | (chosen < 0))
+    if len(twin):
+        theirs = np.concatenate([np.asarray(r, np.float64).reshape(-1, r.shape[-1]) for r in twin])
+        beyond &= theirs.argmax(1) == best
+    return Flips(int(changed.sum()), len(b), int(beyond.sum()))
+
+
+def _noise(floor: Floor, sizes: Array) -> Array:
+    """The floor of scores of these sizes [rows]."""
+    noise = np.full(sizes.shape, max(floor.pooled, floor.least))
+    for part in sorted(floor.hidden, key=lambda part: -part.largest):
+        noise[sizes <= part.largest] = part.cost
+    return noise

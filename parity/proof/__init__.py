@@ -74,7 +74,7 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
     else:
         wants = oracle.evaluate(OracleRequest(request.model, some, request.outputs)).outputs
     few, many = ([cases[i] for i in spread(len(cases), n)] for n in (ALONE, RANGED))
-    eager = source.eager_error(request.model, some[:3], wants[:3], request.outputs)
+    eager = source.eager_error(request.model, some[:3], wants, request.outputs)
     if sound.state == "failed":
         right = _right_without_torch(lambda: lift.right_without_torch(artefact, audited, some, wants, eager))
         if right and not artefact.graph.named:

@@ -7,6 +7,7 @@ serve as anchors: the first one that reads something else than its torch layer r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Artefact, Constant, Graph, Run, Values, feed, relative_rms
 from parity.formats.kept import known
+from parity.judging.scales import hidden_error
 from parity.proof.audit import ROUNDING, Audited, natural_step
 from parity.proof.source import Source
 
@@ -51,7 +53,7 @@ def lift(
     weights = replacements(graph, audited)
     run = artefact.lift(weights)
     errors = _errors(graph, run, cases, oracle)
-    noise, kept = _widening(artefact, weights, run, cases[0])
+    noise, kept = _widening(artefact, weights, run, cases[0], oracle)
     limit = max(LIMIT, _EAGER * eager) + _JITTER * noise
     while max(errors.values()) > limit and artefact.reread():
         errors = _errors(graph, artefact.lift(weights), cases, oracle)
@@ -104,7 +106,7 @@ def right_without_torch(
     run = artefact.lift(weights)
     base = max(LIMIT, _EAGER * eager)
     error = max(_errors(graph, run, cases, oracle).values())
-    noise, _ = _widening(artefact, weights, run, cases[0]) if error > base else (0.0, [])
+    noise, _ = _widening(artefact, weights, run, cases[0], oracle) if error > base else (0.0, [])
     limit = base + _JITTER * noise
     if error > limit:
         return set()
@@ -150,11 +152,13 @@ def blind(link: Link, remains: float | None) -> Link:
     return Link("lift", "not possible", link.figures, reason=reason)
 
 
-def _widening(artefact: Artefact, weights: Values, run: Run, case: Case) -> tuple[float, list[str]]:
+def _widening(
+    artefact: Artefact, weights: Values, run: Run, case: Case, oracle: Sequence[Case]
+) -> tuple[float, list[str]]:
     """What the rounding of the reduced constants that no torch value replaces may cost, and their names."""
     constants = artefact.graph.constants.values()
     kept = [c for c in constants if c.reduced and c.slots and c.name not in weights and not _exact(c)]
-    return (_jitter(artefact, weights, kept, run, case) if kept else 0.0), [c.name for c in kept]
+    return (_jitter(artefact, weights, kept, run, case, oracle) if kept else 0.0), [c.name for c in kept]
 
 
 def _exact(constant: Constant) -> bool:
@@ -168,7 +172,8 @@ def _exact(constant: Constant) -> bool:
 
 
 def _errors(graph: Graph, run: Run, cases: Sequence[Case], oracle: Sequence[Case]) -> dict[str, float]:
-    """Relative rms by output over all cases; infinite where shapes differ, as they do when a batch is lost."""
+    """Relative rms by output over all cases, and of the elements that larger ones hide where that is worse; infinite
+    where shapes differ, as they do when a batch is lost."""
     fed = [feed(graph, case) for case in cases]
     kept = known(run, fed)
     if "outputs" not in kept:
@@ -180,16 +185,26 @@ def _errors(graph: Graph, run: Run, cases: Sequence[Case], oracle: Sequence[Case
         got = [port.fetch(r[port.tensor]) for r in results]
         want = [row[port.name] for row in oracle]
         same = all(g.shape == w.shape for g, w in zip(got, want, strict=True))
-        errors[port.name] = relative_rms(_flat(got), _flat(want)) if same else float("inf")
+        errors[port.name] = _error(got, want) if same else float("inf")
     return errors
+
+
+def _error(got: Sequence[Array], want: Sequence[Array]) -> float:
+    overall = relative_rms(_flat(got), _flat(want))
+    if not math.isfinite(overall):
+        return overall
+    return max(overall, hidden_error([np.asarray(g, np.float64) - w for g, w in zip(got, want, strict=True)], want))
 
 
 def _flat(arrays: Sequence[Array]) -> Array:
     return np.concatenate([np.asarray(a, np.float64).ravel() for a in arrays])
 
 
-def _jitter(artefact: Artefact, weights: Values, kept: Sequence[Constant], run: Run, case: Case) -> float:
-    """How far the outputs move when every kept constant moves by up to half a step: what its rounding may cost."""
+def _jitter(
+    artefact: Artefact, weights: Values, kept: Sequence[Constant], run: Run, case: Case, oracle: Sequence[Case]
+) -> float:
+    """How far the outputs move when every kept constant moves by up to half a step: what its rounding may cost. `case`
+    is the first of the oracle's."""
     rng = np.random.default_rng(0)
     moved = {}
     for constant in kept:
@@ -198,7 +213,14 @@ def _jitter(artefact: Artefact, weights: Values, kept: Sequence[Constant], run: 
         moved[constant.name] = real + rng.uniform(-0.5, 0.5, real.shape) * step
     values = feed(artefact.graph, case)
     before, after = run(values), artefact.lift({**weights, **moved})(values)
-    return max(relative_rms(after[p.tensor], before[p.tensor]) for p in artefact.graph.outputs)
+    worst = 0.0
+    for port in artefact.graph.outputs:
+        first, second = (port.fetch(values[port.tensor]) for values in (before, after))
+        worst = max(worst, relative_rms(second, first))
+        want = [row[port.name] for row in oracle]
+        if first.shape == want[0].shape and math.isfinite(worst):
+            worst = max(worst, hidden_error([np.asarray(second, np.float64) - first], want))
+    return worst
 
 
 def _blame(

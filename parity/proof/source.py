@@ -19,6 +19,8 @@ from torch import fx
 
 from parity.core.settings import ModelSpec
 from parity.formats.graph import Array, NotPossible, Values, relative_rms
+from parity.judging.floor import differences
+from parity.judging.scales import hidden_error
 from parity.process.child import stage
 from parity.proof import products
 from parity.proof.expressions import Expressions
@@ -411,10 +413,16 @@ def eager_error(
     wants: Sequence[Mapping[str, Array]],
     outputs: Sequence[str],
 ) -> float:
-    """Relative rms error of the module in float32, worst output: what float32 itself costs."""
+    """Relative rms error of the module in float32, worst output: what float32 itself costs, also of the elements that
+    larger ones hide. `cases` are the first that `wants` are of."""
     module = modelling.load(spec)
-    errors = [0.0]
-    for case, want in zip(cases, wants, strict=True):
+    worst = 0.0
+    errors: dict[str, list[Array]] = {}
+    for case, want in zip(cases, wants, strict=False):
         got = modelling.forward(module, {n: torch.from_numpy(np.array(v)) for n, v in case.items()}, outputs)
-        errors += [relative_rms(got[n].numpy(), want[n]) for n in outputs if got[n].is_floating_point()]
-    return max(errors)
+        for name in outputs:
+            if got[name].is_floating_point():
+                values = got[name].numpy()
+                worst = max(worst, relative_rms(values, want[name]))
+                errors.setdefault(name, []).append(differences([values], [want[name]])[0])
+    return max(worst, *(hidden_error(errors[n], [w[n] for w in wants]) for n in errors), 0.0)

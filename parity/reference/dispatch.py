@@ -97,7 +97,7 @@ class Twin(TorchDispatchMode):
                 target = operators.written(func, args, kwargs)
                 return result if target is None else target.copy_(result)
         if operators.is_move(func, name):
-            result = func(*args, **kwargs)
+            result = func(*self._filling(name, args), **kwargs)
             sources = [t for t in tensors if self._is_data(t)]
             for tensor in _tensors(result):
                 self._tag(tensor, self._step_of(sources[0]))
@@ -256,6 +256,19 @@ class Twin(TorchDispatchMode):
         on_grid = recipe.activations == "int8" and self._rounded(place) and value.numel() > 1
         if on_grid or tables == "asymmetric":
             return self._once(place, slot, value, lambda: grid.asymmetric8(value, *grid.bounds(value)))
+        return value
+
+    def _filling(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments of a move, with what it writes as the recipe stores it."""
+        if name not in operators.FILLS or self.recipe.weights != "fp16" or self.phase != "round" or self.inside:
+            return args
+        return (args[0], *(self._filled(value) for value in args[1:]))
+
+    def _filled(self, value: Any) -> Any:
+        if isinstance(value, float):
+            return float(grid.stored16(torch.tensor(value)))
+        if isinstance(value, Tensor) and value.is_floating_point() and not self._is_data(value):
+            return grid.stored16(value)
         return value
 
     # Results.

@@ -30,6 +30,8 @@ _MOVES = _names(
     new_ones new_full detach alias neg abs fill zero
     """
 )
+FILLS = _names("masked_fill fill full_like new_full constant_pad_nd scatter")
+"""Moves that write a number of the module's own, which a file holds as it holds its constants."""
 _OPAQUE = _names(
     """
     _native_multi_head_attention _transformer_encoder_layer_fwd mkldnn_rnn_layer _trilinear _cdist_forward

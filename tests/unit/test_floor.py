@@ -306,6 +306,22 @@ def test_flips_within_the_noise_are_told_from_others():
     assert (found.total, found.rows, found.beyond_noise) == (3, 3, 2)
 
 
+def test_a_flip_that_the_twin_loses_too_is_the_precisions():
+    want = [np.array([[1.0, 0.0, 0.5]])]
+    got = [np.array([[0.0, 0.0, 0.5]])]
+    noise = floor(want, want, "fp16", 1)
+    assert statistics.flips(got, want, noise, want).beyond_noise == 1
+    assert statistics.flips(got, want, noise, got).beyond_noise == 0
+
+
+def test_a_flip_beside_a_mask_is_judged_by_what_the_scores_cost():
+    want = [np.where(np.arange(10) == i % 10, -1e9, row) for i, row in enumerate(rows(0, 12, (1, 10)))]
+    swapped = {2: 3, 3: 2}
+    got = [w[:, [swapped.get(i, i) for i in range(10)]] for w in want]
+    found = statistics.flips(got, want, floor(want, want, "fp32", 1), want)
+    assert found.beyond_noise == found.total > 0
+
+
 MEASURED = [
     (name, model, worst)
     for name, cell in module._table("drawn.json")["cells"].items()

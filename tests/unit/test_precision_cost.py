@@ -86,3 +86,25 @@ def test_of_an_output_that_cancels_to_nothing_no_share_is_lost(size: float) -> N
     want = [size * w for w in WANT]
     got = [w + 1e-9 for w in want]
     assert cost(judged(got, got, want)) is None
+
+
+def test_a_file_that_says_the_same_of_every_input_is_useless_however_small_its_error() -> None:
+    want = [1000 + 0.1 * w for w in WANT]
+    got = [np.full_like(w, 1000.9) for w in want]
+    cell = judged(got, got, want)
+    assert cell.state == "fail"
+    assert "the file gives nearly the same output for every case, and the oracle does not: 100 % of what" in cell.reason
+
+
+def test_a_file_that_follows_its_inputs_roughly_is_not_called_the_same() -> None:
+    """An int8 step as large as what the output varies by leaves it half right."""
+    want = [1000 + 0.1 * w for w in WANT]
+    got = [np.rint(w) for w in want]
+    check = cost(judged(got, got, want))
+    assert check is not None and check.value is not None and check.value < 1e-3
+
+
+def test_saturated_probabilities_show_no_lack_of_the_file() -> None:
+    want = [np.clip(1 - 1e-4 * np.abs(w), 0, 1) for w in WANT]
+    got = [np.ones_like(w) for w in want]
+    assert judged(got, got, want).state == "pass"

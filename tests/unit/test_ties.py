@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from parity.core.contract import OutputSpec
+from parity.core.plan import Cell
 from parity.core.record import Check
 from parity.judging import single
 from parity.judging.check_cases import check_cases
 from parity.judging.floor import floor
-from parity.judging.limits import BUILT_IN, Limit, fallback
+from parity.judging.limits import BUILT_IN, Limit, fallback, resolve
 from parity.judging.post_processing import PostProcessed
 from parity.judging.ties import JUMP, MOVED, largest_jump, tied, with_jumps
 
@@ -48,6 +49,45 @@ def test_ties_are_no_error_and_anything_else_is() -> None:
 def test_what_every_try_decides_otherwise_is_lost_and_no_tie() -> None:
     assert not tied(IDS, TRIES[:1]).any()
     assert ids_of(TRIES[0], TRIES[:1]).value == 0.5
+
+
+def always(got: list[np.ndarray], tries: list[np.ndarray] | None = None) -> Check | None:
+    """The check of elements that are wrong in every case; the oracle counts from the number of the case."""
+    want = [np.arange(1024).reshape(32, 32) % 7 + i for i in range(len(got))]
+    rows = [PostProcessed({"ids": w}) for w in want]
+    others = [[PostProcessed({"ids": t}) for t in tries]] if tries else ()
+    in_force = {"ids": resolve((), Cell("m", "onnx", "int8"), "ids")}
+    judged = check_cases(
+        "golden", [OutputSpec("ids")], [str(i) for i in range(len(got))], [{"ids": g} for g in got], rows, {}, in_force,
+        fallback("int8"), alternatives=others,
+    )  # fmt: skip
+    assert all(check.passed for check in judged.checks if check.metric == "differing_share")
+    return next((check for check in judged.checks if check.metric == "always_differing"), None)
+
+
+def pictures(wrong: int, cases: int = 4) -> list[np.ndarray]:
+    """Class ids of which the first `wrong` are wrong in every case."""
+    want = [np.arange(1024).reshape(32, 32) % 7 + i for i in range(cases)]
+    return [np.where(np.arange(1024).reshape(32, 32) < wrong, w + 1, w) for w in want]
+
+
+def test_an_element_that_is_wrong_in_every_case_is_no_share() -> None:
+    check = always(pictures(8))
+    assert check is not None and check.value == 8 and not check.passed
+    assert check.detail == "8 of 1024 elements differ in each of 4 cases"
+    assert always(pictures(8, 3)) is None  # so few may be chance
+    right = [np.roll(np.where(np.arange(1024) < 8, 1, 0), 8 * i).reshape(32, 32) for i in range(4)]
+    elsewhere = always([p + r for p, r in zip(pictures(0), right, strict=True)])
+    assert elsewhere is not None and elsewhere.passed
+
+
+def test_an_element_that_the_precision_loses_too_is_not_the_files_fault() -> None:
+    check = always(pictures(8), pictures(8))
+    assert check is not None and check.value == 0
+
+
+def test_at_fp32_nothing_but_ties_may_differ() -> None:
+    assert resolve((), Cell("m", "onnx", "fp32"), "ids")["differing_share"].value == 0
 
 
 def test_an_output_of_another_kind_or_shape_has_no_share() -> None:

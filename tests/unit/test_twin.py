@@ -321,6 +321,16 @@ def test_a_mask_by_the_float32_minimum_is_what_an_fp16_file_has(kind: str, flavo
     assert one(module, x, recipe("fp16", flavour)).isfinite().all()
 
 
+@pytest.mark.parametrize("flavour", ["storage", "compute"])
+def test_what_a_mask_fills_in_is_a_constant_that_fp16_rounds(flavour: str) -> None:
+    """-65000 is -64992 in every fp16 file."""
+    x = torch.tensor([[1.0, -1.0]])
+    in_place = Plain(lambda x: (2 * x).masked_fill_(x > 0, -65000.0))
+    for module in (in_place, Plain(lambda x: (2 * x).masked_fill(x > 0, torch.tensor(-65000.0)))):
+        assert one(module, x, recipe("fp16", flavour)).tolist() == [[-64992.0, -2.0]]
+        assert one(module, x, recipe("fp32")).tolist() == [[-65000.0, -2.0]]
+
+
 def test_an_infinite_constant_stays_infinite_in_fp16() -> None:
     assert grid.stored16(torch.tensor([1e6, -1e6, float("inf"), 0.1])).tolist() == [
         65504.0, -65504.0, float("inf"), float(np.float16(0.1))

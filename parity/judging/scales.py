@@ -1,0 +1,89 @@
+"""Elements that stand beside far larger ones in one output: logits beside -1e9 of a mask, regressors beside a time.
+
+An rms over such an output is that of the large elements alone, and says nothing of the others. Pure NumPy.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Rows = Sequence[Array]
+
+GAP = 8
+"""Powers of two that no element's size is in, between the small and the large. Sizes of one kind have no such gap."""
+HUGE = 1e150  # whose squares float64 does not hold
+LEAST = 16  # elements, of which an rms is no chance
+UNIT = 1.0
+"""What is smaller counts as of this size: sigmoid, softmax, tanh and erf are off by a unit of 1 in their tails."""
+
+
+def smaller(want: Rows, axes: Sequence[int] = ()) -> list[list[Array]]:
+    """The sets of elements that far larger ones hide: each a list of masks, one a case, of the oracle's shapes.
+
+    A set is all nonzero elements below a gap in their sizes, or all channels, along one of `axes`, below a gap in
+    their rms. Sets of fewer than `LEAST` elements are left out. Empty where no element is above 1, and where there is
+    no gap.
+    """
+    peak = max((float(np.abs(w).max()) for w in want if w.size), default=0.0)
+    if not UNIT < peak < HUGE:
+        return []
+    sizes = [np.abs(np.asarray(w, np.float64)) for w in want]
+    sets = [[(s > 0) & (s < bound) for s in sizes] for bound in _bounds(np.concatenate([s.ravel() for s in sizes]))]
+    for axis in axes:
+        sets += _channels(sizes, axis)
+    return [masks for masks in sets if sum(int(m.sum()) for m in masks) >= LEAST]
+
+
+def hidden_error(errors: Rows, want: Rows) -> float:
+    """The worst rms of the errors of a set of `smaller`, as a share of the size of its elements; 0 where there is no
+    set. `errors` may be of the first cases alone; the sets are those of all."""
+    axes = {1, want[0].ndim - 1} if want[0].ndim > 1 else set()
+    count, worst = len(errors), 0.0
+    for masks in smaller(want, sorted(axes)):
+        if any(m.any() for m in masks[:count]):
+            worst = max(worst, rms_of(errors, masks[:count]) / size(want, masks))
+    return worst
+
+
+def size(want: Rows, masks: Rows) -> float:
+    """The size that the elements of a set count as: their rms, and 1 at least."""
+    return max(rms_of(want, masks), UNIT)
+
+
+def rms_of(values: Rows, masks: Rows) -> float:
+    """Root mean square of the elements of a set."""
+    picked = np.concatenate([np.asarray(v, np.float64)[m] for v, m in zip(values, masks, strict=True)])
+    with np.errstate(over="ignore"):
+        return float(np.sqrt(np.square(picked).mean()))
+
+
+def largest(want: Rows, masks: Rows) -> float:
+    """The size of the largest element of a set."""
+    return max(float(np.abs(w[m]).max()) for w, m in zip(want, masks, strict=True) if m.any())
+
+
+def _bounds(sizes: Array) -> list[float]:
+    """Powers of two above each gap in the sizes."""
+    _, exponents = np.frexp(sizes[sizes > 0])
+    present = np.unique(exponents)
+    return [float(2.0 ** int(high - 1)) for low, high in itertools.pairwise(present) if high - low > GAP]
+
+
+def _channels(sizes: Rows, axis: int) -> list[list[Array]]:
+    """The channels below each gap in their rms."""
+    if any(s.ndim < 2 for s in sizes) or len({s.shape[axis] for s in sizes}) != 1:
+        return []
+    flat = np.concatenate([np.moveaxis(s, axis, 0).reshape(s.shape[axis], -1) for s in sizes], 1)
+    by_channel = np.sqrt(np.square(flat).mean(1))
+    sets = []
+    for bound in _bounds(by_channel):
+        shape = [1] * sizes[0].ndim
+        shape[axis] = -1
+        chosen = (by_channel < bound).reshape(shape)
+        sets.append([np.broadcast_to(chosen, s.shape) for s in sizes])
+    return sets
