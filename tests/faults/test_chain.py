@@ -114,7 +114,7 @@ def test_a_chain_that_does_not_prove_the_right_file_counts_for_nothing(tmp_path:
 def test_a_target_without_a_chain_is_left_alone() -> None:
     before = power("bit_flipped")
     session: Any = SimpleNamespace(config=config.load(ROOT / "pyproject.toml", targets.facts()))
-    assert with_chain(session, Cell("skin", "torchscript", "fp32"), CASES, before) is before
+    assert with_chain(session, Cell("skin", "coreml_nn", "fp32"), CASES, before) is before
 
 
 def test_a_child_that_fails_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
