@@ -4,12 +4,17 @@ picture. Each is a recipe like a drawn one, and is tried once of every model, wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from parity.cases.recipes import Extreme, Fill, Recipe, family
+from parity.core.case import spread
 from parity.core.contract import Contract, InputSpec, Preprocess
+
+MOST_EDGES = 16  # of one input
+LONGEST_COUNT = 1 << 14  # of a state; a module may make as many places as it counts
 
 
 def extremes(contract: Contract, padding: Mapping[str, int] | None = None) -> list[Recipe]:
@@ -25,6 +30,29 @@ def extremes(contract: Contract, padding: Mapping[str, int] | None = None) -> li
     for inputs in fills:
         different.setdefault(tuple(map(_level, inputs.values())), Recipe(inputs, contract.example()))
     return list(different.values())
+
+
+def edges(contract: Contract, thresholds: Sequence[int], states: Collection[str] = ()) -> list[Recipe]:
+    """Every integer input, but masks, at each of `thresholds` that its range holds and at both neighbours, whole; and
+    at one place of many. All other inputs are drawn.
+
+    An input of `states` counts on beyond the range that golden data shows, so its range ends at `LONGEST_COUNT`.
+    """
+    recipes = []
+    dims = contract.example()
+    others = {spec.name: Fill("all" if family(spec) == "mask" else "uniform") for spec in contract.inputs}
+    for spec in contract.inputs:
+        if family(spec) != "integer":
+            continue
+        names = Fill("").names(spec, ())
+        high = max(names["hi"], LONGEST_COUNT) if spec.name in states else names["hi"]
+        near = sorted({value for t in thresholds for value in (t - 1, t, t + 1) if names["lo"] <= value <= high})
+        fills = [Fill("edge", levels=(float(near[i]),)) for i in spread(len(near), MOST_EDGES)]
+        if math.prod(spec.sized(dims)) > 1:
+            inside = [t for t in thresholds if names["lo"] <= t <= high]
+            fills += [Fill("edge_at_one", levels=(float(inside[i]),)) for i in spread(len(inside), MOST_EDGES // 2)]
+        recipes += [Recipe({**others, spec.name: fill}, dims) for fill in fills]
+    return recipes
 
 
 def _kinds(contract: Contract) -> tuple[Extreme, ...]:

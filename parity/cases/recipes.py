@@ -61,6 +61,11 @@ EXPRESSIONS: Mapping[Family, Mapping[str, str]] = {
 EXTREMES: tuple[str, ...] = get_args(Extreme)
 """Kinds that are never drawn: `parity.cases.extremes` makes each once, with the level of every channel."""
 FLAT = "np.full(S, levels)"
+EDGES: Mapping[str, str] = {
+    "edge": FLAT,
+    "edge_at_one": "np.where(np.arange(N).reshape(S) == rng.integers(N), levels, rng.integers(lo, hi + 1, S))",
+}
+"""Kinds of integers that are never drawn: at a number that file or module compares with, whole or at one place."""
 MAGNITUDES: Mapping[float, str] = {1.0: "", 0.1: "small", 1e-4: "tiny", 4.0: "amplified"}
 """The range is shrunk towards, or stretched away from, its value nearest to 0 by this factor. Floats only."""
 
@@ -100,7 +105,7 @@ def kinds(spec: InputSpec) -> tuple[str, ...]:
 
 def fillable(spec: InputSpec) -> tuple[str, ...]:
     """The kinds that a recipe may fill an input with, simplest first: extremes, then what is drawn."""
-    return (*EXTREMES, *kinds(spec))
+    return (*EXTREMES, *(EDGES if family(spec) == "integer" else ()), *kinds(spec))
 
 
 def layouts(spec: InputSpec) -> tuple[Layout, ...]:
@@ -138,7 +143,9 @@ class Fill:
 
     def expression(self, spec: InputSpec) -> str | None:
         """The NumPy expression of the kind; None for one that was registered."""
-        return FLAT if self.kind in EXTREMES else EXPRESSIONS[family(spec)].get(self.kind)
+        if self.kind in EXTREMES:
+            return FLAT
+        return EDGES.get(self.kind) or EXPRESSIONS[family(spec)].get(self.kind)
 
     def array(self, spec: InputSpec, shape: tuple[int, ...]) -> Array:
         """The elements, contiguous, in the input's dtype. Raises ParityError for a kind that nobody registered."""
@@ -188,6 +195,7 @@ class Fill:
 
     def __str__(self) -> str:
         words = [MAGNITUDES.get(self.magnitude, f"x{self.magnitude:g}"), self.kind]
+        words += [f"{level:g}" for level in self.levels if self.kind in EDGES]
         words += [self.layout] if self.layout != "plain" else []
         return " ".join(w for w in words if w)
 
@@ -239,8 +247,13 @@ class Recipe:
 
     @property
     def flat(self) -> bool:
-        """Whether every input is of one level, as of an extreme."""
-        return all(fill.kind in EXTREMES for fill in self.inputs.values())
+        """Whether every input is of one level, as of an extreme or an edge."""
+        return all(fill.kind in EXTREMES or fill.kind == "edge" for fill in self.inputs.values())
+
+    @property
+    def on_edge(self) -> bool:
+        """Whether an input lies at a number that file or module decides by."""
+        return any(fill.kind in EDGES for fill in self.inputs.values())
 
     def layouts(self) -> dict[str, Layout]:
         return {name: fill.layout for name, fill in self.inputs.items() if fill.layout != "plain"}
@@ -291,7 +304,7 @@ class Recipe:
                 )
             if type(fill.seed) is not int or fill.seed < 0 or not _is_magnitude(fill.magnitude):
                 raise ParityError(f"the recipe's seed or magnitude of {spec.name} is no sensible number")
-            if (fill.kind in EXTREMES) != fill.fits(spec):
+            if (fill.kind in (*EXTREMES, *EDGES)) != fill.fits(spec):
                 raise ParityError(f"the recipe's levels of {spec.name} are not a number, or one for each channel")
             declared = math.prod(spec.sized({name: max(known) for name, known in sizes.items()}))
             if math.prod(spec.sized(dims)) > max(ELEMENTS, declared):

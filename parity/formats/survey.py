@@ -17,6 +17,11 @@ from parity.core.decisions import Decision, Family
 from parity.formats.graph import Array
 
 MOST = 4096  # values of a constant that anything is compared with; larger ones are not read
+FEW = 4  # distinct values of what is compared with thresholds; more are positions or labels
+_BOUND = re.compile(
+    r"(^|[^a-z])(floor_?mod|floor_?div(ide)?|f?mod|remainder|clip|clamp(_min|_max)?|(min|max)(imum)?)(\.\w+)?$",
+    re.IGNORECASE,
+)
 RANDOM = re.compile(r"random|bernoulli|multinomial|dropout|(^|[^a-z])rand", re.IGNORECASE)
 
 Meaning = Literal["", "same", "shape", "boolean", "equal", "order", "finite", "nonzero", "branch", "loop", "table",
@@ -71,6 +76,17 @@ class Survey:
                 if family not in ("equal", "order"):
                     given = []
                 found.append(Decision(family, tuple(map(distinct, given)), node.operator, node.place))
+        return found
+
+    def thresholds(self) -> set[float]:
+        """The constants that values of inputs are compared with, clipped to or wrapped at: another way may begin."""
+        data, constants = self._data(), self._constants()
+        found: set[float] = set()
+        for node in self.nodes:
+            decides = node.meaning in ("equal", "order") or _BOUND.search(node.operator)
+            if decides and not data.isdisjoint(node.inputs):
+                sides = [distinct(constants[name]) for name in node.inputs if name in constants and name not in data]
+                found.update(value for side in sides if len(side) <= FEW for value in side)
         return found
 
     def _wraps(self, node: Node, index: str, constants: Mapping[str, Array]) -> bool:

@@ -7,7 +7,7 @@ say `not less` for `greater or equal`, and repeat nothing or share what the modu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from parity.reference.decisions import Behaviour
 
 _NEAR = 2e-3  # relative: what fp16 does to a constant
 _HUGE = 6e4  # from here on a constant stands for infinity, which formats write differently
+_LARGEST = 1 << 31
 _EVAL = "the module does not draw it: export after module.eval(), without functional dropout in training mode"
 _BATCH = "the module uses its running statistics: export after module.eval()"
 
@@ -38,8 +39,14 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
         "decisions": len(decided),
         "unexplained": [str(decision) for decision in unexplained(decided, own)],
         "module_random": sorted({*own.random}),
+        "thresholds": sorted(_whole(survey.thresholds()) | _whole(own.thresholds)),
     }
     return Link.judged("operators", figures, [culprit for culprit in culprits if culprit is not None])
+
+
+def _whole(values: Iterable[float]) -> set[int]:
+    """Those of `values` that an integer input may hold; larger ones stand for infinity."""
+    return {int(value) for value in values if abs(value) < _LARGEST and value == int(value)}
 
 
 def _culprit(node: Node, own: Behaviour) -> Culprit | None:

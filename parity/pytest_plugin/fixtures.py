@@ -104,7 +104,10 @@ def parity(request: pytest.FixtureRequest) -> Recorder:
     def proved() -> bool:
         return cell is not None and session_proof.proved(control.session, cell, _golden_if_any(control, cell))
 
-    recorder = Recorder(cell, kind, control.config.rules, waivers, proved)
+    def thresholds() -> list[int]:
+        return session_proof.thresholds(control.session, cell, _golden_if_any(control, cell)) if cell else []
+
+    recorder = Recorder(cell, kind, control.config.rules, waivers, proved, thresholds)
     request.node.stash[RECORDER] = recorder
     return recorder
 

@@ -25,6 +25,8 @@ _WORDS: Mapping[Family, str] = {
 _COMPARISONS = {name: family for family, names in _WORDS.items() for name in names.split()}
 _OF_ZERO = ("logical_not", "nonzero", "nonzero_numpy", "count_nonzero")
 _TABLES = ("embedding", "index", "index_select", "gather", "take")
+_BOUNDED = ("remainder", "floor_divide", "fmod", "clamp", "clamp_min", "clamp_max", "minimum", "maximum")
+_FEW = 4  # distinct values of what is compared with thresholds; more are positions or labels
 _RANDOM_WORDS = """
     rand randn randint randperm bernoulli multinomial normal poisson binomial rand_like randn_like
     randint_like uniform exponential geometric cauchy log_normal random native_dropout
@@ -42,12 +44,14 @@ Implied = tuple[Family, float | Literal["range"] | None]
 @dataclass
 class Behaviour:
     """What a module did in one run: the operators that drew random numbers, those that normalised by the batch at hand,
-    and what it decided by; `implied` are comparisons that an operator stands for, and a converter may write out."""
+    and what it decided by; `implied` are comparisons that an operator stands for, and a converter may write out.
+    `thresholds` are the numbers that it compared with, clipped to or wrapped at."""
 
     random: list[str] = field(default_factory=list)
     training: list[str] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     implied: set[Implied] = field(default_factory=set)
+    thresholds: set[float] = field(default_factory=set)
 
 
 def randomness(name: str, argument: Callable[[str], Any]) -> str:
@@ -106,6 +110,9 @@ class _Watch(TorchDispatchMode):
     def _decides(self, name: str, schema: Any, args: Any, given: Mapping[str, Any]) -> None:
         seen = self.seen
         compared = comparison(name)
+        if compared is not None or name.removesuffix("_") in _BOUNDED:
+            numbers = [np.unique(side).astype(np.float64) for side in _sides(args)]
+            seen.thresholds.update(float(value) for side in numbers if side.size <= _FEW for value in side)
         if compared is not None:
             family, with_zero = compared
             sides = [np.zeros(1)] if with_zero else _sides(args)

@@ -38,6 +38,18 @@ def proved(session: Session, cell: Cell, cases: Sequence[Case]) -> bool:
         return False
 
 
+def thresholds(session: Session, cell: Cell, cases: Sequence[Case]) -> list[int]:
+    """The whole numbers at which the cell's file, or the module, may go another way; none where nothing read them."""
+    if not cases or not targets.get(cell.target).survey or not session.config.models[cell.model].proof:
+        return []
+    try:
+        links = proof_of(session, cell, cases).links
+    except ParityError:  # the test of the chain itself says why
+        return []
+    read = next((link for link in links if link.name == "operators" and link.state != "not possible"), None)
+    return list(read.figures["thresholds"]) if read else []
+
+
 def proved_on(session: Session, cell: Cell, case: Case) -> str:
     """The lift of the cell's artefact on one input that is not golden, in words; empty where it does not hold.
 

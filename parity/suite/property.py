@@ -11,8 +11,8 @@ from pathlib import Path
 
 from parity.cases import kept
 from parity.cases.drawing import Drawing
-from parity.cases.extremes import extremes
-from parity.cases.recipes import Recipe
+from parity.cases.extremes import edges, extremes
+from parity.cases.recipes import Recipe, family
 from parity.core.kinds import PROPERTY
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
@@ -26,14 +26,14 @@ MOST_UNDEFINED = 0.5  # share of the inputs that may say nothing of an output: t
 
 
 def run(check: CheckContext) -> None:
-    """Judge the extremes, the kept recipes, then the drawn ones; shrink and keep what fails."""
+    """Judge the extremes and what lies at edges, the kept recipes, then the drawn ones; shrink and keep what fails."""
     runtime, parity, drawing = check.runtime, check.recorder, check.drawing
     assert drawing is not None
     bench = Bench(runtime, parity.limits, parity.proved)
     config, model = runtime.session.config, bench.model
     examples, seed = drawing.examples(model), drawing.seed(model)
     replayed, odd = kept.load(config.root, model, drawing.before)
-    flat = extremes(model.contract)
+    flat = [*extremes(model.contract), *_edges(model, parity)]
     drawn = runtime.session.memo.once(_drawn, model, config.root, examples, seed)
     fresh = {recipe.digest for recipe in (*flat, *drawn)}
     replayed = [recipe for recipe in replayed if recipe.digest not in fresh]
@@ -45,9 +45,16 @@ def run(check: CheckContext) -> None:
     failing = [r for r in results if bench.fails(r)]
     if failing:
         simplest = None
-        if drawn and failing[0] not in results[: len(flat)]:  # an extreme is as simple as an input can be
+        if drawn and failing[0] not in results[: len(flat)]:  # an extreme or an edge is as simple as an input can be
             simplest = _simplest(bench, examples, seed, results[len(results) - len(drawn) :])
         bench.tell(simplest or failing[0], parity)
+
+
+def _edges(model: ModelConfig, parity: Recorder) -> list[Recipe]:
+    """Integers around the numbers that file or module decides by; the chain of proof reads those."""
+    if all(family(spec) != "integer" for spec in model.contract.inputs):
+        return []
+    return edges(model.contract, parity.thresholds(), model.states)
 
 
 def _drawn(model: ModelConfig, root: Path, examples: int, seed: int) -> list[Recipe]:
@@ -71,7 +78,7 @@ def _simplest(bench: Bench, examples: int, seed: int, drawn: Sequence[Result]) -
 def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], parity: Recorder) -> None:
     """A check for every output of every recipe that can be judged, and one for how many drawn ones cannot.
 
-    `flat` are the extremes: one on which the model itself is undefined says nothing about a file.
+    `flat` are the extremes and edges: one on which the model itself is undefined says nothing about a file.
     """
     undefined = [r for r in (*flat, *results) if r.undefined and not bench.fails(r)]
     for result in (*flat, *results):
@@ -81,7 +88,7 @@ def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], pari
             if spec.name not in result.silent:
                 parity.add(bench.check("property", result, spec))
     parity.add(*bench.lift_checks("property", [*flat, *results]))
-    for result in flat:
+    for result in _first_edge(flat, undefined):
         if result in undefined:
             parity.find(f"not judged: {result.case.id}: {result.undefined}", "note")
         for name, why in result.silent.items():
@@ -100,6 +107,12 @@ def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], pari
         parity.find(ties, "note")
         share = len(bench.ties(results)) / len(results)
         parity.add(judge.limited("property", "ties", "undefined_share", share, MOST_UNDEFINED, ties))
+
+
+def _first_edge(flat: Sequence[Result], undefined: Sequence[Result]) -> list[Result]:
+    """`flat` with one undefined edge at most: a model that refuses one number tends to refuse its neighbours."""
+    silent = [r for r in flat if r in undefined and r.recipe and r.recipe.on_edge]
+    return [r for r in flat if r not in silent[1:]]
 
 
 @measures(PROPERTY)

@@ -31,11 +31,13 @@ class Recorder:
         rules: Iterable[Rule] = (),
         waivers: Iterable[Waiver] = (),
         proved: Callable[[], bool] | None = None,
+        thresholds: Callable[[], list[int]] | None = None,
     ):
         """`proved` says whether the chain of proof of the cell's file is complete. It is asked where nothing but
-        figures of the tail is broken, by whatever test that happens in: tests may run in any order and process."""
+        figures of the tail is broken, by whatever test that happens in: tests may run in any order and process.
+        `thresholds` gives the numbers that the file or the module decides by, as the same chain reads them."""
         self.cell, self.kind = cell, kind
-        self._proved = proved
+        self._proved, self._thresholds = proved, thresholds
         self._rules = tuple(rules)
         self._waivers = tuple(waivers)  # those in force for this cell
         self.checks: list[Check] = []
@@ -128,6 +130,10 @@ class Recorder:
     def proved(self) -> bool:
         """Whether the chain of proof of the cell's file is complete."""
         return self._proved is not None and self._proved()
+
+    def thresholds(self) -> list[int]:
+        """The whole numbers at which the cell's file or module may go another way; none where nothing read them."""
+        return self._thresholds() if self._thresholds is not None else []
 
     def refused(self) -> list[Check]:
         """The broken checks that fail the test: no waiver covers them, and they are no figures of the tail of a file

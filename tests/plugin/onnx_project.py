@@ -85,6 +85,26 @@ class Inverse(torch.nn.Module):
     def forward(self, x):
         return 1 / x
 
+class Mode(torch.nn.Module):
+    # Another way at mode 37; `clock` counts on and wraps.
+
+    def __init__(self, wrong=None, wraps=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head, self.wrong, self.wraps = torch.nn.Embedding(64, 4), torch.nn.Linear(4, 3), wrong, wraps
+
+    def forward(self, x, clock):
+        if self.wraps:
+            return self.head(x + self.table(clock % (32 if self.wrong else 64))), clock + 1
+        other = torch.sin(x) if self.wrong else torch.tanh(x)
+        return self.head(torch.where((clock == 37)[:, None], other, x.relu())), clock + 1
+
+def mode(wrong=None):
+    return Mode(wrong).eval()
+
+def clock(wrong=None):
+    return Mode(wrong, True).eval()
+
 def picture(wrong=None):
     return Picture(wrong).eval()
 
@@ -113,6 +133,10 @@ net = getattr(nets, factory)(wrong or None)
 examples = {"picture": torch.rand(1, 3, 8, 8), "tokens": torch.ones(1, 6, dtype=torch.int64)}
 examples["view"] = examples["square_view"] = torch.rand(1, 3, 32, 32)
 example = examples.get(factory, torch.ones(1, 12, 4))
+if factory in ("mode", "clock"):
+    torch.onnx.export(net, (torch.ones(1, 4), torch.ones(1, dtype=torch.int64)), "file.onnx", dynamo=False,
+                      input_names=["x", "clock"], output_names=["out", "next"])
+    sys.exit()
 name = {"picture": "image", "tokens": "ids", "view": "view", "square_view": "view"}.get(factory, "x")
 axes = {0: "batch", 1: "steps"} if "steps" in factory else {0: "batch"}
 open_axes = {0: "batch", 2: "height", 3: "width"} if "view" in factory else axes
@@ -123,6 +147,8 @@ INPUTS = {
     "picture": '{ name = "image", shape = ["batch", 3, 8, 8], range = [-2.2, 2.7] }',
     "view": '{ name = "view", shape = ["batch", 3, "height", "width"], range = [0, 1] }',
     "square_view": '{ name = "view", shape = ["batch", 3, "height", "width"], range = [0, 1] }',
+    "mode": '{ name = "x", shape = [1, 4] }, { name = "clock", shape = [1], dtype = "int64", range = [0, 99] }',
+    "clock": '{ name = "x", shape = [1, 4] }, { name = "clock", shape = [1], dtype = "int64" }',
     "tokens": '{ name = "ids", shape = ["batch", 6], dtype = "int64", range = [0, 49] }',
     "inverse": '{ name = "x", shape = ["batch", 12, 4], range = [-1, 1] }',
     "steps": '{ name = "x", shape = ["batch", "steps", 4], range = [-1, 1] }',
@@ -136,7 +162,7 @@ precisions = ["fp32"]
 [tool.parity.models.net]
 factory = "nets:FACTORY"
 inputs = [INPUT]
-outputs = [{ name = "out" }]
+outputs = [OUTPUTS]
 golden = "golden"
 preprocess = { mean = [0.485, 0.456, 0.406], std = [0.229, 0.224, 0.225] }
 artifacts = { "onnx-fp32" = "file.onnx" }
@@ -147,6 +173,8 @@ def prepared(project: Project, factory: str, wrong: str = "", properties: str = 
     """A project that verifies the ONNX file of a module with one fault."""
     project.write("nets.py", NETS)
     text = PYPROJECT.replace("FACTORY", factory).replace("INPUT", INPUTS[factory])
+    names = ("out", "next") if factory in ("mode", "clock") else ("out",)
+    text = text.replace("OUTPUTS", ", ".join(f'{{ name = "{name}" }}' for name in names))
     project.write("pyproject.toml", text + properties)
     for path in (project.path / "golden").rglob("*.npz"):
         path.unlink()
@@ -156,8 +184,10 @@ def prepared(project: Project, factory: str, wrong: str = "", properties: str = 
             "picture": {"image": rng.uniform(-2, 2, (1, 3, 8, 8)).astype(np.float32)},
             "tokens": {"ids": rng.integers(1, 50, (1, 6))},
         }
+        row = {"x": rng.uniform(0.5, 1, (1, 4)).astype(np.float32), "clock": np.array([number])}
+        inputs["mode"] = inputs["clock"] = row
         inputs["view"] = inputs["square_view"] = {"view": rng.uniform(0, 1, (1, 3, 32, 32)).astype(np.float32)}
-        row = {"x": rng.uniform(0.5, 1, (1, 12, 4)).astype(np.float32)}
-        np.savez(project.path / "golden" / f"{number}.npz", **inputs.get(factory, row))
+        steps = {"x": rng.uniform(0.5, 1, (1, 12, 4)).astype(np.float32)}
+        np.savez(project.path / "golden" / f"{number}.npz", **inputs.get(factory, steps))
     subprocess.run([sys.executable, "-c", MAKE, factory, wrong], cwd=project.path, check=True, capture_output=True)
     return project

@@ -1,4 +1,4 @@
-"""Real ONNX files that are wrong on one flat input alone, which nothing but the extremes shows."""
+"""Real ONNX files that are wrong on one flat input alone, or at one number: extremes and edges show them."""
 
 from __future__ import annotations
 
@@ -40,3 +40,24 @@ def test_an_input_on_which_the_model_is_not_finite_says_nothing(project: Project
     run = prepared(project, "inverse", properties="properties = { examples = 0 }\n").run(*PROPERTY)
     assert run.code == 0, run.text
     assert any(f.text.startswith("not judged: zeros") for f in run.record.cells[0].findings), run.text
+
+
+EDGES = {
+    "mode": "properties = { examples = 0 }\n",
+    "clock": 'properties = { examples = 0 }\nstates = { clock = "next" }\n',
+}
+
+
+@pytest.mark.parametrize(("factory", "edges"), [("mode", ["37"]), ("clock", ["32", "33", "63"])])
+def test_a_file_that_is_wrong_at_numbers_that_only_its_graph_shows_fails(
+    project: Project, factory: str, edges: list[str]
+) -> None:
+    run = prepared(project, factory, "wrong", EDGES[factory]).run(*PROPERTY)
+    bad = {check.case.partition("edge ")[2].split(" ")[0] for check in run.record.cells[0].checks if not check.passed}
+    assert run.code == 1 and bad == set(edges), run.text
+
+
+@pytest.mark.parametrize("factory", ["mode", "clock"])
+def test_a_right_file_passes_at_the_numbers_that_its_graph_shows(project: Project, factory: str) -> None:
+    run = prepared(project, factory, properties=EDGES[factory]).run(*PROPERTY)
+    assert run.code == 0 and any("edge" in check.case for check in run.record.cells[0].checks), run.text

@@ -124,6 +124,27 @@ def test_what_the_module_decides_itself_is_explained(tmp_path: Path, target: str
     assert link(tmp_path, notes, target, trigger=trigger).figures["unexplained"] == []
 
 
+class Wrapped(Tagger):
+    """`Tagger` with ids that wrap at 64 and end at 50."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().forward((ids % 64).clamp(max=50))
+
+
+def wrapped() -> nn.Module:
+    torch.manual_seed(0)
+    return Wrapped().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("target", READERS)
+def test_the_numbers_that_file_or_module_decides_by_are_read(tmp_path: Path, target: str) -> None:
+    notes = export(tagger("large ids"), target, tmp_path)
+    assert {0, 1000} <= set(link(tmp_path, notes, target).figures["thresholds"])
+    assert {0, 50, 64, 1000} <= set(link(tmp_path, notes, target, "wrapped").figures["thresholds"])
+    notes = export(wrapped(), target, tmp_path)
+    assert {0, 50, 64} <= set(link(tmp_path, notes, target).figures["thresholds"])
+
+
 class Noisy(Tagger):
     """`Tagger` that adds noise to what it looks up, as some augmentations do when they are left in."""
 

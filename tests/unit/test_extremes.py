@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parity.cases import strategies
-from parity.cases.extremes import extremes
+from parity.cases.extremes import edges, extremes
 from parity.cases.golden import normalised
 from parity.cases.recipes import EXTREMES, Recipe, variable
 from parity.core.contract import Contract, InputSpec, OutputSpec, Preprocess
@@ -73,3 +73,23 @@ def test_nothing_that_is_drawn_is_an_extreme() -> None:
     drawn = strategies.draw(strategies.recipes(PICTURE), 40, 1)
     assert not {fill.kind for recipe in drawn for fill in recipe.inputs.values()} & set(EXTREMES)
     assert '"levels"' not in drawn[0].json()
+
+
+def test_integers_are_tried_around_the_numbers_that_a_graph_decides_by() -> None:
+    recipes = edges(TOKENS, [0, 37, 500])
+    assert [str(r.inputs["ids"]) for r in recipes] == [
+        *(f"edge {value}" for value in (0, 1, 36, 37, 38)), "edge_at_one 0", "edge_at_one 37",
+    ]  # fmt: skip
+    for recipe in recipes:
+        ids = recipe.arrays(TOKENS)["ids"]
+        level = recipe.inputs["ids"].levels[0]
+        assert (ids == level).any() and (ids == level).all() == (recipe.inputs["ids"].kind == "edge")
+        assert ids.min() >= 0 and ids.max() <= 99 and recipe.arrays(TOKENS)["mask"].all()
+        assert Recipe.parse(recipe.json(), TOKENS) == recipe and recipe.on_edge
+    assert edges(PICTURE, [0, 37]) == []
+
+
+def test_a_state_is_tried_beyond_the_range_that_golden_data_shows() -> None:
+    count = Contract((InputSpec("n", (1,), "int64", (0, 6)),), OUTPUTS)
+    assert [r.arrays(count)["n"].item() for r in edges(count, [64], ["n"])] == [63, 64, 65]
+    assert edges(count, [64]) == [] and edges(count, [1 << 20], ["n"]) == []
