@@ -445,5 +445,5 @@ def test_a_channel_of_zeros_may_have_any_scale(weight: np.ndarray, scale: float,
 )
 def test_a_half_that_nobody_would_write_is_a_rounded_number(written: float, rounded: bool) -> None:
     """-65000 is held as -64992: an integer, as -10000 is, but none that is written."""
-    held = Constant("fill", np.array([written]).astype(np.float16), None, (Slot(0, "other", ""),))
+    held = Constant("fill", np.array([written]).astype(np.float16), None, (Slot(0, "operand", ""),))
     assert lift._exact(held) is not rounded
