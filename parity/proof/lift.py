@@ -15,6 +15,7 @@ import numpy as np
 from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Artefact, Constant, Graph, Run, Values, feed, relative_rms
 from parity.formats.kept import known
+from parity.judging.floor import FP16_MAX
 from parity.judging.scales import hidden_error
 from parity.proof.audit import ROUNDING, Audited, natural_step
 from parity.proof.source import Source
@@ -24,6 +25,7 @@ _EAGER = 16.0  # a model that float32 itself cannot compute better than this man
 _UNTOLD = 0.01  # eager error from which on the widened limit, a sixth of the outputs, tells nothing
 _JITTER = 3.0  # how many times the effect of rounding what stayed unmatched
 _SHORT = 16.0  # fractions of so many parts are written by people, and no rounding gives a tensor of them alone
+_COARSE = 64.0  # from which on every half is a multiple of such a fraction
 _APART = 2.0  # limits that the lift must be off by with another value, to say that the value is wrong
 _TRIED = 64  # constants that are tried one by one; a file with more that are not torch's is another model's
 _FEW = 3  # cases to try them on
@@ -166,9 +168,15 @@ def _exact(constant: Constant) -> bool:
     which the end of a scale that was made for them holds."""
     real = constant.real
     if constant.grid is None:
-        return bool(np.array_equal(real * _SHORT, np.rint(real * _SHORT)))
+        return bool(np.array_equal(real * _SHORT, np.rint(real * _SHORT))) and _stated(real)
     made_for_it = constant.grid.step(real.ndim) <= natural_step(constant.grid, real) * (1 + ROUNDING)
     return bool(np.ptp(np.abs(real)) == 0 and np.all(made_for_it))
+
+
+def _stated(real: Array) -> bool:
+    """Whether the halves that are too large for fractions are what somebody wrote: -10000 is, and -64992 is -65000."""
+    large = np.unique(real[np.abs(real) >= _COARSE])
+    return large.size <= _TRIED and all(float(str(np.float16(v))) == v or abs(v) == FP16_MAX for v in large)
 
 
 def _errors(graph: Graph, run: Run, cases: Sequence[Case], oracle: Sequence[Case]) -> dict[str, float]:

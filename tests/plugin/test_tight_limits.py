@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from parity.core.contract import OutputSpec
@@ -162,7 +163,7 @@ OUTPUT = OutputSpec("y")
 
 
 def proof(metric: str, limits: dict[str, Limit]) -> list[Check]:
-    names = ("match", "audit", "lift", "local", "range")
+    names = ("match", "audit", "lift", "local", "range", "operators")
     culprit = Culprit("tensor", "w", "is no tensor of the model")
     links = tuple(Link(name, "failed", culprits=(culprit,)) for name in names)
     return judge.check_proof(Proof("int8", links), limits)
@@ -184,7 +185,16 @@ def indeed(metric: str, limits: dict[str, Limit]) -> list[Check]:
     return [judge.measured_power(0.99, limits, "")]
 
 
+def integers(metric: str, limits: dict[str, Limit]) -> list[Check]:
+    """Of four cases, which the small project has not."""
+    want = [np.arange(4) + i for i in range(4)]
+    got = [w + 1 for w in want]
+    each = judge.check_output("golden", "a", OUTPUT, got[0], want[0], limits)
+    return [*each, *judge.check_always("golden", OUTPUT, got, want, limits, [[]] * 4)]
+
+
 MADE_BY: dict[str, Checks] = {
+    "integers": integers,
     "proof": proof,
     "lowering": lowering,
     "resizing": resizing,

@@ -10,6 +10,7 @@ import pytest
 
 from parity.formats.graph import Constant, Graph, Grid, Operator, Slot
 from parity.formats.onnx.clips import Clips
+from parity.proof import lift
 from parity.proof.audit import audit, gain
 from parity.proof.match import Match, arrange, match
 from parity.proof.source import Term, Weight
@@ -437,3 +438,12 @@ def test_a_channel_of_zeros_may_have_any_scale(weight: np.ndarray, scale: float,
     assert audited(weight, constant).state == "proved", audited(weight, constant).culprits
     weight[3] = 0.01  # zeros where the module has values
     assert audited(weight, constant).state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("written", "rounded"), [(-10000.0, False), (-65504.0, False), (0.5, False), (-65000.0, True), (0.1, True)]
+)
+def test_a_half_that_nobody_would_write_is_a_rounded_number(written: float, rounded: bool) -> None:
+    """-65000 is held as -64992: an integer, as -10000 is, but none that is written."""
+    held = Constant("fill", np.array([written]).astype(np.float16), None, (Slot(0, "operand", ""),))
+    assert lift._exact(held) is not rounded
