@@ -2,7 +2,8 @@
 
 Shards run on machines that know nothing of each other. What can be lost between them is a whole shard, so the parts
 are counted against the plan that each of them carries: a missing one leaves its cells `missing`, and a doubled or
-foreign one is refused. So is one that an earlier run left behind: each carries what the whole plan was made from. Merged shards are judged as one run of the whole plan.
+foreign one is refused. So is one that an earlier run left behind: each carries what the whole plan was made from.
+Merged shards are judged as one run of the whole plan.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def merge(named: Sequence[tuple[str, RunRecord]]) -> RunRecord:
     """The judged record of the whole plan, from (name, record) of its shards in any order.
 
     Raises ParityError for a record that is no shard, a shard of another plan, of other package versions or made from
-    another commit or other files, or a part that is given twice. A part that is not given makes its cells `missing`, and so the verdict incomplete.
+    another commit or other files, or a part that is given twice. A part that is not given makes its cells `missing`,
+    and so the verdict incomplete.
     """
     if not named:
         raise ParityError("nothing to merge: give the parity.json of every shard")
