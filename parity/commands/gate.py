@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,17 @@ def run(options: argparse.Namespace) -> int:
     print(visible(f"verdict: {record.verdict}: {record.reason}"))
     for path in publishing.strangers(options.record, text):
         print(f"{path}: made from another record; write it again with: parity report {options.record}", file=sys.stderr)
-    return gating.exit_code(record)
+    code = gating.exit_code(record)
+    for path, newer in later(options.record):
+        print(f"{options.record}: a later run has its record in {path}: {newer.verdict}", file=sys.stderr)
+        code = code or gating.exit_code(newer)
+    return code
+
+
+def later(record: Path) -> Iterator[tuple[Path, RunRecord]]:
+    """The records, judged again, of runs that began after that of `record` and reported to another place."""
+    for path in publishing.elsewhere(record):
+        yield path, judged(loads(text_of(path), str(path)))
 
 
 def judged(record: RunRecord, limits: Path | None = None) -> RunRecord:

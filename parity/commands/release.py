@@ -56,6 +56,10 @@ def run(options: argparse.Namespace) -> int:
     except UnicodeDecodeError as error:
         raise ParityError(f"{options.record}: not a record ({error})") from None
     check(record, datetime.date.today())
+    for path, later in gate.later(options.record):
+        if gating.exit_code(later):
+            raise ParityError(f"{options.record}: a later run has its record in {path}, and that is {later.verdict}: "
+                              "run pytest -m parity again")  # fmt: skip
     if options.limits:
         again = gate.judged(record, options.limits)
         if again.verdict != "pass":

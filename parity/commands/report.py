@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
         html: Path = options.output or Path("reports", "parity.html")
         text = dumps(record)
         _write(html, record, text, {html.with_suffix(".json"): text})
+        publishing.forget_elsewhere(html)
         print(visible(f"verdict: {record.verdict}: {record.reason}"))
         return gate.exit_code(record)
     if others:

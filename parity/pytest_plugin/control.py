@@ -291,6 +291,7 @@ class Control:
         self._begun = True
         if self.plan.part:
             self._origin = origin.origin(self.config)
+        publishing.note_elsewhere(report_path(self.config.root, {}), self._report)
         if self.options.get("no_report"):
             publishing.clear(self._report)
         else:
@@ -350,7 +351,8 @@ def put_aside(start: Path, root: Path, options: Mapping[str, Any]) -> None:
     """Where the configuration is refused, so that no run begins: no verdict of another configuration stands."""
     file = configuration.find(start) or configuration.find(root)
     if file is not None:
-        publishing.clear(report_path(file.parent, options))
+        for path in (report_path(file.parent, {}), report_path(file.parent, options)):
+            publishing.clear(path)
 
 
 def environment() -> Environment:

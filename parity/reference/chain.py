@@ -6,12 +6,13 @@ from typing import Any
 
 from parity.cases.sequence import play
 from parity.process.child import stage
-from parity.reference import modelling, twin
+from parity.reference import modelling, reads, twin
 from parity.reference.exact import Exact
 from parity.reference.messages import ChainRequest, Evaluated
 from parity.reference.recipes import recipe
 
 
+@reads.noting
 def evaluate(request: ChainRequest) -> Evaluated:
     """The outputs `keep` of every step.
 

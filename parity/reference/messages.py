@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parity.cases.sequence import Free
 from parity.core.case import Array
@@ -82,12 +82,22 @@ class Settled:
 
 
 @dataclass(frozen=True)
+class Reads:
+    """What a project's code read: SHA-256 by name, "" of what is not there. Files count from the project's folder."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """Outputs by name, float64 where they are real numbers, one row a case.
 
-    `dtype` is what was computed in; `note` says what a reader should know of how.
+    `dtype` is what was computed in; `note` says what a reader should know of how. `reads`: what the
+    project's code read for it.
     """
 
     outputs: Rows
     dtype: str
     note: str
+    reads: Reads = field(default_factory=Reads)

@@ -22,7 +22,7 @@ from parity.core.errors import ParityError
 from parity.core.settings import ModelSpec
 from parity.files import archives, npz
 from parity.process import child
-from parity.reference import description, files, provenance
+from parity.reference import description, files, provenance, reads
 
 _loaded: dict[str, nn.Module] = {}
 
@@ -43,9 +43,11 @@ def _made(spec: ModelSpec) -> nn.Module:
     """A module that nothing has run yet."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    module = _make(spec)
+    with reads.making(spec):
+        module = _make(spec)
     if spec.checkpoint:
-        load_checkpoint(module, Path(spec.checkpoint), spec.whole_module)
+        with reads.unheard():
+            load_checkpoint(module, Path(spec.checkpoint), spec.whole_module)
     return module.eval().requires_grad_(False)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from parity.core.errors import Disagrees, ParityError
 from parity.process.child import stage
-from parity.reference import modelling
+from parity.reference import modelling, reads
 from parity.reference.exact import Exact
 from parity.reference.messages import Evaluated, OracleRequest
 
@@ -17,6 +17,7 @@ _exact: dict[str, Exact] = {}
 _KEPT = 4  # power asks for one module after another, each with a fault
 
 
+@reads.noting
 def evaluate(request: OracleRequest) -> Evaluated:
     """Outputs of the float64 module for each case.
 

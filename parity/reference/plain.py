@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 
 from parity.process.child import stage
-from parity.reference import modelling
+from parity.reference import modelling, reads
 from parity.reference.copying import copied
 from parity.reference.exact import run
 from parity.reference.messages import Evaluated, PlainRequest
 from parity.reference.onnx_files import Graph
 
 
+@reads.noting
 def evaluate(request: PlainRequest) -> Evaluated:
     """Outputs of the module for each case, in float32, or in float16 where asked. A file that gives the same is right,
     however far both are from the float64 oracle.

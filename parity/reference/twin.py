@@ -22,7 +22,7 @@ from parity.core.case import digest
 from parity.core.errors import ParityError
 from parity.core.settings import ModelSpec
 from parity.process.child import stage
-from parity.reference import modelling
+from parity.reference import modelling, reads
 from parity.reference.copying import copied
 from parity.reference.dispatch import Ranges, Twin
 from parity.reference.messages import Evaluated, TwinRequest
@@ -31,6 +31,7 @@ from parity.reference.recipes import Recipe, recipe
 Case = Mapping[str, np.ndarray[Any, Any]]
 
 
+@reads.noting
 def evaluate(request: TwinRequest) -> Evaluated:
     """Outputs of the twin for each case.
 

@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import os
 import re
 from pathlib import Path
 
+from parity.core import strict_json
 from parity.core.errors import ParityError
 from parity.core.record import SCHEMA, RunRecord, dumps
 from parity.store import atomic
 
 KEPT = ".whole"
+ELSEWHERE = ".elsewhere"  # beside a record: where later runs have theirs
 _HEAD = f'"schema": "{SCHEMA}"'
 _WHOLE = '\n "partial": null'  # as `dumps` writes it: one space is the top level, and a string holds no line feed
 _MADE_FROM = {
@@ -40,6 +44,7 @@ def _files(html: Path, middle: str = "") -> tuple[Path, Path, Path]:
 def clear(html: Path) -> None:
     """Before a run: no report stands, so that a run that dies leaves no verdict of another. A whole run's is kept,
     unless one is kept already: then what stands here came after it and was narrowed."""
+    forget_elsewhere(html)
     with contextlib.suppress(OSError), atomic.alone(html.parent):  # a folder that is not there holds no report
         files, kept = _files(html), _files(html, KEPT)
         try:
@@ -62,6 +67,36 @@ def begin(html: Path, record: RunRecord) -> None:
     clear(html)
     with contextlib.suppress(ParityError):
         atomic.publish({html.with_suffix(".json"): dumps(record)})
+
+
+def note_elsewhere(default: Path, html: Path) -> None:
+    """Before a run whose report is `html`: say beside the record that stands in the project's usual place, if one does,
+    that a later run has its record elsewhere. A run that reports to the usual place clears what is said there."""
+    record, later = default.with_suffix(".json"), html.with_suffix(".json")
+    if os.path.abspath(record) == os.path.abspath(later) or not record.exists():
+        return
+    with contextlib.suppress(OSError), atomic.alone(default.parent):
+        name = os.path.relpath(later, record.parent)
+        earlier = [other for other in _elsewhere(record) if other != name]
+        atomic.write_text(record.with_suffix(ELSEWHERE), json.dumps([*earlier, name]))
+
+
+def forget_elsewhere(html: Path) -> None:
+    """What stands here from now on is newer than all that reported to another place."""
+    with contextlib.suppress(OSError):
+        html.with_suffix(ELSEWHERE).unlink(missing_ok=True)
+
+
+def elsewhere(record: Path) -> list[Path]:
+    """The records of runs that began after that of `record`, and reported to another place; those that are there."""
+    return [path for name in _elsewhere(record) if (path := Path(os.path.normpath(record.parent / name))).is_file()]
+
+
+def _elsewhere(record: Path) -> list[str]:
+    with contextlib.suppress(OSError, ValueError):
+        names = strict_json.loads(record.with_suffix(ELSEWHERE).read_text(encoding="utf-8"))
+        return [str(name) for name in names] if isinstance(names, list) else []
+    return []
 
 
 def withdraw(html: Path) -> None:

@@ -29,7 +29,7 @@ from parity.session.cases import Cases
 from parity.session.memo import remembered
 from parity.session.models import Models, module_of
 from parity.session.resources import Part, Resources
-from parity.store.cache import key_of
+from parity.store.cache import Entry, key_of
 from parity.store.code_key import code_key
 
 TRIES = 8  # of a tie between two, as many break it the other way as not; a single one may not
@@ -213,11 +213,20 @@ class Evaluations(Part):
             rows = enumerate(result.outputs)
             arrays = {f"{i}/{name}": value for i, row in rows for name, value in row.items()}
             np.savez(folder / "outputs.npz", **arrays)
-            return {"dtype": result.dtype, "note": result.note, "cases": len(cases)}
+            return {
+                "dtype": result.dtype,
+                "note": result.note,
+                "cases": len(cases),
+                "reads": asdict(result.reads),
+            }
+
+        def is_current(entry: Entry) -> bool:
+            return not self.models.changed(entry.notes["reads"])
 
         name = f"{model.name}~{kind}-{key_of(spec)[:12]}"
         resources = self.resources
-        entry = resources.store.build(spec, name, evaluate, rebuild_since=resources.rebuild_since)
+        entry = resources.store.build(spec, name, evaluate, rebuild_since=resources.rebuild_since, accepts=is_current)
+        self.models.note_reads(model, entry.notes["reads"])
         content = io.BytesIO((entry.folder / "outputs.npz").read_bytes())
         with np.load(content, allow_pickle=False) as archive:
             names = keep or outputs

@@ -3,7 +3,9 @@
 A fingerprint cannot know everything: a module may read the environment or a file when it runs. So
 the oracle's outputs on one case are kept as a witness, and computed again in every run by the very
 same code. Where the two disagree, whatever is stored for that fingerprint is stale: a new epoch
-becomes part of the fingerprint, and with it of every key, so that nothing made before is used.
+becomes part of the fingerprint, and with it of every key, so that nothing made before is used. One case
+does not show all: so files and variables that the model was seen to read are held against what
+was there, too.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ BEYOND = 1e-6  # of an output's rms; float64 on another machine moves it by much
 BEYOND_FLOAT32 = 1e-3  # where the module cannot run in float64, another machine moves it by so much
 _ROUNDS = 3  # epochs that other processes may begin while this one looks
 
+_PUT_ASIDE = "all that is stored was put aside and made again"
+
 Row = Mapping[str, Array]
+Reads = Mapping[str, Mapping[str, str]]  # hashes by name, of files and of variables
 
 
 @dataclass(frozen=True)
@@ -57,16 +62,22 @@ def guarded(
     fingerprint: Mapping[str, str],
     inputs: Callable[[], Row],
     evaluate: Evaluate,
+    changed: Callable[[Reads], str] = lambda reads: "",
 ) -> Guarded:
     """Hold the model `name` against its witness; where there is none yet, make one of `inputs`.
 
     `evaluate` runs the oracle on one case. Where it raises ChildFailure, the tests that need the
-    oracle say so. Raises ParityError of the store.
+    oracle say so. `changed` names what a model read when something was stored of it, and is not
+    as it was. Raises ParityError of the store.
     """
     subject = key_of(fingerprint)
     finding = ""
     for _ in range(_ROUNDS):
         epoch = epochs.current(store, subject)
+        if name_of_read := changed(epoch.reads):
+            epochs.ended(store, subject, epoch)
+            finding = f"model {name} reads {name_of_read}, which has changed: {_PUT_ASIDE}"
+            continue
         marked = {**fingerprint, "epoch": epoch.name} if epoch.name else dict(fingerprint)
         spec = {"witness": marked, "code": code_key(ORACLE)}
         try:
@@ -80,10 +91,7 @@ def guarded(
             return Guarded(marked, finding)
         epochs.ended(store, subject, epoch)
         if difference:
-            finding = (
-                f"model {name} computes something else than is stored of it ({difference}): "
-                "all that is stored was put aside and made again"
-            )
+            finding = f"model {name} computes something else than is stored of it ({difference}): {_PUT_ASIDE}"
     return Guarded({**fingerprint, "epoch": epochs.new_name()}, finding)
 
 

@@ -13,7 +13,8 @@ from parity.core.case import Case, digest
 from parity.core.errors import ParityError
 from parity.core.settings import REFERENCE_KINDS, ModelConfig, ModelSpec
 from parity.formats.target import versions
-from parity.process.isolate import ChildFailure
+from parity.process.isolate import ChildFailure, child_environment
+from parity.reference import reads
 from parity.reference.messages import (
     ChainRequest,
     Evaluated,
@@ -28,6 +29,8 @@ from parity.session.cases import Cases
 from parity.session.guard import ORACLE, Guarded, Outputs, Row, guarded
 from parity.session.memo import remembered
 from parity.session.resources import Part, Resources
+from parity.store import epochs
+from parity.store.cache import key_of
 from parity.store.code_key import code_key
 
 SETTLE = "parity.reference.settling:settle"
@@ -164,4 +167,15 @@ class Models(Part):
             answer = resources.waiting_once(module_of("oracle", request), call)
             return Outputs(answer.outputs[0], answer.dtype)
 
-        return guarded(resources.store, model.name, fingerprint, inputs, evaluate)
+        return guarded(resources.store, model.name, fingerprint, inputs, evaluate, self.changed)
+
+    def changed(self, noted: Mapping[str, Mapping[str, str]]) -> str:
+        """What a model was seen to read and is not as it was; "" where all is."""
+        root = self.resources.config.root
+        return reads.changed(reads.of(noted), root, child_environment(root))
+
+    def note_reads(self, model: ModelConfig, noted: Mapping[str, Mapping[str, str]]) -> None:
+        """Keep in mind what was read for what is stored of a model."""
+        fingerprint = self.fingerprint(model)
+        epoch = fingerprint.pop("epoch", "")
+        epochs.read(self.resources.store, key_of(fingerprint), epoch, noted)

@@ -18,7 +18,7 @@ from parity.core.settings import Config, ModelConfig
 from parity.session.artefact_files import content_key, file_records
 from parity.store.cache import Store, key_of, sha256_file
 
-_REPORT = (".html", ".md", ".json")
+_REPORT = (".html", ".md", ".json", ".elsewhere")
 _WAIT = 60.0  # seconds for one answer of git
 
 

@@ -134,25 +134,31 @@ class Store:
         builder: Callable[[Path], Mapping[str, Any]],
         *,
         rebuild_since: float | None = None,
+        accepts: Callable[[Entry], bool] = lambda entry: True,
     ) -> Entry:
         """The entry for `spec`, made by `builder(folder) -> notes` unless it is there already.
 
         Whoever comes second waits for the first. `rebuild_since` (epoch seconds) makes entries older than it count as
-        absent, so that a forced rebuild happens once a run and not once a worker. Raises what the builder raises, and
-        ParityError when the folder cannot be written; nothing half-made stays in `objects/` either way.
+        absent, so that a forced rebuild happens once a run and not once a worker. So do entries that `accepts` denies.
+        Raises what the builder raises, and ParityError when the folder cannot be written; nothing half-made stays in
+        `objects/` either way.
         """
         key = key_of(spec)
+
+        def is_good(entry: Entry) -> bool:
+            return not self._too_old(entry, rebuild_since) and accepts(entry)
+
         try:
             found = self.get(key)
-            if found and not self._too_old(found, rebuild_since):
+            if found and is_good(found):
                 self._remember(name, key, spec)
                 return found
             with self.lock(key):
                 found = self.get(key)
-                if found and not self._too_old(found, rebuild_since):
+                if found and is_good(found):
                     self._remember(name, key, spec)
                     return found
-                if found is None and rebuild_since is None and (found := self._fetch(key)):
+                if found is None and rebuild_since is None and (found := self._fetch(key)) and accepts(found):
                     self._remember(name, key, spec)
                     return found
                 made = self._make(key, spec, name, builder, outdated=found is not None)

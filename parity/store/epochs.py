@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from parity.core import strict_json
@@ -22,17 +23,19 @@ from parity.store.cache import Store
 
 @dataclass(frozen=True)
 class Epoch:
-    """The epoch of a subject ("" before the first), and the keys that witnessed in it."""
+    """The epoch of a subject ("" before the first), the keys that witnessed in it, and what was read for its entries:
+    hashes by name, of each kind."""
 
     name: str = ""
     witnesses: tuple[str, ...] = ()
+    reads: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def current(store: Store, subject: str) -> Epoch:
     """The epoch that a subject is in. `subject` is a key: 64 hexadecimal digits."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         value = strict_json.loads(_path(store, subject).read_text(encoding="utf-8"))
-        return Epoch(str(value["name"]), tuple(map(str, value["witnesses"])))
+        return Epoch(str(value["name"]), tuple(map(str, value["witnesses"])), dict(value.get("reads", {})))
     return Epoch()
 
 
@@ -41,7 +44,22 @@ def witnessed(store: Store, subject: str, seen: Epoch, key: str) -> None:
     with store.lock(f"epoch-{subject}"):
         epoch = current(store, subject)
         if epoch.name == seen.name and key not in epoch.witnesses:
-            _write(store, subject, Epoch(epoch.name, (*epoch.witnesses, key)))
+            _write(store, subject, replace(epoch, witnesses=(*epoch.witnesses, key)))
+
+
+def read(store: Store, subject: str, name: str, reads: Mapping[str, Mapping[str, str]]) -> None:
+    """Note what was read for an entry of the epoch `name`; what is noted already stays as it is. Raises ParityError."""
+    if not any(reads.values()) or not _unknown(current(store, subject), reads):
+        return
+    with store.lock(f"epoch-{subject}"):
+        epoch = current(store, subject)
+        if epoch.name == name and _unknown(epoch, reads):
+            joined = {kind: {**reads[kind], **epoch.reads.get(kind, {})} for kind in reads}
+            _write(store, subject, replace(epoch, reads=joined))
+
+
+def _unknown(epoch: Epoch, reads: Mapping[str, Mapping[str, str]]) -> bool:
+    return any(reads[kind].keys() - epoch.reads.get(kind, {}).keys() for kind in reads)
 
 
 def ended(store: Store, subject: str, seen: Epoch) -> None:

@@ -32,7 +32,7 @@ def tiny():
 """
 AT_FORWARD = SCALED.format(held="", scale='float(os.environ.get("SCALE", "1"))')
 FILES = {"scale.json": "1.0", "scales.json": '{"scale": 1.0}'}
-PUT_ASIDE = "model tiny computes something else than is stored of it"
+PUT_ASIDE = "all that is stored was put aside and made again"
 
 
 def entries(project: Project) -> dict[str, tuple[dict[str, Any], int]]:
@@ -142,3 +142,49 @@ def test_rebuild_of_one_cell_does_not_vouch_for_the_others(fresh: Project) -> No
     assert fresh.run(env={"SCALE": "1"}).verdict == "pass"
     fresh.run("--parity-rebuild", "-k", "fp16", env={"SCALE": "1.5"})
     assert set(fresh.run(env={"SCALE": "1.5"}).states().values()) == {"fail"}
+
+
+AT_SOME_INPUTS = """
+import json, torch
+from pathlib import Path
+
+class Clamped(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(3, 4)
+        self.weight, self.bias = self.linear.weight, self.linear.bias
+    def forward(self, x):
+        return self.linear(x.clamp(max={top}))
+
+def tiny():
+    return Clamped()
+"""
+TOPS = {
+    "a file": 'json.loads(Path(__file__).with_name("top.json").read_text())',
+    "a variable": 'float(__import__("os").environ.get("TOP", "9"))',
+}
+
+
+def test_a_file_that_matters_to_few_inputs_does_not_pass_from_the_cache(fresh: Project) -> None:
+    fresh.write("tinynet.py", AT_SOME_INPUTS.format(top=TOPS["a file"]))
+    fresh.write("top.json", "9.0")
+    assert fresh.run().verdict == "pass"
+    before = entries(fresh)
+    assert fresh.run().verdict == "pass" and entries(fresh) == before
+    fresh.write("top.json", "0.7")  # above the first golden case
+    changed = fresh.run()
+    assert changed.verdict == "fail" and put_aside(changed), changed.text
+    assert any("model tiny reads top.json, which has changed" in text for text in findings(changed))
+    again = fresh.run()
+    assert again.verdict == "fail" and not put_aside(again)
+
+
+def test_a_variable_that_matters_to_few_inputs_does_not_pass_from_the_cache(fresh: Project) -> None:
+    fresh.write("tinynet.py", AT_SOME_INPUTS.format(top=TOPS["a variable"]))
+    assert fresh.run().verdict == "pass"
+    before = entries(fresh)
+    assert fresh.run(env={"OTHER": "1"}).verdict == "pass" and entries(fresh) == before
+    changed = fresh.run(env={"TOP": "0.7"})
+    assert changed.verdict == "fail" and put_aside(changed), changed.text
+    assert any("model tiny reads the variable TOP, which has changed" in text for text in findings(changed))

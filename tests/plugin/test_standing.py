@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from parity.core.record import read
+from parity.report import publishing
 from tests.plugin.tiny_project import Project
 
 pytest_plugins = ["pytester"]
@@ -98,3 +100,39 @@ def test_an_empty_selection_leaves_the_report_of_the_last_whole_run(project: Pro
     again(project, "-m", "parity", "-k", "nothing_of_this_name")
     assert gate(project)[0] == 0
     assert not (project.path / "reports" / "parity.whole.json").exists()
+
+
+def test_a_record_does_not_outlive_a_later_run_that_failed_elsewhere(project: Project) -> None:
+    def command(*arguments: str) -> tuple[int, str]:
+        whole = [sys.executable, "-m", "parity.cli", *arguments]
+        done = subprocess.run(whole, cwd=project.path, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    record = project.path / "reports" / "parity.json"
+    assert project.run("--parity-report=other/1.html").code == 0
+    assert not record.with_suffix(publishing.ELSEWHERE).exists()  # no record stands that could be an earlier one
+    assert project.run().code == 0
+    standing = record.read_bytes()
+    passed = replace(read(record))
+    html = project.path / "other" / "2.html"
+    publishing.note_elsewhere(record.with_suffix(".html"), html)
+    publishing.publish(html, passed, whole=True)
+    assert command("gate", "reports/parity.json") == (
+        0, "reports/parity.json: a later run has its record in other/2.json: pass\n"
+    )  # fmt: skip
+    publishing.publish(html, replace(passed, cells=(replace(passed.cells[0], checks=()),)), whole=True)
+    assert record.read_bytes() == standing
+    assert command("gate", "reports/parity.json")[0] == 1
+    code, said = command("release", "reports/parity.json", "--to=out", f"--parity-cache={project.cache}")
+    assert code == 1 and "a later run has its record in" in said
+    publishing.clear(record.with_suffix(".html"))
+    assert publishing.elsewhere(record) == []
+
+
+def test_a_run_with_its_report_elsewhere_says_so_beside_the_usual_one(fresh: Project) -> None:
+    record = fresh.path / "reports" / "parity.json"
+    assert fresh.run().code == 0
+    text = record.read_text()
+    run = fresh.run("--parity-report=reports/2.html", env={"PLAIN_RUN": "wrong"}, keep=True)
+    assert run.code == 1 and record.read_text() == text
+    assert [path.name for path in publishing.elsewhere(record)] == ["2.json"]

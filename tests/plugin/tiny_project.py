@@ -168,8 +168,9 @@ class Project:
         text = (self.path / "pyproject.toml").read_text(encoding="utf-8")
         self.write("pyproject.toml", text.replace("[tool.parity]\n", f"[tool.parity]\n{key} = {value}\n", 1))
 
-    def run(self, *args: str, env: Mapping[str, str] | None = None, parity: bool = True) -> Run:
-        """`pytest -m parity` in a process of its own, with the shared cache."""
+    def run(self, *args: str, env: Mapping[str, str] | None = None, parity: bool = True, keep: bool = False) -> Run:
+        """`pytest -m parity` in a process of its own, with the shared cache. `keep`: the record of the run before
+        stands as it begins."""
         given = ["-p", "no:cacheprovider", f"--parity-cache={self.cache}"]
         if parity:
             given += ["-m", "parity"]
@@ -177,7 +178,8 @@ class Project:
             given += ["-p", "no:hypothesispytest"]  # which imports all of hypothesis at the end of every run
         report = self.path / "reports" / "parity.json"
         with contextlib.suppress(NotADirectoryError):
-            report.unlink(missing_ok=True)
+            if not keep:
+                report.unlink(missing_ok=True)
         with pytest.MonkeyPatch.context() as patch:
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
