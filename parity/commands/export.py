@@ -96,7 +96,9 @@ def _models(staging: Path, given: argparse.Namespace) -> tuple[list[dict[str, An
     jobs, variants = adapt.work(models.values(), given)
     chosen = [Cell(job.base, job.cell.target, job.cell.precision) for job in jobs]
     for cell in (c for model in models.values() for c in adapt.left_out(model, given, chosen)):
-        print(f"note: {cell.id} is configured and left out, as int8 is unless asked for: --int8 adds it", file=sys.stderr)
+        print(
+            f"note: {cell.id} is configured and left out, as int8 is unless asked for: --int8 adds it", file=sys.stderr
+        )
     for name, reason in absent.items():
         print(f"warning: {name} is left out: {reason}", file=sys.stderr)
     config = replace(config, models={**config.models, **models, **variants})

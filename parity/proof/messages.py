@@ -10,7 +10,6 @@ from typing import Any
 from parity.core.case import Array
 from parity.core.settings import ModelSpec
 
-
 TRACING = "trace the module"  # the stage at which torch itself, and no file, may end the process
 
 

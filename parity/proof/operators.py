@@ -50,7 +50,9 @@ def _state(module: torch.nn.Module) -> list[tuple[Any, ...]]:
     """What a module keeps from call to call: its plain attributes, and which tensors it holds in which version."""
     kept: list[tuple[Any, ...]] = []
     for name, part in module.named_modules():
-        plain = ((k, v) for k, v in vars(part).items() if isinstance(v, (bool, int, float, str, torch.Tensor, type(None))))
+        plain = (
+            (k, v) for k, v in vars(part).items() if isinstance(v, (bool, int, float, str, torch.Tensor, type(None)))
+        )
         for key, value in [*plain, *part.named_buffers(recurse=False)]:
             tensor = isinstance(value, torch.Tensor)
             kept.append((name, key, (id(value), value._version) if tensor else value))
@@ -59,8 +61,8 @@ def _state(module: torch.nn.Module) -> list[tuple[Any, ...]]:
 
 def _culprit(node: Node, own: Behaviour) -> Culprit | None:
     if node.meaning == "state":
-        return Culprit("operator", node.operator, f"{_at(node)}keeps state for the next call, and the outputs follow it; "
-                       "the module keeps none")  # fmt: skip
+        return Culprit("operator", node.operator, f"{_at(node)}keeps state for the next call, which outputs "
+                       "follow; the module keeps none")  # fmt: skip
     if node.meaning == "training":
         return None if own.training else Culprit("operator", node.operator, f"{_at(node)}normalises by the batch at "
                                                   f"hand; {_BATCH}")  # fmt: skip

@@ -367,9 +367,7 @@ _sources: dict[str, Source] = {}
 _KEPT = 2  # power proves against many faulty modules, each as large as the model in float64
 
 
-def source(
-    spec: ModelSpec, case: Mapping[str, Array], dtypes: Sequence[str] = ("float64", "float32")
-) -> Source:
+def source(spec: ModelSpec, case: Mapping[str, Array], dtypes: Sequence[str] = ("float64", "float32")) -> Source:
     """The exported module of a model, kept in the child: exporting takes longer than a whole proof."""
     shapes = [(name, value.shape, value.dtype.str) for name, value in case.items()]
     key = repr((spec, shapes, tuple(dtypes)))

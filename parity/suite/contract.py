@@ -66,8 +66,10 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
     _labels(model, described.get("labels", []), parity)
     _order(runtime, model, prebuilt, parity)
     if signatures := described.get("signatures"):
-        text = f"the file has {len(signatures)} signatures, {', '.join(signatures)}: measured by the graph's own inputs and"
-        parity.find(f"{text} outputs; what an app gets that calls one of them was not", "warning")
+        text = (
+            f"the file has {len(signatures)} signatures, {', '.join(signatures)}: none was called, its graph's inputs"
+        )
+        parity.find(f"{text} and outputs were; an app may get something else by a signature", "warning")
     if any(d["shape"] is None for d in described["inputs"]):
         parity.find(f"{runtime.cell.target} files do not declare the shapes of their inputs: checked by running only")
     if described.get("executor") == "mil-eval":

@@ -150,7 +150,7 @@ def program(folder: str, notes: Mapping[str, Any]) -> Survey:
         if isinstance(value, torch.Tensor) and value.numel() <= MOST:
             result.constants[name] = value.detach().numpy()
     _read(exported.graph_module, "", result)
-    buffers = {n: t for n, t in {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}.items()}
+    buffers = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
     writers = {t: Node("mutation", t, (), ()) for t in signature.buffers_to_mutate.values()}
     for node in exported.graph_module.graph.nodes:
         first = str(node.args[0]) if node.op == "call_function" and node.args else ""
