@@ -25,10 +25,11 @@ _BOUND = re.compile(
 RANDOM = re.compile(r"random|bernoulli|multinomial|dropout|(^|[^a-z])rand", re.IGNORECASE)
 
 Meaning = Literal["", "same", "shape", "boolean", "equal", "order", "finite", "nonzero", "branch", "loop", "table",
-                  "random", "training"]  # fmt: skip
+                  "random", "training", "state"]  # fmt: skip
 """What a node means here. `same`: its first input, cast, copied or in another shape; `shape`: something of its input's
 shape alone; `boolean`: logic on truth values; `nonzero`: its first input against 0, unless that is a truth value;
-`branch` and `loop`: its inputs decide which way or how often; `training`: normalises by the batch at hand."""
+`branch` and `loop`: its inputs decide which way or how often; `training`: normalises by the batch at hand;
+`state`: keeps for the next call what outputs follow."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,16 @@ class Survey:
 
     def random(self) -> list[Node]:
         """The nodes that give another result each time, or for each batch."""
-        return [node for node in self.nodes if node.meaning in ("random", "training")]
+        return [node for node in self.nodes if node.meaning in ("random", "training", "state")]
+
+    def keep(self, writers: Mapping[str, Node], reads: Mapping[str, Sequence[str]], outputs: Iterable[str]) -> None:
+        """Take in the state that a file writes: `writers` by its name, and the tensors that read it. What no output
+        follows, such as a warning given once, is none."""
+        wanted = set(outputs)
+        for name, node in writers.items():
+            if not wanted.isdisjoint(self._following(reads.get(name, ()))):
+                self.nodes.append(Node(node.operator, node.place, (), (), "state"))
+                self.inputs = [*self.inputs, *reads[name]]
 
     def decisions(self) -> list[Decision]:
         """What the graph decides by the values of its inputs; what follows from their shapes alone is none."""
@@ -110,7 +120,10 @@ class Survey:
 
     def _data(self) -> set[str]:
         """The tensors that follow from the values of an input, through loops too."""
-        data = set(self.inputs)
+        return self._following(self.inputs)
+
+    def _following(self, start: Iterable[str]) -> set[str]:
+        data = set(start)
         grew = True
         while grew:
             before = len(data)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from parity.core.case import Array
 from parity.core.decisions import Decision
@@ -31,8 +32,11 @@ _BATCH = "the module uses its running statistics: export after module.eval()"
 def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpec, case: Mapping[str, Array]) -> Link:
     """The link for one file, with a run of the module on one case. Raises NotPossible where the file cannot be read."""
     survey: Survey = load_part(reader)(folder, notes)
-    own = decisions.behaviour(modelling.load(spec), case)
-    culprits = [_culprit(node, own) for node in survey.random()]
+    module = modelling.load(spec)
+    before = _state(module)
+    own = decisions.behaviour(module, case)
+    stateful = _state(module) != before
+    culprits = [_culprit(node, own) for node in survey.random() if not (stateful and node.meaning == "state")]
     decided = survey.decisions()
     figures = {
         "nodes": sum(bool(node.operator) for node in survey.nodes),
@@ -49,7 +53,23 @@ def _whole(values: Iterable[float]) -> set[int]:
     return {int(value) for value in values if abs(value) < _LARGEST and value == int(value)}
 
 
+def _state(module: torch.nn.Module) -> list[tuple[Any, ...]]:
+    """What a module keeps from call to call: its plain attributes, and which tensors it holds in which version."""
+    kept: list[tuple[Any, ...]] = []
+    for name, part in module.named_modules():
+        plain = (
+            (k, v) for k, v in vars(part).items() if isinstance(v, (bool, int, float, str, torch.Tensor, type(None)))
+        )
+        for key, value in [*plain, *part.named_buffers(recurse=False)]:
+            tensor = isinstance(value, torch.Tensor)
+            kept.append((name, key, (id(value), value._version) if tensor else value))
+    return kept
+
+
 def _culprit(node: Node, own: Behaviour) -> Culprit | None:
+    if node.meaning == "state":
+        return Culprit("operator", node.operator, f"{_at(node)}keeps state for the next call, which outputs "
+                       "follow; the module keeps none")  # fmt: skip
     if node.meaning == "training":
         return None if own.training else Culprit("operator", node.operator, f"{_at(node)}normalises by the batch at "
                                                   f"hand; {_BATCH}")  # fmt: skip

@@ -64,6 +64,12 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
                 parity.add(*_enumerated(spec, found, notes.get("enumerated", {})))
             _dtype(runtime, spec, found, prebuilt, parity)
     _labels(model, described.get("labels", []), parity)
+    _order(runtime, model, prebuilt, parity)
+    if signatures := described.get("signatures"):
+        text = (
+            f"the file has {len(signatures)} signatures, {', '.join(signatures)}: none was called, its graph's inputs"
+        )
+        parity.find(f"{text} and outputs were; an app may get something else by a signature", "warning")
     if any(d["shape"] is None for d in described["inputs"]):
         parity.find(f"{runtime.cell.target} files do not declare the shapes of their inputs: checked by running only")
     if described.get("executor") == "mil-eval":
@@ -96,17 +102,30 @@ def _labels(model: ModelConfig, have: Sequence[str], parity: Recorder) -> None:
     """The classes that a file names, which apps show, against the declared labels: in another order they are wrong; of
     other words, who knows."""
     for spec in model.contract.outputs:
-        if not have or len(have) != len(spec.labels):
-            continue
         ours, theirs = ([label.strip().casefold() for label in names] for names in (spec.labels, have))
-        place = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), None)
-        text = "the file names the classes as declared"
+        pairs = list(zip(ours, theirs, strict=False))
+        place = next((n for n, (mine, other) in enumerate(pairs) if mine != other and other in ours), None)
         if place is not None:
             text = f"class {place} is {have[place]!r} in the file, {spec.labels[place]!r} in labels"
-        if place is None or sorted(ours) == sorted(theirs):
-            parity.add(judge.fact("signature", spec.name, "labels", place is None, text))
-        else:
-            parity.find(f"{spec.name}: {text}: the file names other classes than the labels", "warning")
+            parity.add(judge.fact("signature", spec.name, "labels", False, text))
+        elif ours == theirs:
+            parity.add(judge.fact("signature", spec.name, "labels", True, "the file names the classes as declared"))
+        elif len(ours) == len(theirs):
+            text = f"{spec.name}: the file names other classes than the labels: {have[0]!r} for {spec.labels[0]!r}"
+            parity.find(text, "warning")
+
+
+def _order(runtime: Runtime, model: ModelConfig, prebuilt: bool, parity: Recorder) -> None:
+    """The order of inputs and outputs, where apps may take them by index: here they were taken by name. A route that
+    orders them so says it as a note; a file from elsewhere is warned of."""
+    for side, names in runtime.description.get("positional", {}).items():
+        mine = [spec.name for spec in getattr(model.contract, side)]
+        theirs = {runtime.artifact.notes[side].get(name, {"name": name})["name"]: name for name in mine}
+        have = [theirs[name] for name in names if name in theirs]
+        if sorted(have) == sorted(mine) and have != mine:
+            text = f"{side} stand in the order {', '.join(have)} in the file, the model's is {', '.join(mine)}"
+            level = "warning" if prebuilt else "note"
+            parity.find(f"{text}: an app has to take them by name, by index it gets others", level)
 
 
 def _dtype(runtime: Runtime, spec: Any, found: Mapping[str, Any], prebuilt: bool, parity: Recorder) -> None:

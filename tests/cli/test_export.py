@@ -488,7 +488,8 @@ def test_int8_cells_that_are_left_out_are_named_with_the_option(project):
 
     def named(*arguments: str) -> list[str]:
         models, jobs = planned("tiny", *arguments)[:2]
-        given = options_of("tiny", *arguments)
+        given = cli.parser().parse_args(["export", "tiny", *arguments])
+        options.fill(given, {})
         return [c.id for c in adapt.left_out(models["tiny"], given, [job.cell for job in jobs])]
 
     assert named() == ["tiny-onnx-int8", "tiny-ncnn-int8"]

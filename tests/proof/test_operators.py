@@ -332,3 +332,75 @@ class Counted(nn.Module):
 
 def counted() -> nn.Module:
     return Counted().eval()
+
+
+class Plain(nn.Module):
+    """x [1, 4] -> [1, 3], and what the classes below keep from call to call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.out = nn.Linear(4, 3)
+        self.calls: int = 0
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x)
+
+
+class CountsAttribute(Plain):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = self.calls + 1
+        y = self.out(x)
+        if self.calls > 2000:
+            y = -y
+        return y
+
+
+class CountsBuffer(Plain):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count.add_(1)
+        return torch.where(self.count > 2000, -self.out(x), self.out(x))
+
+
+class CountsUnseen(Plain):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.calls == 0:
+            self.count.add_(1)
+        self.calls = self.calls + 1
+        return self.out(x)
+
+
+def plain() -> nn.Module:
+    return Plain().eval()
+
+
+def counts_buffer() -> nn.Module:
+    return CountsBuffer().eval()
+
+
+@pytest.mark.parametrize(
+    ("target", "module", "factory", "state"),
+    [
+        ("torchscript", CountsAttribute, "plain", "failed"),
+        ("torchscript", CountsBuffer, "plain", "failed"),
+        ("torchscript", CountsUnseen, "plain", "proved"),
+        ("torchscript", CountsBuffer, "counts_buffer", "proved"),
+        ("exported", CountsBuffer, "plain", "failed"),
+        ("exported", Plain, "plain", "proved"),
+    ],
+)
+def test_state_that_outputs_follow_is_refused_unless_the_module_keeps_it(
+    target: str, module: type[Plain], factory: str, state: str, tmp_path: Path
+) -> None:
+    x = torch.ones(1, 4)
+    if target == "torchscript":
+        torch.jit.script(module().eval()).save(str(tmp_path / "m.pt"))
+    else:
+        torch.export.save(torch.export.export(module().eval(), (x,)), str(tmp_path / "m.pt2"))
+    entry = "m.pt" if target == "torchscript" else "m.pt2"
+    reader = f"parity.formats.torch.survey:{'script' if target == 'torchscript' else 'program'}"
+    spec = ModelSpec(str(ROOT), f"tests.proof.test_operators:{factory}", {})
+    link = operators(reader, str(tmp_path), {"entry": entry}, spec, {"x": x.numpy()})
+    assert link.state == state, link
+    assert state == "proved" or "keeps state for the next call" in str(link.culprits[0])

@@ -1,4 +1,5 @@
-"""Core ML classifiers: they give a label and a dictionary of probabilities, and hold their classes. In the child."""
+"""Core ML classifiers: they give a label and a dictionary of probabilities, and their classes stand in the file. In the
+child."""
 
 from __future__ import annotations
 

@@ -44,6 +44,10 @@ class OrtSession:
             "outputs": specs(self.session.get_outputs()),
             "ops": dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
             "opset": opset_of(self.path),
+            "positional": {
+                "inputs": [n.name for n in self.session.get_inputs()],
+                "outputs": [n.name for n in self.session.get_outputs()],
+            },
             "labels": labels({p.key: p.value for p in model.metadata_props}),
             "wrong_products": processor.multiplies_wrongly(),
             "without_amx": bool(processor.multiplies_wrongly()) and processor.without_amx(),

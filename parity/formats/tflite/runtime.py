@@ -26,6 +26,9 @@ class LiteRtSession:
         first = self.files[0]
         found: dict[str, Any] = {"inputs": first.specs(first.inputs), "outputs": first.specs(first.outputs),
                                  "ops": operators(first.path), "signature": first.runner is not None}  # fmt: skip
+        found["positional"] = {"inputs": first.positional("inputs"), "outputs": first.positional("outputs")}
+        if len(first.signatures) > 1:
+            found["signatures"] = first.signatures
         for spec in found["inputs"]:
             spec["shapes"] = [list(file.shape(spec["name"])) for file in self.files]
         return found | ({"executor": f"{self.kernels} kernels"} if self.kernels != "XNNPACK" else {})
@@ -49,14 +52,22 @@ class _File:
         self.path = path
         self.interpreter = Interpreter(str(path), num_threads=threads, experimental_op_resolver_type=chosen)
         self.interpreter.allocate_tensors()
-        signatures = self.interpreter.get_signature_list()
-        self.runner = self.interpreter.get_signature_runner() if len(signatures) == 1 else None
+        self.signatures = list(self.interpreter.get_signature_list())
+        self.runner = self.interpreter.get_signature_runner() if len(self.signatures) == 1 else None
         if self.runner:
             self.inputs = dict(self.runner.get_input_details())
             self.outputs = dict(self.runner.get_output_details())
         else:
             self.inputs = {d["name"]: d for d in self.interpreter.get_input_details()}
             self.outputs = {d["name"]: d for d in self.interpreter.get_output_details()}
+
+    def positional(self, side: str) -> list[str]:
+        """The names of the inputs or outputs, by the index at which the interpreter takes or gives them."""
+        details = self.inputs if side == "inputs" else self.outputs
+        given = self.interpreter.get_input_details() if side == "inputs" else self.interpreter.get_output_details()
+        places = [d["index"] for d in given]
+        held = [name for name, detail in details.items() if detail["index"] in places]
+        return sorted(held, key=lambda name: places.index(details[name]["index"]))
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(int(s) for s in self.inputs[name]["shape"])

@@ -1,0 +1,157 @@
+"""What an app may take of a file otherwise than it is measured: by index, by another signature, by its class names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parity import config as configuration
+from parity import formats as targets
+from parity import suite
+from parity.core.plan import Cell
+from parity.session.session import Session
+from parity.store.cache import Store
+from parity.suite.check_kind import CheckContext
+from parity.suite.recorder import Recorder
+
+MODEL = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, p, q):
+        return torch.softmax(self.a(p), 1), self.b(q)
+
+class First(nn.Module):
+    def forward(self, x):
+        return torch.softmax(x, 1)
+
+def net():
+    return Net().eval()
+
+def first():
+    return First()
+"""
+
+CONFIG = """
+[tool.parity]
+targets = ["{target}"]
+precisions = ["fp32"]
+[tool.parity.models.net]
+factory = "models:net"
+inputs = [{{ name = "p", shape = [1, 4] }}, {{ name = "q", shape = [1, 4] }}]
+outputs = [{{ name = "y", kind = "probs", labels = "labels.txt" }}, {{ name = "z" }}]
+artifacts = {{ "{target}-fp32" = "{file}" }}
+"""
+
+CLASSIFIER = """
+[tool.parity]
+targets = ["coreml"]
+precisions = ["fp32"]
+[tool.parity.models.net]
+factory = "models:first"
+inputs = [{ name = "x", shape = [1, 3] }]
+outputs = [{ name = "y", kind = "probs", labels = "labels.txt" }]
+artifacts = { "coreml-fp32" = { path = "net.mlpackage", outputs = { y = { name = "classLabel_probs" } } } }
+"""
+
+
+def contract(root: Path, config: str, target: str) -> tuple[Recorder, list[dict[str, Any]]]:
+    """The recorder of the contract test of the cell `net`, and the outputs of one run."""
+    (root / "models.py").write_text(MODEL)
+    (root / "labels.txt").write_text("cat\ndog\nbird\n")
+    (root / "pyproject.toml").write_text(config)
+    session = Session(configuration.load(root / "pyproject.toml", targets.facts()), "test", store=Store(root / "cache"))
+    try:
+        cell = Cell("net", target, "fp32")
+        runtime, recorder = session.runtime(cell), Recorder(cell, "contract")
+        suite.contract.run(CheckContext(runtime, recorder))
+        shape = (1, 3) if target == "coreml" else (1, 4)
+        names = [spec.name for spec in session.config.models["net"].contract.inputs]
+        return recorder, runtime.run([{name: np.float32([range(shape[1])]) for name in names}])
+    finally:
+        session.close()
+
+
+def onnx_file(file: Path, *, turned: bool, names: dict[int, str]) -> None:
+    onnx: Any = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    ports = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, size]) for n in pair]
+             for pair, size in (("pq", 4), ("yz", 3))]  # fmt: skip
+    nodes = [helper.make_node("MatMul", ["p", "w"], ["h"]), helper.make_node("Softmax", ["h"], ["y"]),
+             helper.make_node("MatMul", ["q", "w"], ["z"])]  # fmt: skip
+    weights = [numpy_helper.from_array(np.ones((4, 3), np.float32), "w")]
+    graph = helper.make_graph(nodes, "g", *(p[::-1] if turned else p for p in ports), weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, {"names": str(names)})
+    onnx.save(model, str(file))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_order_of_an_onnx_file_and_its_class_names(tmp_path: Path, turned: bool) -> None:
+    names = {0: "dog", 1: "cat", 2: "bird"} if turned else {0: "Cat", 1: "Dog", 2: "Bird"}
+    onnx_file(tmp_path / "net.onnx", turned=turned, names=names)
+    recorder, _ = contract(tmp_path, CONFIG.format(target="onnx", file="net.onnx"), "onnx")
+    (labels,) = [check for check in recorder.checks if check.metric == "labels"]
+    assert labels.passed is not turned and (not turned or "class 0 is 'dog' in the file" in labels.detail)
+    warned = [f.text for f in recorder.findings if f.level == "warning" and "stand in the order" in f.text]
+    assert len(warned) == 2 * turned
+    assert not turned or "inputs stand in the order q, p in the file, the model's is p, q" in warned[0]
+
+
+def test_a_core_ml_classifier_is_measured_by_its_probabilities(tmp_path: Path) -> None:
+    ct: Any = pytest.importorskip("coremltools")
+    import torch
+
+    traced = torch.jit.trace(torch.nn.Softmax(1), torch.zeros(1, 3))
+    ct.convert(
+        traced, inputs=[ct.TensorType("x", (1, 3))], outputs=[ct.TensorType("y")], skip_model_load=True,
+        classifier_config=ct.ClassifierConfig(["dog", "cat", "bird"]), compute_precision=ct.precision.FLOAT32,
+        minimum_deployment_target=ct.target.iOS16,
+    ).save(str(tmp_path / "net.mlpackage"))  # fmt: skip
+    recorder, outputs = contract(tmp_path, CLASSIFIER, "coreml")
+    failed = [(check.metric, check.detail) for check in recorder.checks if not check.passed]
+    assert failed == [("labels", "class 0 is 'dog' in the file, 'cat' in labels")]
+    x = np.exp(np.float32([[0, 1, 2]]))
+    np.testing.assert_allclose(outputs[0]["y"], x / x.sum(), rtol=1e-6)
+
+
+def test_a_second_signature_and_the_order_of_a_tflite_file_are_told(tmp_path: Path) -> None:
+    tf: Any = pytest.importorskip("tensorflow")
+    spec = tf.TensorSpec([1, 4], tf.float32)
+
+    class Net(tf.Module):
+        @tf.function(input_signature=[spec, spec])
+        def main(self, p, q):
+            return {"y": p[:, :3], "z": q[:, 1:]}
+
+        @tf.function(input_signature=[spec, spec])
+        def app(self, p, q):
+            return {"y": q[:, :3], "z": p[:, 1:]}
+
+    net = Net()
+    functions = [net.main.get_concrete_function(), net.app.get_concrete_function()]
+    tf.saved_model.save(net, str(tmp_path / "saved"), signatures={"main": functions[0], "app": functions[1]})
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"), signature_keys=["main", "app"])
+    (tmp_path / "net.tflite").write_bytes(converter.convert())
+    from parity.formats.tflite.runtime import LiteRtSession
+
+    described = LiteRtSession(str(tmp_path), {"entry": "net.tflite"}).describe()
+    given, left = ([d["name"] for d in described[side]] for side in ("inputs", "outputs"))
+    tables = [", ".join(f'{mine} = {{ name = "{name}" }}' for mine, name in zip(pair, names[::-1], strict=True))
+              for pair, names in (("pq", given), ("yz", left))]  # fmt: skip
+    entry = f'{{ path = "net.tflite", inputs = {{ {tables[0]} }}, outputs = {{ {tables[1]} }} }}'
+    config = CONFIG.format(target="tflite", file="net.tflite").replace('"net.tflite"', entry)
+    recorder, _ = contract(tmp_path, config, "tflite")
+    warned = [f.text for f in recorder.findings if f.level == "warning"]
+    assert any("the file has 2 signatures, main, app" in text for text in warned), warned
+    assert any("inputs stand in the order q, p in the file" in text for text in warned), warned
