@@ -92,8 +92,7 @@ def close_session(handle: int) -> None:
 def run(request: RunRequest) -> Outputs:
     """Outputs of every case."""
     stage("run")
-    session, notes = _open[request.handle]
-    _expect_names(notes, _takes[request.handle])
+    _, notes = _open[request.handle]
     outputs, milliseconds = [], []
     for number, case in enumerate(request.cases):
         given = fed(notes, case)
@@ -101,7 +100,7 @@ def run(request: RunRequest) -> Outputs:
             own = notes["inputs"][name]["name"]
             given[own] = viewed(given[own], layout)
         start = time.perf_counter()
-        got = session.run(given)
+        got = _answer(request.handle, given)
         milliseconds.append(1000 * (time.perf_counter() - start))
         outputs.append(named(notes, got))
     return Outputs(outputs, milliseconds)
@@ -110,15 +109,24 @@ def run(request: RunRequest) -> Outputs:
 def play(request: PlayRequest) -> list[dict[str, Array]]:
     """The outputs `keep` of every step, each step's state being what the artefact itself gave in the step before."""
     stage("run")
-    session, notes = _open[request.handle]
-    _expect_names(notes, _takes[request.handle])
+    _, notes = _open[request.handle]
     dtypes = {name: value.dtype for name, value in request.steps[0].items()}
 
     def run(case: dict[str, Any], number: int) -> dict[str, Any]:
         given = {name: value.astype(dtypes[name]) for name, value in case.items()}
-        return named(notes, session.run(fed(notes, given)))
+        return named(notes, _answer(request.handle, fed(notes, given)))
 
     return sequence.play(run, request.steps, request.carry, request.keep, request.free)
+
+
+def _answer(handle: int, given: Mapping[str, Array]) -> Mapping[str, Any]:
+    """What the session gives. Raises ParityError where it fails for want of a name that the file does not have."""
+    session, notes = _open[handle]
+    try:
+        return dict(session.run(given))
+    except Exception:
+        _expect_names(notes, _takes[handle])
+        raise
 
 
 def _expect_names(notes: Mapping[str, Any], names: Sequence[str]) -> None:

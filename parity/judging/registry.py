@@ -74,7 +74,6 @@ _DIFFERENCES = (
         low=-1.0,
         high=1.0,
         limits={"fp32": 0.99, "fp16": 0.95},  # the thresholds that mobile export guides state
-        tail=True,
         ledger_floor=ANGLE,
     ),
     MetricSpec(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from parity.judging.gate import exit_code
-from tests.battery import runs
+from tests.battery import files, runs
 from tests.battery.checkers import NAIVE, SUITE, peers, suite
 from tests.battery.protocol import Base, Pair
 from tests.battery.table import FAMILIES, Answers, ask, made, markdown
@@ -189,7 +189,9 @@ def test_a_checker_of_somebody_else_is_asked_where_this_project_is_not(tmp_path:
     row = next(line for line in done.stdout.splitlines() if line.startswith("| mine |"))
     (ours,) = asked((Zipped,), ("arrays",))
     every = FAMILIES["arrays"]
-    assert f"| {len(ours.wrong(every))} of {ours.asked(every)} | 0 of 20 |" in row and len(ours.wrong(every)) > 5, row
+    # Asked about the probe alone, it passes what is wrong on zeros and what is random by next to nothing.
+    assert f"| {len(ours.wrong(every))} of {ours.asked(every)} | 4 of {len(files.CASES)} |" in row, row
+    assert len(ours.wrong(every)) > 5
     assert "| `file-all-nan` |" in done.stdout and "**X**" in done.stdout
 
 

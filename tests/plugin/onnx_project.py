@@ -83,7 +83,7 @@ class Steps(torch.nn.Module):
 
 class Inverse(torch.nn.Module):
     def forward(self, x):
-        return 1 / x
+        return x / x.abs()  # NaN where x is 0
 
 class Mode(torch.nn.Module):
     # Another way at mode 37; `clock` counts on and wraps.

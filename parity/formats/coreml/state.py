@@ -30,7 +30,7 @@ def execute(
     states: Mapping[str, str] = notes.get("states", {})
     if not states:
         dtype = "float32" if mode == "program" else "float64"
-        return arrays(program.run(given, mode=mode), notes["outputs"], (), dtype)  # its classes are in order
+        return arrays(program.run(given, mode=mode), notes.get("outputs", {}), (), dtype)  # its classes are in order
     held = program.make_state()
     for name in states:
         held.write(name, given[name])
