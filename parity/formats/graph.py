@@ -200,6 +200,24 @@ class Artefact(Protocol):
         ...
 
 
+class WholeOnly:
+    """What every artefact says whose format runs no operator by itself. A reader inherits it and says why."""
+
+    no_operators: str
+
+    def trace(self, case: Values) -> Values:
+        raise NotOffered(self.no_operators)
+
+    def alone(self, kernels: str) -> Run:
+        raise NotOffered(self.no_operators)
+
+    def alone_lifted(self) -> Run:
+        raise NotOffered(self.no_operators)
+
+    def reread(self) -> bool:
+        return False
+
+
 def feed(graph: Graph, case: Mapping[str, Array]) -> Values:
     """A case, arrays by the model's input names, under the artefact's tensors and in its layout."""
     return {port.tensor: port.feed(case[port.name]) for port in graph.inputs}

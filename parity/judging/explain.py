@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from parity.core.case import Array
-from parity.judging.floor import Floor, differences
+from parity.judging.floor import Floor, differences, rms_over
 from parity.judging.statistics import Kind, classify
 
 _SHAPES: dict[Kind, str] = {
@@ -45,8 +45,8 @@ def explain(
         return f"{output}: {kind.sentence}, where the oracle has none, or the reverse; no size of error can be given"
     errors = differences(got, want)
     sizes = [float(np.sqrt(np.square(e).mean())) if e.size else 0.0 for e in errors]
-    total = _rms(errors)
-    scale = _rms([np.asarray(w, np.float64) for w in want])
+    total = rms_over(errors)
+    scale = rms_over([np.asarray(w, np.float64) for w in want])
     worst = int(np.argmax(sizes))
     text = f"{output}: measured {_share(total, scale)} rms away from the oracle"
     if floor is not None and not floor.reason:
@@ -68,8 +68,3 @@ def _share(value: float, scale: float) -> str:
         return f"{value:.3g}"
     percent = 100 * value / scale
     return f"{value:.3g} ({percent:{'.0f' if 10 <= percent < 1e6 else '.2g'}} % of the output)"
-
-
-def _rms(arrays: Sequence[Array]) -> float:
-    count = sum(a.size for a in arrays)
-    return math.sqrt(sum(float(np.square(a).sum()) for a in arrays) / count) if count else 0.0

@@ -145,13 +145,13 @@ class Floor:
         if bad:
             return _refused(f"{len(bad)} of {len(errors)} cases hold values that are not finite", bad[0])
         stored = self._storing(got)
-        pooled = max(self.pooled, self.least, _rms(stored) / ROOT3)
-        by_case = np.array([_rms([s]) for s in stored]) / ROOT3
-        cases = np.array([_rms([e]) for e in errors]) / self._divisors(self.by_case, by_case)
+        pooled = max(self.pooled, self.least, rms_over(stored) / ROOT3)
+        by_case = np.array([rms_over([s]) for s in stored]) / ROOT3
+        cases = np.array([rms_over([e]) for e in errors]) / self._divisors(self.by_case, by_case)
         channels = _by_channel(errors, self.axis)
         by_channel = _by_channel(stored, self.axis) / ROOT3
         parts = channels / self._divisors(self.by_channel, by_channel) if len(channels) else channels
-        overall = (_rms(errors) / pooled, "")
+        overall = (rms_over(errors) / pooled, "")
         hidden = [(self._of_hidden(part, errors, stored), part.words) for part in self.hidden]
         worst, part = max([overall, *hidden], key=lambda pair: pair[0])
         return Ratio(
@@ -163,7 +163,7 @@ class Floor:
             worst_channel=int(parts.argmax()) if len(parts) else None,
             by_case=tuple(cases.tolist()),
             by_channel=tuple(parts.tolist()),
-            distance=_rms(differences(got, self.twin)) / pooled,
+            distance=rms_over(differences(got, self.twin)) / pooled,
             part=part,
         )
 
@@ -192,7 +192,7 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
     if not want:
         raise ParityError("a noise floor needs at least one case")
     errors = differences(twin, want)
-    magnitude = _rms([finite_part(w) for w in want])
+    magnitude = rms_over([finite_part(w) for w in want])
     # An output that is zero everywhere may be off by what float32 cannot tell from zero, and no more.
     least = UNITS[precision] * magnitude or float(np.finfo(np.float32).tiny)
     bad = sum(not np.isfinite(e).all() for e in errors)
@@ -208,9 +208,9 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
     channels = _by_channel(errors, axis)
     return Floor(
         precision,
-        _rms(errors),
+        rms_over(errors),
         _peak(errors),
-        tuple(_rms([e]) for e in errors),
+        tuple(rms_over([e]) for e in errors),
         tuple(channels.tolist()),
         magnitude,
         least,
@@ -306,7 +306,7 @@ def _peak(arrays: Rows) -> float:
     return max((float(np.abs(a).max()) for a in arrays if a.size), default=0.0)
 
 
-def _rms(arrays: Rows) -> float:
+def rms_over(arrays: Rows) -> float:
     """Root mean square over all elements of all arrays; scaled first, so that no square over- or underflows."""
     count = sum(a.size for a in arrays)
     peak = max((float(np.abs(a).max()) for a in arrays if a.size), default=0.0)
@@ -320,7 +320,7 @@ def _by_channel(errors: Rows, axis: int | None) -> Array:
     if axis is None or not errors or len({e.shape[axis] for e in errors}) != 1:
         return np.zeros(0)
     flat = [np.moveaxis(e, axis, 0).reshape(e.shape[axis], -1) for e in errors]
-    return np.array([_rms([f[c] for f in flat]) for c in range(len(flat[0]))])
+    return np.array([rms_over([f[c] for f in flat]) for c in range(len(flat[0]))])
 
 
 def _refused(reason: str, case: int) -> Ratio:

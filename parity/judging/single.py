@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.judging.floor import ROOT3, UNITS, Floor, differences, finite_part, half_units, holds_halves
+from parity.judging.floor import ROOT3, UNITS, Floor, differences, finite_part, half_units, holds_halves, rms_over
 from parity.judging.ties import largest_jump, tied
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -185,11 +185,8 @@ def size_of(want: Array) -> float:
 
 
 def rms(values: Array) -> float:
-    """Root mean square, scaled first so that no square over- or underflows."""
-    peak = float(np.abs(values).max()) if values.size else 0.0
-    if not peak or not math.isfinite(peak):
-        return peak
-    return peak * math.sqrt(float(np.square(values / peak).mean()))
+    """Root mean square of one array."""
+    return rms_over([values])
 
 
 def _finite(values: Array) -> bool:

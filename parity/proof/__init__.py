@@ -76,8 +76,10 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
     few, many = ([cases[i] for i in spread(len(cases), n)] for n in (ALONE, RANGED))
     eager = source.eager_error(request.model, some[:3], wants, request.outputs)
     if sound.state == "failed":
-        right = _right_without_torch(lambda: lift.right_without_torch(artefact, audited, some, wants, eager))
-        if right and not artefact.graph.named:
+        right: set[str] = set()
+        if not artefact.graph.named:  # a name says what belongs there, whatever the lift makes of it
+            right = _right_without_torch(lambda: lift.right_without_torch(artefact, audited, some, wants, eager))
+        if right:
             matches = {name: found for name, found in matches.items() if name not in right}
             audited, sound = audit.audit(artefact.graph, matches, precision)
             sound = replace(sound, figures={**sound.figures, "by_lift": sorted(right)})

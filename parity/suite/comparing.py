@@ -50,15 +50,17 @@ def compare_cases(
     counted = telling(cases)
     if kind == "golden":
         parity.details["telling_cases"] = len(counted)
-    judge = partial(check_cases, kind, specs, ids, raw, wants, limits=limits, fallback=fallback(cell.precision))
-    judged = judge(floors=floors, counted=counted)
+    judge = partial(
+        check_cases, kind, specs, ids, raw, wants, limits=limits, fallback=fallback(cell.precision), counted=counted
+    )
+    judged = judge(floors=floors)
     if session.runs_plainly(cell) and any(_over_noise(check) for check in judged.checks):
         floors = _with_plain(runtime, cases, wants, floors)
-        judged = judge(floors=floors, counted=counted)
+        judged = judge(floors=floors)
     if any(_may_be_tie(check) for check in judged.checks):
         alternatives = _alternatives(runtime, cases, wants)
         floors, jumping = with_jumps(floors, specs, alternatives)
-        judged = judge(floors=floors, counted=counted, alternatives=alternatives)
+        judged = judge(floors=floors, alternatives=alternatives)
         for output, numbers in jumping.items():
             parity.find(_jumps(output, [ids[n] for n in numbers], cell.precision), "note")
     parity.add(*judged.checks)

@@ -22,13 +22,13 @@ from parity.formats.graph import (
     Constant,
     Graph,
     Grid,
-    NotOffered,
     NotPossible,
     Operator,
     Port,
     Run,
     Slot,
     Values,
+    WholeOnly,
 )
 from parity.mil.package import Package
 from parity.mil.program import Program
@@ -45,9 +45,10 @@ _COMPRESSED = {
 }
 
 
-class CoreMLArtefact:
+class CoreMLArtefact(WholeOnly):
     """One ML Program. Raises NotPossible for files that the proof cannot follow."""
 
+    no_operators = _ALONE
     kernels = ("mil-eval",)
 
     def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = ()):
@@ -214,18 +215,6 @@ class CoreMLArtefact:
             return found | {output: held.read(name) for name, output in self.states.items()}
 
         return run
-
-    def trace(self, case: Values) -> Values:
-        raise NotOffered(_ALONE)
-
-    def alone(self, kernels: str) -> Run:
-        raise NotOffered(_ALONE)
-
-    def alone_lifted(self) -> Run:
-        raise NotOffered(_ALONE)
-
-    def reread(self) -> bool:
-        return False
 
 
 def _quantised(name: str, data: Array, scale: Array, zero: Array, axis: int) -> Constant:

@@ -18,7 +18,7 @@ from torch import fx
 from parity.files.torch_archives import open_program, open_script
 from parity.files.torch_operators import schema_of
 from parity.files.torch_scripts import nodes as every_node
-from parity.formats.graph import Array, Constant, Graph, NotOffered, Operator, Port, Run, Slot, Values
+from parity.formats.graph import Array, Constant, Graph, NotOffered, Operator, Port, Run, Slot, WholeOnly
 from parity.formats.torch.runtime import ProgramSession, ScriptSession
 from parity.reference.literals import Literals, bare, of_graph, of_node
 
@@ -30,7 +30,8 @@ _LAYOUTS = {  # operator -> its weight's layout
 _HALF, _FLOAT = 5, 6  # float16 and float32 among TorchScript's numbers for types
 
 
-class _TorchArtefact:
+class _TorchArtefact(WholeOnly):
+    no_operators = _ALONE
     kernels = ("PyTorch",)
     graph: Graph
 
@@ -43,18 +44,6 @@ class _TorchArtefact:
             tuple(operators), constants, {}, inputs, outputs, channels_last=False, symmetric_weights=False,
             named=True, literals=literals,
         )  # fmt: skip
-
-    def trace(self, case: Values) -> Values:
-        raise NotOffered(_ALONE)
-
-    def alone(self, kernels: str) -> Run:
-        raise NotOffered(_ALONE)
-
-    def alone_lifted(self) -> Run:
-        raise NotOffered(_ALONE)
-
-    def reread(self) -> bool:
-        return False
 
 
 def _stored(value: torch.Tensor) -> Array | None:
