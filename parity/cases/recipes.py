@@ -66,6 +66,8 @@ EDGES: Mapping[str, str] = {
     "edge_at_one": "np.where(np.arange(N).reshape(S) == rng.integers(N), levels, rng.integers(lo, hi + 1, S))",
 }
 """Kinds of integers that are never drawn: at a number that file or module compares with, whole or at one place."""
+ONE_LEVEL = frozenset({*EXTREMES, "edge", "constant", "all"})
+"""Kinds in which a normalisation finds nothing but rounding."""
 MAGNITUDES: Mapping[float, str] = {1.0: "", 0.1: "small", 1e-4: "tiny", 4.0: "amplified"}
 """The range is shrunk towards, or stretched away from, its value nearest to 0 by this factor. Floats only."""
 
@@ -247,8 +249,8 @@ class Recipe:
 
     @property
     def flat(self) -> bool:
-        """Whether every input is of one level, as of an extreme or an edge."""
-        return all(fill.kind in EXTREMES or fill.kind == "edge" for fill in self.inputs.values())
+        """Whether every input is of one level, as of an extreme, an edge, or a constant that was drawn."""
+        return all(fill.kind in ONE_LEVEL for fill in self.inputs.values())
 
     @property
     def on_edge(self) -> bool:

@@ -31,6 +31,8 @@ _TRIED = 64  # constants that are tried one by one; a file with more that are no
 _FEW = 3  # cases to try them on
 _ANCHOR = 10.0  # an anchor is off when it is off by this many limits
 
+LEAST_HALF = float(np.finfo(np.float16).smallest_subnormal)
+
 NOT_THE_MODULE = "computes something else than the module, with the module's own weights"
 
 Case = Mapping[str, Array]
@@ -214,11 +216,7 @@ def _jitter(
     """How far the outputs move when every kept constant moves by up to half a step: what its rounding may cost. `case`
     is the first of the oracle's."""
     rng = np.random.default_rng(0)
-    moved = {}
-    for constant in kept:
-        real = constant.real
-        step = constant.grid.step(real.ndim) if constant.grid else np.abs(real) * 2.0**-10
-        moved[constant.name] = real + rng.uniform(-0.5, 0.5, real.shape) * step
+    moved = {constant.name: _moved(constant, rng) for constant in kept}
     values = feed(artefact.graph, case)
     before, after = run(values), artefact.lift({**weights, **moved})(values)
     worst = 0.0
@@ -229,6 +227,23 @@ def _jitter(
         if first.shape == want[0].shape and math.isfinite(worst):
             worst = max(worst, hidden_error([np.asarray(second, np.float64) - first], want))
     return worst
+
+
+def _moved(constant: Constant, rng: np.random.Generator) -> Array:
+    """Values that round to those of the constant.
+
+    One number moves by the whole half step, and so alike wherever the file holds it: equal numbers are off by as much,
+    and do not make up for one another. The least number of fp16 stands for 0, where a converter lets none vanish.
+    """
+    real = constant.real
+    if constant.grid is not None:
+        step = constant.grid.step(real.ndim)
+    else:
+        step = np.maximum(np.abs(real) * 2.0**-10, LEAST_HALF)
+        if real.size == 1 and abs(real.item()) == LEAST_HALF:
+            return np.zeros_like(real)
+    share = rng.uniform(-0.5, 0.5, real.shape) if real.size > 1 else -0.5
+    return np.asarray(real + share * step)
 
 
 def _blame(

@@ -276,6 +276,21 @@ def test_zero_is_no_small_constant() -> None:
         assert not matches
 
 
+def test_what_rounding_may_cost_moves_equal_numbers_alike_and_the_least_half_to_0() -> None:
+    """coremltools writes the least fp16 number for an epsilon of 1e-12, which it stands for."""
+    from parity.proof.lift import LEAST_HALF, _moved
+
+    rng = np.random.default_rng(0)
+
+    def moved(*numbers: float) -> np.ndarray:
+        return _moved(Constant("c", np.array(numbers, np.float16), None), rng)
+
+    assert moved(LEAST_HALF).item() == 0
+    assert moved(1e-6).item() == moved(1e-6).item() == float(np.float16(1e-6)) - LEAST_HALF / 2
+    assert moved(1.5).item() == 1.5 * (1 - 2.0**-11)
+    assert 0 < np.abs(moved(*[1e-6] * 99) - float(np.float16(1e-6))).max() <= LEAST_HALF / 2
+
+
 def test_infinity_that_both_have_is_no_difference() -> None:
     from parity.proof.local import _deviation
 
@@ -285,7 +300,20 @@ def test_infinity_that_both_have_is_no_difference() -> None:
     assert _deviation(here, operator, "y", want.copy(), want, {}, {}) == 0
     assert _deviation(here, operator, "y", np.array([-np.inf, 0.0, 2.1], np.float32), want, {}, {}) > 1
     for wrong in ([0.0, 0.0, 2.0], [np.inf, 0.0, 2.0], [np.nan, 0.0, 2.0], [-np.inf, -np.inf, 2.0]):
-        assert _deviation(here, operator, "y", np.array(wrong, np.float32), want, {}, {}) == np.inf
+        assert _deviation(here, operator, "y", np.array(wrong, np.float32), want, {}, {}) > 1
+
+
+def test_infinity_stands_for_what_lies_beyond_the_largest_number() -> None:
+    """Two masks of the lowest number add up to minus infinity on one kernel, and stop at the lowest on another."""
+    from parity.proof.local import _deviation
+
+    operator = Operator(0, "Add", ("m", "n"), ("y",))
+    lowest = np.finfo(np.float32).min
+    want = np.array([lowest, 0.0, 2.0], np.float32)
+    assert _deviation(graph(), operator, "y", np.array([-np.inf, 0.0, 2.0], np.float32), want, {}, {}) == 0
+    halves = np.array([-np.inf, 0.0, 2.0], np.float16)
+    assert _deviation(graph(), operator, "y", halves, np.array([-131008, 0.0, 2.0], np.float32), {}, {}) == 0
+    assert _deviation(graph(), operator, "y", np.array([np.inf, 0.0, 2.0], np.float32), want, {}, {}) > 1
 
 
 def test_a_grid_whose_last_negative_integer_is_in_use_gives_no_gain(weight: np.ndarray) -> None:

@@ -199,6 +199,13 @@ def _target(name: str) -> Target:
     return target
 
 
+@pytest.mark.parametrize(("kind", "flat"), [("constant", True), ("zeros", True), ("ramp", False), ("impulse", False)])
+def test_a_constant_that_was_drawn_is_as_flat_as_an_extreme(kind: str, flat: bool) -> None:
+    """A normalisation over time finds nothing in either but rounding."""
+    assert Recipe({"x": Fill(kind)}).flat is flat
+    assert not Recipe({"x": Fill(kind), "y": Fill("uniform")}).flat
+
+
 @pytest.mark.parametrize("target", ["onnx", "tflite", "coreml", "ncnn", "torchscript", "exported", "own"])
 def test_a_snippet_is_at_most_ten_lines_of_python(target: str) -> None:
     notes = {

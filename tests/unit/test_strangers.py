@@ -65,6 +65,18 @@ def test_a_shard_takes_every_nth_name() -> None:
         chosen(list("abcde"), "z", "1/1")
 
 
+def test_scores_that_one_scale_with_pixels_made_0_are_not_called_right() -> None:
+    rng = np.random.default_rng(0)
+    want = [np.concatenate([rng.uniform(0, 640, (1, 4, 50)), rng.uniform(0, 1, (1, 2, 50))], 1) for _ in range(4)]
+    step = 640 / 255
+    got = [np.round(w / (2 * step)) * (2 * step) for w in want]
+    assert verdict.judge("int8", got, want, want, [[w + rng.normal(0, step, w.shape) for w in want]]).state == (
+        "cannot say"
+    )
+    assert verdict.constant_columns(got, want) == [4, 5]
+    assert verdict.constant_columns(want, want) == []
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "dynamic", "int8"])
 def test_a_file_as_good_as_the_precision_is_right_and_a_changed_one_is_wrong(precision: str) -> None:
     torch.manual_seed(0)

@@ -66,9 +66,32 @@ def judge(precision: str, got: list[Array], want: list[Array], single: list[Arra
     choices = [[s[min(k, len(s) - 1)] for s in shaped] for k in range(max(map(len, shaped)))]
     if want[0].dtype.kind in "iub":
         return _integers(precision, choices[0], want, hand)
-    error = min(relative(choice, want) for choice in choices)
+    errors = [relative(choice, want) for choice in choices]
+    error = min(errors)
     costs = [relative(outputs, want) for outputs in (hand if precision != "fp32" else [single])]
-    return _weighed(precision, error, costs)
+    said = _weighed(precision, error, costs)
+    if said.state == "right" and (gone := constant_columns(choices[errors.index(error)], want)):
+        reason = f"{said.reason}; columns {gone} never change, which the module's do"
+        return Verdict("cannot say", reason, said.error, said.cost)
+    return said
+
+
+def constant_columns(got: list[Array], want: list[Array]) -> list[int]:
+    """The columns (axis 1, or the last) of an output that are one number throughout `got` and vary in `want`: scores
+    beside pixels in one 8-bit scale. Whether their loss is the precision's cost or a fault is not for numbers alone."""
+    for axis in {1, want[0].ndim - 1} if want[0].ndim > 1 else set():
+        if len({w.shape[axis] for w in want}) != 1:
+            continue
+        columns = range(want[0].shape[axis])
+        gone = [k for k in columns if _constant(got, axis, k) and not _constant(want, axis, k)]
+        if gone:
+            return gone[:8]
+    return []
+
+
+def _constant(arrays: list[Array], axis: int, column: int) -> bool:
+    values = np.concatenate([np.take(a, column, axis).ravel() for a in arrays])
+    return bool(np.ptp(values) == 0)
 
 
 def _weighed(precision: str, error: float, costs: list[float]) -> Verdict:
