@@ -50,6 +50,17 @@ def thresholds(session: Session, cell: Cell, cases: Sequence[Case]) -> list[int]
     return list(read.figures["thresholds"]) if read else []
 
 
+def unaudited(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, int]:
+    """The inputs that choose rows of tables which the chain of proof could not audit, with the number of rows."""
+    if not cases or not targets.get(cell.target).survey or not session.config.models[cell.model].proof:
+        return {}
+    try:
+        links = proof_of(session, cell, cases).links
+    except ParityError:  # the test of the chain itself says why
+        return {}
+    return next((dict(link.figures.get("unaudited", {})) for link in links if link.name == "copies"), {})
+
+
 def proved_on(session: Session, cell: Cell, case: Case) -> str:
     """The lift of the cell's artefact on one input that is not golden, in words; empty where it does not hold.
 
@@ -89,7 +100,14 @@ def _request(
         [c.inputs for c in cases],
         [o.name for o in model.contract.outputs],
         survey=target.survey,
+        reference_survey=_reader_of_reference(model),
     )
+
+
+def _reader_of_reference(model: ModelConfig) -> str:
+    """What reads the constants of the file that takes the model's place; empty where there is none."""
+    target = targets.recognised(model.reference) if model.reference is not None else None
+    return target.survey if target is not None else ""
 
 
 def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
@@ -98,8 +116,9 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
     target = targets.get(cell.target)
     calibrated = cell.precision == "int8" and model.calibration is not None
     calibration = session.calibration(model) if calibrated else []
+    parts = (PROVE, target.graph, target.survey, _reader_of_reference(model))
     spec = {
-        "code": {function: code_key(function) for function in (PROVE, target.graph, target.survey) if function},
+        "code": {function: code_key(function) for function in parts if function},
         "artifact": artifact.record.key,
         "notes": artifact.notes,  # kernels; and what the user says a prebuilt file calls its inputs
         "model": session.fingerprint(model),

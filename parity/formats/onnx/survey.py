@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from parity.formats.graph import Constant, Grid
 from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
 
+_MOVING = ("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 _MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(("Equal",), "equal"),
     **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual"), "order"),
@@ -24,12 +27,12 @@ _MEANINGS: Mapping[str, Meaning] = {
 }  # fmt: skip
 
 
-def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
-    """The survey of an .onnx file. Weights in other files are not read."""
-    model = onnx.load(str(Path(folder, notes["entry"])), load_external_data=False)
+def survey(folder: str, notes: Mapping[str, Any], whole: bool = False) -> Survey:
+    """The survey of an .onnx file. Weights in other files are read only where all constants are asked for: `whole`."""
+    model = onnx.load(str(Path(folder, notes["entry"])), load_external_data=whole)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    read = _Reader()
+    read = _Reader(whole)
     read.graph(model.graph, "")
     stored = {i.name for i in model.graph.initializer}
     read.survey.inputs = [value.name for value in model.graph.input if value.name not in stored]
@@ -39,8 +42,9 @@ def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
 class _Reader:
     """Fills a survey. Names of a sub-graph begin with its node's, unless they are those of an outer graph."""
 
-    def __init__(self) -> None:
-        self.survey = Survey(())
+    def __init__(self, whole: bool) -> None:
+        self.survey, self.whole = Survey(()), whole
+        self.moved: dict[str, str] = {}  # by result of an operator that only moves values, what it moves
         self.names: list[dict[str, str]] = []
 
     def graph(self, graph: Any, prefix: str) -> None:
@@ -71,6 +75,10 @@ class _Reader:
                 if not isinstance(value, (bytes, list)) or (isinstance(value, list) and len(value) <= MOST):
                     self.survey.constants[outputs[0]] = np.asarray(value)
             return
+        if node.op_type == "DequantizeLinear":
+            self._quantised(inputs, attributes)
+        if node.op_type in _MOVING and inputs:
+            self.moved.update(dict.fromkeys(outputs, inputs[0]))
         inner = [(a.name, a.g) for a in node.attribute if a.HasField("g")]
         if inner:
             self.survey.nodes += self._controlled(node, inner, inputs, outputs, place)
@@ -119,5 +127,28 @@ class _Reader:
         return name in self.survey.constants and self.survey.constants[name].dtype in (np.int32, np.int64)
 
     def _constant(self, name: str, tensor: Any) -> None:
-        if int(np.prod(tensor.dims)) <= MOST and tensor.data_location != TensorProto.EXTERNAL:
-            self.survey.constants[name] = numpy_helper.to_array(tensor)
+        small = int(np.prod(tensor.dims)) <= MOST and tensor.data_location != TensorProto.EXTERNAL
+        if not small and not self.whole:
+            return
+        values = numpy_helper.to_array(tensor)
+        if small:
+            self.survey.constants[name] = values
+        if self.whole and values.dtype.kind in "fiu":
+            self.survey.stored[name] = Constant(name, values, None)
+
+    def _quantised(self, inputs: tuple[str, ...], attributes: Mapping[str, Any]) -> None:
+        """Give a stored tensor the quantisation parameters that it is read with, also where its integers are moved
+        before: table -> Gather -> DequantizeLinear."""
+        stored = self.survey.stored
+        name, scale = inputs[0], stored.get(inputs[1])
+        while scale is not None and scale.stored.size == 1 and name in self.moved:
+            name = self.moved[name]
+        if scale is None or name not in stored or stored[name].grid is not None or "block_size" in attributes:
+            return
+        zero = stored[inputs[2]].stored if len(inputs) > 2 and inputs[2] in stored else np.zeros(1, np.uint8)
+        scales = scale.stored.astype(np.float64).reshape(-1)
+        zeros = np.broadcast_to(zero.reshape(-1).astype(np.float64), scales.shape)
+        axis = int(attributes["axis"].i) if "axis" in attributes else 1
+        limits = np.iinfo(stored[name].stored.dtype)
+        grid = Grid(scales, zeros, axis % max(stored[name].stored.ndim, 1), int(limits.min), int(limits.max))
+        self.survey.stored[name] = replace(stored[name], grid=grid)
