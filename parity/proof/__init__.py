@@ -42,7 +42,7 @@ def prove(request: ProofRequest) -> Proof:
     stage("prove")
     links, remains, read = _chain(request)
     failed = any(link.state == "failed" for link in links)
-    if request.survey and "copies" not in request.held and (request.whole or not failed):
+    if "copies" not in request.held and (request.whole or not failed):
         links += _copies(request, read, links)
     if request.survey and "operators" not in request.held and (request.whole or not failed):
         links.append(_made("operators", partial(_operators, request)))

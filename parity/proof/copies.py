@@ -9,9 +9,10 @@ number of rows, for the suite to try all of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ def copies(request: ProofRequest, audited: Collection[str] | None, source: Sourc
 
     None where every table is audited. Raises NotPossible where the file cannot be read.
     """
-    survey: Survey = load_part(request.survey)(request.folder, request.notes, whole=True)
+    survey = _read(request.constants, request.folder, request.notes)
     pairs = survey.look_ups()
     names = {entry["name"]: name for name, entry in request.notes.get("inputs", {}).items()}
     constants = survey.tables(pairs)
@@ -110,16 +111,22 @@ def copies(request: ProofRequest, audited: Collection[str] | None, source: Sourc
     return Link.judged("copies", figures, culprits)
 
 
+def _read(reader: str, folder: str, notes: Mapping[str, Any]) -> Survey:
+    """All constants of a file, and what looks up in them; none where nothing reads files of its format."""
+    survey: Survey = load_part(reader)(folder, notes) if reader else Survey(())
+    return survey
+
+
 def _of_module(
     request: ProofRequest, module: torch.nn.Module, source: Source | None
 ) -> tuple[list[Tensor], list[LookUp]]:
     """What a constant may be a copy of, and the look-ups of the module or reference by its own inputs' names."""
     path = getattr(module, "path", None)
-    if request.reference_survey and getattr(module, "no_twin", "") and path is not None:
+    if request.reference_constants and getattr(module, "no_twin", "") and path is not None:
         return _of_file(request, Path(path))
-    tensors = [_tensor(name, value) for name, value in _attributes(module) if value.is_floating_point()]
     made, seen = look_ups(module, request.cases[0])
-    tensors += [_tensor(look_up.table, table) for look_up, table in seen]
+    tensors = [_tensor(look_up.table, table) for look_up, table in seen]  # first, so that a copy bears its name
+    tensors += [_tensor(name, value) for name, value in _attributes(module) if value.is_floating_point()]
     if source is not None:
         tensors += [Tensor(t.name, t.values, t.magnitude) for t in source.terms]
         weights = [each for weight in source.weights for each in (weight, weight.unfolded) if each is not None]
@@ -129,7 +136,7 @@ def _of_module(
 
 def _of_file(request: ProofRequest, path: Path) -> tuple[list[Tensor], list[LookUp]]:
     """The constants of a reference file that only its own runtime executes."""
-    survey: Survey = load_part(request.reference_survey)(str(path.parent), {"entry": path.name}, whole=True)
+    survey = _read(request.reference_constants, str(path.parent), {"entry": path.name})
     reals = {name: constant.real for name, constant in survey.stored.items()}
     tensors = [Tensor(name, real, np.abs(real)) for name, real in reals.items()]
     return tensors, [LookUp(given, table, len(reals[table])) for given, table in survey.look_ups() if reals[table].ndim]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,17 @@ _MEANINGS: Mapping[str, Meaning] = {
 }  # fmt: skip
 
 
-def survey(folder: str, notes: Mapping[str, Any], whole: bool = False) -> Survey:
-    """The survey of an .onnx file. Weights in other files are read only where all constants are asked for: `whole`."""
+def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
+    """The survey of an .onnx file. Weights in other files are not read."""
+    return _read(folder, notes, whole=False)
+
+
+def constants(folder: str, notes: Mapping[str, Any]) -> Survey:
+    """The survey of an .onnx file with all constants, those in other files too."""
+    return _read(folder, notes, whole=True)
+
+
+def _read(folder: str, notes: Mapping[str, Any], whole: bool) -> Survey:
     model = onnx.load(str(Path(folder, notes["entry"])), load_external_data=whole)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
@@ -76,7 +85,10 @@ class _Reader:
                     self.survey.constants[outputs[0]] = np.asarray(value)
             return
         if node.op_type == "DequantizeLinear":
-            self._quantised(inputs, attributes)
+            self._quantised(*_padded(inputs[:3]), int(attributes["axis"].i) if "axis" in attributes else 1)
+        elif node.op_type.startswith("QLinear"):  # its operands come as (integers, scale, zero point)
+            for place in range(len(node.input) - 1):
+                self._quantised(*_padded([self._name(name) for name in node.input[place : place + 3]]), axis=0)
         if node.op_type in _MOVING and inputs:
             self.moved.update(dict.fromkeys(outputs, inputs[0]))
         inner = [(a.name, a.g) for a in node.attribute if a.HasField("g")]
@@ -136,19 +148,28 @@ class _Reader:
         if self.whole and values.dtype.kind in "fiu":
             self.survey.stored[name] = Constant(name, values, None)
 
-    def _quantised(self, inputs: tuple[str, ...], attributes: Mapping[str, Any]) -> None:
+    def _quantised(self, name: str, scale: str, zero: str, axis: int) -> None:
         """Give a stored tensor the quantisation parameters that it is read with, also where its integers are moved
-        before: table -> Gather -> DequantizeLinear."""
+        before: table -> Gather -> DequantizeLinear. Those by block are none of a grid."""
         stored = self.survey.stored
-        name, scale = inputs[0], stored.get(inputs[1])
-        while scale is not None and scale.stored.size == 1 and name in self.moved:
-            name = self.moved[name]
-        if scale is None or name not in stored or stored[name].grid is not None or "block_size" in attributes:
+        if scale not in stored or stored[scale].stored.dtype.kind != "f":
             return
-        zero = stored[inputs[2]].stored if len(inputs) > 2 and inputs[2] in stored else np.zeros(1, np.uint8)
-        scales = scale.stored.astype(np.float64).reshape(-1)
-        zeros = np.broadcast_to(zero.reshape(-1).astype(np.float64), scales.shape)
-        axis = int(attributes["axis"].i) if "axis" in attributes else 1
-        limits = np.iinfo(stored[name].stored.dtype)
-        grid = Grid(scales, zeros, axis % max(stored[name].stored.ndim, 1), int(limits.min), int(limits.max))
+        scales = stored[scale].stored.astype(np.float64).reshape(-1)
+        while scales.size == 1 and name in self.moved:
+            name = self.moved[name]
+        if name not in stored or stored[name].grid is not None or stored[name].stored.dtype.kind not in "iu":
+            return
+        values = stored[name].stored
+        axis %= max(values.ndim, 1)
+        if scales.size > 1 and (not values.ndim or values.shape[axis] != scales.size):
+            return
+        point = stored[zero].stored if zero in stored else np.zeros(1)
+        zeros = np.broadcast_to(point.reshape(-1).astype(np.float64), scales.shape)
+        limits = np.iinfo(values.dtype)
+        grid = Grid(scales, zeros, axis, int(limits.min), int(limits.max))
         self.survey.stored[name] = replace(stored[name], grid=grid)
+
+
+def _padded(names: Sequence[str]) -> tuple[str, str, str]:
+    name, scale, zero = (*names, "", "")[:3]
+    return name, scale, zero

@@ -25,8 +25,17 @@ _MEANINGS: Mapping[str, Meaning] = {
 }  # fmt: skip
 
 
-def survey(folder: str, notes: Mapping[str, Any], whole: bool = False) -> Survey:
-    """The survey of a .tflite file; with all of its constants where it is asked for `whole`."""
+def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
+    """The survey of a .tflite file."""
+    return _read(folder, notes, whole=False)
+
+
+def constants(folder: str, notes: Mapping[str, Any]) -> Survey:
+    """The survey of a .tflite file with all of its constants."""
+    return _read(folder, notes, whole=True)
+
+
+def _read(folder: str, notes: Mapping[str, Any], whole: bool) -> Survey:
     model = parsed(Path(folder, notes["entry"]).read_bytes())
     result = Survey([_name(0, int(i)) for i in model.subgraphs[0].inputs])
     for number, graph in enumerate(model.subgraphs):
