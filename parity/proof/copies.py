@@ -27,7 +27,7 @@ from parity.proof.match import Match
 from parity.proof.messages import ProofRequest
 from parity.proof.source import Source
 from parity.reference import modelling
-from parity.reference.look_ups import LookUp, look_ups
+from parity.reference.look_ups import LookUp, used
 
 MOSTLY = 0.5  # of the rows that tell something: a constant that has so many of a tensor's is a copy of it
 FEWEST = 4  # rows that tell something
@@ -87,8 +87,9 @@ def copies(request: ProofRequest, audited: Collection[str] | None, source: Sourc
         if not constants:
             return None
     module = modelling.load(request.model)
-    tensors, module_pairs = _of_module(request, module, source)
-    nearest = {n: copy for n, c in constants.items() if _is_large(c) and (copy := _nearest(c, tensors)) is not None}
+    large = {n: c for n, c in constants.items() if _is_large(c)}
+    tensors, module_pairs = _of_module(request, module, source, {c.stored.size for c in large.values()})
+    nearest = {n: copy for n, c in large.items() if (copy := _nearest(c, tensors)) is not None}
     sound = known | {n for n, copy in nearest.items() if copy.sound}
     rows: dict[str, int] = {}
     for given, table in pairs:
@@ -101,11 +102,10 @@ def copies(request: ProofRequest, audited: Collection[str] | None, source: Sourc
             if look_up.table not in held:
                 rows[look_up.given] = max(rows.get(look_up.given, 0), look_up.rows)
     culprits = [_culprit(copy) for copy in nearest.values() if copy.changed]
-    large = [n for n, c in constants.items() if _is_large(c)]
     figures = {
         "constants": len(large),
         "copies": sum(copy.sound for copy in nearest.values()),
-        "unmatched": [constants[n].name for n in large if n not in nearest],
+        "unmatched": [c.name for n, c in large.items() if n not in nearest or not nearest[n].sound],
         "unaudited": rows,
     }
     return Link.judged("copies", figures, culprits)
@@ -118,20 +118,21 @@ def _read(reader: str, folder: str, notes: Mapping[str, Any]) -> Survey:
 
 
 def _of_module(
-    request: ProofRequest, module: torch.nn.Module, source: Source | None
+    request: ProofRequest, module: torch.nn.Module, source: Source | None, sizes: Collection[int]
 ) -> tuple[list[Tensor], list[LookUp]]:
     """What a constant may be a copy of, and the look-ups of the module or reference by its own inputs' names."""
     path = getattr(module, "path", None)
     if request.reference_constants and getattr(module, "no_twin", "") and path is not None:
         return _of_file(request, Path(path))
-    made, seen = look_ups(module, request.cases[0])
-    tensors = [_tensor(look_up.table, table) for look_up, table in seen]  # first, so that a copy bears its name
+    seen = used(module, request.cases[0], sizes)
+    tensors = [_tensor(*pair) for pair in seen.tables.items()]  # first, so that a copy bears the name of its look-up
     tensors += [_tensor(name, value) for name, value in _attributes(module) if value.is_floating_point()]
+    tensors += [_tensor(*pair) for pair in seen.computed.items()]
     if source is not None:
         tensors += [Tensor(t.name, t.values, t.magnitude) for t in source.terms]
         weights = [each for weight in source.weights for each in (weight, weight.unfolded) if each is not None]
         tensors += [Tensor(w.name, w.values, w.magnitude) for w in weights]
-    return tensors, made
+    return tensors, seen.look_ups
 
 
 def _of_file(request: ProofRequest, path: Path) -> tuple[list[Tensor], list[LookUp]]:

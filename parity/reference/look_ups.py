@@ -1,9 +1,9 @@
-"""What a module looks up by its inputs: the tables, and the inputs whose values choose rows. In a child only."""
+"""What a module looks up by its inputs, and the weights that it computes before it uses them. In a child only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,39 +24,59 @@ class LookUp:
     rows: int
 
 
-def look_ups(
-    module: torch.nn.Module, inputs: Mapping[str, np.ndarray[Any, Any]]
-) -> tuple[list[LookUp], list[tuple[LookUp, torch.Tensor]]]:
-    """The look-ups by an input itself, and every table of real numbers that the module looks something up in, as it is
-    when it is used: with the name of the parameter that it is, else one that says what looked it up."""
-    watch = _Watch(module, inputs)
+@dataclass
+class Used:
+    """What one run of a module used: the look-ups by an input itself; by name, the tables of real numbers as they were
+    looked up in, and other real tensors that an operator read and that are no parameter."""
+
+    look_ups: list[LookUp] = field(default_factory=list)
+    tables: dict[str, torch.Tensor] = field(default_factory=dict)
+    computed: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def used(module: torch.nn.Module, inputs: Mapping[str, np.ndarray[Any, Any]], sizes: Collection[int]) -> Used:
+    """What a module uses on one case. A table bears the name of the parameter that it is, else one that says what read
+    it. Of computed tensors those with so many numbers as one of `sizes` are kept."""
+    watch = _Watch(module, inputs, sizes)
     with modelling.plain_attention(), torch.no_grad(), watch:
         module(*(torch.from_numpy(np.array(value)) for value in inputs.values()))
-    return watch.direct, watch.tables
+    return watch.used
 
 
 class _Watch(TorchDispatchMode):
-    def __init__(self, module: torch.nn.Module, inputs: Mapping[str, np.ndarray[Any, Any]]):
+    def __init__(self, module: torch.nn.Module, inputs: Mapping[str, np.ndarray[Any, Any]], sizes: Collection[int]):
         super().__init__()  # type: ignore[no-untyped-call]
         tensors = [*module.named_parameters(), *module.named_buffers()]
         self.names = {value.data_ptr(): name for name, value in tensors}
         self.whole = {name: value.reshape(-1) for name, value in inputs.items() if value.dtype.kind in "iu"}
-        self.direct: list[LookUp] = []
-        self.tables: list[tuple[LookUp, torch.Tensor]] = []
+        self.sizes, self.used = sizes, Used()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.partition("::")[2]
         if name in _TABLES and isinstance(args[0], torch.Tensor) and args[0].dim():
-            self._note(name, args[0], args[1:])
+            self._look_up(name, args[0], args[1:])
+        for operand in _tensors(args):
+            real = operand.is_floating_point() and operand.dim() > 1 and operand.numel() in self.sizes
+            if real and operand.data_ptr() not in self.names:
+                # It is held, so that no other tensor takes its place in memory.
+                self.used.computed[f"an operand of {name} at {operand.data_ptr():x}"] = operand.detach()
         return func(*args, **(kwargs or {}))
 
-    def _note(self, operator: str, table: torch.Tensor, indices: Any) -> None:
-        name = self.names.get(table.data_ptr(), f"a table of {operator}")
-        rows = int(table.shape[0])
+    def _look_up(self, operator: str, table: torch.Tensor, indices: Any) -> None:
+        name = self.names.get(table.data_ptr(), f"a table of {operator}, {list(table.shape)}")
         if table.is_floating_point():
-            self.tables.append((LookUp("", name, rows), table.detach().clone()))
-        flat = [i for given in indices for i in (given if isinstance(given, (list, tuple)) else [given])]
-        for index in flat:
-            if isinstance(index, torch.Tensor) and not index.is_floating_point() and index.dtype is not torch.bool:
+            self.used.tables[name] = table.detach().clone()
+        for index in _tensors(indices):
+            if not index.is_floating_point() and index.dtype is not torch.bool:
                 values = index.reshape(-1).numpy()
-                self.direct += [LookUp(n, name, rows) for n, v in self.whole.items() if np.array_equal(v, values)]
+                direct = [given for given, value in self.whole.items() if np.array_equal(value, values)]
+                self.used.look_ups += [LookUp(given, name, int(table.shape[0])) for given in direct]
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    """The tensors in arguments, those in lists too."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
