@@ -1,19 +1,22 @@
 """The inputs that everybody meets and nobody tries: all zero, all lowest, all highest, all padding, a black and a white
-picture. Each is a recipe like a drawn one, and is tried once of every model, whatever is drawn.
+picture. Each is a recipe like a drawn one, and is tried once of every model, whatever is drawn. Beside them the
+integers at which a file decides, and all rows of tables that nothing else has looked at.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from parity.cases.recipes import Extreme, Fill, Recipe, family
+from parity.cases.recipes import SWEEP, Extreme, Fill, Recipe, family
 from parity.core.case import spread
 from parity.core.contract import Contract, InputSpec, Preprocess
 
 MOST_EDGES = 16  # of one input
+MOST_SWEEPS = 256  # inputs that a model's tables are swept with
 LONGEST_COUNT = 1 << 14  # of a state; a module may make as many places as it counts
 
 
@@ -53,6 +56,40 @@ def edges(contract: Contract, thresholds: Sequence[int], states: Collection[str]
             fills += [Fill("edge_at_one", levels=(float(inside[i]),)) for i in spread(len(inside), MOST_EDGES // 2)]
         recipes += [Recipe({**others, spec.name: fill}, dims) for fill in fills]
     return recipes
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Recipes in which an input holds every integer of a range; `left` are the inputs that were too large for
+    `MOST_SWEEPS`, with how many integers were not tried of how many."""
+
+    recipes: tuple[Recipe, ...]
+    left: Mapping[str, tuple[int, int]]
+
+
+def sweep(contract: Contract, rows: Mapping[str, int], dims: Mapping[str, int]) -> Sweep:
+    """Every integer input in `rows` with each integer once that its range and so many rows hold, at the sizes `dims`.
+    All other inputs are drawn, and masks show everything."""
+    fills: dict[str, list[Fill]] = {}
+    left: dict[str, tuple[int, int]] = {}
+    for spec in contract.inputs:
+        if spec.name not in rows or family(spec) != "integer":
+            continue
+        names = Fill("").names(spec, ())
+        first = max(names["lo"], 0)
+        last = min(names["hi"], rows[spec.name] - 1) if spec.range else rows[spec.name] - 1
+        size = math.prod(spec.sized(dims))
+        starts = list(range(first, last + 1, size))
+        chosen = [starts[i] for i in spread(len(starts), MOST_SWEEPS)]
+        if len(chosen) < len(starts):
+            left[spec.name] = (last + 1 - first - size * len(chosen), last + 1 - first)
+        # The last one begins earlier, so that it fills its input without an id beyond the table.
+        pairs = [(min(start, max(first, last + 1 - size)), min(start + size, last + 1)) for start in chosen]
+        fills[spec.name] = [Fill(SWEEP, levels=tuple(map(float, pair))) for pair in pairs]
+    others = {spec.name: Fill("all" if family(spec) == "mask" else "uniform") for spec in contract.inputs}
+    most = max(map(len, fills.values()), default=0)
+    each = ({name: parts[i % len(parts)] for name, parts in fills.items() if parts} for i in range(most))
+    return Sweep(tuple(Recipe({**others, **held}, dims) for held in each), left)
 
 
 def _kinds(contract: Contract) -> tuple[Extreme, ...]:

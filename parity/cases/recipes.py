@@ -68,6 +68,9 @@ EDGES: Mapping[str, str] = {
 """Kinds of integers that are never drawn: at a number that file or module compares with, whole or at one place."""
 ONE_LEVEL = frozenset({*EXTREMES, "edge", "constant", "all"})
 """Kinds in which a normalisation finds nothing but rounding."""
+SWEEP = "sweep"
+NEVER_DRAWN: Mapping[str, str] = {**EDGES, SWEEP: "np.resize(np.arange(*levels), S)"}
+"""A sweep holds all integers from its first level up to its second, each once, over and over where there is room."""
 MAGNITUDES: Mapping[float, str] = {1.0: "", 0.1: "small", 1e-4: "tiny", 4.0: "amplified"}
 """The range is shrunk towards, or stretched away from, its value nearest to 0 by this factor. Floats only."""
 
@@ -107,7 +110,7 @@ def kinds(spec: InputSpec) -> tuple[str, ...]:
 
 def fillable(spec: InputSpec) -> tuple[str, ...]:
     """The kinds that a recipe may fill an input with, simplest first: extremes, then what is drawn."""
-    return (*EXTREMES, *(EDGES if family(spec) == "integer" else ()), *kinds(spec))
+    return (*EXTREMES, *(NEVER_DRAWN if family(spec) == "integer" else ()), *kinds(spec))
 
 
 def layouts(spec: InputSpec) -> tuple[Layout, ...]:
@@ -138,7 +141,10 @@ class Fill:
         return names | {"levels": self._levels(len(shape))}
 
     def _levels(self, rank: int) -> Any:
-        """The levels as nested lists that broadcast along axis 1 of `rank` axes; one level as a number."""
+        """The levels as nested lists that broadcast along axis 1 of `rank` axes; one level as a number; those of a
+        sweep as integers."""
+        if self.kind == SWEEP:
+            return [int(level) for level in self.levels]
         if len(self.levels) <= 1:
             return next(iter(self.levels), None)
         return np.reshape(self.levels, (-1, *(1,) * (rank - 2))).tolist()
@@ -147,7 +153,7 @@ class Fill:
         """The NumPy expression of the kind; None for one that was registered."""
         if self.kind in EXTREMES:
             return FLAT
-        return EDGES.get(self.kind) or EXPRESSIONS[family(spec)].get(self.kind)
+        return NEVER_DRAWN.get(self.kind) or EXPRESSIONS[family(spec)].get(self.kind)
 
     def array(self, spec: InputSpec, shape: tuple[int, ...]) -> Array:
         """The elements, contiguous, in the input's dtype. Raises ParityError for a kind that nobody registered."""
@@ -181,9 +187,12 @@ class Fill:
         return f"{variable(spec.name)} = np.asarray({_filled(expression, values)}).astype(np.{_dtype(spec)})"
 
     def fits(self, spec: InputSpec) -> bool:
-        """Whether the levels are finite numbers: one, or one for each channel of an input of four axes."""
+        """Whether the levels are finite numbers: one, or one for each channel of an input of four axes; of a sweep, two
+        integers in their order."""
         if not self.levels or not all(_is_magnitude(level) for level in self.levels):
             return False
+        if self.kind == SWEEP:
+            return len(self.levels) == 2 and all(v == int(v) for v in self.levels) and self.levels[0] < self.levels[1]
         return len(self.levels) == 1 or (len(spec.shape) == 4 and spec.shape[1] == len(self.levels))
 
     def plain(self) -> dict[str, Any]:
@@ -197,7 +206,7 @@ class Fill:
 
     def __str__(self) -> str:
         words = [MAGNITUDES.get(self.magnitude, f"x{self.magnitude:g}"), self.kind]
-        words += [f"{level:g}" for level in self.levels if self.kind in EDGES]
+        words += [f"{level:g}" for level in self.levels if self.kind in NEVER_DRAWN]
         words += [self.layout] if self.layout != "plain" else []
         return " ".join(w for w in words if w)
 
@@ -306,7 +315,7 @@ class Recipe:
                 )
             if type(fill.seed) is not int or fill.seed < 0 or not _is_magnitude(fill.magnitude):
                 raise ParityError(f"the recipe's seed or magnitude of {spec.name} is no sensible number")
-            if (fill.kind in (*EXTREMES, *EDGES)) != fill.fits(spec):
+            if (fill.kind in (*EXTREMES, *NEVER_DRAWN)) != fill.fits(spec):
                 raise ParityError(f"the recipe's levels of {spec.name} are not a number, or one for each channel")
             declared = math.prod(spec.sized({name: max(known) for name, known in sizes.items()}))
             if math.prod(spec.sized(dims)) > max(ELEMENTS, declared):

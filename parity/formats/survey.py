@@ -7,19 +7,25 @@ reader does not: the nodes of sub-graphs are among the others, and what goes in 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from parity.core.decisions import Decision, Family
-from parity.formats.graph import Array
+from parity.formats.graph import TABLE, Array, Constant, Slot
 
 MOST = 4096  # values of a constant that anything is compared with; larger ones are not read
 FEW = 4  # distinct values of what is compared with thresholds; more are positions or labels
 _BOUND = re.compile(
     r"(^|[^a-z])(floor_?mod|floor_?div(ide)?|f?mod|remainder|clip|clamp(_min|_max)?|(min|max)(imum)?)(\.\w+)?$",
+    re.IGNORECASE,
+)
+_LOOK_UP = re.compile(r"(^|[^a-z])(gather|embedding(_lookup)?|index(_select)?)(\.\w+)?$", re.IGNORECASE)
+_DIRECT = re.compile(  # what may be done to an index, and leaves the look-up one of the input itself
+    r"(^|[^a-z])(add|sub|mul|floor_?mod|mod|remainder|clip|clamp(_min|_max)?|(min|max)(imum)?|where|select(_v2)?|"
+    r"transpose|flatten|(strided_?)?slice|relu)(\.\w+)?$",
     re.IGNORECASE,
 )
 RANDOM = re.compile(r"random|bernoulli|multinomial|dropout|(^|[^a-z])rand", re.IGNORECASE)
@@ -51,6 +57,7 @@ class Survey:
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
     booleans: set[str] = field(default_factory=set)  # tensors that hold truth values, where the format says so
+    stored: dict[str, Constant] = field(default_factory=dict)  # all constants, where the reader was asked for them
 
     def random(self) -> list[Node]:
         """The nodes that give another result each time, or for each batch."""
@@ -98,6 +105,41 @@ class Survey:
                 sides = [distinct(constants[name]) for name in node.inputs if name in constants and name not in data]
                 found.update(value for side in sides if len(side) <= FEW for value in side)
         return found
+
+    def look_ups(self) -> set[tuple[str, str]]:
+        """Pairs of an input and a constant of `stored` whose rows the input's values choose, directly."""
+        makers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in node.outputs:
+                makers.setdefault(name, []).append(node)
+        pairs: set[tuple[str, str]] = set()
+        for node in self.nodes:
+            if _LOOK_UP.search(node.operator):
+                reads = [self._sources(name, makers, _is_copy) for name in node.inputs]
+                tables = {name for names in reads for name in names & self.stored.keys()}
+                indices = {name for start in node.inputs for name in self._sources(start, makers, _is_direct)}
+                pairs.update((given, table) for given in indices & set(self.inputs) for table in tables)
+        return pairs
+
+    def _sources(self, start: str, makers: Mapping[str, Sequence[Node]], through: Callable[[Node], bool]) -> set[str]:
+        """The tensors that one follows from by nodes that `through` lets pass, itself among them."""
+        seen: set[str] = set()
+        ahead = [start]
+        while ahead:
+            name = ahead.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            for node in makers.get(name, ()):
+                if through(node):
+                    ahead += node.inputs[:1] if _is_copy(node) else node.inputs
+        return seen
+
+    def tables(self, look_ups: Iterable[tuple[str, str]]) -> dict[str, Constant]:
+        """The constants of `stored`, those that are looked up in with a slot that says so."""
+        tables = {table for _, table in look_ups}
+        slot = Slot(0, "weight", TABLE)
+        return {n: replace(c, slots=(slot,)) if n in tables else c for n, c in self.stored.items()}
 
     def _wraps(self, node: Node, index: str, constants: Mapping[str, Array]) -> bool:
         """Whether a comparison with zero only turns a negative index into one from the other end:
@@ -147,6 +189,15 @@ class Survey:
             if node.meaning == "same" and node.inputs and node.inputs[0] in constants:
                 constants.update((name, constants[node.inputs[0]]) for name in node.outputs)
         return constants
+
+
+def _is_copy(node: Node) -> bool:
+    """Whether a node only hands its values on: cast, moved, dequantised, or into a sub-graph and out of it."""
+    return node.meaning == "same" or not node.operator
+
+
+def _is_direct(node: Node) -> bool:
+    return _is_copy(node) or bool(_DIRECT.search(node.operator))
 
 
 _FAMILIES: Mapping[Meaning, Family] = {

@@ -99,6 +99,7 @@ class Target:
     signature: ClassVar[str] = ""  # (file) -> inputs and outputs that it states; else as the session describes it
     graph: ClassVar[str] = ""  # (folder, notes, bounds) -> graph.Artefact: the chain of proof
     survey: ClassVar[str] = ""  # (folder, notes) -> survey.Survey: what it draws at random and decides by data
+    constants: ClassVar[str] = ""  # (folder, notes) -> survey.Survey with all constants: files that no chain follows
     steps: ClassVar[str] = ""  # (folder, notes) -> steps.Steps: the first divergence
     draft: ClassVar[str] = ""  # (folder, notes) -> draft.Draft: faults in the file, for power
     script: ClassVar[str] = ""  # snippet.Writer: a failing input as a script; else through the session

@@ -298,6 +298,10 @@ _PROOF = tuple(
             "Stored tensors further from the model's than half a step of their precision.",
         ),
         (
+            "copies_faults",
+            "Stored tensors that are a tensor of the model but for some rows, where no audit could be made.",
+        ),
+        (
             "lift_faults",
             "Outputs on which the file's own graph, with the model's weights, is not the model.",
         ),

@@ -2,8 +2,9 @@
 
 Five links: *match* constants to torch tensors by content; *audit* each within half a step; *lift* the artefact's own
 graph to float with the torch weights, which must equal the oracle; check each operator *local*ly on the artefact's own
-inputs, on every kernel set; and see that the *range*s fit golden data. Beside them *operators*: what the file draws at
-random and decides by data, the module does too. `prove` runs in a child process.
+inputs, on every kernel set; and see that the *range*s fit golden data. Beside them *copies*: constants that no audit
+has seen, by value; and *operators*: what the file draws at random and decides by data, the module does too. `prove`
+runs in a child process.
 """
 
 from __future__ import annotations
@@ -11,17 +12,23 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from parity.core.case import Array, spread
 from parity.core.proof import LINKS, Link, Proof
 from parity.core.record import plain
 from parity.proof.messages import ProofRequest
 
+if TYPE_CHECKING:
+    from parity.formats.graph import Graph
+    from parity.proof.source import Source
+
 LIFTED = 12  # cases: a structural fault that shows on none of so many is one that the noise ratio must find
 ALONE = 3
 RANGED = 48
+_NONE = Link("copies", "proved")  # every table is audited: nothing to tell
 
 
 def prove(request: ProofRequest) -> Proof:
@@ -33,8 +40,10 @@ def prove(request: ProofRequest) -> Proof:
 
     start = time.perf_counter()
     stage("prove")
-    links, remains = _chain(request)
+    links, remains, read = _chain(request)
     failed = any(link.state == "failed" for link in links)
+    if "copies" not in request.held and (request.whole or not failed):
+        links += _copies(request, read, links)
     if request.survey and "operators" not in request.held and (request.whole or not failed):
         links.append(_made("operators", partial(_operators, request)))
     return Proof(
@@ -45,8 +54,17 @@ def prove(request: ProofRequest) -> Proof:
     )
 
 
-def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
-    """The links that were made, in their order, and the error that remains of the whole file."""
+@dataclass(frozen=True)
+class Read:
+    """What the chain has read for itself: the export of the module, the file's graph, the names of sound constants."""
+
+    source: Source | None = None
+    graph: Graph | None = None
+    audited: frozenset[str] = frozenset()
+
+
+def _chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
+    """The links that were made, in their order, the error that remains of the whole file, and what was read."""
     from parity.formats.graph import NotPossible
     from parity.formats.target import load_part
     from parity.proof import audit, lift, local, match, named, range, source
@@ -54,13 +72,14 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
     from parity.reference.messages import OracleRequest
 
     cases, precision, whole = request.cases, request.precision, request.whole
+    torch_side = None
     try:
         if not request.reader:
             raise NotPossible("no reader for files of this format")
         torch_side = source.source(request.model, cases[0], request.traced)
         artefact = load_part(request.reader)(request.folder, request.notes, torch_side.bounds)
     except NotPossible as obstacle:
-        return [Link(name, "not possible", reason=str(obstacle)) for name in LINKS], None
+        return [Link(name, "not possible", reason=str(obstacle)) for name in LINKS], None, Read(torch_side)
     matches: dict[str, match.Match] = {}
     if artefact.graph.named:
         audited, matched, sound = named.match_and_audit(artefact.graph, torch_side, precision)
@@ -84,7 +103,8 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
             audited, sound = audit.audit(artefact.graph, matches, precision)
             sound = replace(sound, figures={**sound.figures, "by_lift": sorted(right)})
         if not whole and sound.state == "failed":
-            return [matched, sound], None
+            return [matched, sound], None, Read()
+    read = Read(torch_side, artefact.graph, frozenset(name for name, a in audited.items() if a.sound))
     weights = lift.replacements(artefact.graph, audited)
     made = [matched, sound]
     for name, make in (
@@ -96,7 +116,7 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
             continue
         made.append(_made(name, make))
         if not whole and made[-1].state == "failed":
-            return made, None
+            return made, None, read
     remains = None
     if whole or any(link.figures.get("widened_by") for link in made):
         with contextlib.suppress(Exception):  # a file that the runtime refuses: the links say so
@@ -104,7 +124,7 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None]:
     made = [lift.blind(link, remains) for link in made]
     by_name = {link.name: link for link in made}
     made[0] = match.settled(matched, by_name.get("lift", Link("lift", "proved")))
-    return made, remains if whole else None
+    return made, remains if whole else None, read
 
 
 def _right_without_torch(find: Callable[[], set[str]]) -> set[str]:
@@ -113,6 +133,19 @@ def _right_without_torch(find: Callable[[], set[str]]) -> set[str]:
         return find()
     except Exception:  # native runtimes raise what they like
         return set()
+
+
+def _copies(request: ProofRequest, read: Read, links: Sequence[Link]) -> list[Link]:
+    """The link `copies`, where the audit was not made or has not seen every table. An audit that fails says enough."""
+    from parity.proof.copies import copies, open_tables
+
+    if any(link.name == "audit" and link.state == "failed" for link in links):
+        return []
+    if read.graph is not None and not open_tables(read.graph, read.audited):
+        return []
+    audited = read.audited if read.graph is not None else None
+    made = _made("copies", lambda: copies(request, audited, read.source) or _NONE)
+    return [] if made is _NONE else [made]
 
 
 def _operators(request: ProofRequest) -> Link:

@@ -21,7 +21,9 @@ class ProofRequest:
     model's names, `outputs` the names of what it returns, `calibration` what an int8 file was
     calibrated on, `wants` the oracle's outputs where they are known already. Not `whole`: one link
     that fails is answer enough; none is made after it, and nothing that only describes. Links in
-    `held` hold already and are not made again. `traced`: the types in which torch may trace the module, in order.
+    `held` hold already and are not made again. `constants` is the target's part of that name,
+    `reference_constants` that of the file that takes the model's place. `traced`: the types in which torch may
+    trace the module, in order.
     """
 
     model: ModelSpec
@@ -36,6 +38,8 @@ class ProofRequest:
     wants: Sequence[Mapping[str, Array]] | None = None
     held: Sequence[str] = ()
     survey: str = ""
+    constants: str = ""
+    reference_constants: str = ""
     traced: Sequence[str] = ("float64", "float32")
 
 

@@ -107,7 +107,10 @@ def parity(request: pytest.FixtureRequest) -> Recorder:
     def thresholds() -> list[int]:
         return session_proof.thresholds(control.session, cell, _golden_if_any(control, cell)) if cell else []
 
-    recorder = Recorder(cell, kind, control.config.rules, waivers, proved, thresholds)
+    def unaudited() -> dict[str, int]:
+        return session_proof.unaudited(control.session, cell, _golden_if_any(control, cell)) if cell else {}
+
+    recorder = Recorder(cell, kind, control.config.rules, waivers, proved, thresholds, unaudited)
     request.node.stash[RECORDER] = recorder
     return recorder
 

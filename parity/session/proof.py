@@ -50,6 +50,17 @@ def thresholds(session: Session, cell: Cell, cases: Sequence[Case]) -> list[int]
     return list(read.figures["thresholds"]) if read else []
 
 
+def unaudited(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, int]:
+    """The inputs that choose rows of tables which the chain of proof could not audit, with the number of rows."""
+    if not cases or not targets.get(cell.target).graph or not session.config.models[cell.model].proof:
+        return {}
+    try:
+        links = proof_of(session, cell, cases).links
+    except ParityError:  # the test of the chain itself says why
+        return {}
+    return next((dict(link.figures.get("unaudited", {})) for link in links if link.name == "copies"), {})
+
+
 def proved_on(session: Session, cell: Cell, case: Case) -> str:
     """The lift of the cell's artefact on one input that is not golden, in words; empty where it does not hold.
 
@@ -57,7 +68,9 @@ def proved_on(session: Session, cell: Cell, case: Case) -> str:
     """
     model, artifact = session.config.models[cell.model], session.artifact(cell)
     session.progress(cell.id, f"prove on {case.id}")
-    request = replace(_request(session, model, cell, artifact, [case]), whole=False, held=("range",), survey="")
+    request = replace(
+        _request(session, model, cell, artifact, [case]), whole=False, held=("range", "copies"), survey=""
+    )
     try:
         proof = _asked(session, request)
     except ParityError:
@@ -89,7 +102,15 @@ def _request(
         [c.inputs for c in cases],
         [o.name for o in model.contract.outputs],
         survey=target.survey,
+        constants=target.constants,
+        reference_constants=_reader_of_reference(model),
     )
+
+
+def _reader_of_reference(model: ModelConfig) -> str:
+    """What reads the constants of the file that takes the model's place; empty where there is none."""
+    target = targets.recognised(model.reference) if model.reference is not None else None
+    return target.constants if target is not None else ""
 
 
 def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
@@ -98,8 +119,9 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
     target = targets.get(cell.target)
     calibrated = cell.precision == "int8" and model.calibration is not None
     calibration = session.calibration(model) if calibrated else []
+    parts = (PROVE, target.graph, target.survey, target.constants, _reader_of_reference(model))
     spec = {
-        "code": {function: code_key(function) for function in (PROVE, target.graph, target.survey) if function},
+        "code": {function: code_key(function) for function in parts if function},
         "artifact": artifact.record.key,
         "notes": artifact.notes,  # kernels; and what the user says a prebuilt file calls its inputs
         "model": session.fingerprint(model),

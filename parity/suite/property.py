@@ -6,12 +6,12 @@ when it looks for the simplest input that fails.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parity.cases import kept
 from parity.cases.drawing import Drawing
-from parity.cases.extremes import edges, extremes
+from parity.cases.extremes import Sweep, edges, extremes, sweep
 from parity.cases.recipes import Recipe, family
 from parity.core.kinds import PROPERTY
 from parity.core.plan import Cell
@@ -39,13 +39,14 @@ def run(check: CheckContext) -> None:
     replayed = [recipe for recipe in replayed if recipe.digest not in fresh]
     results = bench.judge([*flat, *replayed, *drawn])
     record(bench, results[: len(flat)], results[len(flat) :], parity)
+    swept = _swept(bench, parity)
     bench.tell_twins(parity)
     for text in odd:
         parity.find(text, "warning")
-    failing = [r for r in results if bench.fails(r)]
+    failing = [r for r in (*results, *swept) if bench.fails(r)]
     if failing:
         simplest = None
-        if drawn and failing[0] not in results[: len(flat)]:  # an extreme or an edge is as simple as an input can be
+        if drawn and failing[0] in results[len(flat) :]:  # an extreme, an edge, a sweep: as simple as an input can be
             simplest = _simplest(bench, examples, seed, results[len(results) - len(drawn) :])
         bench.tell(simplest or failing[0], parity)
 
@@ -55,6 +56,38 @@ def _edges(model: ModelConfig, parity: Recorder) -> list[Recipe]:
     if all(family(spec) != "integer" for spec in model.contract.inputs):
         return []
     return edges(model.contract, parity.thresholds(), model.states)
+
+
+def _swept(bench: Bench, parity: Recorder) -> list[Result]:
+    """Every row of the tables that the chain of proof could not audit: what fails is recorded, else the worst."""
+    contract = bench.model.contract
+    integers = {spec.name for spec in contract.inputs if family(spec) == "integer"}
+    rows = {name: count for name, count in parity.unaudited().items() if name in integers} if integers else {}
+    if not rows:
+        return []
+    plan = sweep(contract, rows, bench.sizes(contract.example()) or contract.example())
+    results = bench.judge(plan.recipes)
+    judged = [r for r in results if not r.undefined or bench.fails(r)]
+    for spec in contract.outputs:
+        measured = [r for r in judged if spec.name not in r.silent]
+        failing = [r for r in measured if bench.fails(r)]
+        worst = max(measured, key=lambda r: r.judged[spec.name].ratio, default=None) if not failing else None
+        parity.add(*(bench.check("property", r, spec) for r in failing or ([worst] if worst else [])))
+    parity.add(*bench.lift_checks("property", judged))
+    parity.find(_words_of_sweep(plan, rows, [r for r in results if r not in judged or r.silent]))
+    return results
+
+
+def _words_of_sweep(plan: Sweep, rows: Mapping[str, int], silent: Sequence[Result]) -> str:
+    """Which rows were tried, and which were not."""
+    names = ", ".join(f"{name} ({count} rows)" for name, count in rows.items())
+    text = f"no audit could be made of what {names} looks up: every row was tried, in {len(plan.recipes)} inputs"
+    for name, (untried, count) in plan.left.items():
+        text += f"; {untried} of the {count} values of {name} were not"
+    if silent:
+        why = silent[0].undefined or next(iter(silent[0].silent.values()))
+        text += f"; {len(silent)} inputs say nothing or not of every output, as {silent[0].case.id}: {why}"
+    return text
 
 
 def _drawn(model: ModelConfig, root: Path, examples: int, seed: int) -> list[Recipe]:

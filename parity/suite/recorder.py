@@ -32,12 +32,14 @@ class Recorder:
         waivers: Iterable[Waiver] = (),
         proved: Callable[[], bool] | None = None,
         thresholds: Callable[[], list[int]] | None = None,
+        unaudited: Callable[[], Mapping[str, int]] | None = None,
     ):
         """`proved` says whether the chain of proof of the cell's file is complete. It is asked where nothing but
         figures of the tail is broken, by whatever test that happens in: tests may run in any order and process.
-        `thresholds` gives the numbers that the file or the module decides by, as the same chain reads them."""
+        `thresholds` gives the numbers that the file or the module decides by, as the same chain reads them; `unaudited`
+        the inputs that choose rows of tables which it could not audit, with the number of rows."""
         self.cell, self.kind = cell, kind
-        self._proved, self._thresholds = proved, thresholds
+        self._proved, self._thresholds, self._unaudited = proved, thresholds, unaudited
         self._rules = tuple(rules)
         self._waivers = tuple(waivers)  # those in force for this cell
         self.checks: list[Check] = []
@@ -134,6 +136,10 @@ class Recorder:
     def thresholds(self) -> list[int]:
         """The whole numbers at which the cell's file or module may go another way; none where nothing read them."""
         return self._thresholds() if self._thresholds is not None else []
+
+    def unaudited(self) -> Mapping[str, int]:
+        """The inputs that choose rows of tables which the chain of proof could not audit, with the number of rows."""
+        return self._unaudited() if self._unaudited is not None else {}
 
     def refused(self) -> list[Check]:
         """The broken checks that fail the test: no waiver covers them, and they are no figures of the tail of a file

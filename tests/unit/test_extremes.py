@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parity.cases import strategies
-from parity.cases.extremes import edges, extremes
+from parity.cases.extremes import MOST_SWEEPS, edges, extremes, sweep
 from parity.cases.golden import normalised
 from parity.cases.recipes import EXTREMES, Recipe, variable
 from parity.core.contract import Contract, InputSpec, OutputSpec, Preprocess
@@ -93,3 +93,29 @@ def test_a_state_is_tried_beyond_the_range_that_golden_data_shows() -> None:
     count = Contract((InputSpec("n", (1,), "int64", (0, 6)),), OUTPUTS)
     assert [r.arrays(count)["n"].item() for r in edges(count, [64], ["n"])] == [63, 64, 65]
     assert edges(count, [64]) == [] and edges(count, [1 << 20], ["n"]) == []
+
+
+@pytest.mark.parametrize(("rows", "last"), [(100, 99), (64, 63), (1000, 99), (5, 4)])
+def test_a_sweep_holds_every_id_of_range_and_table(rows: int, last: int) -> None:
+    dims = {"batch": 2, "length": 7}
+    made = sweep(TOKENS, {"ids": rows}, dims)
+    arrays = [recipe.arrays(TOKENS) for recipe in made.recipes]
+    assert set(np.unique([a["ids"] for a in arrays])) == set(range(last + 1)) and made.left == {}
+    assert len(arrays) == -(-(last + 1) // 14) and all(a["mask"].all() for a in arrays)
+    for recipe in made.recipes:
+        assert Recipe.parse(recipe.json(), TOKENS) == recipe
+        line = recipe.inputs["ids"].line(TOKENS.inputs[0], (2, 7))
+        values: dict[str, Any] = {"np": np}
+        exec(line, values)
+        np.testing.assert_array_equal(values["ids"], recipe.arrays(TOKENS)["ids"])
+
+
+def test_a_sweep_says_what_was_too_much() -> None:
+    words = Contract((InputSpec("ids", (1, 4), "int64"),), OUTPUTS)
+    made = sweep(words, {"ids": 8 * MOST_SWEEPS}, {})
+    assert len(made.recipes) == MOST_SWEEPS and made.left == {"ids": (4 * MOST_SWEEPS, 8 * MOST_SWEEPS)}
+
+
+def test_only_integers_are_swept() -> None:
+    assert sweep(PICTURE, {"image": 100}, PICTURE.example()).recipes == ()
+    assert sweep(TOKENS, {"mask": 100}, TOKENS.example()).recipes == ()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from parity.formats.graph import Constant, Grid
 from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
 
+_MOVING = ("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 _MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(("Equal",), "equal"),
     **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual"), "order"),
@@ -26,10 +29,19 @@ _MEANINGS: Mapping[str, Meaning] = {
 
 def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
     """The survey of an .onnx file. Weights in other files are not read."""
-    model = onnx.load(str(Path(folder, notes["entry"])), load_external_data=False)
+    return _read(folder, notes, whole=False)
+
+
+def constants(folder: str, notes: Mapping[str, Any]) -> Survey:
+    """The survey of an .onnx file with all constants, those in other files too."""
+    return _read(folder, notes, whole=True)
+
+
+def _read(folder: str, notes: Mapping[str, Any], whole: bool) -> Survey:
+    model = onnx.load(str(Path(folder, notes["entry"])), load_external_data=whole)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    read = _Reader()
+    read = _Reader(whole)
     read.graph(model.graph, "")
     stored = {i.name for i in model.graph.initializer}
     read.survey.inputs = [value.name for value in model.graph.input if value.name not in stored]
@@ -39,8 +51,9 @@ def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
 class _Reader:
     """Fills a survey. Names of a sub-graph begin with its node's, unless they are those of an outer graph."""
 
-    def __init__(self) -> None:
-        self.survey = Survey(())
+    def __init__(self, whole: bool) -> None:
+        self.survey, self.whole = Survey(()), whole
+        self.moved: dict[str, str] = {}  # by result of an operator that only moves values, what it moves
         self.names: list[dict[str, str]] = []
 
     def graph(self, graph: Any, prefix: str) -> None:
@@ -71,6 +84,13 @@ class _Reader:
                 if not isinstance(value, (bytes, list)) or (isinstance(value, list) and len(value) <= MOST):
                     self.survey.constants[outputs[0]] = np.asarray(value)
             return
+        if node.op_type == "DequantizeLinear":
+            self._quantised(*_padded(inputs[:3]), int(attributes["axis"].i) if "axis" in attributes else 1)
+        elif node.op_type.startswith("QLinear"):  # its operands come as (integers, scale, zero point)
+            for place in range(len(node.input) - 1):
+                self._quantised(*_padded([self._name(name) for name in node.input[place : place + 3]]), axis=0)
+        if node.op_type in _MOVING and inputs:
+            self.moved.update(dict.fromkeys(outputs, inputs[0]))
         inner = [(a.name, a.g) for a in node.attribute if a.HasField("g")]
         if inner:
             self.survey.nodes += self._controlled(node, inner, inputs, outputs, place)
@@ -119,5 +139,37 @@ class _Reader:
         return name in self.survey.constants and self.survey.constants[name].dtype in (np.int32, np.int64)
 
     def _constant(self, name: str, tensor: Any) -> None:
-        if int(np.prod(tensor.dims)) <= MOST and tensor.data_location != TensorProto.EXTERNAL:
-            self.survey.constants[name] = numpy_helper.to_array(tensor)
+        small = int(np.prod(tensor.dims)) <= MOST and tensor.data_location != TensorProto.EXTERNAL
+        if not small and not self.whole:
+            return
+        values = numpy_helper.to_array(tensor)
+        if small:
+            self.survey.constants[name] = values
+        if self.whole and values.dtype.kind in "fiu":
+            self.survey.stored[name] = Constant(name, values, None)
+
+    def _quantised(self, name: str, scale: str, zero: str, axis: int) -> None:
+        """Give a stored tensor the quantisation parameters that it is read with, also where its integers are moved
+        before: table -> Gather -> DequantizeLinear. Those by block are none of a grid."""
+        stored = self.survey.stored
+        if scale not in stored or stored[scale].stored.dtype.kind != "f":
+            return
+        scales = stored[scale].stored.astype(np.float64).reshape(-1)
+        while scales.size == 1 and name in self.moved:
+            name = self.moved[name]
+        if name not in stored or stored[name].grid is not None or stored[name].stored.dtype.kind not in "iu":
+            return
+        values = stored[name].stored
+        axis %= max(values.ndim, 1)
+        if scales.size > 1 and (not values.ndim or values.shape[axis] != scales.size):
+            return
+        point = stored[zero].stored if zero in stored else np.zeros(1)
+        zeros = np.broadcast_to(point.reshape(-1).astype(np.float64), scales.shape)
+        limits = np.iinfo(values.dtype)
+        grid = Grid(scales, zeros, axis, int(limits.min), int(limits.max))
+        self.survey.stored[name] = replace(stored[name], grid=grid)
+
+
+def _padded(names: Sequence[str]) -> tuple[str, str, str]:
+    name, scale, zero = (*names, "", "")[:3]
+    return name, scale, zero

@@ -34,6 +34,7 @@ class Onnx(Target):
     unmarked: ClassVar[str] = "fp32"
     graph: ClassVar[str] = "parity.formats.onnx.graph:OnnxArtefact"
     survey: ClassVar[str] = "parity.formats.onnx.survey:survey"
+    constants: ClassVar[str] = "parity.formats.onnx.survey:constants"
     steps: ClassVar[str] = "parity.formats.onnx.steps:OnnxSteps"
     draft: ClassVar[str] = "parity.formats.onnx.draft:OnnxDraft"
     script: ClassVar[str] = "parity.formats.onnx.script:lines"

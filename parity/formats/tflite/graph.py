@@ -62,7 +62,7 @@ class TFLiteArtefact:
         custom = sorted({k for k in kinds if k.startswith(("Flex", "custom"))})
         if custom:
             raise NotPossible(f"the plain interpreter cannot run {', '.join(custom)}")
-        self.names = _unique([_text(t.name) for t in model.subgraphs[0].tensors])
+        self.names = unique([_text(t.name) for t in model.subgraphs[0].tensors])
         self.graph = self._read(model, notes)
         self._tracer: Any = None
 
@@ -327,7 +327,7 @@ def _text(name: Any) -> str:
     return str(name, "utf-8", "replace") if isinstance(name, bytes) else str(name or "")
 
 
-def _unique(names: list[str]) -> list[str]:
+def unique(names: list[str]) -> list[str]:
     """Tensor names are not unique by law: a repeated one gets its index."""
     seen: set[str] = set()
     result = []

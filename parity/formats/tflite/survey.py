@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from parity.formats.graph import Array
+from parity.formats.graph import Array, Constant
 from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
-from parity.formats.tflite.graph import constant, grid_of, kind, parsed
+from parity.formats.tflite.graph import constant, grid_of, kind, parsed, unique
 
 _MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(("EQUAL", "NOT_EQUAL"), "equal"),
@@ -27,16 +27,28 @@ _MEANINGS: Mapping[str, Meaning] = {
 
 def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
     """The survey of a .tflite file."""
+    return _read(folder, notes, whole=False)
+
+
+def constants(folder: str, notes: Mapping[str, Any]) -> Survey:
+    """The survey of a .tflite file with all of its constants."""
+    return _read(folder, notes, whole=True)
+
+
+def _read(folder: str, notes: Mapping[str, Any], whole: bool) -> Survey:
     model = parsed(Path(folder, notes["entry"]).read_bytes())
     result = Survey([_name(0, int(i)) for i in model.subgraphs[0].inputs])
     for number, graph in enumerate(model.subgraphs):
+        labels = unique([_label(tensor) for tensor in graph.tensors])
         for index, tensor in enumerate(graph.tensors):
             if tensor.type == schema.TensorType.BOOL:
                 result.booleans.add(_name(number, index))
-            stored = constant(model, tensor) if _small(tensor) else None
-            if stored is not None:
-                grid = grid_of(tensor)
-                result.constants[_name(number, index)] = stored if grid is None else grid.real(stored)
+            small, name, grid = _small(tensor), _name(number, index), grid_of(tensor)
+            stored = constant(model, tensor) if small or whole else None
+            if stored is not None and small:
+                result.constants[name] = stored if grid is None else grid.real(stored)
+            if stored is not None and whole:
+                result.stored[name] = Constant(labels[index], stored, grid)
         for op in graph.operators:
             result.nodes += _nodes(model, number, op, result.constants)
     return result
@@ -62,9 +74,12 @@ def _nodes(model: Any, graph: int, op: Any, constants: Mapping[str, Array]) -> I
 
 
 def _place(model: Any, graph: int, op: Any) -> str:
-    if not len(op.outputs):
-        return ""
-    name = model.subgraphs[graph].tensors[int(op.outputs[0])].name
+    return _label(model.subgraphs[graph].tensors[int(op.outputs[0])]) if len(op.outputs) else ""
+
+
+def _label(tensor: Any) -> str:
+    """The name that a tensor has in the file."""
+    name = tensor.name
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "")
 
 

@@ -38,6 +38,7 @@ class TFLite(Target):
     signature: ClassVar[str] = "parity.formats.tflite.runtime:signature"
     graph: ClassVar[str] = "parity.formats.tflite.graph:TFLiteArtefact"
     survey: ClassVar[str] = "parity.formats.tflite.survey:survey"
+    constants: ClassVar[str] = "parity.formats.tflite.survey:constants"
     steps: ClassVar[str] = "parity.formats.tflite.steps:TFLiteSteps"
     draft: ClassVar[str] = "parity.formats.tflite.draft:TFLiteDraft"
     script: ClassVar[str] = "parity.formats.tflite.script:lines"
