@@ -1,0 +1,87 @@
+"""Parts of an output: what holds numbers of its own size and its own noise, as coordinates beside scores do.
+
+The rms of a whole output is that of its largest part, and so is the noise of a whole output. A part is judged by the
+noise that was measured in it. Of few elements such a measurement is small by chance now and then: `chance` says by how
+much, and that far the noise of the whole output may stand in. Pure NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Rows = Sequence[Array]
+
+UNIT = 1.0
+"""What is smaller counts as of this size: sigmoid, softmax, tanh and erf are off by a unit of 1 in their tails."""
+ONE_IN_A_THOUSAND = 3.09  # standard deviations
+SMALLEST = float(np.finfo(np.float32).tiny)  # what float32 can tell from zero
+
+
+def chance(count: int) -> float:
+    """How many times larger one of two rms errors may be than the other by chance, each of `count` elements.
+
+    Fisher's z: the logarithm of the ratio of two such rms has a standard deviation of about 1 / sqrt(count - 1). Infinite
+    for a single element, which says nothing of the next.
+    """
+    return math.exp(ONE_IN_A_THOUSAND / math.sqrt(count - 1)) if count > 1 else math.inf
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What the precision costs each channel along one axis. Arrays are [channels] of float64."""
+
+    axis: int
+    costs: Array  # rms errors of the twin, and at least what storing a channel costs
+    sizes: Array  # rms of the oracle's values
+    count: int  # elements of one channel, over all cases
+
+    def with_another(self, other: Channels) -> Channels:
+        """The larger cost of each channel."""
+        return replace(self, costs=np.maximum(self.costs, other.costs))
+
+    def floors(self, stored: Array, whole: float) -> Array:
+        """The floor of each channel [channels]. `stored`: what storing costs a channel; `whole`: the floor of the
+        output, which counts as far as chance makes a channel's own cost too small."""
+        costs = np.maximum(self.costs, stored)
+        return np.asarray(np.maximum(costs, np.minimum(whole, costs * chance(self.count))))
+
+
+def channels(want: Rows, errors: Rows, unit: float, magnitude: float) -> tuple[Channels, ...]:
+    """The channels along every axis behind the first, for outputs of one length there in all cases.
+
+    `unit`: what storing a value costs, as a share of its size. A channel counts as of `UNIT` at least, or of the
+    output's own `magnitude` where that is less.
+    """
+    result = []
+    for axis in range(1, want[0].ndim):
+        if not alike(want, axis):
+            continue
+        sizes = rms_by(want, axis)
+        least = np.maximum(unit * np.maximum(sizes, min(UNIT, magnitude)), SMALLEST)
+        count = sum(w.size for w in want) // want[0].shape[axis]
+        result.append(Channels(axis, np.maximum(rms_by(errors, axis), least), sizes, count))
+    return tuple(result)
+
+
+def alike(arrays: Rows, axis: int) -> bool:
+    """Whether all arrays have one length along an axis, and elements."""
+    if any(a.ndim <= axis or not a.size for a in arrays):
+        return False
+    return len({a.shape[axis] for a in arrays}) == 1
+
+
+def rms_by(arrays: Rows, axis: int) -> Array:
+    """Root mean square of each channel over all arrays [channels]; scaled first, so that no square over- or
+    underflows."""
+    flat = [np.moveaxis(np.asarray(a, np.float64), axis, 0).reshape(a.shape[axis], -1) for a in arrays]
+    peaks = np.max([np.abs(f).max(1) for f in flat], axis=0)
+    scale = np.where(np.isfinite(peaks) & (peaks > 0), peaks, 1.0)[:, None]
+    with np.errstate(invalid="ignore", over="ignore"):
+        squares = sum(np.square(f / scale).sum(1) for f in flat)
+        return np.asarray(scale[:, 0] * np.sqrt(squares / sum(f.shape[1] for f in flat)))
