@@ -23,9 +23,9 @@ import numpy as np
 
 from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
-from parity.judging.parts import SMALLEST, Channels, channels, rms_by
+from parity.judging.parts import SMALLEST, Channels, chance, channels, rms_by
 from parity.judging.post_processing import PostProcessed
-from parity.judging.scales import largest, rms_of, size, smaller
+from parity.judging.scales import count, largest, rms_of, size, smaller
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rows = Sequence[Array]
@@ -171,7 +171,8 @@ class Floor:
 
     @staticmethod
     def _of_hidden(part: Hidden, errors: Rows, stored: Rows) -> float:
-        return rms_of(errors, part.masks) / max(part.cost, rms_of(stored, part.masks) / ROOT3)
+        cost = max(part.cost, rms_of(stored, part.masks) / ROOT3)
+        return rms_of(errors, part.masks) / (cost * chance(count(part.masks)))
 
     def _storing(self, got: Rows) -> list[Array]:
         """The largest error, element by element, of storing the oracle's outputs as the artefact stores its own."""
@@ -230,9 +231,7 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
 
 
 def _hidden(want: Rows, errors: Rows, precision: str, axis: int | None) -> tuple[Hidden, ...]:
-    """The sets of elements that larger ones hide. None at int8, which stores all elements of an output in one step."""
-    if precision == "int8":
-        return ()
+    """The sets of elements that larger ones hide."""
     return tuple(
         Hidden(tuple(masks), max(rms_of(errors, masks), UNITS[precision] * size(want, masks)), largest(want, masks))
         for masks in smaller(want, () if axis is None else (axis,))
