@@ -172,7 +172,7 @@ class Floor:
     @staticmethod
     def _of_hidden(part: Hidden, errors: Rows, stored: Rows) -> float:
         cost = max(part.cost, rms_of(stored, part.masks) / ROOT3)
-        return rms_of(errors, part.masks) / (cost * chance(count(part.masks)))
+        return rms_of(errors, part.masks) / (cost * float(chance(count(part.masks))))
 
     def _storing(self, got: Rows) -> list[Array]:
         """The largest error, element by element, of storing the oracle's outputs as the artefact stores its own."""

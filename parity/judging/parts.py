@@ -19,54 +19,77 @@ Rows = Sequence[Array]
 
 UNIT = 1.0
 """What is smaller counts as of this size: sigmoid, softmax, tanh and erf are off by a unit of 1 in their tails."""
+ALIKE = 2.0  # times: sizes that are of one kind
 ONE_IN_A_THOUSAND = 3.09  # standard deviations
 SMALLEST = float(np.finfo(np.float32).tiny)  # what float32 can tell from zero
 
 
-def chance(count: int) -> float:
+def chance(count: Array | int) -> Array:
     """How many times larger one of two rms errors may be than the other by chance, each of `count` elements.
 
     Fisher's z: the logarithm of the ratio of two such rms has a standard deviation of about 1 / sqrt(count - 1). Infinite
     for a single element, which says nothing of the next.
     """
-    return math.exp(ONE_IN_A_THOUSAND / math.sqrt(count - 1)) if count > 1 else math.inf
+    few = np.asarray(count, np.float64) <= 1
+    return np.where(few, math.inf, np.exp(ONE_IN_A_THOUSAND / np.sqrt(np.where(few, 1, np.asarray(count) - 1))))
+
+
+def stray(count: int) -> float:
+    """How many times its usual rms an error of `count` elements may have by chance: the root of chi square over
+    `count`, one in a thousand, to 2 %."""
+    return 1 + 2.3 / math.sqrt(count)
 
 
 @dataclass(frozen=True)
 class Channels:
-    """What the precision costs each channel along one axis. Arrays are [channels] of float64."""
+    """What the precision costs each channel along one axis. Arrays are [channels]."""
 
     axis: int
-    costs: Array  # rms errors of the twin, and at least what storing a channel costs
+    costs: Array  # rms errors of the twin in the channel and in its peers, and at least what storing costs
     sizes: Array  # rms of the oracle's values
-    count: int  # elements of one channel, over all cases
+    counts: Array  # elements that the costs were measured on, over all cases and peers
 
     def with_another(self, other: Channels) -> Channels:
         """The larger cost of each channel."""
         return replace(self, costs=np.maximum(self.costs, other.costs))
 
-    def floors(self, stored: Array, whole: float) -> Array:
+    def floors(self, stored: Array, whole: float, strays: float = 1.0) -> Array:
         """The floor of each channel [channels]. `stored`: what storing costs a channel; `whole`: the floor of the
-        output, which counts as far as chance makes a channel's own cost too small."""
+        output, which counts as far as chance makes a channel's own cost too small, or, `strays` times, an error too
+        large."""
         costs = np.maximum(self.costs, stored)
-        return np.asarray(np.maximum(costs, np.minimum(whole, costs * chance(self.count))))
+        return np.asarray(np.maximum(costs, np.minimum(whole, costs * chance(self.counts) * strays)))
 
 
 def channels(want: Rows, errors: Rows, unit: float, magnitude: float) -> tuple[Channels, ...]:
     """The channels along every axis behind the first, for outputs of one length there in all cases.
 
     `unit`: what storing a value costs, as a share of its size. A channel counts as of `UNIT` at least, or of the
-    output's own `magnitude` where that is less.
+    output's own `magnitude` where that is less. Its peers are the channels of its size, to a factor of `ALIKE`: their
+    noise is of one kind, and together they say more of it than each alone.
     """
     result = []
     for axis in range(1, want[0].ndim):
         if not alike(want, axis):
             continue
         sizes = rms_by(want, axis)
+        costs, peers = _of_peers(rms_by(errors, axis), sizes)
         least = np.maximum(unit * np.maximum(sizes, min(UNIT, magnitude)), SMALLEST)
         count = sum(w.size for w in want) // want[0].shape[axis]
-        result.append(Channels(axis, np.maximum(rms_by(errors, axis), least), sizes, count))
+        result.append(Channels(axis, np.maximum(costs, least), sizes, count * peers))
     return tuple(result)
+
+
+def _of_peers(errors: Array, sizes: Array) -> tuple[Array, Array]:
+    """The rms error of each channel or of it and its peers, whichever is larger; and how many peers there are."""
+    order = np.argsort(sizes, kind="stable")
+    peak = float(errors.max()) or 1.0  # no square overflows
+    squares = np.concatenate([[0.0], np.cumsum(np.square(errors[order] / peak))])
+    first = np.searchsorted(sizes[order], sizes / ALIKE, "left")
+    behind = np.searchsorted(sizes[order], sizes * ALIKE, "right")
+    peers = behind - first
+    together = peak * np.sqrt(np.maximum(squares[behind] - squares[first], 0.0) / peers)
+    return np.maximum(errors, together), peers
 
 
 def alike(arrays: Rows, axis: int) -> bool:

@@ -53,7 +53,7 @@ def hidden_error(errors: Rows, want: Rows) -> float:
     for masks in smaller(want, sorted(axes)):
         here = masks[: len(errors)]
         if any(m.any() for m in here):
-            worst = max(worst, rms_of(errors, here) / (size(want, masks) * chance(count(masks))))
+            worst = max(worst, rms_of(errors, here) / (size(want, masks) * float(chance(count(masks)))))
     return worst
 
 
