@@ -53,6 +53,10 @@ class Channels:
         """The larger cost of each channel."""
         return replace(self, costs=np.maximum(self.costs, other.costs))
 
+    def together(self, values: Array) -> Array:
+        """Rms of `values` [channels] over the peers of each channel."""
+        return _together(values, self.sizes)
+
     def floors(self, stored: Array, whole: float, strays: float = 1.0) -> Array:
         """The floor of each channel [channels]. `stored`: what storing costs a channel; `whole`: the floor of the
         output, which counts as far as chance makes a channel's own cost too small, or, `strays` times, an error too
@@ -73,23 +77,29 @@ def channels(want: Rows, errors: Rows, unit: float, magnitude: float) -> tuple[C
         if not alike(want, axis):
             continue
         sizes = rms_by(want, axis)
-        costs, peers = _of_peers(rms_by(errors, axis), sizes)
+        own = rms_by(errors, axis)
+        costs = np.maximum(own, _together(own, sizes))
+        _, first, behind = _peers(sizes)
         least = np.maximum(unit * np.maximum(sizes, min(UNIT, magnitude)), SMALLEST)
         count = sum(w.size for w in want) // want[0].shape[axis]
-        result.append(Channels(axis, np.maximum(costs, least), sizes, count * peers))
+        result.append(Channels(axis, np.maximum(costs, least), sizes, count * (behind - first)))
     return tuple(result)
 
 
-def _of_peers(errors: Array, sizes: Array) -> tuple[Array, Array]:
-    """The rms error of each channel or of it and its peers, whichever is larger; and how many peers there are."""
+def _peers(sizes: Array) -> tuple[Array, Array, Array]:
+    """The channels by size, and for each channel where its peers begin and end in that order."""
     order = np.argsort(sizes, kind="stable")
-    peak = float(errors.max()) or 1.0  # no square overflows
-    squares = np.concatenate([[0.0], np.cumsum(np.square(errors[order] / peak))])
     first = np.searchsorted(sizes[order], sizes / ALIKE, "left")
-    behind = np.searchsorted(sizes[order], sizes * ALIKE, "right")
-    peers = behind - first
-    together = peak * np.sqrt(np.maximum(squares[behind] - squares[first], 0.0) / peers)
-    return np.maximum(errors, together), peers
+    return order, first, np.searchsorted(sizes[order], sizes * ALIKE, "right")
+
+
+def _together(values: Array, sizes: Array) -> Array:
+    """Rms of the values of each channel's peers, itself among them."""
+    order, first, behind = _peers(sizes)
+    peak = float(values.max()) or 1.0  # no square overflows
+    squares = np.concatenate([[0.0], np.cumsum(np.square(values[order] / peak))])
+    mean = np.maximum(squares[behind] - squares[first], 0.0) / (behind - first)
+    return np.asarray(peak * np.sqrt(mean))
 
 
 def alike(arrays: Rows, axis: int) -> bool:

@@ -78,7 +78,8 @@ class Usual:
             stored = rms_by([self._storing(got, want)], usual.axis) / ROOT3
             elements = want.size // want.shape[usual.axis]
             floors = usual.floors(np.maximum(shares * sizes, stored), whole, stray(elements))
-            parts.append(Part(usual.axis, rms_by([error], usual.axis), floors))
+            errors = usual.together(rms_by([error], usual.axis))
+            parts.append(Part(usual, errors, usual.together(floors)))
         return tuple(parts)
 
     def _storing(self, got: Array, want: Array) -> Array:
@@ -101,9 +102,10 @@ class Usual:
 
 @dataclass(frozen=True)
 class Part:
-    """The channels of one output along one axis on one input: rms errors and floors [channels]."""
+    """The channels of one output along one axis on one input: rms errors and floors [channels], each of the channel and
+    its peers. Of many channels one is far off now and then; that all of one size are tells more."""
 
-    axis: int
+    usual: Channels
     errors: Array
     floors: Array
 
@@ -115,7 +117,7 @@ class Part:
     def words(self) -> str:
         """The worst channel, and how far it is off."""
         worst = int((self.errors / self.floors).argmax())
-        where = f"number {worst} along axis {self.axis}"
+        where = f"number {worst} along axis {self.usual.axis}, with those of its size,"
         return f"{where} is off by {self.errors[worst]:.3g} rms, the precision costs it {self.floors[worst]:.3g}"
 
     def excused(self, off: Array, raised: float, whole: float, most: float) -> Part:
@@ -124,8 +126,9 @@ class Part:
         What raises the floor of the output raises that of each channel as much, up to that of the output: the error
         of one twin in one channel of one input is small by chance too often.
         """
+        off_by = self.usual.together(rms_by([off], self.usual.axis))
         floors = np.maximum(self.floors, np.minimum(self.floors * raised, whole))
-        return replace(self, floors=np.maximum(floors, np.minimum(rms_by([off], self.axis), most)))
+        return replace(self, floors=np.maximum(floors, np.minimum(off_by, most)))
 
 
 @dataclass(frozen=True)
