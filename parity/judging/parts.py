@@ -27,17 +27,17 @@ SMALLEST = float(np.finfo(np.float32).tiny)  # what float32 can tell from zero
 def chance(count: Array | int) -> Array:
     """How many times larger one of two rms errors may be than the other by chance, each of `count` elements.
 
-    Fisher's z: the logarithm of the ratio of two such rms has a standard deviation of about 1 / sqrt(count - 1). Infinite
-    for a single element, which says nothing of the next.
+    Fisher's z: the logarithm of the ratio of two such rms has a standard deviation of about 1 / sqrt(count - 1).
+    Infinite for a single element, which says nothing of the next.
     """
     few = np.asarray(count, np.float64) <= 1
     return np.where(few, math.inf, np.exp(ONE_IN_A_THOUSAND / np.sqrt(np.where(few, 1, np.asarray(count) - 1))))
 
 
-def stray(count: int) -> float:
+def stray(count: Array | int) -> Array:
     """How many times its usual rms an error of `count` elements may have by chance: the root of chi square over
-    `count`, one in a thousand, to 2 %."""
-    return 1 + 2.3 / math.sqrt(count)
+    `count`, one in a thousand, to a few per cent."""
+    return 1 + 2.3 / np.sqrt(np.asarray(count, np.float64))
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Channels:
     axis: int
     costs: Array  # rms errors of the twin in the channel and in its peers, and at least what storing costs
     sizes: Array  # rms of the oracle's values
-    counts: Array  # elements that the costs were measured on, over all cases and peers
+    count: int  # elements of one channel, over all cases
+    peers: Array  # channels of each one's size, itself among them
 
     def with_another(self, other: Channels) -> Channels:
         """The larger cost of each channel."""
@@ -57,12 +58,15 @@ class Channels:
         """Rms of `values` [channels] over the peers of each channel."""
         return _together(values, self.sizes)
 
-    def floors(self, stored: Array, whole: float, strays: float = 1.0) -> Array:
+    def floors(self, stored: Array, whole: float, elements: int | None = None) -> Array:
         """The floor of each channel [channels]. `stored`: what storing costs a channel; `whole`: the floor of the
-        output, which counts as far as chance makes a channel's own cost too small, or, `strays` times, an error too
-        large."""
+        output, which counts as far as chance makes a channel's own cost too small. `elements`: of one channel of a
+        single input, whose error may be too large by chance besides."""
         costs = np.maximum(self.costs, stored)
-        return np.asarray(np.maximum(costs, np.minimum(whole, costs * chance(self.counts) * strays)))
+        likely = costs * chance(self.count * self.peers)
+        if elements is not None:
+            likely = likely * stray(elements * self.peers)
+        return np.asarray(np.maximum(costs, np.minimum(whole, likely)))
 
 
 def channels(want: Rows, errors: Rows, unit: float, magnitude: float) -> tuple[Channels, ...]:
@@ -82,7 +86,7 @@ def channels(want: Rows, errors: Rows, unit: float, magnitude: float) -> tuple[C
         _, first, behind = _peers(sizes)
         least = np.maximum(unit * np.maximum(sizes, min(UNIT, magnitude)), SMALLEST)
         count = sum(w.size for w in want) // want[0].shape[axis]
-        result.append(Channels(axis, np.maximum(costs, least), sizes, count * (behind - first)))
+        result.append(Channels(axis, np.maximum(costs, least), sizes, count, behind - first))
     return tuple(result)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from parity.judging.floor import ROOT3, UNITS, Floor, differences, finite_part, half_units, holds_halves, rms_over
-from parity.judging.parts import Channels, rms_by, stray
+from parity.judging.parts import Channels, rms_by
 from parity.judging.ties import largest_jump, tied
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -77,7 +77,7 @@ class Usual:
             sizes = rms_by([finite_part(want)], usual.axis)
             stored = rms_by([self._storing(got, want)], usual.axis) / ROOT3
             elements = want.size // want.shape[usual.axis]
-            floors = usual.floors(np.maximum(shares * sizes, stored), whole, stray(elements))
+            floors = usual.floors(np.maximum(shares * sizes, stored), whole, elements)
             errors = usual.together(rms_by([error], usual.axis))
             parts.append(Part(usual, errors, usual.together(floors)))
         return tuple(parts)
