@@ -2,9 +2,11 @@
 
 Pure functions on the outputs of oracle, twin and artefact. NumPy and the standard library only.
 
-Every ratio divides like by like, so it has no unit and does not change when an output is scaled. For a part of the
-data (one case, one channel) the divisor is the larger of the twin's error in that part and its error overall: a part in
-which the twin is right by chance makes no ratio, and a part that is hard for the precision has its own floor.
+Every ratio divides like by like, so it has no unit and does not change when an output is scaled. For one case the
+divisor is the larger of the twin's error in it and its error overall: a case in which the twin is right by chance makes
+no ratio, and one that is hard for the precision has its own floor. A channel has its own floor too, and the error
+overall stands in for no more than chance explains (`parity.judging.parts`): scores beside coordinates are judged by
+what the precision costs the scores.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ import numpy as np
 
 from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
+from parity.judging.parts import SMALLEST, Channels, chance, channels, rms_by
 from parity.judging.post_processing import PostProcessed
-from parity.judging.scales import largest, rms_of, size, smaller
+from parity.judging.scales import count, largest, rms_of, size, smaller
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rows = Sequence[Array]
@@ -49,9 +52,9 @@ class Ratio:
     """An artefact's error over the floor. 1: as far from the oracle as the twin is. Infinite: not finite, or unjudged.
 
     `pooled`: rms over all cases, and over the elements that larger ones hide, whichever is worse. `worst`:
-    rms of the worst case, `worst_case` its index. `channel`: rms of the worst
-    class or channel over all cases, `worst_channel` its index; NaN where the output has no such axis. `peak`: largest
-    error of any element over the twin's largest. `by_case`, `by_channel`: what the worst are the largest of.
+    rms of the worst case, `worst_case` its index. `channel`: rms of the worst channel over all cases, along whichever
+    axis, `worst_channel` its index there; NaN where the output has no such axis. `peak`: largest error of any element
+    over the twin's largest. `by_case`: what the worst is the largest of.
     `distance`: rms between artefact and twin over the floor. Near 0 where the runtime rounds exactly where the twin
     does (the usual case below fp32), 1.4 where both err for reasons of their own. Described, not gated: an artefact
     that is better than its precision is at distance 1.
@@ -64,7 +67,7 @@ class Ratio:
     worst_case: int = 0
     worst_channel: int | None = None
     by_case: tuple[float, ...] = ()
-    by_channel: tuple[float, ...] = ()
+    axis: int | None = None  # the one that the worst channel is on
     distance: float = math.inf
     reason: str = ""
     part: str = ""  # which elements `pooled` is of, where others hide them
@@ -99,7 +102,7 @@ class Floor:
     pooled: float
     peak: float
     by_case: tuple[float, ...]
-    by_channel: tuple[float, ...]
+    channels: tuple[Channels, ...]
     magnitude: float  # rms of the oracle's output over all cases
     least: float  # the floor below which no part goes: UNITS of the magnitude
     axis: int | None
@@ -131,7 +134,7 @@ class Floor:
             pooled=max(self.pooled, other.pooled),
             peak=max(self.peak, other.peak),
             by_case=tuple(map(max, self.by_case, other.by_case)),
-            by_channel=tuple(map(max, self.by_channel, other.by_channel)),
+            channels=tuple(a.with_another(b) for a, b in zip(self.channels, other.channels, strict=True)),
             hidden=tuple(replace(a, cost=max(a.cost, b.cost)) for a, b in zip(self.hidden, other.hidden, strict=True)),
         )
 
@@ -147,10 +150,9 @@ class Floor:
         stored = self._storing(got)
         pooled = max(self.pooled, self.least, rms_over(stored) / ROOT3)
         by_case = np.array([rms_over([s]) for s in stored]) / ROOT3
-        cases = np.array([rms_over([e]) for e in errors]) / self._divisors(self.by_case, by_case)
-        channels = _by_channel(errors, self.axis)
-        by_channel = _by_channel(stored, self.axis) / ROOT3
-        parts = channels / self._divisors(self.by_channel, by_channel) if len(channels) else channels
+        floors = np.maximum(np.maximum(np.asarray(self.by_case), max(self.pooled, self.least)), by_case)
+        cases = np.array([rms_over([e]) for e in errors]) / floors
+        parts, axis = self._of_channels(errors, stored)
         overall = (rms_over(errors) / pooled, "")
         hidden = [(self._of_hidden(part, errors, stored), part.words) for part in self.hidden]
         worst, part = max([overall, *hidden], key=lambda pair: pair[0])
@@ -162,14 +164,15 @@ class Floor:
             worst_case=int(cases.argmax()),
             worst_channel=int(parts.argmax()) if len(parts) else None,
             by_case=tuple(cases.tolist()),
-            by_channel=tuple(parts.tolist()),
+            axis=axis,
             distance=rms_over(differences(got, self.twin)) / pooled,
             part=part,
         )
 
     @staticmethod
     def _of_hidden(part: Hidden, errors: Rows, stored: Rows) -> float:
-        return rms_of(errors, part.masks) / max(part.cost, rms_of(stored, part.masks) / ROOT3)
+        cost = max(part.cost, rms_of(stored, part.masks) / ROOT3)
+        return rms_of(errors, part.masks) / (cost * float(chance(count(part.masks))))
 
     def _storing(self, got: Rows) -> list[Array]:
         """The largest error, element by element, of storing the oracle's outputs as the artefact stores its own."""
@@ -177,9 +180,15 @@ class Floor:
             return [half_units(w) for w in self.want]
         return [np.zeros(np.shape(w)) for w in self.want]
 
-    def _divisors(self, parts: Sequence[float], stored: Array) -> Array:
-        """The floor of each case or channel, from the twin's error there and overall, and from what storing costs."""
-        return np.maximum(np.maximum(np.asarray(parts, np.float64), max(self.pooled, self.least)), stored)
+    def _of_channels(self, errors: Rows, stored: Rows) -> tuple[Array, int | None]:
+        """The ratios of the channels along the axis where one is worst, and that axis; none without an axis."""
+        whole = max(self.pooled, self.least)
+        worst, axis = np.zeros(0), None
+        for part in self.channels:
+            ratios = rms_by(errors, part.axis) / part.floors(rms_by(stored, part.axis) / ROOT3, whole)
+            if axis is None or ratios.max() > worst.max():
+                worst, axis = ratios, part.axis
+        return worst, axis
 
 
 def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Floor:
@@ -194,7 +203,7 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
     errors = differences(twin, want)
     magnitude = rms_over([finite_part(w) for w in want])
     # An output that is zero everywhere may be off by what float32 cannot tell from zero, and no more.
-    least = UNITS[precision] * magnitude or float(np.finfo(np.float32).tiny)
+    least = UNITS[precision] * magnitude or SMALLEST
     bad = sum(not np.isfinite(e).all() for e in errors)
     reason = ""
     if any(np.isnan(w).any() for w in want):
@@ -205,16 +214,15 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
         reason = "the oracle's values are too large to square"
     if reason:
         return Floor(precision, math.inf, math.inf, (), (), magnitude, least, axis, reason, tuple(want))
-    channels = _by_channel(errors, axis)
     return Floor(
         precision,
         rms_over(errors),
         _peak(errors),
         tuple(rms_over([e]) for e in errors),
-        tuple(channels.tolist()),
+        () if axis is None else channels([finite_part(w) for w in want], errors, UNITS[precision], magnitude),
         magnitude,
         least,
-        axis if len(channels) else None,
+        axis,
         "",
         tuple(want),
         tuple(twin),
@@ -223,9 +231,7 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
 
 
 def _hidden(want: Rows, errors: Rows, precision: str, axis: int | None) -> tuple[Hidden, ...]:
-    """The sets of elements that larger ones hide. None at int8, which stores all elements of an output in one step."""
-    if precision == "int8":
-        return ()
+    """The sets of elements that larger ones hide."""
     return tuple(
         Hidden(tuple(masks), max(rms_of(errors, masks), UNITS[precision] * size(want, masks)), largest(want, masks))
         for masks in smaller(want, () if axis is None else (axis,))
@@ -313,14 +319,6 @@ def rms_over(arrays: Rows) -> float:
     if not count or not peak or not math.isfinite(peak):
         return peak
     return peak * math.sqrt(sum(float(np.square(a / peak).sum()) for a in arrays) / count)
-
-
-def _by_channel(errors: Rows, axis: int | None) -> Array:
-    """Rms error of each channel over all cases; empty where there is no such axis or cases differ in its length."""
-    if axis is None or not errors or len({e.shape[axis] for e in errors}) != 1:
-        return np.zeros(0)
-    flat = [np.moveaxis(e, axis, 0).reshape(e.shape[axis], -1) for e in errors]
-    return np.array([rms_over([f[c] for f in flat]) for c in range(len(flat[0]))])
 
 
 def _refused(reason: str, case: int) -> Ratio:

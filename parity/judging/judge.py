@@ -16,7 +16,7 @@ from parity.core.proof import Link, Proof
 from parity.core.record import BY_CONTRACT, Check, LinkRecord, ProofRecord
 from parity.judging import label_doubt
 from parity.judging.compare import Comparison, compare
-from parity.judging.floor import Floor
+from parity.judging.floor import Floor, Ratio
 from parity.judging.limits import Limit
 from parity.judging.registry import METRICS
 from parity.judging.samples import held
@@ -200,11 +200,7 @@ def check_noise(
         "noise_ratio_peak": (ratio.peak, costs),
     }
     if ratio.worst_channel is not None:
-        name = output.labels[ratio.worst_channel] if ratio.worst_channel < len(output.labels) else None
-        values["noise_ratio_channel"] = (
-            ratio.channel,
-            f"channel {ratio.worst_channel}" + (f" ({name})" if name else ""),
-        )
+        values["noise_ratio_channel"] = (ratio.channel, _channel(output, floor, ratio))
     checks = [
         _check(kind, OVER_ALL, output, metric, value, limits, detail=ratio.reason or detail)
         for metric, (value, detail) in values.items()
@@ -222,6 +218,16 @@ def check_noise(
         for case, value in zip(cases, by_case, strict=True)
     ]
     return checks
+
+
+def _channel(output: OutputSpec, floor: Floor, ratio: Ratio) -> str:
+    """The worst channel by number, and by name where its axis is that of the labels."""
+    number = ratio.worst_channel
+    if number is None or ratio.axis != floor.axis:
+        return f"number {number} along axis {ratio.axis}"
+    if number < len(output.labels):
+        return f"channel {number} ({output.labels[number]})"
+    return f"channel {number}"
 
 
 def describe_error(kind: Kind, output: OutputSpec, got: Sequence[Array], want: Sequence[Array]) -> list[Check]:

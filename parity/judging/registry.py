@@ -197,7 +197,8 @@ _NOISE = (
         "noise_ratio_channel",
         "max",
         "ratio",
-        "The noise ratio of one class or channel over all cases: shows a lost bias.",
+        "The noise ratio of one class or channel over all cases, by what the precision costs the channels of its size: "
+        "shows a lost bias, in small channels beside large ones too.",
         "noise",
         "all cases",
         statistic="channel",

@@ -11,22 +11,23 @@ from typing import Any
 
 import numpy as np
 
+from parity.judging.parts import UNIT, chance
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Rows = Sequence[Array]
 
 GAP = 8
 """Powers of two that no element's size is in, between the small and the large. Sizes of one kind have no such gap."""
 HUGE = 1e150  # whose squares float64 does not hold
-LEAST = 16  # elements, of which an rms is no chance
-UNIT = 1.0
-"""What is smaller counts as of this size: sigmoid, softmax, tanh and erf are off by a unit of 1 in their tails."""
+LEAST = 2  # elements: of a single one nothing else says how far it may be off
 
 
 def smaller(want: Rows, axes: Sequence[int] = ()) -> list[list[Array]]:
     """The sets of elements that far larger ones hide: each a list of masks, one a case, of the oracle's shapes.
 
     A set is all nonzero elements below a gap in their sizes, or all channels, along one of `axes`, below a gap in
-    their rms. Sets of fewer than `LEAST` elements are left out. Empty where no element is above 1, and where there is
+    their rms. Sets of fewer than `LEAST` elements are left out; what chance does to few is allowed for by
+    `parity.judging.parts.chance`. Empty where no element is above 1, and where there is
     no gap.
     """
     peak = max((float(np.abs(w).max()) for w in want if w.size), default=0.0)
@@ -36,17 +37,23 @@ def smaller(want: Rows, axes: Sequence[int] = ()) -> list[list[Array]]:
     sets = [[(s > 0) & (s < bound) for s in sizes] for bound in _bounds(np.concatenate([s.ravel() for s in sizes]))]
     for axis in axes:
         sets += _channels(sizes, axis)
-    return [masks for masks in sets if sum(int(m.sum()) for m in masks) >= LEAST]
+    return [masks for masks in sets if count(masks) >= LEAST]
+
+
+def count(masks: Rows) -> int:
+    """How many elements a set has."""
+    return sum(int(m.sum()) for m in masks)
 
 
 def hidden_error(errors: Rows, want: Rows) -> float:
-    """The worst rms of the errors of a set of `smaller`, as a share of the size of its elements; 0 where there is no
-    set. `errors` may be of the first cases alone; the sets are those of all."""
+    """The worst rms of the errors of a set of `smaller`, as a share of the size of its elements, less what chance may
+    add in so few; 0 where there is no set. `errors` may be of the first cases alone; the sets are those of all."""
     axes = {1, want[0].ndim - 1} if want[0].ndim > 1 else set()
-    count, worst = len(errors), 0.0
+    worst = 0.0
     for masks in smaller(want, sorted(axes)):
-        if any(m.any() for m in masks[:count]):
-            worst = max(worst, rms_of(errors, masks[:count]) / size(want, masks))
+        here = masks[: len(errors)]
+        if any(m.any() for m in here):
+            worst = max(worst, rms_of(errors, here) / (size(want, masks) * float(chance(count(masks)))))
     return worst
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from parity.judging.floor import ROOT3, UNITS, Floor, differences, finite_part, half_units, holds_halves, rms_over
+from parity.judging.parts import Channels, rms_by
 from parity.judging.ties import largest_jump, tied
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -39,27 +40,53 @@ EXCUSED = {"fp32": 0.75, "fp16": 0.75}
 @dataclass(frozen=True)
 class Usual:
     """What a precision costs on golden data: as a share of an output's rms, and the least for any output; and the
-    output's rms there (None: no golden data tells)."""
+    output's rms there (None: no golden data tells). `channels`: what it costs those there."""
 
     relative: float
     least: float
     typical: float | None = None
     precision: str = ""
+    channels: tuple[Channels, ...] = ()
 
     @classmethod
     def of(cls, floor: Floor | None, precision: str) -> Usual:
         """From the golden floor; without one, storing an output of rms 1 once."""
         if floor is None or floor.reason or not math.isfinite(floor.pooled):
             return cls(UNITS[precision], UNITS[precision] * 1e-3, None, precision)
-        return cls(max(floor.relative, UNITS[precision]), floor.least, floor.magnitude, precision)
+        relative = max(floor.relative, UNITS[precision])
+        return cls(relative, floor.least, floor.magnitude, precision, floor.channels)
 
     def floor(self, got: Array, want: Array, size: float | None = None) -> float:
         """What the precision costs an output on one input, before any twin is asked. `size`: what stands for the
         output's rms, where that is not `want`'s own."""
-        stored = 0.0
-        if self.precision == "fp16" and holds_halves([got]):
-            stored = rms(half_units(want)) / ROOT3
+        stored = rms(self._storing(got, want)) / ROOT3
         return max(self.relative * (size_of(want) if size is None else size), self.least, stored)
+
+    def parts(self, got: Array, want: Array, error: Array, whole: float) -> tuple[Part, ...]:
+        """The channels of an output on one input, those of golden data with as many. `whole`: the output's floor.
+
+        A channel costs what it costs on golden data, or, where it is larger here, the share of its size that it
+        costs there. The share that the output costs is as good a guess for a channel that golden data never moves.
+        """
+        parts = []
+        for usual in self.channels:
+            if want.ndim <= usual.axis or want.shape[usual.axis] != len(usual.costs) or not want.size:
+                continue
+            shares = usual.costs / np.maximum(usual.sizes, np.finfo(np.float64).tiny)
+            shares = np.where(usual.sizes > usual.costs, np.maximum(shares, self.relative), self.relative)
+            sizes = rms_by([finite_part(want)], usual.axis)
+            stored = rms_by([self._storing(got, want)], usual.axis) / ROOT3
+            elements = want.size // want.shape[usual.axis]
+            floors = usual.floors(np.maximum(shares * sizes, stored), whole, elements)
+            errors = usual.together(rms_by([error], usual.axis))
+            parts.append(Part(usual, errors, usual.together(floors)))
+        return tuple(parts)
+
+    def _storing(self, got: Array, want: Array) -> Array:
+        """The largest error, element by element, of storing the oracle's output as the artefact stores its own."""
+        if self.precision == "fp16" and holds_halves([got]):
+            return half_units(want)
+        return np.zeros(want.shape)
 
     def gross(self, want: Array) -> float:
         """The rms error from which an output is wrong whatever else is known of the file: it is lost."""
@@ -74,8 +101,40 @@ class Usual:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The channels of one output along one axis on one input: rms errors and floors [channels], each of the channel and
+    its peers. Of many channels one is far off now and then; that all of one size are tells more."""
+
+    usual: Channels
+    errors: Array
+    floors: Array
+
+    def ratio(self) -> float:
+        """The largest error over its floor."""
+        return float((self.errors / self.floors).max())
+
+    @property
+    def words(self) -> str:
+        """The worst channel, and how far it is off."""
+        worst = int((self.errors / self.floors).argmax())
+        where = f"number {worst} along axis {self.usual.axis}, with those of its size,"
+        return f"{where} is off by {self.errors[worst]:.3g} rms, the precision costs it {self.floors[worst]:.3g}"
+
+    def excused(self, off: Array, raised: float, whole: float, most: float) -> Part:
+        """With a twin taken into the floors, whose error is `off`.
+
+        What raises the floor of the output raises that of each channel as much, up to that of the output: the error
+        of one twin in one channel of one input is small by chance too often.
+        """
+        off_by = self.usual.together(rms_by([off], self.usual.axis))
+        floors = np.maximum(self.floors, np.minimum(self.floors * raised, whole))
+        return replace(self, floors=np.maximum(floors, np.minimum(off_by, most)))
+
+
+@dataclass(frozen=True)
 class Judged:
-    """One output of one input. `ratio`: error over floor, infinite where not finite or not the oracle's shape.
+    """One output of one input. `ratio`: error over floor, of the output or of a channel, whichever is larger; infinite
+    where not finite or not the oracle's shape.
 
     `costs`: rms error of each twin that was asked, infinite where it is not finite. `reason` says why there is no
     finite ratio; `undefined` that the input cannot be judged, because the model itself (or its twin) is not finite on
@@ -90,6 +149,20 @@ class Judged:
     undefined: str = ""
     exact: bool = False  # integers: `ratio` is the share of elements that differ
     silent: str = ""  # why this output, on this input, says nothing of the artefact
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """How far the output is off, or the channel that makes the ratio."""
+        for part in self.parts:
+            if part.ratio() == self.ratio and self.ratio > self.error / self.floor:
+                return part.words
+        return f"off by {self.error:.3g} rms, the precision costs {self.floor:.3g}"
+
+    def settled(self) -> Judged:
+        """With the ratio that errors and floors give."""
+        ratios = [self.error / self.floor if self.error else 0.0, *(part.ratio() for part in self.parts)]
+        return replace(self, ratio=max(ratios))
 
 
 def judge(got: Array | None, want: Array, usual: Usual, flat: bool = False) -> Judged:
@@ -117,8 +190,7 @@ def judge(got: Array | None, want: Array, usual: Usual, flat: bool = False) -> J
         bad = int((~np.isfinite(off)).sum())
         whose = "NaN or infinite" if _finite(want) else "NaN, or infinite where the oracle's are not, or the reverse"
         return Judged(math.inf, floor, math.inf, reason=f"{bad} of {got.size} elements are {whose}")
-    error = rms(off)
-    return Judged(error / floor if error else 0.0, floor, error)
+    return Judged(0.0, floor, rms(off), parts=usual.parts(got, want, off, floor)).settled()
 
 
 def settle(judged: Judged, got: Array | None, want: Array, twin: Array, most: float = math.inf) -> Judged:
@@ -135,7 +207,11 @@ def settle(judged: Judged, got: Array | None, want: Array, twin: Array, most: fl
         excused = (got != want) & (twin == want) if got.shape == want.shape else np.ones(1, bool)
         return replace(judged, ratio=min(judged.ratio, float(excused.mean()) if excused.size else 0.0))
     floor = max(judged.floor, min(cost, most))
-    return replace(judged, ratio=judged.error / floor if judged.error else 0.0, floor=floor)
+    if not math.isfinite(cost):
+        return replace(judged, floor=floor, parts=()).settled()
+    (off,) = differences([twin], [want])
+    parts = tuple(part.excused(off, floor / judged.floor, floor, most) for part in judged.parts)
+    return replace(judged, floor=floor, parts=parts).settled()
 
 
 def settle_tie(judged: Judged, got: Array | None, want: Array, tries: Sequence[Array], usual: Usual) -> Judged:

@@ -392,7 +392,7 @@ class Bench:
         limit = self.limit(spec.name, judged)
         if judged is None:
             return judge.single(kind, result.case.id, spec, limit, None, result.broke or "was not measured")
-        detail = judged.reason or f"off by {judged.error:.3g} rms, the precision costs {judged.floor:.3g}"
+        detail = judged.reason or judged.words
         if judged.exact and not judged.reason:
             detail = f"{judged.error:.3g} of the elements differ"
         return judge.single(kind, result.case.id, spec, limit, judged.ratio, detail)

@@ -181,8 +181,9 @@ def test_channel_axis(kind, ndim, axis):
 def test_channels_are_counted_over_feature_maps_of_any_size():
     rng = np.random.default_rng(0)
     want = [rng.normal(size=(1, 3, 4 + i, 5)) for i in range(4)]
-    ratio = floor(want, noisy(want, 1, 0.1), "fp16", 1).ratio(noisy(want, 2, 0.1))
-    assert len(ratio.by_channel) == 3 and len(ratio.by_case) == 4
+    noise = floor(want, noisy(want, 1, 0.1), "fp16", 1)
+    assert [(c.axis, len(c.costs), c.count) for c in noise.channels] == [(1, 3, 110), (3, 5, 66)]
+    assert len(noise.ratio(noisy(want, 2, 0.1)).by_case) == 4
 
 
 def test_other_shapes_and_counts_are_refused():

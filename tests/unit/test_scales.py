@@ -22,7 +22,7 @@ def off(want, share, seed=1):
     return [np.where(np.abs(w) < 1e3, w + rng.normal(0, share, w.shape), w) for w in want]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "dynamic"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "dynamic", "int8"])
 @pytest.mark.parametrize("name", FAR)
 def test_an_error_in_the_small_elements_is_seen_beside_the_large(name, precision):
     want = FAR[name]
@@ -60,6 +60,17 @@ def test_outputs_of_one_kind_have_no_hidden_elements(draw, size):
         "softmax": lambda: np.exp(3 * plain) / np.exp(3 * plain).sum(-2, keepdims=True),
     }.get(draw, lambda: getattr(rng, draw)(size=(8, 1, 20, 50)))()
     assert smaller(list(size * values), (1, 2)) == []
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_few_elements_beside_far_larger_ones_are_judged_too(precision):
+    """Two cases of one regressor beside a time: two elements, which chance lets be 22 times the twin's error."""
+    want = [np.array([[0.5 - i, 1.7e9 + 1e6 * i]]) for i in range(2)]
+    noise = floor(want, off(want, 2e-3), precision, 1)
+    assert noise.ratio(off(want, 2e-3, 2)).pooled < 1
+    wrong = [w + np.array([[3.0, 0.0]]) for w in want]
+    assert noise.ratio(wrong).pooled > 10
+    assert hidden_error([g - w for g, w in zip(wrong, want, strict=True)], want) > 0.05
 
 
 def test_one_small_element_in_the_first_case_is_no_set():
