@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from parity import config as configuration
 from parity import formats as targets
 from parity import suite
 from parity.core.plan import Cell
+from parity.formats.labels import appended
 from parity.session.session import Session
 from parity.store.cache import Store
 from parity.suite.check_kind import CheckContext
@@ -123,6 +127,69 @@ def test_a_core_ml_classifier_is_measured_by_its_probabilities(tmp_path: Path) -
     assert failed == [("labels", "class 0 is 'dog' in the file, 'cat' in labels")]
     x = np.exp(np.float32([[0, 1, 2]]))
     np.testing.assert_allclose(outputs[0]["y"], x / x.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_class_names_in_the_metadata_of_a_core_ml_detector(tmp_path: Path, turned: bool) -> None:
+    ct: Any = pytest.importorskip("coremltools")
+    import torch
+
+    traced = torch.jit.trace(torch.nn.Softmax(1), torch.zeros(1, 3))
+    made = ct.convert(
+        traced, inputs=[ct.TensorType("x", (1, 3))], outputs=[ct.TensorType("y")], skip_model_load=True,
+        compute_precision=ct.precision.FLOAT32, minimum_deployment_target=ct.target.iOS16,
+    )  # fmt: skip
+    made.user_defined_metadata["classes"] = "dog,cat,bird" if turned else "cat,dog,bird"
+    made.save(str(tmp_path / "net.mlpackage"))
+    config = CLASSIFIER.replace("classLabel_probs", "y")
+    recorder, _ = contract(tmp_path, config, "coreml")
+    assert [check.passed for check in recorder.checks if check.metric == "labels"] == [not turned]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("name", ["metadata.json", "labelmap.txt"])
+def test_the_class_names_in_the_archive_at_the_end_of_a_tflite_file(tmp_path: Path, name: str, turned: bool) -> None:
+    (tmp_path / "net.tflite").write_bytes(tflite_content(["serving_default"]))
+    names = ["dog", "cat", "bird"] if turned else ["cat", "dog", "bird"]
+    text = "\n".join(["???", *names]) if name.endswith(".txt") else json.dumps({"names": dict(enumerate(names))})
+    with zipfile.ZipFile(tmp_path / "net.tflite", "a") as archive:
+        archive.writestr(name, text)
+    recorder, _ = contract(tmp_path, CONFIG.format(target="tflite", file="net.tflite"), "tflite")
+    assert [check.passed for check in recorder.checks if check.metric == "labels"] == [not turned]
+
+
+def test_a_broken_archive_at_the_end_of_a_file_names_no_classes(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"model")
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.txt", "cat\ndog\n" * 100)
+    whole = file.read_bytes()
+    assert len(appended(file)) == 200
+    for place in range(0, len(whole), 3):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        appended(file)
+
+
+def tflite_content(signatures: list[str]) -> bytes:
+    """A file whose signatures take p and q, as a converter makes it; each but the first takes one for the other."""
+    tf: Any = pytest.importorskip("tensorflow")
+    spec = tf.TensorSpec([1, 4], tf.float32)
+
+    class Net(tf.Module):
+        @tf.function(input_signature=[spec, spec])
+        def main(self, p, q):
+            return {"y": p[:, :3], "z": q[:, 1:]}
+
+        @tf.function(input_signature=[spec, spec])
+        def app(self, p, q):
+            return {"y": q[:, :3], "z": p[:, 1:]}
+
+    net = Net()
+    functions = [net.main.get_concrete_function(), net.app.get_concrete_function()]
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(net, folder, signatures=dict(zip(signatures, functions, strict=False)))
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=signatures)
+        return bytes(converter.convert())
 
 
 def test_a_second_signature_and_the_order_of_a_tflite_file_are_told(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.formats.labels import appended
 from parity.formats.target import Array
 
 
@@ -27,6 +28,7 @@ class LiteRtSession:
         found: dict[str, Any] = {"inputs": first.specs(first.inputs), "outputs": first.specs(first.outputs),
                                  "ops": operators(first.path), "signature": first.runner is not None}  # fmt: skip
         found["positional"] = {"inputs": first.positional("inputs"), "outputs": first.positional("outputs")}
+        found["labels"] = appended(first.path)
         if len(first.signatures) > 1:
             found["signatures"] = first.signatures
         for spec in found["inputs"]:
