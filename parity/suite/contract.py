@@ -103,6 +103,8 @@ def _labels(model: ModelConfig, have: Sequence[str], parity: Recorder) -> None:
     other words, who knows."""
     for spec in model.contract.outputs:
         ours, theirs = ([label.strip().casefold() for label in names] for names in (spec.labels, have))
+        if not ours or not theirs:
+            continue
         pairs = list(zip(ours, theirs, strict=False))
         place = next((n for n, (mine, other) in enumerate(pairs) if mine != other and other in ours), None)
         if place is not None:
