@@ -358,6 +358,15 @@ _CELL = (
         limits={"default": 0.0},
     ),
     MetricSpec(
+        "unmeasured_signatures",
+        "max",
+        "count",
+        "Signatures of a TFLite file beside the one that was measured, which nobody accepted: an app may call them.",
+        "operators",
+        "cell",
+        limits={"default": 0.0},
+    ),
+    MetricSpec(
         "power",
         "min",
         "share",

@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from parity.formats.graph import Array
 from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
 from parity.formats.tflite.graph import constant, grid_of, kind, parsed
+from parity.formats.tflite.signatures import definition
 
 _MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(("EQUAL", "NOT_EQUAL"), "equal"),
@@ -28,7 +29,9 @@ _MEANINGS: Mapping[str, Meaning] = {
 def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
     """The survey of a .tflite file."""
     model = parsed(Path(folder, notes["entry"]).read_bytes())
-    result = Survey([_name(0, int(i)) for i in model.subgraphs[0].inputs])
+    signature = definition(model, notes)
+    entered = int(signature.subgraphIndex) if signature is not None else 0
+    result = Survey([_name(entered, int(i)) for i in model.subgraphs[entered].inputs])
     for number, graph in enumerate(model.subgraphs):
         for index, tensor in enumerate(graph.tensors):
             if tensor.type == schema.TensorType.BOOL:
