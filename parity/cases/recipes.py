@@ -61,11 +61,22 @@ EXPRESSIONS: Mapping[Family, Mapping[str, str]] = {
 EXTREMES: tuple[str, ...] = get_args(Extreme)
 """Kinds that are never drawn: `parity.cases.extremes` makes each once, with the level of every channel."""
 FLAT = "np.full(S, levels)"
-EDGES: Mapping[str, str] = {
-    "edge": FLAT,
-    "edge_at_one": "np.where(np.arange(N).reshape(S) == rng.integers(N), levels, rng.integers(lo, hi + 1, S))",
+EDGES: Mapping[Family, Mapping[str, str]] = {
+    "float": {
+        "edge": FLAT,
+        "edge_at_one": "np.where(np.arange(N).reshape(S) == rng.integers(N), levels, rest)",
+        "around": "levels + (hi - lo) / 2 * rng.uniform(-1, 1, S)",
+        "halves": "np.where(np.arange(L) * 2 < L, levels, lo + hi - levels) * np.ones(S)",
+    },
+    "integer": {
+        "edge": FLAT,
+        "edge_at_one": "np.where(np.arange(N).reshape(S) == rng.integers(N), levels, rng.integers(lo, hi + 1, S))",
+    },
+    "mask": {},
 }
-"""Kinds of integers that are never drawn: at a number that file or module compares with, whole or at one place."""
+"""Kinds that are never drawn: at a number that file or module compares with, whole or at one place; numbers around
+one; and one level before the middle of the last axis, another behind it."""
+_EDGES = tuple({kind for kinds in EDGES.values() for kind in kinds})
 MAGNITUDES: Mapping[float, str] = {1.0: "", 0.1: "small", 1e-4: "tiny", 4.0: "amplified"}
 """The range is shrunk towards, or stretched away from, its value nearest to 0 by this factor. Floats only."""
 
@@ -105,7 +116,7 @@ def kinds(spec: InputSpec) -> tuple[str, ...]:
 
 def fillable(spec: InputSpec) -> tuple[str, ...]:
     """The kinds that a recipe may fill an input with, simplest first: extremes, then what is drawn."""
-    return (*EXTREMES, *(EDGES if family(spec) == "integer" else ()), *kinds(spec))
+    return (*EXTREMES, *EDGES[family(spec)], *kinds(spec))
 
 
 def layouts(spec: InputSpec) -> tuple[Layout, ...]:
@@ -145,7 +156,7 @@ class Fill:
         """The NumPy expression of the kind; None for one that was registered."""
         if self.kind in EXTREMES:
             return FLAT
-        return EDGES.get(self.kind) or EXPRESSIONS[family(spec)].get(self.kind)
+        return EDGES[family(spec)].get(self.kind) or EXPRESSIONS[family(spec)].get(self.kind)
 
     def array(self, spec: InputSpec, shape: tuple[int, ...]) -> Array:
         """The elements, contiguous, in the input's dtype. Raises ParityError for a kind that nobody registered."""
@@ -195,7 +206,7 @@ class Fill:
 
     def __str__(self) -> str:
         words = [MAGNITUDES.get(self.magnitude, f"x{self.magnitude:g}"), self.kind]
-        words += [f"{level:g}" for level in self.levels if self.kind in EDGES]
+        words += [f"{level:g}" for level in self.levels if self.kind in _EDGES]
         words += [self.layout] if self.layout != "plain" else []
         return " ".join(w for w in words if w)
 
@@ -253,7 +264,7 @@ class Recipe:
     @property
     def on_edge(self) -> bool:
         """Whether an input lies at a number that file or module decides by."""
-        return any(fill.kind in EDGES for fill in self.inputs.values())
+        return any(fill.kind in _EDGES for fill in self.inputs.values())
 
     def layouts(self) -> dict[str, Layout]:
         return {name: fill.layout for name, fill in self.inputs.items() if fill.layout != "plain"}
@@ -304,7 +315,7 @@ class Recipe:
                 )
             if type(fill.seed) is not int or fill.seed < 0 or not _is_magnitude(fill.magnitude):
                 raise ParityError(f"the recipe's seed or magnitude of {spec.name} is no sensible number")
-            if (fill.kind in (*EXTREMES, *EDGES)) != fill.fits(spec):
+            if (fill.kind in (*EXTREMES, *_EDGES)) != fill.fits(spec):
                 raise ParityError(f"the recipe's levels of {spec.name} are not a number, or one for each channel")
             declared = math.prod(spec.sized({name: max(known) for name, known in sizes.items()}))
             if math.prod(spec.sized(dims)) > max(ELEMENTS, declared):

@@ -320,6 +320,15 @@ _UNEXPLAINED = MetricSpec(
     "proof",
     "cell",
 )
+_ONE_WAY = MetricSpec(
+    "one_way_decisions",
+    "max",
+    "count",
+    "Decisions of the module by its inputs that went the same way in every case, and that nobody accepted: the other "
+    "way was never compared.",
+    "drawn",
+    "cell",
+)
 _LOWERING = (
     MetricSpec(
         "lowering_db",
@@ -456,6 +465,7 @@ METRICS: dict[str, MetricSpec] = {
         *_CELL,
         *_PROOF,
         _UNEXPLAINED,
+        _ONE_WAY,
         *_RESIZING,
         *_DESCRIPTIONS,
         *_MEASUREMENTS,

@@ -11,14 +11,19 @@ from parity.session.session import Session
 from parity.suite.recorder import Recorder
 
 SIGNATURE = "signature "
+MODULE = "module: "
 """How the names of what is accepted begin, where it is no operator of the file."""
-_OTHERS = (SIGNATURE,)
-_WORDS = {"": "unexplained operator", SIGNATURE: "unmeasured"}
+_OTHERS = (SIGNATURE, MODULE)
+_UNNEEDED = {
+    "": "the file has no unexplained operator",
+    SIGNATURE: "the file has no unmeasured",
+    MODULE: "both ways were compared, or there is no decision",
+}
 
 
 def still_open(names: Collection[str], what: str, accepted: Sequence[Accepted], parity: Recorder) -> list[str]:
-    """Those of `names` that nobody accepted, or no longer. All of them begin with `what`, or with none of `_OTHERS` where
-    that is empty. An acceptance that is in force is told, and one that nothing needs is warned of.
+    """Those of `names` that nobody accepted, or no longer. All of them begin with `what`, or with none of `_OTHERS`
+    where that is empty. An acceptance that is in force is told, and one that nothing needs is warned of.
     """
     mine = {a.operator: a for a in accepted if _family(a.operator) == what}
     in_force = {name for name, a in mine.items() if a.expires >= datetime.date.today()}
@@ -26,7 +31,7 @@ def still_open(names: Collection[str], what: str, accepted: Sequence[Accepted], 
         if name in in_force:
             parity.find(f"accepted: {name} ({mine[name].reason})")
     for name in mine.keys() - set(names):
-        parity.find(f"[[tool.parity.accept]]: the file has no {_WORDS[what]} {name!r}", "warning")
+        parity.find(f"[[tool.parity.accept]]: {_UNNEEDED[what]} {name!r}", "warning")
     return [name for name in names if name not in in_force]
 
 

@@ -128,8 +128,8 @@ def _signatures(runtime: Runtime, parity: Recorder) -> None:
     parity.add(judge.counted("signature", "unmeasured_signatures", float(len(unmeasured)), parity.limits(), detail))
     if unmeasured:
         parity.find(
-            f"the file was measured by {measured}; an app that calls {' or '.join(unmeasured)} gets what nobody compared: "
-            "verify it as a model of its own, leave it out of the file, or accept it by that name in "
+            f"the file was measured by {measured}; an app that calls {' or '.join(unmeasured)} gets what nobody "
+            "compared: verify it as a model of its own, leave it out of the file, or accept it by that name in "
             "[[tool.parity.accept]] (docs/gate.md)",
             "warning",
         )
