@@ -30,8 +30,8 @@ class Decision:
         return f"{self.operator} {self.place}" + (f" with {values}" if values else "")
 
 
-YES, NO = 1, 2
-"""The outcomes of a decision, as bits: of an elementwise one both may be there at once."""
+YES, NO, MANY = 1, 2, 4
+"""The outcomes of a decision, as bits: of one on many elements, or made twice, both may be there at once."""
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parity.core.decisions import NO, YES, Decision, Family
+from parity.core.decisions import MANY, NO, YES, Decision, Family
 from parity.reference import modelling
 from parity.reference.following import Followed, Reading, place
 
@@ -49,7 +49,7 @@ class Behaviour:
     """What a module did in one run: the operators that drew random numbers, those that normalised by the batch at hand,
     and what it decided by; `implied` are comparisons that an operator stands for, and a converter may write out.
     `thresholds` are the numbers that it compared with, clipped to or wrapped at. `outcomes` are the ways that decisions
-    on the inputs went, by their site: YES, NO, or both, where an elementwise one, or one made twice, went both ways."""
+    on the inputs went, by their site: bits of YES, NO and MANY."""
 
     random: list[str] = field(default_factory=list)
     training: list[str] = field(default_factory=list)
@@ -144,7 +144,7 @@ class _Watch(TorchDispatchMode):
         follows = self.followed.any(args, keywords)
         decisions = self._decisions(name, func._schema, args, given, follows)
         result = func(*args, **keywords)
-        if follows:
+        if follows and not name.startswith("new_") and not name.endswith("_like"):  # these take no more than a shape
             self.followed.write(func._schema, args, result)
         for decision in decisions:
             self.seen.decide(decision, _outcome(result))
@@ -216,7 +216,8 @@ def _two_ways(name: str, operands: Any) -> bool:
 def _outcome(result: Any) -> int:
     """The ways that a decision went, by what it gave: truth values, or one."""
     if isinstance(result, torch.Tensor):
-        return (YES if bool(result.any()) else 0) | (0 if bool(result.all()) else NO)
+        many = MANY if result.numel() > 1 else 0
+        return many | (YES if bool(result.any()) else 0) | (0 if bool(result.all()) else NO)
     return YES if result else NO
 
 

@@ -51,7 +51,7 @@ class _Outcomes:
         news = False
         for site, outcome in row.items():
             before = self.by_site.get(site, 0)
-            self.by_site[site] = before | outcome
+            self.by_site[site] = before | (outcome & (YES | NO))
             news |= self.by_site[site] != before
         single = [(site, outcome) for site, outcome in row.items() if outcome in (YES, NO)][:MOST_SITES]
         fresh = {frozenset(pair) for pair in combinations(single, 2)} - self.pairs
@@ -63,7 +63,7 @@ class _Outcomes:
         last = next(reversed(list(row)), "")
         for site in row:
             if _place(site) == _place(last):
-                self.by_site[site] = self.by_site.get(site, 0) | row[site]
+                self.by_site[site] = self.by_site.get(site, 0) | (row[site] & (YES | NO))
 
     def one_way(self) -> list[str]:
         return [site for site, outcome in self.by_site.items() if outcome in (YES, NO)]
