@@ -61,16 +61,30 @@ EXPRESSIONS: Mapping[Family, Mapping[str, str]] = {
 EXTREMES: tuple[str, ...] = get_args(Extreme)
 """Kinds that are never drawn: `parity.cases.extremes` makes each once, with the level of every channel."""
 FLAT = "np.full(S, levels)"
-EDGES: Mapping[str, str] = {
-    "edge": FLAT,
-    "edge_at_one": "np.where(np.arange(N).reshape(S) == rng.integers(N), levels, rng.integers(lo, hi + 1, S))",
+EDGES: Mapping[Family, Mapping[str, str]] = {
+    "float": {
+        "edge": FLAT,
+        "edge_at_one": "np.where(np.arange(N).reshape(S) == rng.integers(N), levels, rest)",
+        "around": "levels + (hi - lo) / 2 * rng.uniform(-1, 1, S)",
+        "halves": "np.where(np.arange(L) * 2 < L, levels, lo + hi - levels) * np.ones(S)",
+    },
+    "integer": {
+        "edge": FLAT,
+        "edge_at_one": "np.where(np.arange(N).reshape(S) == rng.integers(N), levels, rng.integers(lo, hi + 1, S))",
+    },
+    "mask": {},
 }
-"""Kinds of integers that are never drawn: at a number that file or module compares with, whole or at one place."""
+"""Kinds that are never drawn: at a number that file or module compares with, whole or at one place; numbers around
+one; and one level before the middle of the last axis, another behind it."""
+SWEEP = "sweep"
+NEVER_DRAWN: Mapping[Family, Mapping[str, str]] = {
+    **EDGES,
+    "integer": {**EDGES["integer"], SWEEP: "np.resize(np.arange(*levels), S)"},
+}
+"""A sweep holds all integers from its first level up to its second, each once, over and over where there is room."""
+_NEVER_DRAWN = tuple({kind for kinds in NEVER_DRAWN.values() for kind in kinds})
 ONE_LEVEL = frozenset({*EXTREMES, "edge", "constant", "all"})
 """Kinds in which a normalisation finds nothing but rounding."""
-SWEEP = "sweep"
-NEVER_DRAWN: Mapping[str, str] = {**EDGES, SWEEP: "np.resize(np.arange(*levels), S)"}
-"""A sweep holds all integers from its first level up to its second, each once, over and over where there is room."""
 MAGNITUDES: Mapping[float, str] = {1.0: "", 0.1: "small", 1e-4: "tiny", 4.0: "amplified"}
 """The range is shrunk towards, or stretched away from, its value nearest to 0 by this factor. Floats only."""
 
@@ -110,7 +124,7 @@ def kinds(spec: InputSpec) -> tuple[str, ...]:
 
 def fillable(spec: InputSpec) -> tuple[str, ...]:
     """The kinds that a recipe may fill an input with, simplest first: extremes, then what is drawn."""
-    return (*EXTREMES, *(NEVER_DRAWN if family(spec) == "integer" else ()), *kinds(spec))
+    return (*EXTREMES, *NEVER_DRAWN[family(spec)], *kinds(spec))
 
 
 def layouts(spec: InputSpec) -> tuple[Layout, ...]:
@@ -153,7 +167,7 @@ class Fill:
         """The NumPy expression of the kind; None for one that was registered."""
         if self.kind in EXTREMES:
             return FLAT
-        return NEVER_DRAWN.get(self.kind) or EXPRESSIONS[family(spec)].get(self.kind)
+        return NEVER_DRAWN[family(spec)].get(self.kind) or EXPRESSIONS[family(spec)].get(self.kind)
 
     def array(self, spec: InputSpec, shape: tuple[int, ...]) -> Array:
         """The elements, contiguous, in the input's dtype. Raises ParityError for a kind that nobody registered."""
@@ -206,7 +220,7 @@ class Fill:
 
     def __str__(self) -> str:
         words = [MAGNITUDES.get(self.magnitude, f"x{self.magnitude:g}"), self.kind]
-        words += [f"{level:g}" for level in self.levels if self.kind in NEVER_DRAWN]
+        words += [f"{level:g}" for level in self.levels if self.kind in _NEVER_DRAWN]
         words += [self.layout] if self.layout != "plain" else []
         return " ".join(w for w in words if w)
 
@@ -264,7 +278,7 @@ class Recipe:
     @property
     def on_edge(self) -> bool:
         """Whether an input lies at a number that file or module decides by."""
-        return any(fill.kind in EDGES for fill in self.inputs.values())
+        return any(fill.kind in kinds for fill in self.inputs.values() for kinds in EDGES.values())
 
     def layouts(self) -> dict[str, Layout]:
         return {name: fill.layout for name, fill in self.inputs.items() if fill.layout != "plain"}
@@ -315,7 +329,7 @@ class Recipe:
                 )
             if type(fill.seed) is not int or fill.seed < 0 or not _is_magnitude(fill.magnitude):
                 raise ParityError(f"the recipe's seed or magnitude of {spec.name} is no sensible number")
-            if (fill.kind in (*EXTREMES, *NEVER_DRAWN)) != fill.fits(spec):
+            if (fill.kind in (*EXTREMES, *_NEVER_DRAWN)) != fill.fits(spec):
                 raise ParityError(f"the recipe's levels of {spec.name} are not a number, or one for each channel")
             declared = math.prod(spec.sized({name: max(known) for name, known in sizes.items()}))
             if math.prod(spec.sized(dims)) > max(ELEMENTS, declared):

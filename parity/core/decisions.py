@@ -23,10 +23,15 @@ class Decision:
     constants: tuple[tuple[float, ...], ...] = ()
     operator: str = ""
     place: str = ""
+    site: str = ""  # of a module's: what a person is told of it, where it depends on the inputs and has two outcomes
 
     def __str__(self) -> str:
         values = " or ".join(_listed(values) for values in self.constants)
         return f"{self.operator} {self.place}" + (f" with {values}" if values else "")
+
+
+YES, NO, MANY = 1, 2, 4
+"""The outcomes of a decision, as bits: of one on many elements, or made twice, both may be there at once."""
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -310,6 +310,13 @@ def check_unexplained(operators: Sequence[str], limits: Mapping[str, Limit]) -> 
     return _check("static", "operators", OutputSpec(""), name, float(len(operators)), limits, detail=detail)
 
 
+def check_one_way(sites: Sequence[str], limits: Mapping[str, Limit]) -> Check:
+    """How many of the module's decisions went one way in all that was measured; gates where somebody limits it."""
+    detail = "; ".join(sites[:MOST_NAMED])
+    value = float(len(sites))
+    return _check("property", "all", OutputSpec(""), "one_way_decisions", value, limits, detail=detail)
+
+
 def proof_record(proof: Proof) -> ProofRecord:
     links = tuple(LinkRecord(link.name, link.state, _link(link)) for link in proof.links)
     return ProofRecord(proof.state, proof.summary, links, proof.complete)

@@ -325,6 +325,15 @@ _UNEXPLAINED = MetricSpec(
     "proof",
     "cell",
 )
+_ONE_WAY = MetricSpec(
+    "one_way_decisions",
+    "max",
+    "count",
+    "Decisions of the module by its inputs that went the same way in every case, and that nobody accepted: the other "
+    "way was never compared.",
+    "drawn",
+    "cell",
+)
 _LOWERING = (
     MetricSpec(
         "lowering_db",
@@ -358,6 +367,15 @@ _CELL = (
         "max",
         "count",
         "Operators that run only in apps that link the Flex delegate.",
+        "operators",
+        "cell",
+        limits={"default": 0.0},
+    ),
+    MetricSpec(
+        "unmeasured_signatures",
+        "max",
+        "count",
+        "Signatures of a TFLite file beside the one that was measured, which nobody accepted: an app may call them.",
         "operators",
         "cell",
         limits={"default": 0.0},
@@ -452,6 +470,7 @@ METRICS: dict[str, MetricSpec] = {
         *_CELL,
         *_PROOF,
         _UNEXPLAINED,
+        _ONE_WAY,
         *_RESIZING,
         *_DESCRIPTIONS,
         *_MEASUREMENTS,

@@ -20,10 +20,9 @@ from parity.core.settings import ModelSpec
 from parity.formats.survey import Node, Survey
 from parity.formats.target import load_part
 from parity.reference import decisions, modelling
-from parity.reference.decisions import Behaviour
+from parity.reference.decisions import HUGE, Behaviour
 
 _NEAR = 2e-3  # relative: what fp16 does to a constant
-_HUGE = 6e4  # from here on a constant stands for infinity, which formats write differently
 _LARGEST = 1 << 31
 _EVAL = "the module does not draw it: export after module.eval(), without functional dropout in training mode"
 _BATCH = "the module uses its running statistics: export after module.eval()"
@@ -43,6 +42,7 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
         "decisions": len(decided),
         "unexplained": [str(decision) for decision in unexplained(decided, own)],
         "module_random": sorted({*own.random}),
+        "absent": sorted(absent(decided, own)),
         "thresholds": sorted(_whole(survey.thresholds()) | _whole(own.thresholds)),
     }
     return Link.judged("operators", figures, [culprit for culprit in culprits if culprit is not None])
@@ -95,6 +95,13 @@ def unexplained(decided: Sequence[Decision], own: Behaviour) -> list[Decision]:
     return found
 
 
+def absent(decided: Sequence[Decision], own: Behaviour) -> set[str]:
+    """The sites of the module's decisions that the file does not hold: it goes one way only there, whatever it is
+    given. A file may share what the module computes twice."""
+    sites = {mine.site for mine in own.decisions if mine.site}
+    return sites - {mine.site for mine in own.decisions if any(_same(theirs, mine) for theirs in decided)}
+
+
 def _same(theirs: Decision, mine: Decision) -> bool:
     if theirs.family != mine.family:
         return False
@@ -112,7 +119,7 @@ def _alike(theirs: tuple[float, ...], mine: tuple[float, ...]) -> bool:
 
 
 def _near(a: float, b: float) -> bool:
-    if abs(a) >= _HUGE and abs(b) >= _HUGE:
+    if abs(a) >= HUGE and abs(b) >= HUGE:
         return (a > 0) == (b > 0)
     return a == b or abs(a - b) <= _NEAR * max(abs(a), abs(b)) or bool(np.isnan(a) and np.isnan(b))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -104,13 +104,13 @@ def parity(request: pytest.FixtureRequest) -> Recorder:
     def proved() -> bool:
         return cell is not None and session_proof.proved(control.session, cell, _golden_if_any(control, cell))
 
-    def thresholds() -> list[int]:
-        return session_proof.thresholds(control.session, cell, _golden_if_any(control, cell)) if cell else []
+    def decides() -> Mapping[str, Any]:
+        return session_proof.decides(control.session, cell, _golden_if_any(control, cell)) if cell else {}
 
     def unaudited() -> dict[str, int]:
         return session_proof.unaudited(control.session, cell, _golden_if_any(control, cell)) if cell else {}
 
-    recorder = Recorder(cell, kind, control.config.rules, waivers, proved, thresholds, unaudited)
+    recorder = Recorder(cell, kind, control.config.rules, waivers, proved, decides, unaudited)
     request.node.stash[RECORDER] = recorder
     return recorder
 

@@ -5,7 +5,8 @@ A run under a dispatch mode sees what any module executes, exportable or not. In
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parity.core.decisions import Decision, Family
+from parity.core.decisions import MANY, NO, YES, Decision, Family
 from parity.reference import modelling
+from parity.reference.following import Followed, Reading, place
 
 _MOST = 4096  # values of a tensor that may be a constant
 _WORDS: Mapping[Family, str] = {
@@ -27,6 +29,7 @@ _OF_ZERO = ("logical_not", "nonzero", "nonzero_numpy", "count_nonzero")
 _TABLES = ("embedding", "index", "index_select", "gather", "take")
 _BOUNDED = ("remainder", "floor_divide", "fmod", "clamp", "clamp_min", "clamp_max", "minimum", "maximum")
 _FEW = 4  # distinct values of what is compared with thresholds; more are positions or labels
+HUGE = 6e4  # from here on a constant stands for infinity, which formats write differently
 _RANDOM_WORDS = """
     rand randn randint randperm bernoulli multinomial normal poisson binomial rand_like randn_like
     randint_like uniform exponential geometric cauchy log_normal random native_dropout
@@ -45,13 +48,21 @@ Implied = tuple[Family, float | Literal["range"] | None]
 class Behaviour:
     """What a module did in one run: the operators that drew random numbers, those that normalised by the batch at hand,
     and what it decided by; `implied` are comparisons that an operator stands for, and a converter may write out.
-    `thresholds` are the numbers that it compared with, clipped to or wrapped at."""
+    `thresholds` are the numbers that it compared with, clipped to or wrapped at. `outcomes` are the ways that decisions
+    on the inputs went, by their site: bits of YES, NO and MANY."""
 
     random: list[str] = field(default_factory=list)
     training: list[str] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     implied: set[Implied] = field(default_factory=set)
     thresholds: set[float] = field(default_factory=set)
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+    def decide(self, decision: Decision, outcome: int) -> None:
+        """Note a decision, and which way it went."""
+        self.decisions.append(decision)
+        if decision.site:
+            self.outcomes[decision.site] = self.outcomes.get(decision.site, 0) | outcome
 
 
 def randomness(name: str, argument: Callable[[str], Any]) -> str:
@@ -86,16 +97,42 @@ def is_look_up(name: str) -> bool:
 
 def behaviour(module: torch.nn.Module, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Behaviour:
     """What a module draws and decides on one case."""
-    seen = Behaviour()
-    with modelling.plain_attention(), torch.no_grad(), _Watch(seen):
-        module(*(torch.from_numpy(np.array(value)) for value in inputs.values()))
+    seen, refused = watched(module, inputs)
+    if refused is not None:
+        raise refused
     return seen
 
 
+def watched(module: torch.nn.Module, inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[Behaviour, Exception | None]:
+    """What a module draws and decides on one case, until it ends or raises."""
+    seen = Behaviour()
+    try:
+        _watch(seen, module, inputs, reading=True)
+        return seen, None
+    except Exception:  # code that does not take a number of another class than Python's
+        seen = Behaviour()
+    try:
+        _watch(seen, module, inputs, reading=False)
+        return seen, None
+    except Exception as error:
+        return seen, error
+
+
+def _watch(seen: Behaviour, module: torch.nn.Module, inputs: Mapping[str, np.ndarray[Any, Any]], reading: bool) -> None:
+    tensors = [torch.from_numpy(np.array(value)) for value in inputs.values()]
+    watch = _Watch(seen, module, tensors)
+    numbers = Reading(watch.followed, watch.decides_by_number) if reading else contextlib.nullcontext()
+    with modelling.plain_attention(), torch.no_grad(), numbers, watch:
+        module(*tensors)
+
+
 class _Watch(TorchDispatchMode):
-    def __init__(self, seen: Behaviour):
+    def __init__(self, seen: Behaviour, module: torch.nn.Module, inputs: Sequence[torch.Tensor]):
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen = seen
+        self.followed = Followed(inputs)
+        self.truths = Followed(())  # what comparisons gave: a branch on one is no other decision
+        self.names = {id(part): name for name, part in module.named_modules()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
@@ -104,12 +141,38 @@ class _Watch(TorchDispatchMode):
         kind = randomness(name, given.get)
         if kind:
             (self.seen.random if kind == "random" else self.seen.training).append(f"aten.{name}")
-        self._decides(name, func._schema, args, given)
-        return func(*args, **keywords)
+        follows = self.followed.any(args, keywords)
+        decisions = self._decisions(name, func._schema, args, given, follows)
+        result = func(*args, **keywords)
+        if follows and not name.startswith("new_") and not name.endswith("_like"):  # these take no more than a shape
+            self.followed.write(func._schema, args, result)
+        for decision in decisions:
+            self.seen.decide(decision, _outcome(result))
+            if decision.site:
+                self.truths.add(result)
+        return result
 
-    def _decides(self, name: str, schema: Any, args: Any, given: Mapping[str, Any]) -> None:
+    def decides_by_number(self, operator: str, constant: float, outcome: bool) -> None:
+        """Note that Python compared a number that was read out of a tensor."""
+        family: Family = "equal" if operator in ("eq", "ne") else "order"
+        self.seen.thresholds.add(constant)
+        site = self._site(f"number.{operator}", (constant,))
+        decision = Decision(family, ((constant,),), f"number.{operator}", site=site)
+        self.seen.decide(decision, YES if outcome else NO)
+
+    def _site(self, operator: str, constants: Sequence[float]) -> str:
+        """What a person is told of a decision; empty where it is compared with what stands for infinity."""
+        if any(not abs(constant) < HUGE for constant in constants):
+            return ""
+        words = f" with {constants[0]:g}" if len(constants) == 1 else ""
+        return f"{operator}{words} {place(self.names)}".rstrip()
+
+    def _decisions(self, name: str, schema: Any, args: Any, given: Mapping[str, Any], follows: bool) -> list[Decision]:
+        """What an operator decides. `follows`: whether any of its arguments depends on the inputs."""
         seen = self.seen
+        seen.implied.update(_implied(name, schema, given))
         compared = comparison(name)
+        operator = f"aten.{name}"
         if compared is not None or name.removesuffix("_") in _BOUNDED:
             numbers = [np.unique(side).astype(np.float64) for side in _sides(args)]
             seen.thresholds.update(float(value) for side in numbers if side.size <= _FEW for value in side)
@@ -118,14 +181,44 @@ class _Watch(TorchDispatchMode):
             sides = [np.zeros(1)] if with_zero else _sides(args)
             constants = tuple(tuple(map(float, np.unique(side).astype(np.float64))) for side in sides)
             constants = constants if family in ("equal", "order") else ()
-            seen.decisions.append(Decision(family, constants, f"aten.{name}"))
-        elif given.get("dtype") is torch.bool and name in ("_to_copy", "to"):
-            seen.decisions.append(Decision("equal", ((0.0,),), f"aten.{name}"))
-        elif name == "_local_scalar_dense":
-            seen.decisions += [Decision("branch", (), f"aten.{name}"), Decision("loop", (), f"aten.{name}")]
-        elif is_look_up(name) and _integers(args[0]):
-            seen.decisions.append(Decision("table", (), f"aten.{name}"))
-        seen.implied.update(_implied(name, schema, given))
+            site = self._site(operator, self._constant(args)) if follows and _two_ways(name, args) else ""
+            return [Decision(family, constants, operator, site=site)]
+        if given.get("dtype") is torch.bool and name in ("_to_copy", "to"):
+            return [Decision("equal", ((0.0,),), operator)]
+        if name == "_local_scalar_dense":
+            truth = follows and args[0].dtype is torch.bool and args[0] not in self.truths
+            site = self._site("branch", ()) if truth else ""
+            return [Decision("branch", (), operator, site=site), Decision("loop", (), operator, site=site)]
+        if is_look_up(name) and _integers(args[0]):
+            return [Decision("table", (), operator)]
+        return []
+
+    def _constant(self, operands: Any) -> list[float]:
+        """The distinct values, two at most, of the first operand that does not depend on the inputs."""
+        for side in operands:
+            if isinstance(side, (int, float)):
+                return [float(side)]
+            if isinstance(side, torch.Tensor) and side not in self.followed and side.numel() <= _MOST:
+                return [float(value) for value in np.unique(side.detach().numpy())[:2]]
+        return []
+
+
+_NO_WAYS = ("bucketize", "searchsorted", "nonzero", "nonzero_numpy", "count_nonzero", "logical_not")
+
+
+def _two_ways(name: str, operands: Any) -> bool:
+    """Whether a comparison gives yes or no, by what a file may lack: NaN tests are guards."""
+    bare = name.removesuffix("_")
+    itself = len(operands) > 1 and operands[0] is operands[1]
+    return _COMPARISONS[bare] in ("equal", "order") and bare not in _NO_WAYS and not itself
+
+
+def _outcome(result: Any) -> int:
+    """The ways that a decision went, by what it gave: truth values, or one."""
+    if isinstance(result, torch.Tensor):
+        many = MANY if result.numel() > 1 else 0
+        return many | (YES if bool(result.any()) else 0) | (0 if bool(result.all()) else NO)
+    return YES if result else NO
 
 
 def _sides(operands: Any) -> list[Any]:

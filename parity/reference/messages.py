@@ -67,6 +67,27 @@ class ChainRequest:
 
 
 @dataclass(frozen=True)
+class WaysRequest:
+    """The module on `cases`, watched for what it decides by them."""
+
+    model: ModelSpec
+    cases: Rows
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Of each case the ways that decisions went, by their site (`parity.core.decisions`), in the order in which they
+    were first met; and why the module refuses the case, "" where it does not.
+
+    `thresholds` are the numbers that it compared with.
+    """
+
+    outcomes: Sequence[Mapping[str, int]]
+    refused: Sequence[str]
+    thresholds: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
 class SettleRequest:
     """A reference file, and one `case` to settle on how it is executed."""
 

@@ -75,6 +75,7 @@ class Graph(nn.Module):
         self.opset = next((o.version for o in self.opsets if o.domain in _STANDARD), 1)
         self.nodes: list[Node] = []
         self.evaluators: list[Evaluator] = []
+        self.executing: list[str] = []  # the file and node, for what watches a run
         self.body = self._body(proto.graph, {})
 
     def _body(self, graph: Any, known: Mapping[str, Any]) -> Body:
@@ -178,6 +179,7 @@ class Graph(nn.Module):
         for name, place in body.places.items():
             values[name] = self.get_parameter(place) if place in floats else self.get_buffer(place)
         for step in body.steps:
+            self.executing[:] = [f"{self.path.name}:{step.node.name or step.node.kind}"]
             if step.branches:
                 results = self._run(step.branches[0 if self._condition(step, values) else 1], values)
             else:

@@ -38,16 +38,18 @@ def proved(session: Session, cell: Cell, cases: Sequence[Case]) -> bool:
         return False
 
 
-def thresholds(session: Session, cell: Cell, cases: Sequence[Case]) -> list[int]:
-    """The whole numbers at which the cell's file, or the module, may go another way; none where nothing read them."""
+def decides(session: Session, cell: Cell, cases: Sequence[Case]) -> Mapping[str, Any]:
+    """What the chain read of what the cell's file and the module decide by, the figures of its link `operators`: whole
+    numbers at which either may go another way (`thresholds`), and decisions of the module that the file does not hold
+    (`absent`). Empty where nothing read them."""
     if not cases or not targets.get(cell.target).survey or not session.config.models[cell.model].proof:
-        return []
+        return {}
     try:
         links = proof_of(session, cell, cases).links
     except ParityError:  # the test of the chain itself says why
-        return []
+        return {}
     read = next((link for link in links if link.name == "operators" and link.state != "not possible"), None)
-    return list(read.figures["thresholds"]) if read else []
+    return read.figures if read else {}
 
 
 def unaudited(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, int]:

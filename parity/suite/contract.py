@@ -13,7 +13,7 @@ from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.judging import judge
 from parity.session.session import Runtime
-from parity.suite import hint
+from parity.suite import accepting, hint
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
 
@@ -65,11 +65,7 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
             _dtype(runtime, spec, found, prebuilt, parity)
     _labels(model, described.get("labels", []), parity)
     _order(runtime, model, prebuilt, parity)
-    if signatures := described.get("signatures"):
-        text = (
-            f"the file has {len(signatures)} signatures, {', '.join(signatures)}: none was called, its graph's inputs"
-        )
-        parity.find(f"{text} and outputs were; an app may get something else by a signature", "warning")
+    _signatures(runtime, parity)
     if any(d["shape"] is None for d in described["inputs"]):
         parity.find(f"{runtime.cell.target} files do not declare the shapes of their inputs: checked by running only")
     if described.get("executor") == "mil-eval":
@@ -103,6 +99,8 @@ def _labels(model: ModelConfig, have: Sequence[str], parity: Recorder) -> None:
     other words, who knows."""
     for spec in model.contract.outputs:
         ours, theirs = ([label.strip().casefold() for label in names] for names in (spec.labels, have))
+        if not ours or not theirs:
+            continue
         pairs = list(zip(ours, theirs, strict=False))
         place = next((n for n, (mine, other) in enumerate(pairs) if mine != other and other in ours), None)
         if place is not None:
@@ -113,6 +111,28 @@ def _labels(model: ModelConfig, have: Sequence[str], parity: Recorder) -> None:
         elif len(ours) == len(theirs):
             text = f"{spec.name}: the file names other classes than the labels: {have[0]!r} for {spec.labels[0]!r}"
             parity.find(text, "warning")
+
+
+def _signatures(runtime: Runtime, parity: Recorder) -> None:
+    """What else of the file an app may call: nothing here measured it."""
+    others = runtime.description.get("unmeasured_signatures")
+    if others is None:
+        return
+    names = [f"{accepting.SIGNATURE}{name}" for name in others]
+    unmeasured = accepting.still_open(
+        names, accepting.SIGNATURE, accepting.of_cell(runtime.session, runtime.cell), parity
+    )
+    by = runtime.description["signature"]
+    measured = f"signature {by}" if by else "the graph's own inputs and outputs"
+    detail = f"measured by {measured}; not measured: {', '.join(unmeasured) or 'none'}"
+    parity.add(judge.counted("signature", "unmeasured_signatures", float(len(unmeasured)), parity.limits(), detail))
+    if unmeasured:
+        parity.find(
+            f"the file was measured by {measured}; an app that calls {' or '.join(unmeasured)} gets what nobody "
+            "compared: verify it as a model of its own, leave it out of the file, or accept it by that name in "
+            "[[tool.parity.accept]] (docs/gate.md)",
+            "warning",
+        )
 
 
 def _order(runtime: Runtime, model: ModelConfig, prebuilt: bool, parity: Recorder) -> None:

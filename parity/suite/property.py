@@ -7,6 +7,7 @@ when it looks for the simplest input that fails.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from parity.cases import kept
@@ -17,7 +18,10 @@ from parity.core.kinds import PROPERTY
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.judging import judge
+from parity.session import ways
 from parity.session.session import Runtime
+from parity.session.ways import Decided
+from parity.suite import accepting
 from parity.suite.bench import Bench, Result
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
@@ -35,11 +39,14 @@ def run(check: CheckContext) -> None:
     replayed, odd = kept.load(config.root, model, drawing.before)
     flat = [*extremes(model.contract), *_edges(model, parity)]
     drawn = runtime.session.memo.once(_drawn, model, config.root, examples, seed)
+    decided = _decided(bench, [*flat, *drawn])
+    flat += decided.turning
     fresh = {recipe.digest for recipe in (*flat, *drawn)}
     replayed = [recipe for recipe in replayed if recipe.digest not in fresh]
     results = bench.judge([*flat, *replayed, *drawn])
     record(bench, results[: len(flat)], results[len(flat) :], parity)
     swept = _swept(bench, parity)
+    _tell_one_way(bench, decided, parity)
     bench.tell_twins(parity)
     for text in odd:
         parity.find(text, "warning")
@@ -55,7 +62,39 @@ def _edges(model: ModelConfig, parity: Recorder) -> list[Recipe]:
     """Integers around the numbers that file or module decides by; the chain of proof reads those."""
     if all(family(spec) != "integer" for spec in model.contract.inputs):
         return []
-    return edges(model.contract, parity.thresholds(), model.states)
+    return edges(model.contract, parity.decides().get("thresholds", []), model.states)
+
+
+def _decided(bench: Bench, recipes: Sequence[Recipe]) -> Decided:
+    """What the model decides on what is measured, and what turns the rest: once a session for the same inputs."""
+    session, model = bench.session, bench.model
+    return session.memo.once(partial(ways.decided, session), model, session.golden_if_any(model), recipes)
+
+
+def _tell_one_way(bench: Bench, decided: Decided, parity: Recorder) -> None:
+    """Record the decisions of the module whose other way nothing measured, and warn of those that nobody accepted.
+
+    Where the chain of proof is complete, a decision that the file holds too needs no word.
+    """
+    if decided.note:
+        parity.find(f"what the module decides by its inputs was not watched: {decided.note}")
+        return
+    open_ones = decided.one_way
+    if open_ones and parity.proved():
+        absent = parity.decides().get("absent", open_ones)
+        open_ones = [site for site in open_ones if site in absent]
+    names = [f"{accepting.MODULE}{site}" for site in open_ones]
+    accepted = accepting.of_cell(bench.session, bench.cell)
+    names = accepting.still_open(names, accepting.MODULE, accepted, parity)
+    parity.add(judge.check_one_way(names, parity.limits()))
+    if names:
+        more = f" and {len(names) - judge.MOST_NAMED} more" if len(names) > judge.MOST_NAMED else ""
+        parity.find(
+            f"decided the same way in every case, so that the other was never compared: "
+            f"{'; '.join(names[: judge.MOST_NAMED])}{more}. Add a golden case that goes the other way, or accept it: "
+            "[[tool.parity.accept]] (docs/gate.md)",
+            "warning",
+        )
 
 
 def _swept(bench: Bench, parity: Recorder) -> list[Result]:

@@ -31,15 +31,15 @@ class Recorder:
         rules: Iterable[Rule] = (),
         waivers: Iterable[Waiver] = (),
         proved: Callable[[], bool] | None = None,
-        thresholds: Callable[[], list[int]] | None = None,
+        decides: Callable[[], Mapping[str, Any]] | None = None,
         unaudited: Callable[[], Mapping[str, int]] | None = None,
     ):
         """`proved` says whether the chain of proof of the cell's file is complete. It is asked where nothing but
         figures of the tail is broken, by whatever test that happens in: tests may run in any order and process.
-        `thresholds` gives the numbers that the file or the module decides by, as the same chain reads them; `unaudited`
-        the inputs that choose rows of tables which it could not audit, with the number of rows."""
+        `decides` gives what the same chain read of what file and module decide by (`session.proof.decides`);
+        `unaudited` the inputs that choose rows of tables which it could not audit, with the number of rows."""
         self.cell, self.kind = cell, kind
-        self._proved, self._thresholds, self._unaudited = proved, thresholds, unaudited
+        self._proved, self._decides, self._unaudited = proved, decides, unaudited
         self._rules = tuple(rules)
         self._waivers = tuple(waivers)  # those in force for this cell
         self.checks: list[Check] = []
@@ -133,9 +133,9 @@ class Recorder:
         """Whether the chain of proof of the cell's file is complete."""
         return self._proved is not None and self._proved()
 
-    def thresholds(self) -> list[int]:
-        """The whole numbers at which the cell's file or module may go another way; none where nothing read them."""
-        return self._thresholds() if self._thresholds is not None else []
+    def decides(self) -> Mapping[str, Any]:
+        """What file and module decide by, as the chain of proof read it; empty where nothing did."""
+        return self._decides() if self._decides is not None else {}
 
     def unaudited(self) -> Mapping[str, int]:
         """The inputs that choose rows of tables which the chain of proof could not audit, with the number of rows."""

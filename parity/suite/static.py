@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-
 from parity import formats
 from parity.core.case import Case
 from parity.core.kinds import STATIC
@@ -16,6 +14,7 @@ from parity.session import lowering
 from parity.session.planning import Data
 from parity.session.proof import proof_of
 from parity.session.session import Runtime, Session
+from parity.suite import accepting
 from parity.suite.check_kind import CheckContext, SuiteKind, measures
 from parity.suite.recorder import Recorder
 
@@ -61,9 +60,7 @@ def _tell_operators(cell: Cell, proof: Proof, session: Session, parity: Recorder
     if link is None or link.state == "not possible":
         return
     operators: list[str] = link.figures["unexplained"]
-    accepted = {a.operator: a for a in session.config.accept if a.cell == cell.id}
-    in_force = {name for name, a in accepted.items() if a.expires >= datetime.date.today()}
-    open_ones = [name for name in operators if name not in in_force]
+    open_ones = accepting.still_open(operators, "", accepting.of_cell(session, cell), parity)
     parity.add(judge.check_unexplained(open_ones, parity.limits()))
     if open_ones:
         more = f" and {len(open_ones) - judge.MOST_NAMED} more" if len(open_ones) > judge.MOST_NAMED else ""
@@ -72,10 +69,6 @@ def _tell_operators(cell: Cell, proof: Proof, session: Session, parity: Recorder
             "Look at what each does, then accept it: [[tool.parity.accept]] (docs/gate.md)",
             "warning",
         )
-    for name in in_force.intersection(operators):
-        parity.find(f"accepted: {name} ({accepted[name].reason})")
-    for name in accepted.keys() - set(operators):
-        parity.find(f"[[tool.parity.accept]]: the file has no unexplained operator {name!r}", "warning")
     if drawn := link.figures["module_random"]:
         parity.find(
             f"the module draws random numbers by itself ({', '.join(drawn)}): no two runs of it agree, and no file "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from parity import config as configuration
 from parity import formats as targets
 from parity import suite
 from parity.core.plan import Cell
+from parity.formats.labels import appended
 from parity.session.session import Session
 from parity.store.cache import Store
 from parity.suite.check_kind import CheckContext
@@ -125,7 +129,50 @@ def test_a_core_ml_classifier_is_measured_by_its_probabilities(tmp_path: Path) -
     np.testing.assert_allclose(outputs[0]["y"], x / x.sum(), rtol=1e-6)
 
 
-def test_a_second_signature_and_the_order_of_a_tflite_file_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_class_names_in_the_metadata_of_a_core_ml_detector(tmp_path: Path, turned: bool) -> None:
+    ct: Any = pytest.importorskip("coremltools")
+    import torch
+
+    traced = torch.jit.trace(torch.nn.Softmax(1), torch.zeros(1, 3))
+    made = ct.convert(
+        traced, inputs=[ct.TensorType("x", (1, 3))], outputs=[ct.TensorType("y")], skip_model_load=True,
+        compute_precision=ct.precision.FLOAT32, minimum_deployment_target=ct.target.iOS16,
+    )  # fmt: skip
+    made.user_defined_metadata["classes"] = "dog,cat,bird" if turned else "cat,dog,bird"
+    made.save(str(tmp_path / "net.mlpackage"))
+    config = CLASSIFIER.replace("classLabel_probs", "y")
+    recorder, _ = contract(tmp_path, config, "coreml")
+    assert [check.passed for check in recorder.checks if check.metric == "labels"] == [not turned]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("name", ["metadata.json", "labelmap.txt"])
+def test_the_class_names_in_the_archive_at_the_end_of_a_tflite_file(tmp_path: Path, name: str, turned: bool) -> None:
+    (tmp_path / "net.tflite").write_bytes(tflite_content(["serving_default"]))
+    names = ["dog", "cat", "bird"] if turned else ["cat", "dog", "bird"]
+    text = "\n".join(["???", *names]) if name.endswith(".txt") else json.dumps({"names": dict(enumerate(names))})
+    with zipfile.ZipFile(tmp_path / "net.tflite", "a") as archive:
+        archive.writestr(name, text)
+    recorder, _ = contract(tmp_path, CONFIG.format(target="tflite", file="net.tflite"), "tflite")
+    assert [check.passed for check in recorder.checks if check.metric == "labels"] == [not turned]
+
+
+def test_a_broken_archive_at_the_end_of_a_file_names_no_classes(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"model")
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.txt", "cat\ndog\n" * 100)
+    whole = file.read_bytes()
+    assert len(appended(file)) == 200
+    for place in range(0, len(whole), 3):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        appended(file)
+
+
+def tflite_content(signatures: list[str]) -> bytes:
+    """A file as a converter makes it: y is the start of p, z the end of q; `app` takes one for the other, and `other`
+    gives them other names."""
     tf: Any = pytest.importorskip("tensorflow")
     spec = tf.TensorSpec([1, 4], tf.float32)
 
@@ -138,20 +185,57 @@ def test_a_second_signature_and_the_order_of_a_tflite_file_are_told(tmp_path: Pa
         def app(self, p, q):
             return {"y": q[:, :3], "z": p[:, 1:]}
 
-    net = Net()
-    functions = [net.main.get_concrete_function(), net.app.get_concrete_function()]
-    tf.saved_model.save(net, str(tmp_path / "saved"), signatures={"main": functions[0], "app": functions[1]})
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"), signature_keys=["main", "app"])
-    (tmp_path / "net.tflite").write_bytes(converter.convert())
-    from parity.formats.tflite.runtime import LiteRtSession
+        @tf.function(input_signature=[spec, spec])
+        def other(self, p, q):
+            return {"left": q[:, :3], "right": p[:, 1:]}
 
-    described = LiteRtSession(str(tmp_path), {"entry": "net.tflite"}).describe()
-    given, left = ([d["name"] for d in described[side]] for side in ("inputs", "outputs"))
-    tables = [", ".join(f'{mine} = {{ name = "{name}" }}' for mine, name in zip(pair, names[::-1], strict=True))
-              for pair, names in (("pq", given), ("yz", left))]  # fmt: skip
+    net = Net()
+    functions = {name: getattr(net, name if name in ("app", "other") else "main") for name in signatures}
+    functions = {name: function.get_concrete_function() for name, function in functions.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(net, folder, signatures=functions)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=signatures)
+        return bytes(converter.convert())
+
+
+@pytest.mark.parametrize(
+    ("names", "measured"), [(["serving_default", "app"], "serving_default"), (["other", "main"], "main")]
+)
+def test_a_file_is_measured_by_the_signature_of_the_models_names(
+    tmp_path: Path, names: list[str], measured: str
+) -> None:
+    (tmp_path / "net.tflite").write_bytes(tflite_content(names))
+    recorder, (outputs,) = contract(tmp_path, CONFIG.format(target="tflite", file="net.tflite"), "tflite")
+    np.testing.assert_array_equal(outputs["y"], [[0, 1, 2]])
+    (check,) = [check for check in recorder.checks if check.metric == "unmeasured_signatures"]
+    (other,) = set(names) - {measured}
+    assert (check.passed, check.value) == (False, 1), check
+    assert f"measured by signature {measured}; not measured: signature {other}" in check.detail
+    assert any(f"an app that calls signature {other} gets" in f.text for f in recorder.findings)
+
+
+def test_a_second_signature_is_accepted_by_name(tmp_path: Path) -> None:
+    (tmp_path / "net.tflite").write_bytes(tflite_content(["serving_default", "app"]))
+    accept = """
+    [[tool.parity.accept]]
+    cell = "net-tflite-fp32"
+    operator = "signature NAME"
+    reason = "training on the device"
+    expires = 2999-01-31
+    """
+    config = CONFIG.format(target="tflite", file="net.tflite")
+    for name, passed in (("app", True), ("none", False)):
+        recorder, _ = contract(tmp_path, config + accept.replace("NAME", name), "tflite")
+        checks = [check.passed for check in recorder.checks if check.metric == "unmeasured_signatures"]
+        assert checks == [passed]
+        assert any("no unmeasured 'signature none'" in f.text for f in recorder.findings) is not passed
+
+
+def test_the_order_of_a_tflite_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "net.tflite").write_bytes(tflite_content(["serving_default"]))
+    tables = ['p = { name = "q" }, q = { name = "p" }', 'y = { name = "z" }, z = { name = "y" }']
     entry = f'{{ path = "net.tflite", inputs = {{ {tables[0]} }}, outputs = {{ {tables[1]} }} }}'
     config = CONFIG.format(target="tflite", file="net.tflite").replace('"net.tflite"', entry)
     recorder, _ = contract(tmp_path, config, "tflite")
     warned = [f.text for f in recorder.findings if f.level == "warning"]
-    assert any("the file has 2 signatures, main, app" in text for text in warned), warned
     assert any("inputs stand in the order q, p in the file" in text for text in warned), warned

@@ -10,6 +10,7 @@ from typing import Any
 
 from parity.formats.coreml.classifier import labels
 from parity.formats.coreml.state import execute, predict
+from parity.formats.labels import of_metadata
 from parity.formats.target import Array, narrowed
 
 
@@ -73,5 +74,5 @@ def describe(path: Path) -> dict[str, Any]:
         "outputs": features(spec.description.output),
         "states": {f.name: [int(d) for d in f.type.stateType.arrayType.shape] for f in spec.description.state},
         "ops": dict(sorted(counted.items())),
-        "labels": [str(label) for label in labels(spec)],
+        "labels": [str(label) for label in labels(spec)] or of_metadata(spec.description.metadata.userDefined),
     }

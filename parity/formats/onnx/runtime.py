@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from parity.files.onnx_external import external_files
+from parity.formats.labels import of_metadata
 from parity.formats.onnx.convert import opset_of
 from parity.formats.target import Array
 from parity.process import processor
@@ -48,7 +48,7 @@ class OrtSession:
                 "inputs": [n.name for n in self.session.get_inputs()],
                 "outputs": [n.name for n in self.session.get_outputs()],
             },
-            "labels": labels({p.key: p.value for p in model.metadata_props}),
+            "labels": of_metadata({p.key: p.value for p in model.metadata_props}),
             "wrong_products": processor.multiplies_wrongly(),
             "without_amx": bool(processor.multiplies_wrongly()) and processor.without_amx(),
         }
@@ -56,18 +56,6 @@ class OrtSession:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         names = [node.name for node in self.session.get_outputs()]
         return dict(zip(names, self.session.run(names, dict(inputs)), strict=True))
-
-
-def labels(metadata: Mapping[str, str]) -> list[str]:
-    """The classes that a file's metadata `names` lists, as detectors' exporters write them: {0: 'cat', 1: 'dog'}; empty
-    where it has none of that form."""
-    try:
-        names = ast.literal_eval(metadata.get("names", ""))
-    except (ValueError, SyntaxError):
-        return []
-    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
-        return [str(names[place]) for place in range(len(names))]
-    return [str(name) for name in names] if isinstance(names, (list, tuple)) else []
 
 
 _DTYPES = {

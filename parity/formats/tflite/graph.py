@@ -21,6 +21,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from parity.formats.graph import Array, Constant, Graph, Grid, NotPossible, Operator, Port, Run, Slot, Values
 from parity.formats.kept import Lifted
+from parity.formats.tflite.signatures import definition
 
 KINDS = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
 TYPES = {
@@ -114,7 +115,11 @@ class TFLiteArtefact:
     def _ports(self, model: Any, notes: Mapping[str, Any], side: str) -> tuple[Port, ...]:
         """The file's inputs or outputs by its signature, under the model's own names."""
         by_name = {names: i for i, names in enumerate(self.names)}
-        for signature in model.signatureDefs or []:
+        signature = definition(model, notes)
+        if signature is not None and signature.subgraphIndex:
+            key = _text(signature.signatureKey)
+            raise NotPossible(f"signature {key!r} is not of the file's first graph, which alone is read here")
+        if signature is not None:
             by_name |= {_text(m.name): int(m.tensorIndex) for m in getattr(signature, side)}
         try:
             return tuple(

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from parity.formats.labels import appended
 from parity.formats.target import Array
+from parity.formats.tflite import signatures
 
 
 class LiteRtSession:
@@ -20,15 +22,16 @@ class LiteRtSession:
     def __init__(self, folder: str, notes: Mapping[str, Any]) -> None:
         self.kernels = str(notes.get("kernels") or "XNNPACK")
         names, threads = notes.get("files") or [notes["entry"]], int(notes.get("threads", 1))
-        self.files = [_File(Path(folder, name), self.kernels, threads) for name in names]
+        self.files = [_File(Path(folder, name), self.kernels, threads, notes) for name in names]
 
     def describe(self) -> dict[str, Any]:
         first = self.files[0]
         found: dict[str, Any] = {"inputs": first.specs(first.inputs), "outputs": first.specs(first.outputs),
-                                 "ops": operators(first.path), "signature": first.runner is not None}  # fmt: skip
+                                 "ops": operators(first.path), "signature": first.signature}  # fmt: skip
         found["positional"] = {"inputs": first.positional("inputs"), "outputs": first.positional("outputs")}
+        found["labels"] = appended(first.path)
         if len(first.signatures) > 1:
-            found["signatures"] = first.signatures
+            found["unmeasured_signatures"] = signatures.others(first.path.read_bytes(), first.signature)
         for spec in found["inputs"]:
             spec["shapes"] = [list(file.shape(spec["name"])) for file in self.files]
         return found | ({"executor": f"{self.kernels} kernels"} if self.kernels != "XNNPACK" else {})
@@ -41,7 +44,7 @@ class LiteRtSession:
 class _File:
     """One opened .tflite file."""
 
-    def __init__(self, path: Path, kernels: str, threads: int) -> None:
+    def __init__(self, path: Path, kernels: str, threads: int, notes: Mapping[str, Any]) -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         chosen = {
@@ -52,8 +55,9 @@ class _File:
         self.path = path
         self.interpreter = Interpreter(str(path), num_threads=threads, experimental_op_resolver_type=chosen)
         self.interpreter.allocate_tensors()
-        self.signatures = list(self.interpreter.get_signature_list())
-        self.runner = self.interpreter.get_signature_runner() if len(self.signatures) == 1 else None
+        self.signatures = self.interpreter.get_signature_list()
+        self.signature = signatures.chosen(self.signatures, notes)
+        self.runner = self.interpreter.get_signature_runner(self.signature) if self.signature else None
         if self.runner:
             self.inputs = dict(self.runner.get_input_details())
             self.outputs = dict(self.runner.get_output_details())

@@ -22,7 +22,8 @@ def lines(a: Failing, fed: Mapping[str, str], output: str) -> list[str]:
     whole = f"(got.astype(np.float32) - {zero}) * np.float32({scale!r})"
     return [
         "from ai_edge_litert.interpreter import Interpreter, OpResolverType",
-        f"run = Interpreter({path!r}, experimental_op_resolver_type=OpResolverType.{chosen}).get_signature_runner()",
+        f"run = Interpreter({path!r}, experimental_op_resolver_type=OpResolverType.{chosen}).get_signature_runner("
+        f"{a.description['signature']!r})",
         f"got = run(**{given})[{output!r}]",
         *([f"got = {whole}"] if scale else []),
     ]

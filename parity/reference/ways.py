@@ -1,0 +1,23 @@
+"""Which way a module's decisions by data go on given inputs. In a child process only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from parity.reference import modelling
+from parity.reference.decisions import watched
+from parity.reference.messages import Ways, WaysRequest
+
+
+def ways(request: WaysRequest) -> Ways:
+    """The ways of the module in float32, one mapping a case."""
+    module = modelling.load(request.model)
+    outcomes: list[Mapping[str, int]] = []
+    refused: list[str] = []
+    thresholds: set[float] = set()
+    for case in request.cases:
+        seen, error = watched(module, case)
+        outcomes.append(seen.outcomes)
+        thresholds |= seen.thresholds
+        refused.append("" if error is None else f"{type(error).__name__}: {error}".splitlines()[0][:160])
+    return Ways(outcomes, refused, sorted(thresholds))
