@@ -108,6 +108,8 @@ def _deviation(
     error = float(np.abs(got - want)[differs].max(initial=0))
     finite = np.abs(whole[np.isfinite(whole)])
     allowed = (HALF if kind == np.float16 else FLOAT) * (float(finite.max(initial=0)) or 1.0)
+    if kind == np.float16:
+        allowed = max(allowed, float(np.finfo(np.float16).smallest_subnormal))
     if op.index in hybrid:
         reach, data = hybrid[op.index]
         allowed += reach * float(np.abs(real[data]).max(initial=0)) / 127 / 2

@@ -303,6 +303,15 @@ def test_infinity_that_both_have_is_no_difference() -> None:
         assert _deviation(here, operator, "y", np.array(wrong, np.float32), want, {}, {}) > 1
 
 
+def test_numbers_below_the_least_of_fp16_may_be_off_by_it() -> None:
+    from parity.proof.local import _deviation
+
+    operator = Operator(0, "MatMul", ("x", "w"), ("y",))
+    want = np.array([1e-7, -3e-8, 2e-8], np.float32)
+    assert _deviation(graph(), operator, "y", want.astype(np.float16), want, {}, {}) <= 1
+    assert _deviation(graph(), operator, "y", (want + 1e-7).astype(np.float16), want, {}, {}) > 1
+
+
 def test_infinity_stands_for_what_lies_beyond_the_largest_number() -> None:
     """Two masks of the lowest number add up to minus infinity on one kernel, and stop at the lowest on another."""
     from parity.proof.local import _deviation

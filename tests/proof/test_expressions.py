@@ -161,3 +161,24 @@ def test_what_cancels_rounds_by_what_float32_makes_of_it() -> None:
     single = (module.w - module.w.mean(1, keepdim=True)).detach().numpy()
     assert (np.abs(single - layer.values) <= 16 * 2.0**-24 * layer.magnitude).all()
     assert (layer.magnitude < 1e4).all()
+
+
+def test_a_type_that_the_module_asks_for_is_float32_in_what_float32_makes_of_it() -> None:
+    """The sine of hundreds of radians, of coordinates that are brought to the table's type first, as SAM has it."""
+
+    class Position(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(2, 16) * 16)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            ramp = (torch.arange(8).to(self.table.dtype) + 0.5) / 8
+            return x + torch.sin(2 * torch.pi * torch.stack([ramp, 1 - ramp], 1) @ self.table)
+
+    module = Position().eval()
+    single = (module(torch.zeros(8, 16))).detach().double().numpy()
+    terms = [term for term in export(module, [torch.rand(8, 16)]).terms if term.values.shape == (8, 16)]
+    fitting = [term for term in terms if np.allclose(single, term.values, atol=1e-3)]
+    assert fitting
+    for term in fitting:
+        assert (np.abs(single - term.values) <= 16 * 2.0**-24 * term.magnitude).all()
