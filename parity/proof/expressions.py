@@ -85,10 +85,11 @@ def kind(node: fx.Node) -> str:
 
 def _called(node: fx.Node, value: Callable[[Any], Any], dtype: torch.dtype = torch.float64) -> Any:
     arguments, keywords = fx.map_arg((node.args, node.kwargs), value)
-    arguments = [dtype if argument is torch.float64 else argument for argument in arguments]
-    keywords = {name: dtype if argument is torch.float64 else argument for name, argument in keywords.items()}
     target: Any = node.target
-    return target(*arguments, **keywords)
+    return target(
+        *(dtype if argument is torch.float64 else argument for argument in arguments),
+        **{name: dtype if argument is torch.float64 else argument for name, argument in keywords.items()},
+    )
 
 
 def _is_real(value: Any) -> bool:
