@@ -21,6 +21,7 @@ HALF = 0.5  # steps
 _SNAP = 1e-5  # a gain this close to 1 is 1: scales are float32, and zero points move a range by a little
 _SURE = 6.0  # standard errors by which two gains must differ to be two
 _LEAST = 1e-5  # a smaller factor is a dead channel: 1 over the places of a feature map is folded, too
+_LEAST_STEP = 0.5e-6 / 127 * (1 + 2.0**-20)  # TFLite's quantiser makes no finer: kSmallestHalfRange, 0.5e-6
 _COARSEST = 2.0  # times the natural step; a coarser grid excuses no value, unless the channel is dead
 _DEAD = 1 / 512  # of its bias: what a channel's products may lose and not move an output of 256 levels
 CLIP_COST = 0.2  # rms of what clipping takes away over rms of the tensor; activations of correct files: 0.14 at most
@@ -173,7 +174,7 @@ def _measured(graph: Graph, match: Match, factor: Array) -> Audited:
     if constant.grid is not None:
         step = np.broadcast_to(constant.grid.step(want.ndim), want.shape)
         if not constant.grid.wide:  # a grid that is too coarse for its values excuses nothing
-            fine = np.minimum(step, _COARSEST * natural_step(constant.grid, want))
+            fine = np.minimum(step, np.maximum(_COARSEST * natural_step(constant.grid, want), _LEAST_STEP))
             step = np.where(_dead(graph, constant) | _shares(graph, constant), step, fine)
         allowed = HALF * step + np.maximum(rounding, _NOTHING * np.abs(want).max(initial=0))
     elif constant.stored.dtype == np.float16:

@@ -12,6 +12,7 @@ import numpy as np
 
 from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Constant, Graph
+from parity.judging.floor import FP16_MAX
 from parity.proof.source import STACKED, Source, Term, Weight
 
 CLOSE = 0.05  # an element-wise constant is taken for the torch value that it differs from by less, of its maximum
@@ -102,9 +103,8 @@ def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
     apart = {op.index for op in graph.operators if normed.intersection(op.outputs)}
     alike, unlike = [], []
     for i, (constant, slot) in enumerate(constants):
-        real = constant.real
         for j, weight in enumerate(weights):
-            likely = _folded_or_not(real, weight, slot.layout, slot.operator in apart)
+            likely = _folded_or_not(constant, weight, slot.layout, slot.operator in apart)
             if likely is not None and likely.cosine >= ALIKE:
                 place = abs(i / len(constants) - j / len(weights))
                 alike.append((1 - likely.cosine + _ORDER * place, i, j, likely))
@@ -144,28 +144,39 @@ class _Candidate:
         return Match(constant, self.weight.name, self.values, magnitude, self.weight, self.cosine)
 
 
-def _folded_or_not(real: Array, weight: Weight, layout: str, apart: bool) -> _Candidate | None:
+def _folded_or_not(constant: Constant, weight: Weight, layout: str, apart: bool) -> _Candidate | None:
     """A layer as what a constant may hold: with the BatchNorm behind it folded in, unless without it is nearer. None
     where its shape does not fit. Where BatchNorm is one factor for all channels, cosines are the same; where neither is
     alike, the graph tells: `apart` if the file has the BatchNorm as an operator."""
-    found = [_candidate(real, each, layout) for each in (weight, weight.unfolded) if each]
+    real = constant.real
+    found = [_candidate(constant, each, layout) for each in (weight, weight.unfolded) if each]
     if found[0] is None:
         return None
     best = _of_two(found[0], found[-1], real, apart) if found[-1] is not None else found[0]
-    if best.cosine > _EVIDENT or not weight.foldings:
+    near = best.distance <= _NEAR * float(np.abs(real).max(initial=0))
+    if (best.cosine > _EVIDENT and near) or not weight.foldings:
         return best
     for folding in weight.foldings:
-        other = _candidate(real, weight.folded(folding), layout) if folding.factor.size > 1 else None
-        if other is not None and other.cosine > max(best.cosine, _FOLDED):
+        other = _candidate(constant, weight.folded(folding), layout) if folding.factor.size > 1 else None
+        if other is None or other.cosine <= _FOLDED:
+            continue
+        as_alike = abs(other.cosine - best.cosine) <= _TIED  # of one factor for all channels cosines say nothing
+        if other.cosine > best.cosine + _TIED or (as_alike and other.distance * 2 < best.distance):
             best = other
     return best
 
 
-def _candidate(real: Array, weight: Weight, layout: str) -> _Candidate | None:
+def _candidate(constant: Constant, weight: Weight, layout: str) -> _Candidate | None:
+    """Compared as the constant stores it: a layer scale of 1e-6 leaves fp16 little but the sign of a weight."""
+    real = constant.real
     values = arrange(weight, weight.values, layout, real.shape)
     if values is None:
         return None
-    return _Candidate(weight, layout, values, _cosine(real, values), float(np.abs(real - values).max(initial=0)))
+    stored = values
+    if constant.stored.dtype == np.float16:
+        with np.errstate(over="ignore"):
+            stored = np.nan_to_num(values.astype(np.float16).astype(np.float64), posinf=FP16_MAX, neginf=-FP16_MAX)
+    return _Candidate(weight, layout, values, _cosine(real, stored), float(np.abs(real - stored).max(initial=0)))
 
 
 def _of_two(folded: _Candidate, plain: _Candidate, real: Array, apart: bool) -> _Candidate:
