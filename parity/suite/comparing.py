@@ -134,11 +134,11 @@ def _with_placement(
         return floors
     specs = runtime.session.config.models[runtime.cell.model].contract.outputs
     rows = post_process_all(specs, placement.outputs, wants)
-    wider = {name: floor.with_another(arrays_of(name, rows)) for name, floor in floors.items()}
+    wider = {name: floor.at_least(arrays_of(name, rows)) for name, floor in floors.items()}
     costs = [
         f"{name} {wider[name].relative:.2g}, by the recipe {floor.relative:.2g}"
         for name, floor in floors.items()
-        if wider[name].pooled > floor.pooled
+        if wider[name].pooled != floor.pooled
     ]
     if costs:
         parity.find(f"floor from the file's own placement of {_placement(placement)}: {'; '.join(costs)}", "note")
