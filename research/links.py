@@ -120,9 +120,7 @@ def proved(what: seeded.Subject, target: str, precision: str, folder: Path, note
     return failed + open_ or ([] if proof.complete else ["widened?"])
 
 
-def _request(
-    what: seeded.Subject, target: str, precision: str, folder: Path, notes: Mapping[str, Any]
-) -> ProofRequest:
+def _request(what: seeded.Subject, target: str, precision: str, folder: Path, notes: Mapping[str, Any]) -> ProofRequest:
     return ProofRequest(
         what.model,
         targets.get(target).graph,
@@ -208,7 +206,9 @@ def _answered(
         print(f"{key}: the chain is complete; breaks {', '.join(limits) or 'no limit'}{alone}", flush=True)
         if excused != limits:
             lost = " LOST" if _of_tail(excused) and not _of_tail(limits) else ""
-            print(f"{key}: by its own placement of grids it breaks {', '.join(excused) or 'no limit'}{lost}", flush=True)
+            print(
+                f"{key}: by its own placement of grids it breaks {', '.join(excused) or 'no limit'}{lost}", flush=True
+            )
     yield key, answer
 
 
