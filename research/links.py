@@ -43,11 +43,9 @@ from parity.faults.library import contract_of  # noqa: E402
 from parity.faults.power import Gate  # noqa: E402
 from parity.formats.graph import feed  # noqa: E402
 from parity.formats.target import load_part  # noqa: E402
-from parity.judging.check_cases import arrays_of  # noqa: E402
 from parity.judging.floor import natural  # noqa: E402
 from parity.judging.gate import passes  # noqa: E402
 from parity.judging.limits import resolve  # noqa: E402
-from parity.judging.post_processing import post_process_all  # noqa: E402
 from parity.judging.registry import METRICS  # noqa: E402
 from parity.proof import prove  # noqa: E402
 from parity.proof.messages import PlacementRequest, ProofRequest  # noqa: E402
@@ -164,8 +162,7 @@ def broken(
     except ParityError as error:
         print(f"{what.name}-{target}-{precision}: {error}", flush=True)
         return limits_broken, limits_broken
-    placed = post_process_all(contract.outputs, placement.outputs, gate.oracle)
-    gate.floors = {name: floor.at_least(arrays_of(name, placed)) for name, floor in gate.floors.items()}
+    gate.widen(placement.outputs)
     return limits_broken, _broken(gate, rows)
 
 
@@ -206,9 +203,8 @@ def _answered(
         print(f"{key}: the chain is complete; breaks {', '.join(limits) or 'no limit'}{alone}", flush=True)
         if excused != limits:
             lost = " LOST" if _of_tail(excused) and not _of_tail(limits) else ""
-            print(
-                f"{key}: by its own placement of grids it breaks {', '.join(excused) or 'no limit'}{lost}", flush=True
-            )
+            said = ", ".join(excused) or "no limit"
+            print(f"{key}: by its own placement of grids it breaks {said}{lost}", flush=True)
     yield key, answer
 
 

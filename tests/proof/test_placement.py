@@ -100,5 +100,5 @@ def test_a_file_of_another_model_has_none(work: Path) -> None:
     changed = np.ascontiguousarray(numpy_helper.to_array(constant)[::-1])
     constant.CopyFrom(numpy_helper.from_array(changed, constant.name))
     onnx.save(model, str(next(faulty.glob("*.onnx"))))
-    with pytest.raises(ParityError, match="no twin of the file: .* is not proved"):
+    with pytest.raises(ParityError, match=r"no twin of the file: .* is not proved"):
         placed("onnx", "int8", faulty)
