@@ -162,7 +162,7 @@ def broken(
     except ParityError as error:
         print(f"{what.name}-{target}-{precision}: {error}", flush=True)
         return limits_broken, limits_broken
-    gate.widen(placement.outputs)
+    gate.widen([dict(row) for row in placement.outputs])
     return limits_broken, _broken(gate, rows)
 
 

@@ -82,7 +82,7 @@ class Files:
             broken = [c for c in self.gate.checks(self._right) if not passes(c)]
             if any(METRICS[c.metric].family == "noise" for c in broken):
                 rows = placed(self.session, self.cell, self.cases).outputs
-                self.gate.widen(rows)
+                self.gate.widen([dict(row) for row in rows])
 
     def _one(self, fault: FileFault, folder: str) -> None:
         self.session.progress(self.cell.id, fault.name)
