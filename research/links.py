@@ -202,7 +202,8 @@ def _answered(
         alone = " ALONE" if limits and _of_tail(limits) else ""
         print(f"{key}: the chain is complete; breaks {', '.join(limits) or 'no limit'}{alone}", flush=True)
         if excused != limits:
-            lost = " LOST" if _of_tail(excused) and not _of_tail(limits) else ""
+            is_fault = not key.endswith("/right")
+            lost = " LOST" if is_fault and _of_tail(excused) and not _of_tail(limits) else ""
             said = ", ".join(excused) or "no limit"
             print(f"{key}: by its own placement of grids it breaks {said}{lost}", flush=True)
     yield key, answer

@@ -22,6 +22,7 @@ from parity.proof.placement import evaluate
 from parity.reference import oracle
 from parity.reference.messages import OracleRequest
 from tests.proof import seeded
+from tests.proof import test_tables as tables
 from tests.proof.test_expressions import rows, subject
 
 WHAT = subject("roots")
@@ -45,11 +46,11 @@ def placed(target: str, precision: str, folder: Path) -> Placement:
     return evaluate(PlacementRequest(replace(proof, whole=False), CASES))
 
 
-def run(target: str, folder: Path) -> list[Any]:
+def run(target: str, folder: Path, some: Sequence[Any] = CASES) -> list[Any]:
     artefact = load_part(targets.get(target).graph)(str(folder), seeded.notes(folder), ())
     (port,) = artefact.graph.outputs
     whole = artefact.whole(artefact.kernels[0])
-    return [port.fetch(whole(feed(artefact.graph, case))[port.tensor]) for case in CASES]
+    return [port.fetch(whole(feed(artefact.graph, case))[port.tensor]) for case in some]
 
 
 def rms(got: Sequence[Any], want: Sequence[Any]) -> float:
@@ -69,6 +70,19 @@ def test_it_costs_what_the_file_costs(target: str, precision: str, near: float, 
     assert 0.8 < rms(twin, wants) / cost < 1.25
     assert rms(twin, got) < near * cost
     assert placement.weights > 0 and bool(placement.kinds) == (precision == "int8")
+
+
+@pytest.mark.parametrize(("target", "precision"), [("onnx", "int8"), ("onnx", "dynamic"), ("tflite", "int8")])
+def test_a_table_is_rounded_as_the_file_rounds_it(target: str, precision: str, work: Path) -> None:
+    folder, some = tables.file(work, "bag", target, precision), tables.cases(tables.SEEN, 3)
+    calibration = tables.cases(tables.SEEN, 1) if precision == "int8" else []
+    reader, notes = targets.get(target).graph, seeded.notes(folder)
+    proof = ProofRequest(tables.spec("bag"), reader, precision, str(folder), notes, some, ["y"], calibration, held=HELD)
+    placement = evaluate(PlacementRequest(replace(proof, whole=False), some))
+    wants = [row["y"] for row in oracle.evaluate(OracleRequest(tables.spec("bag"), some, ["y"])).outputs]
+    cost = rms(run(target, folder, some), wants)
+    assert 0.7 < rms([row["y"] for row in placement.outputs], wants) / cost < 1.4
+    assert placement.weights >= 6  # the table and five layers; on TFLite biases that are added are on grids, too
 
 
 @pytest.mark.parametrize("change", ["scale", "zero"])
