@@ -138,6 +138,13 @@ class Floor:
             hidden=tuple(replace(a, cost=max(a.cost, b.cost)) for a, b in zip(self.hidden, other.hidden, strict=True)),
         )
 
+    def at_least(self, rows: Rows) -> Floor:
+        """`with_another`; where the twin's own rows are not finite, the floor of `rows` alone, if they are."""
+        if not self.reason or any(r.shape != w.shape for r, w in zip(rows, self.want, strict=True)):
+            return self.with_another(rows)
+        other = floor(self.want, rows, self.precision, self.axis)
+        return self if other.reason else other
+
     def ratio(self, got: Rows) -> Ratio:
         """How far `got`, one array a case in the oracle's order, is from the oracle. Raises ParityError for other
         shapes or another number of cases."""
