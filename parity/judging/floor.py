@@ -25,7 +25,7 @@ from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
 from parity.judging.parts import SMALLEST, Channels, chance, channels, rms_by
 from parity.judging.post_processing import PostProcessed
-from parity.judging.scales import count, largest, rms_of, size, smaller
+from parity.judging.scales import BESIDE, TAIL, count, largest, lost_on_one_grid, rms_of, size, smaller
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rows = Sequence[Array]
@@ -88,10 +88,11 @@ class Hidden:
     masks: tuple[Array, ...]  # one a case
     cost: float  # the twin's rms error on them, or what storing them costs
     largest: float
+    rms: float  # of the oracle's elements
 
     @property
     def words(self) -> str:
-        return f"the elements of at most {self.largest:.3g}, beside far larger ones"
+        return f"the elements of at most {self.largest:.3g}, {BESIDE}"
 
 
 @dataclass(frozen=True)
@@ -169,15 +170,31 @@ class Floor:
             part=part,
         )
 
+    def lost(self, got: Rows) -> list[tuple[float, str]]:
+        """What the precision costs each set of hidden elements, as a share of its rms, and which elements they are.
+
+        As much as the file is off there, but no more than the precision explains. Tails are left out: elements that
+        are as small beside 1 as beside the others.
+        """
+        if self.reason:
+            return []
+        errors, stored = differences(got, self.want), self._storing(got)
+        return [
+            (min(rms_of(errors, part.masks), _costs_hidden(part, stored)) / part.rms, part.words)
+            for part in self.hidden
+            if part.rms > TAIL
+        ]
+
     @staticmethod
     def _of_hidden(part: Hidden, errors: Rows, stored: Rows) -> float:
-        cost = max(part.cost, rms_of(stored, part.masks) / ROOT3)
-        return rms_of(errors, part.masks) / (cost * float(chance(count(part.masks))))
+        return rms_of(errors, part.masks) / (_costs_hidden(part, stored) * float(chance(count(part.masks))))
 
     def _storing(self, got: Rows) -> list[Array]:
         """The largest error, element by element, of storing the oracle's outputs as the artefact stores its own."""
         if self.precision == "fp16" and holds_halves(got):
             return [half_units(w) for w in self.want]
+        if self.precision == "int8":  # a lost element is off by all of itself, and not by up to that
+            return [ROOT3 * lost for lost in lost_on_one_grid(got, self.want)]
         return [np.zeros(np.shape(w)) for w in self.want]
 
     def _of_channels(self, errors: Rows, stored: Rows) -> tuple[Array, int | None]:
@@ -230,10 +247,19 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
     )
 
 
+def _costs_hidden(part: Hidden, stored: Rows) -> float:
+    return max(part.cost, rms_of(stored, part.masks) / ROOT3)
+
+
 def _hidden(want: Rows, errors: Rows, precision: str, axis: int | None) -> tuple[Hidden, ...]:
     """The sets of elements that larger ones hide."""
     return tuple(
-        Hidden(tuple(masks), max(rms_of(errors, masks), UNITS[precision] * size(want, masks)), largest(want, masks))
+        Hidden(
+            tuple(masks),
+            max(rms_of(errors, masks), UNITS[precision] * size(want, masks)),
+            largest(want, masks),
+            rms_of(want, masks),
+        )
         for masks in smaller(want, () if axis is None else (axis,))
     )
 

@@ -18,7 +18,13 @@ Rows = Sequence[Array]
 
 GAP = 8
 """Powers of two that no element's size is in, between the small and the large. Sizes of one kind have no such gap."""
+BESIDE = "beside far larger ones"
+TAIL = UNIT * 2.0**-GAP
+"""Rms of elements that are as small beside 1 as beside the others, as the tail of a sigmoid is: losing it costs
+nothing."""
+EIGHT_BITS = 255  # steps
 HUGE = 1e150  # whose squares float64 does not hold
+ROUNDED = 1e-3  # of a step: what float32 makes of its multiples
 LEAST = 2  # elements: of a single one nothing else says how far it may be off
 
 
@@ -55,6 +61,28 @@ def hidden_error(errors: Rows, want: Rows) -> float:
         if any(m.any() for m in here):
             worst = max(worst, rms_of(errors, here) / (size(want, masks) * float(chance(count(masks)))))
     return worst
+
+
+def lost_on_one_grid(got: Rows, want: Rows) -> list[Array]:
+    """The size of each element that a grid of 8 bits makes zero, which `got` shows to hold all its elements; 0 for all
+    others, and where there is no such grid.
+
+    On such a grid each element is 0, or as large as a step at least. The step that excuses is no larger than what the
+    oracle's range needs: a file with a far larger range lost its elements for another reason.
+    """
+    step = _step(got)
+    finite = [np.abs(np.asarray(g, np.float64)) for g in got]
+    if any(((g > 0) & (g < (1 - ROUNDED) * step)).any() for g in finite):
+        return [np.zeros(w.shape) for w in want]
+    step = min(step, _step(want))
+    sizes = [np.abs(np.asarray(w, np.float64)) for w in want]
+    return [np.where(s < step, np.minimum(s, step / 2), 0.0) for s in sizes]
+
+
+def _step(arrays: Rows) -> float:
+    """The least step of an 8-bit grid that holds 0 and every finite element."""
+    finite = np.concatenate([np.asarray(a, np.float64)[np.isfinite(a)] for a in arrays])
+    return float(finite.max(initial=0.0) - finite.min(initial=0.0)) / EIGHT_BITS
 
 
 def size(want: Rows, masks: Rows) -> float:
