@@ -25,7 +25,18 @@ from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
 from parity.judging.parts import SMALLEST, Channels, chance, channels, rms_by
 from parity.judging.post_processing import PostProcessed
-from parity.judging.scales import BESIDE, TAIL, count, largest, lost_on_one_grid, rms_of, size, smaller
+from parity.judging.scales import (
+    BESIDE,
+    TAIL,
+    below,
+    count,
+    gaps,
+    largest,
+    lost_on_one_grid,
+    rms_of,
+    size,
+    small_channels,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rows = Sequence[Array]
@@ -89,6 +100,7 @@ class Hidden:
     cost: float  # the twin's rms error on them, or what storing them costs
     largest: float
     rms: float  # of the oracle's elements
+    below: float = 0.0  # the size that all of them are below; 0 for whole channels
 
     @property
     def words(self) -> str:
@@ -253,14 +265,18 @@ def _costs_hidden(part: Hidden, stored: Rows) -> float:
 
 def _hidden(want: Rows, errors: Rows, precision: str, axis: int | None) -> tuple[Hidden, ...]:
     """The sets of elements that larger ones hide."""
+    sets = [(below(want, bound), bound) for bound in gaps(want)]
+    if axis is not None:
+        sets += [(masks, 0.0) for masks in small_channels(want, axis)]
     return tuple(
         Hidden(
             tuple(masks),
             max(rms_of(errors, masks), UNITS[precision] * size(want, masks)),
             largest(want, masks),
             rms_of(want, masks),
+            bound,
         )
-        for masks in smaller(want, () if axis is None else (axis,))
+        for masks, bound in sets
     )
 
 

@@ -36,14 +36,28 @@ def smaller(want: Rows, axes: Sequence[int] = ()) -> list[list[Array]]:
     `parity.judging.parts.chance`. Empty where no element is above 1, and where there is
     no gap.
     """
-    peak = max((float(np.abs(w).max()) for w in want if w.size), default=0.0)
-    if not UNIT < peak < HUGE:
-        return []
-    sizes = [np.abs(np.asarray(w, np.float64)) for w in want]
-    sets = [[(s > 0) & (s < bound) for s in sizes] for bound in _bounds(np.concatenate([s.ravel() for s in sizes]))]
+    sets = [below(want, bound) for bound in gaps(want)]
     for axis in axes:
-        sets += _channels(sizes, axis)
-    return [masks for masks in sets if count(masks) >= LEAST]
+        sets += small_channels(want, axis)
+    return sets
+
+
+def gaps(want: Rows) -> list[float]:
+    """The size below which each set of elements lies that far larger ones hide."""
+    if not _may_hide(want):
+        return []
+    bounds = _bounds(np.concatenate([np.abs(np.asarray(w, np.float64)).ravel() for w in want]))
+    return [bound for bound in bounds if count(below(want, bound)) >= LEAST]
+
+
+def below(want: Rows, bound: float) -> list[Array]:
+    """The nonzero elements below a size: masks, one a case."""
+    return [(w != 0) & (np.abs(np.asarray(w, np.float64)) < bound) for w in want]
+
+
+def _may_hide(want: Rows) -> bool:
+    peak = max((float(np.abs(w).max()) for w in want if w.size), default=0.0)
+    return UNIT < peak < HUGE
 
 
 def count(masks: Rows) -> int:
@@ -109,9 +123,10 @@ def _bounds(sizes: Array) -> list[float]:
     return [float(2.0 ** int(high - 1)) for low, high in itertools.pairwise(present) if high - low > GAP]
 
 
-def _channels(sizes: Rows, axis: int) -> list[list[Array]]:
+def small_channels(want: Rows, axis: int) -> list[list[Array]]:
     """The channels below each gap in their rms."""
-    if any(s.ndim < 2 for s in sizes) or len({s.shape[axis] for s in sizes}) != 1:
+    sizes = [np.abs(np.asarray(w, np.float64)) for w in want]
+    if not _may_hide(want) or any(s.ndim < 2 for s in sizes) or len({s.shape[axis] for s in sizes}) != 1:
         return []
     flat = np.concatenate([np.moveaxis(s, axis, 0).reshape(s.shape[axis], -1) for s in sizes], 1)
     by_channel = np.sqrt(np.square(flat).mean(1))
@@ -121,4 +136,4 @@ def _channels(sizes: Rows, axis: int) -> list[list[Array]]:
         shape[axis] = -1
         chosen = (by_channel < bound).reshape(shape)
         sets.append([np.broadcast_to(chosen, s.shape) for s in sizes])
-    return sets
+    return [masks for masks in sets if count(masks) >= LEAST]
