@@ -23,7 +23,7 @@ import numpy as np
 
 from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
-from parity.judging.parts import SMALLEST, Channels, chance, channels, rms_by
+from parity.judging.parts import SMALLEST, Channels, chance, channels, rms_by, stray
 from parity.judging.post_processing import PostProcessed
 from parity.judging.scales import (
     BESIDE,
@@ -62,10 +62,11 @@ STATISTICS = ("pooled", "worst", "channel", "peak")
 class Ratio:
     """An artefact's error over the floor. 1: as far from the oracle as the twin is. Infinite: not finite, or unjudged.
 
-    `pooled`: rms over all cases, and over the elements that larger ones hide, whichever is worse. `worst`:
-    rms of the worst case, `worst_case` its index. `channel`: rms of the worst channel over all cases, along whichever
-    axis, `worst_channel` its index there; NaN where the output has no such axis. `peak`: largest error of any element
-    over the twin's largest. `by_case`: what the worst is the largest of.
+    `pooled`: rms over all cases, and over the elements that larger ones hide, whichever is worse. `worst`: rms of the
+    worst case, or of such elements in it, `worst_case` its index. `channel`: rms of the worst channel over all cases,
+    along whichever axis, `worst_channel` its index there; NaN where the output has no such axis. `peak`: largest error
+    of any element over the twin's largest; hidden elements have none, since `worst` shows one that is far off.
+    `by_case`: what the worst is the largest of.
     `distance`: rms between artefact and twin over the floor. Near 0 where the runtime rounds exactly where the twin
     does (the usual case below fp32), 1.4 where both err for reasons of their own. Described, not gated: an artefact
     that is better than its precision is at distance 1.
@@ -101,10 +102,36 @@ class Hidden:
     largest: float
     rms: float  # of the oracle's elements
     below: float = 0.0  # the size that all of them are below; 0 for whole channels
+    by_case: tuple[float, ...] = ()  # the twin's rms error on those of each case; 0 where there are none
 
     @property
     def words(self) -> str:
         return f"the elements of at most {self.largest:.3g}, {BESIDE}"
+
+    def with_another(self, other: Hidden) -> Hidden:
+        """The larger of the costs, overall and in each case."""
+        by_case = tuple(map(max, self.by_case, other.by_case))
+        return replace(self, cost=max(self.cost, other.cost), by_case=by_case)
+
+    def costs(self, stored: Rows) -> float:
+        """What the precision costs these elements. `stored`: the most that storing each element may be off by."""
+        return max(self.cost, rms_of(stored, self.masks) / ROOT3)
+
+    def ratio(self, errors: Rows, stored: Rows) -> float:
+        """The rms error of these elements over all cases, over what the precision costs them."""
+        return rms_of(errors, self.masks) / (self.costs(stored) * float(chance(count(self.masks))))
+
+    def ratios(self, errors: Rows, stored: Rows) -> Array:
+        """The same of each case [cases], so that one bad case is not averaged away. The few elements of a case may be
+        further off by chance, besides."""
+        by_chance = float(chance(count(self.masks)))
+        ratios = np.zeros(len(errors))
+        for case, (error, mask, twin) in enumerate(zip(errors, self.masks, self.by_case, strict=True)):
+            if mask.any():
+                few = float(stray(int(mask.sum())))
+                cost = max(self.costs(stored), twin, rms_of([stored[case]], [mask]) / ROOT3)
+                ratios[case] = rms_of([error], [mask]) / (cost * by_chance * few)
+        return ratios
 
 
 @dataclass(frozen=True)
@@ -148,7 +175,7 @@ class Floor:
             peak=max(self.peak, other.peak),
             by_case=tuple(map(max, self.by_case, other.by_case)),
             channels=tuple(a.with_another(b) for a, b in zip(self.channels, other.channels, strict=True)),
-            hidden=tuple(replace(a, cost=max(a.cost, b.cost)) for a, b in zip(self.hidden, other.hidden, strict=True)),
+            hidden=tuple(a.with_another(b) for a, b in zip(self.hidden, other.hidden, strict=True)),
         )
 
     def ratio(self, got: Rows) -> Ratio:
@@ -167,7 +194,9 @@ class Floor:
         cases = np.array([rms_over([e]) for e in errors]) / floors
         parts, axis = self._of_channels(errors, stored)
         overall = (rms_over(errors) / pooled, "")
-        hidden = [(self._of_hidden(part, errors, stored), part.words) for part in self.hidden]
+        for small in self.hidden:
+            cases = np.maximum(cases, small.ratios(errors, stored))
+        hidden = [(part.ratio(errors, stored), part.words) for part in self.hidden]
         worst, part = max([overall, *hidden], key=lambda pair: pair[0])
         return Ratio(
             pooled=worst,
@@ -192,14 +221,10 @@ class Floor:
             return []
         errors, stored = differences(got, self.want), self._storing(got)
         return [
-            (min(rms_of(errors, part.masks), _costs_hidden(part, stored)) / part.rms, part.words)
+            (min(rms_of(errors, part.masks), part.costs(stored)) / part.rms, part.words)
             for part in self.hidden
             if part.rms > TAIL
         ]
-
-    @staticmethod
-    def _of_hidden(part: Hidden, errors: Rows, stored: Rows) -> float:
-        return rms_of(errors, part.masks) / (_costs_hidden(part, stored) * float(chance(count(part.masks))))
 
     def _storing(self, got: Rows) -> list[Array]:
         """The largest error, element by element, of storing the oracle's outputs as the artefact stores its own."""
@@ -259,10 +284,6 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
     )
 
 
-def _costs_hidden(part: Hidden, stored: Rows) -> float:
-    return max(part.cost, rms_of(stored, part.masks) / ROOT3)
-
-
 def _hidden(want: Rows, errors: Rows, precision: str, axis: int | None) -> tuple[Hidden, ...]:
     """The sets of elements that larger ones hide."""
     sets = [(below(want, bound), bound) for bound in gaps(want)]
@@ -275,6 +296,7 @@ def _hidden(want: Rows, errors: Rows, precision: str, axis: int | None) -> tuple
             largest(want, masks),
             rms_of(want, masks),
             bound,
+            tuple(rms_of([e], [m]) if m.any() else 0.0 for e, m in zip(errors, masks, strict=True)),
         )
         for masks, bound in sets
     )

@@ -110,8 +110,8 @@ def test_small_elements_of_a_drawn_input_are_judged_by_their_own_noise(precision
     flags = np.arange(40) % 3 == 0
     plain = drawn((1, 40), 12, 0, np.ones(40), 1)
     share = 4 * UNITS[precision]
-    want = [masked(w, flags & golden) for w in plain]
-    twin = [masked(w, flags & golden) for w in noisy(plain, 1, np.ones(40), 1, share)]
+    want = [masked(w, np.roll(flags, i) & golden) for i, w in enumerate(plain)]
+    twin = [masked(w, np.roll(flags, i) & golden) for i, w in enumerate(noisy(plain, 1, np.ones(40), 1, share))]
     usual = single.Usual.of(floor(want, twin, precision, 1), precision)
     (one,) = drawn((1, 40), 1, 7, np.ones(40), 1)
     (right,) = noisy([one], 8, np.ones(40), 1, share)

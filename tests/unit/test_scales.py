@@ -119,3 +119,18 @@ def test_tails_are_no_loss():
     assert floor(want, on_one_grid(want), "int8", 1).lost(on_one_grid(want)) == []
     want = [np.array([[500.0, 900.0, 0.1 * (i + 1), 0.2]]) for i in range(4)]
     assert floor(want, on_one_grid(want), "int8", 1).lost(on_one_grid(want))[0][0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_one_case_with_wrong_small_elements_is_not_averaged_away(precision):
+    rng = np.random.default_rng(5)
+    want = [np.where(np.arange(10) % 3 == i % 3, -1e9, rng.normal(0, 1, (1, 10))) for i in range(100)]
+    cost = 2 * UNITS[precision]
+    noise = floor(want, off(want, cost), precision, 1)
+    got = off(want, cost, 2)
+    right = noise.ratio(got)
+    assert right.worst < 1.5
+    got[40] = off(want, 12 * cost, 3)[40]
+    wrong = noise.ratio(got)
+    assert wrong.pooled < 1.7, "over all cases it is lost"
+    assert wrong.worst > 3 and wrong.worst_case == 40
