@@ -18,6 +18,7 @@ from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.judging import judge
 from parity.session.session import Runtime
+from parity.suite import together
 from parity.suite.bench import Bench, Result
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
@@ -39,6 +40,7 @@ def run(check: CheckContext) -> None:
     replayed = [recipe for recipe in replayed if recipe.digest not in fresh]
     results = bench.judge([*flat, *replayed, *drawn])
     record(bench, results[: len(flat)], results[len(flat) :], parity)
+    parity.add(*together.checks(bench, results[len(flat) :]))
     swept = _swept(bench, parity)
     bench.tell_twins(parity)
     for text in odd:
