@@ -73,7 +73,7 @@ def posed(project: Project, wrong: bool, cases: int, model: str = POSE) -> Proje
     return project
 
 
-# One score of a wrong file is off by a tenth of what rounding the lengths costs, and many times what it costs a score.
+# The scores of a wrong file lost a bias, nine times what the precision costs them.
 SLIGHT = POSE.replace("F.hardsigmoid(small[:, :3])", "torch.sigmoid(small[:, :3] + 0.02)")
 
 
@@ -82,9 +82,9 @@ def test_two_golden_cases_are_too_few_for_a_column_and_the_drawn_inputs_show_it(
     run = posed(project, wrong, 2, SLIGHT).run()
     (cell,) = run.record.cells
     (together,) = [check for check in cell.checks if check.case == "all drawn inputs"]
-    print([(c.kind, c.case, c.metric, c.value, c.limit) for c in cell.checks if not c.passed], together)
-    assert together.passed != wrong, run.text
     assert cell.state == ("fail" if wrong else "pass"), run.text
+    assert [check for check in cell.checks if not check.passed] == ([together] if wrong else [])
+    assert together.value is not None and (together.value > 8 or not wrong)
 
 
 @pytest.mark.parametrize("wrong", [False, True], ids=["right", "wrong"])
