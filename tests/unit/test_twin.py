@@ -477,7 +477,7 @@ def rounded(module: nn.Module, cases: list[np.ndarray], flavour: str) -> list[np
     return [row["y"] for row in rows]
 
 
-MASKS = {
+BESIDE = {
     "where": lambda x: torch.where(x > 1, torch.full_like(x, -1e9), x * 2),
     "fill": lambda x: (x * 2).masked_fill(x > 1, -1e9),
     "add": lambda x: x * 2 + torch.where(x > 1, -1e9, 0.0),
@@ -486,10 +486,10 @@ MASKS = {
 
 
 @pytest.mark.parametrize("flavour", RECIPES["int8"])
-@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("name", BESIDE)
 def test_an_output_at_int8_is_not_lost_beside_far_larger_elements(name: str, flavour: str) -> None:
     """Its floor is that of the best placement: small elements have no grid in common with a mask, or with pixels."""
-    module = Plain(MASKS[name])
+    module = Plain(BESIDE[name])
     cases = [normal(2, 8) for _ in range(4)] + [normal(2, 8).clip(None, 0.9)]  # one without a masked element
     for x, y in zip(cases, rounded(module, cases, flavour), strict=True):
         want = module(torch.from_numpy(x).double()).numpy()
