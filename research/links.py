@@ -6,7 +6,8 @@ Every fault of `parity/faults/artefact` is put into each exported file of a mode
 line a file: whether the right one is proved, and how many of its faults are found. `--save FILE` keeps each answer, to
 be compared with another version's by `--against FILE`, which lists what only one of the two found. Files whose chain is
 complete are judged by the golden checks too: `--tails` prints the default limits that each breaks, and ALONE where they
-are all of the tail: a fault that no more than warns. `--faults N` tries every N-th fault.
+are all of the tail: a fault that no more than warns. It also prints what changes with the floor of the file's own
+placement of grids, and LOST where a fault is found no longer by that. `--faults N` tries every N-th fault.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,11 @@ from parity import formats as targets  # noqa: E402
 from parity.cases import golden  # noqa: E402
 from parity.config import load  # noqa: E402
 from parity.core.case import spread  # noqa: E402
+from parity.core.errors import ParityError  # noqa: E402
 from parity.core.plan import Cell  # noqa: E402
 from parity.core.settings import ModelConfig, ModelSpec  # noqa: E402
 from parity.faults.artefact.make import every  # noqa: E402
+from parity.faults.base import Rows  # noqa: E402
 from parity.faults.library import contract_of  # noqa: E402
 from parity.faults.power import Gate  # noqa: E402
 from parity.formats.graph import feed  # noqa: E402
@@ -44,10 +48,12 @@ from parity.judging.gate import passes  # noqa: E402
 from parity.judging.limits import resolve  # noqa: E402
 from parity.judging.registry import METRICS  # noqa: E402
 from parity.proof import prove  # noqa: E402
-from parity.proof.messages import ProofRequest  # noqa: E402
+from parity.proof.messages import PlacementRequest, ProofRequest  # noqa: E402
+from parity.proof.placement import evaluate  # noqa: E402
 from parity.reference import modelling, oracle, twin  # noqa: E402
 from parity.reference.messages import OracleRequest  # noqa: E402
 from parity.reference.recipes import recipe  # noqa: E402
+from parity.session.placement import PRECISIONS  # noqa: E402
 from tests.proof import seeded  # noqa: E402
 from tests.proof.expressions import MODELS  # noqa: E402
 
@@ -101,16 +107,7 @@ def drawn(name: str, seed: int) -> list[dict[str, Any]]:
 
 def proved(what: seeded.Subject, target: str, precision: str, folder: Path, notes: Mapping[str, Any]) -> list[str]:
     """The state of each link: its name for one that fails, with a question mark where it could not be made."""
-    request = ProofRequest(
-        what.model,
-        targets.get(target).graph,
-        precision,
-        str(folder),
-        dict(notes),
-        tried(what.name),
-        [o["name"] for o in what.contract["outputs"]],
-        what.calibration if precision == "int8" else [],
-    )
+    request = _request(what, target, precision, folder, notes)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             proof = prove(request)
@@ -121,8 +118,24 @@ def proved(what: seeded.Subject, target: str, precision: str, folder: Path, note
     return failed + open_ or ([] if proof.complete else ["widened?"])
 
 
-def broken(what: seeded.Subject, target: str, precision: str, folder: Path, notes: Mapping[str, Any]) -> list[str]:
-    """The golden metrics whose default limits a file breaks."""
+def _request(what: seeded.Subject, target: str, precision: str, folder: Path, notes: Mapping[str, Any]) -> ProofRequest:
+    return ProofRequest(
+        what.model,
+        targets.get(target).graph,
+        precision,
+        str(folder),
+        dict(notes),
+        tried(what.name),
+        [o["name"] for o in what.contract["outputs"]],
+        what.calibration if precision == "int8" else [],
+    )
+
+
+def broken(
+    what: seeded.Subject, target: str, precision: str, folder: Path, notes: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """The golden metrics whose default limits a file breaks: by the floor of the recipe, and by that of its own
+    placement of grids, too."""
     contract = contract_of(what.contract)
     cases = tried(what.name)
     names = [o.name for o in contract.outputs]
@@ -138,7 +151,27 @@ def broken(what: seeded.Subject, target: str, precision: str, folder: Path, note
         floors, _ = twin.run(module, cases, names, rounding, what.calibration)
     limits = {name: resolve((), cell, name) for name in names}
     gate = Gate(contract, [str(i) for i in range(len(cases))], wants, floors, precision, limits)
+    limits_broken = _broken(gate, rows)
+    if not any(METRICS[metric].family == "noise" for metric in limits_broken) or precision not in PRECISIONS:
+        return limits_broken, limits_broken
+    request = _request(what, target, precision, folder, notes)
+    held = ("local", "range", "copies", "operators")
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            placement = evaluate(PlacementRequest(replace(request, whole=False, held=held), cases))
+    except ParityError as error:
+        print(f"{what.name}-{target}-{precision}: {error}", flush=True)
+        return limits_broken, limits_broken
+    gate.widen([dict(row) for row in placement.outputs])
+    return limits_broken, _broken(gate, rows)
+
+
+def _broken(gate: Gate, rows: Rows) -> list[str]:
     return sorted({check.metric for check in gate.checks(rows) if not passes(check)})
+
+
+def _of_tail(limits: list[str]) -> bool:
+    return all(name in METRICS and METRICS[name].tail for name in limits)
 
 
 def measured(
@@ -162,12 +195,17 @@ def _answered(
     answer = proved(what, target, precision, folder, notes)
     if tails and not answer:
         try:
-            limits = broken(what, target, precision, folder, notes)
+            limits, excused = broken(what, target, precision, folder, notes)
         except RuntimeError as error:
             answer = ["refused"]
-            limits = [f"nothing, the runtime refuses it: {str(error).splitlines()[-1][:80]}"]
-        alone = " ALONE" if limits and all(name in METRICS and METRICS[name].tail for name in limits) else ""
+            limits = excused = [f"nothing, the runtime refuses it: {str(error).splitlines()[-1][:80]}"]
+        alone = " ALONE" if limits and _of_tail(limits) else ""
         print(f"{key}: the chain is complete; breaks {', '.join(limits) or 'no limit'}{alone}", flush=True)
+        if excused != limits:
+            is_fault = not key.endswith("/right")
+            lost = " LOST" if is_fault and _of_tail(excused) and not _of_tail(limits) else ""
+            said = ", ".join(excused) or "no limit"
+            print(f"{key}: by its own placement of grids it breaks {said}{lost}", flush=True)
     yield key, answer
 
 

@@ -17,7 +17,7 @@ from parity.core.errors import ParityError
 from parity.core.exhibits import FaultFate
 from parity.core.record import Check, Power
 from parity.faults.base import Fault, FileFault, Rows, Value
-from parity.judging.check_cases import Limits, check_cases, check_labels
+from parity.judging.check_cases import Limits, arrays_of, check_cases, check_labels
 from parity.judging.compare import METRICS
 from parity.judging.floor import floors
 from parity.judging.gate import passes
@@ -153,6 +153,11 @@ class Gate:
         if twin is not None:
             self.alternatives = [post_process_all(specs, twin, self.oracle)]
             self.floors = floors(self.oracle, self.alternatives[0], precision, specs)
+
+    def widen(self, rows: Rows) -> None:
+        """Let no floor be less than that of `rows`, which are as right as the twin's: one a case, as computed."""
+        processed = post_process_all(self.contract.outputs, rows, self.oracle)
+        self.floors = {name: f.at_least(arrays_of(name, processed)) for name, f in self.floors.items()}
 
     def part(self, chosen: Sequence[int]) -> Gate:
         """The same gate on some of its cases. What the precision costs is still what it costs on all of them."""

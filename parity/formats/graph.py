@@ -187,6 +187,12 @@ class Artefact(Protocol):
         """The same graph in float, free of grids, with `weights` in the constants' places: outputs and `watch`ed."""
         ...
 
+    def rounded(self, weights: Mapping[str, Array], grids: Mapping[str, Grid]) -> Run:
+        """The lifted graph with each activation of `grids` put on its grid there, and what the file itself rounds by
+        the range of the moment rounded so: outputs as reals. `weights` are on their grids already; a format whose
+        kernels want them as integers takes their grids from `grids`, too."""
+        ...
+
     def alone(self, kernels: str) -> Run:
         """Every operator by itself, as it is: activations as stored in, operator outputs as stored."""
         ...
@@ -204,6 +210,9 @@ class WholeOnly:
     """What every artefact says whose format runs no operator by itself. A reader inherits it and says why."""
 
     no_operators: str
+
+    def rounded(self, weights: Mapping[str, Array], grids: Mapping[str, Grid]) -> Run:
+        raise NotOffered("files of this format are not rounded operator by operator")
 
     def trace(self, case: Values) -> Values:
         raise NotOffered(self.no_operators)

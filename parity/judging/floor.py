@@ -23,9 +23,20 @@ import numpy as np
 
 from parity.core.contract import OutputSpec
 from parity.core.errors import ParityError
-from parity.judging.parts import SMALLEST, Channels, chance, channels, rms_by
+from parity.judging.parts import SMALLEST, Channels, chance, channels, rms_by, stray
 from parity.judging.post_processing import PostProcessed
-from parity.judging.scales import count, largest, rms_of, size, smaller
+from parity.judging.scales import (
+    BESIDE,
+    TAIL,
+    below,
+    count,
+    gaps,
+    largest,
+    lost_on_one_grid,
+    rms_of,
+    size,
+    small_channels,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rows = Sequence[Array]
@@ -51,10 +62,11 @@ STATISTICS = ("pooled", "worst", "channel", "peak")
 class Ratio:
     """An artefact's error over the floor. 1: as far from the oracle as the twin is. Infinite: not finite, or unjudged.
 
-    `pooled`: rms over all cases, and over the elements that larger ones hide, whichever is worse. `worst`:
-    rms of the worst case, `worst_case` its index. `channel`: rms of the worst channel over all cases, along whichever
-    axis, `worst_channel` its index there; NaN where the output has no such axis. `peak`: largest error of any element
-    over the twin's largest. `by_case`: what the worst is the largest of.
+    `pooled`: rms over all cases, and over the elements that larger ones hide, whichever is worse. `worst`: rms of the
+    worst case, or of such elements in it, `worst_case` its index. `channel`: rms of the worst channel over all cases,
+    along whichever axis, `worst_channel` its index there; NaN where the output has no such axis. `peak`: largest error
+    of any element over the twin's largest; hidden elements have none, since `worst` shows one that is far off.
+    `by_case`: what the worst is the largest of.
     `distance`: rms between artefact and twin over the floor. Near 0 where the runtime rounds exactly where the twin
     does (the usual case below fp32), 1.4 where both err for reasons of their own. Described, not gated: an artefact
     that is better than its precision is at distance 1.
@@ -88,10 +100,38 @@ class Hidden:
     masks: tuple[Array, ...]  # one a case
     cost: float  # the twin's rms error on them, or what storing them costs
     largest: float
+    rms: float  # of the oracle's elements
+    below: float = 0.0  # the size that all of them are below; 0 for whole channels
+    by_case: tuple[float, ...] = ()  # the twin's rms error on those of each case; 0 where there are none
 
     @property
     def words(self) -> str:
-        return f"the elements of at most {self.largest:.3g}, beside far larger ones"
+        return f"the elements of at most {self.largest:.3g}, {BESIDE}"
+
+    def with_another(self, other: Hidden) -> Hidden:
+        """The larger of the costs, overall and in each case."""
+        by_case = tuple(map(max, self.by_case, other.by_case))
+        return replace(self, cost=max(self.cost, other.cost), by_case=by_case)
+
+    def costs(self, stored: Rows) -> float:
+        """What the precision costs these elements. `stored`: the most that storing each element may be off by."""
+        return max(self.cost, rms_of(stored, self.masks) / ROOT3)
+
+    def ratio(self, errors: Rows, stored: Rows) -> float:
+        """The rms error of these elements over all cases, over what the precision costs them."""
+        return rms_of(errors, self.masks) / (self.costs(stored) * float(chance(count(self.masks))))
+
+    def ratios(self, errors: Rows, stored: Rows) -> Array:
+        """The same of each case [cases], so that one bad case is not averaged away. The few elements of a case may be
+        further off by chance, besides."""
+        by_chance = float(chance(count(self.masks)))
+        ratios = np.zeros(len(errors))
+        for case, (error, mask, twin) in enumerate(zip(errors, self.masks, self.by_case, strict=True)):
+            if mask.any():
+                few = float(stray(int(mask.sum())))
+                cost = max(self.costs(stored), twin, rms_of([stored[case]], [mask]) / ROOT3)
+                ratios[case] = rms_of([error], [mask]) / (cost * by_chance * few)
+        return ratios
 
 
 @dataclass(frozen=True)
@@ -135,8 +175,15 @@ class Floor:
             peak=max(self.peak, other.peak),
             by_case=tuple(map(max, self.by_case, other.by_case)),
             channels=tuple(a.with_another(b) for a, b in zip(self.channels, other.channels, strict=True)),
-            hidden=tuple(replace(a, cost=max(a.cost, b.cost)) for a, b in zip(self.hidden, other.hidden, strict=True)),
+            hidden=tuple(a.with_another(b) for a, b in zip(self.hidden, other.hidden, strict=True)),
         )
+
+    def at_least(self, rows: Rows) -> Floor:
+        """`with_another`; where the twin's own rows are not finite, the floor of `rows` alone, if they are."""
+        if not self.reason or any(r.shape != w.shape for r, w in zip(rows, self.want, strict=True)):
+            return self.with_another(rows)
+        other = floor(self.want, rows, self.precision, self.axis)
+        return self if other.reason else other
 
     def ratio(self, got: Rows) -> Ratio:
         """How far `got`, one array a case in the oracle's order, is from the oracle. Raises ParityError for other
@@ -154,7 +201,9 @@ class Floor:
         cases = np.array([rms_over([e]) for e in errors]) / floors
         parts, axis = self._of_channels(errors, stored)
         overall = (rms_over(errors) / pooled, "")
-        hidden = [(self._of_hidden(part, errors, stored), part.words) for part in self.hidden]
+        for small in self.hidden:
+            cases = np.maximum(cases, small.ratios(errors, stored))
+        hidden = [(part.ratio(errors, stored), part.words) for part in self.hidden]
         worst, part = max([overall, *hidden], key=lambda pair: pair[0])
         return Ratio(
             pooled=worst,
@@ -169,15 +218,27 @@ class Floor:
             part=part,
         )
 
-    @staticmethod
-    def _of_hidden(part: Hidden, errors: Rows, stored: Rows) -> float:
-        cost = max(part.cost, rms_of(stored, part.masks) / ROOT3)
-        return rms_of(errors, part.masks) / (cost * float(chance(count(part.masks))))
+    def lost(self, got: Rows) -> list[tuple[float, str]]:
+        """What the precision costs each set of hidden elements, as a share of its rms, and which elements they are.
+
+        As much as the file is off there, but no more than the precision explains. Tails are left out: elements that
+        are as small beside 1 as beside the others.
+        """
+        if self.reason:
+            return []
+        errors, stored = differences(got, self.want), self._storing(got)
+        return [
+            (min(rms_of(errors, part.masks), part.costs(stored)) / part.rms, part.words)
+            for part in self.hidden
+            if part.rms > TAIL
+        ]
 
     def _storing(self, got: Rows) -> list[Array]:
         """The largest error, element by element, of storing the oracle's outputs as the artefact stores its own."""
         if self.precision == "fp16" and holds_halves(got):
             return [half_units(w) for w in self.want]
+        if self.precision == "int8":  # a lost element is off by all of itself, and not by up to that
+            return [ROOT3 * lost for lost in lost_on_one_grid(got, self.want)]
         return [np.zeros(np.shape(w)) for w in self.want]
 
     def _of_channels(self, errors: Rows, stored: Rows) -> tuple[Array, int | None]:
@@ -232,9 +293,19 @@ def floor(want: Rows, twin: Rows, precision: str, axis: int | None = None) -> Fl
 
 def _hidden(want: Rows, errors: Rows, precision: str, axis: int | None) -> tuple[Hidden, ...]:
     """The sets of elements that larger ones hide."""
+    sets = [(below(want, bound), bound) for bound in gaps(want)]
+    if axis is not None:
+        sets += [(masks, 0.0) for masks in small_channels(want, axis)]
     return tuple(
-        Hidden(tuple(masks), max(rms_of(errors, masks), UNITS[precision] * size(want, masks)), largest(want, masks))
-        for masks in smaller(want, () if axis is None else (axis,))
+        Hidden(
+            tuple(masks),
+            max(rms_of(errors, masks), UNITS[precision] * size(want, masks)),
+            largest(want, masks),
+            rms_of(want, masks),
+            bound,
+            tuple(rms_of([e], [m]) if m.any() else 0.0 for e, m in zip(errors, masks, strict=True)),
+        )
+        for masks, bound in sets
     )
 
 

@@ -24,6 +24,7 @@ from parity.judging.limits import resolve
 from parity.judging.registry import METRICS
 from parity.judging.samples import FEWEST, held, words
 from parity.judging.samples import blocking as blocking_sample
+from parity.judging.scales import BESIDE
 from parity.judging.statistics import SAME
 
 SET_BY_TEST = "the test"  # source of a limit that a test passed to parity.check: no configuration changes it
@@ -256,6 +257,8 @@ def _costs(cost: Check) -> str:
 def _share_of(cost: Check) -> str:
     if cost.detail == SAME:
         return f"{SAME}: {100 * (cost.value or 0.0):.3g} % of what {cost.output} varies by is lost"
+    if cost.detail.endswith(BESIDE):
+        return f"{100 * (cost.value or 0.0):.3g} % of {cost.output}'s rms ({cost.detail})"
     return f"{100 * (cost.value or 0.0):.3g} % of {cost.output}'s rms"
 
 

@@ -16,7 +16,7 @@ from parity.core.proof import Link, Proof
 from parity.core.record import BY_CONTRACT, Check, LinkRecord, ProofRecord
 from parity.judging import label_doubt
 from parity.judging.compare import Comparison, compare
-from parity.judging.floor import Floor, Ratio
+from parity.judging.floor import Floor, Ratio, differences, rms_over
 from parity.judging.limits import Limit
 from parity.judging.registry import METRICS
 from parity.judging.samples import held
@@ -206,11 +206,7 @@ def check_noise(
         for metric, (value, detail) in values.items()
     ]
     if not ratio.reason and floor.magnitude > NOTHING:
-        cost = min(ratio.pooled * max(floor.pooled, floor.least), floor.pooled) / floor.magnitude
-        detail = f"the precision itself costs {100 * cost:.3g} % of the output's rms"
-        lost = lost_variation(got, floor)
-        if lost is not None:
-            cost, detail = max(cost, lost), SAME
+        cost, detail = _cost(got, floor)
         checks.append(_check(kind, OVER_ALL, output, "precision_cost", cost, limits, detail=detail))
     by_case = ratio.by_case or (math.inf,) * len(cases)
     checks += [
@@ -218,6 +214,17 @@ def check_noise(
         for case, value in zip(cases, by_case, strict=True)
     ]
     return checks
+
+
+def _cost(got: Sequence[Array], floor: Floor) -> tuple[float, str]:
+    """What the precision costs an output, as a share of its rms, of the rms of elements that far larger ones hide, or
+    of what it varies by; the largest, and which it is."""
+    overall = min(rms_over(differences(got, floor.want)), floor.pooled) / floor.magnitude
+    costs = [(overall, f"the precision itself costs {100 * overall:.3g} % of the output's rms"), *floor.lost(got)]
+    varied = lost_variation(got, floor)
+    if varied is not None:
+        costs.append((max(varied, overall), SAME))
+    return max(costs, key=lambda pair: pair[0])
 
 
 def _channel(output: OutputSpec, floor: Floor, ratio: Ratio) -> str:

@@ -222,8 +222,9 @@ _NOISE = (
         "precision_cost",
         "max",
         "ratio",
-        "Error that the precision itself explains, over the rms of the output: the file's, but no more than "
-        "the twin's. 0.05 is an output 5 % off; "
+        "Error that the precision itself explains, over the rms of the output, or of its elements that stand beside "
+        "far larger ones: the file's, but no more than the twin's, or than one int8 grid costs. "
+        "0.05 is an output 5 % off; "
         "1 is no better than zeros.",
         "noise",
         "all cases",

@@ -18,7 +18,13 @@ Rows = Sequence[Array]
 
 GAP = 8
 """Powers of two that no element's size is in, between the small and the large. Sizes of one kind have no such gap."""
+BESIDE = "beside far larger ones"
+TAIL = UNIT * 2.0**-GAP
+"""Rms of elements that are as small beside 1 as beside the others, as the tail of a sigmoid is: losing it costs
+nothing."""
+EIGHT_BITS = 255  # steps
 HUGE = 1e150  # whose squares float64 does not hold
+ROUNDED = 1e-3  # of a step: what float32 makes of its multiples
 LEAST = 2  # elements: of a single one nothing else says how far it may be off
 
 
@@ -30,14 +36,28 @@ def smaller(want: Rows, axes: Sequence[int] = ()) -> list[list[Array]]:
     `parity.judging.parts.chance`. Empty where no element is above 1, and where there is
     no gap.
     """
-    peak = max((float(np.abs(w).max()) for w in want if w.size), default=0.0)
-    if not UNIT < peak < HUGE:
-        return []
-    sizes = [np.abs(np.asarray(w, np.float64)) for w in want]
-    sets = [[(s > 0) & (s < bound) for s in sizes] for bound in _bounds(np.concatenate([s.ravel() for s in sizes]))]
+    sets = [below(want, bound) for bound in gaps(want)]
     for axis in axes:
-        sets += _channels(sizes, axis)
-    return [masks for masks in sets if count(masks) >= LEAST]
+        sets += small_channels(want, axis)
+    return sets
+
+
+def gaps(want: Rows) -> list[float]:
+    """The size below which each set of elements lies that far larger ones hide."""
+    if not _may_hide(want):
+        return []
+    bounds = _bounds(np.concatenate([np.abs(np.asarray(w, np.float64)).ravel() for w in want]))
+    return [bound for bound in bounds if count(below(want, bound)) >= LEAST]
+
+
+def below(want: Rows, bound: float) -> list[Array]:
+    """The nonzero elements below a size: masks, one a case."""
+    return [(w != 0) & (np.abs(np.asarray(w, np.float64)) < bound) for w in want]
+
+
+def _may_hide(want: Rows) -> bool:
+    peak = max((float(np.abs(w).max()) for w in want if w.size), default=0.0)
+    return UNIT < peak < HUGE
 
 
 def count(masks: Rows) -> int:
@@ -55,6 +75,28 @@ def hidden_error(errors: Rows, want: Rows) -> float:
         if any(m.any() for m in here):
             worst = max(worst, rms_of(errors, here) / (size(want, masks) * float(chance(count(masks)))))
     return worst
+
+
+def lost_on_one_grid(got: Rows, want: Rows) -> list[Array]:
+    """The size of each element that a grid of 8 bits makes zero, which `got` shows to hold all its elements; 0 for all
+    others, and where there is no such grid.
+
+    On such a grid each element is 0, or as large as a step at least. The step that excuses is no larger than what the
+    oracle's range needs: a file with a far larger range lost its elements for another reason.
+    """
+    step = _step(got)
+    finite = [np.abs(np.asarray(g, np.float64)) for g in got]
+    if any(((g > 0) & (g < (1 - ROUNDED) * step)).any() for g in finite):
+        return [np.zeros(w.shape) for w in want]
+    step = min(step, _step(want))
+    sizes = [np.abs(np.asarray(w, np.float64)) for w in want]
+    return [np.where(s < step, np.minimum(s, step / 2), 0.0) for s in sizes]
+
+
+def _step(arrays: Rows) -> float:
+    """The least step of an 8-bit grid that holds 0 and every finite element."""
+    finite = np.concatenate([np.asarray(a, np.float64)[np.isfinite(a)] for a in arrays])
+    return float(finite.max(initial=0.0) - finite.min(initial=0.0)) / EIGHT_BITS
 
 
 def size(want: Rows, masks: Rows) -> float:
@@ -81,9 +123,10 @@ def _bounds(sizes: Array) -> list[float]:
     return [float(2.0 ** int(high - 1)) for low, high in itertools.pairwise(present) if high - low > GAP]
 
 
-def _channels(sizes: Rows, axis: int) -> list[list[Array]]:
+def small_channels(want: Rows, axis: int) -> list[list[Array]]:
     """The channels below each gap in their rms."""
-    if any(s.ndim < 2 for s in sizes) or len({s.shape[axis] for s in sizes}) != 1:
+    sizes = [np.abs(np.asarray(w, np.float64)) for w in want]
+    if not _may_hide(want) or any(s.ndim < 2 for s in sizes) or len({s.shape[axis] for s in sizes}) != 1:
         return []
     flat = np.concatenate([np.moveaxis(s, axis, 0).reshape(s.shape[axis], -1) for s in sizes], 1)
     by_channel = np.sqrt(np.square(flat).mean(1))
@@ -93,4 +136,4 @@ def _channels(sizes: Rows, axis: int) -> list[list[Array]]:
         shape[axis] = -1
         chosen = (by_channel < bound).reshape(shape)
         sets.append([np.broadcast_to(chosen, s.shape) for s in sizes])
-    return sets
+    return [masks for masks in sets if count(masks) >= LEAST]

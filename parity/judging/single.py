@@ -16,8 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from parity.judging.floor import ROOT3, UNITS, Floor, differences, finite_part, half_units, holds_halves, rms_over
-from parity.judging.parts import Channels, rms_by
+from parity.judging.floor import (
+    ROOT3,
+    UNITS,
+    Floor,
+    Hidden,
+    differences,
+    finite_part,
+    half_units,
+    holds_halves,
+    rms_over,
+)
+from parity.judging.parts import Channels, chance, rms_by, stray
+from parity.judging.scales import BESIDE, below, count, gaps, lost_on_one_grid, rms_of
 from parity.judging.ties import largest_jump, tied
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -28,6 +39,7 @@ TIE = "the model decides between equals"
 FURTHER = 2.0  # than the furthest of a few tries may jump, a right file is not
 AMPLIFIED = 10.0  # times what the precision usually costs: a twin that is off by more draws its error by chance
 AMPLIFIED_BY_FLOAT32 = 1e3 * UNITS["fp32"]  # of a usual output; networks that do not amplify are off by 1e-6 at most
+SAMPLES = 16  # elements that larger ones hide where golden data has none: fewer may be small by chance
 GROSS = 3.0  # times a usual output: two outputs that chance draws are about 1.4 apart
 
 # Of a typical output. Set by hand: who loses three quarters of it has not rounded it. `lost` in drawn.json is what
@@ -40,13 +52,14 @@ EXCUSED = {"fp32": 0.75, "fp16": 0.75}
 @dataclass(frozen=True)
 class Usual:
     """What a precision costs on golden data: as a share of an output's rms, and the least for any output; and the
-    output's rms there (None: no golden data tells). `channels`: what it costs those there."""
+    output's rms there (None: no golden data tells). `channels` and `hidden`: what it costs those there."""
 
     relative: float
     least: float
     typical: float | None = None
     precision: str = ""
     channels: tuple[Channels, ...] = ()
+    hidden: tuple[Hidden, ...] = ()
 
     @classmethod
     def of(cls, floor: Floor | None, precision: str) -> Usual:
@@ -54,13 +67,42 @@ class Usual:
         if floor is None or floor.reason or not math.isfinite(floor.pooled):
             return cls(UNITS[precision], UNITS[precision] * 1e-3, None, precision)
         relative = max(floor.relative, UNITS[precision])
-        return cls(relative, floor.least, floor.magnitude, precision, floor.channels)
+        return cls(relative, floor.least, floor.magnitude, precision, floor.channels, floor.hidden)
 
     def floor(self, got: Array, want: Array, size: float | None = None) -> float:
         """What the precision costs an output on one input, before any twin is asked. `size`: what stands for the
         output's rms, where that is not `want`'s own."""
         stored = rms(self._storing(got, want)) / ROOT3
         return max(self.relative * (size_of(want) if size is None else size), self.least, stored)
+
+    def small(self, got: Array, want: Array, error: Array) -> tuple[Small, ...]:
+        """The elements of an output on one input that far larger ones hide, or would hide: those of golden data.
+
+        They cost what they cost there, or that share of their size, where they are larger here. Where golden data has
+        no such elements and a mask shows up on this input first, the others are an output as golden data has it.
+        """
+        known = [(part.below, part.cost, part.rms, count(part.masks)) for part in self.hidden if part.below]
+        typical = self.typical or 0.0
+        if not known:
+            known = [
+                (bound, self.relative * typical, typical, want.size)
+                for bound in gaps([want])
+                if count(below([want], bound)) >= SAMPLES
+            ]
+        sets = []
+        for bound, cost, usual, elements in known:
+            (mask,) = below([finite_part(want)], bound)
+            if not mask.any():
+                continue
+            size = rms_of([want], [mask])
+            share = cost / usual if usual else self.relative
+            stored = rms_of([self._storing(got, want)], [mask]) / ROOT3
+            by_chance = float(chance(elements)) * float(stray(int(mask.sum())))
+            most = EXCUSED.get(self.precision, math.inf) * max(size, usual)
+            floor = max(cost, share * size, stored, self.relative * size)
+            largest = float(np.abs(want[mask]).max())
+            sets.append(Small(mask, rms_of([error], [mask]), floor, by_chance, most, largest))
+        return tuple(sets)
 
     def parts(self, got: Array, want: Array, error: Array, whole: float) -> tuple[Part, ...]:
         """The channels of an output on one input, those of golden data with as many. `whole`: the output's floor.
@@ -86,6 +128,8 @@ class Usual:
         """The largest error, element by element, of storing the oracle's output as the artefact stores its own."""
         if self.precision == "fp16" and holds_halves([got]):
             return half_units(want)
+        if self.precision == "int8":
+            return np.asarray(ROOT3 * lost_on_one_grid([got], [want])[0])
         return np.zeros(want.shape)
 
     def gross(self, want: Array) -> float:
@@ -132,6 +176,33 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Small:
+    """The elements of one output on one input that far larger ones hide: their rms error and floor."""
+
+    mask: Array
+    error: float
+    floor: float
+    by_chance: float  # how many times the floor few elements may be off
+    most: float  # that a twin may excuse on an input within the declared range
+    largest: float
+
+    def ratio(self) -> float:
+        """The error over the floor."""
+        return self.error / (self.floor * self.by_chance)
+
+    @property
+    def words(self) -> str:
+        """Which elements, and how far they are off."""
+        off = f"are off by {self.error:.3g} rms, the precision costs them {self.floor:.3g}"
+        return f"the elements of at most {self.largest:.3g}, {BESIDE}, {off}"
+
+    def excused(self, off: Array, raised: float, whole: float, most: float) -> Small:
+        """With a twin taken into the floor, whose error is `off`."""
+        cost = rms_of([off], [self.mask])
+        return replace(self, floor=max(self.floor, min(cost, self.most) if math.isfinite(most) else cost))
+
+
+@dataclass(frozen=True)
 class Judged:
     """One output of one input. `ratio`: error over floor, of the output or of a channel, whichever is larger; infinite
     where not finite or not the oracle's shape.
@@ -149,7 +220,7 @@ class Judged:
     undefined: str = ""
     exact: bool = False  # integers: `ratio` is the share of elements that differ
     silent: str = ""  # why this output, on this input, says nothing of the artefact
-    parts: tuple[Part, ...] = ()
+    parts: tuple[Part | Small, ...] = ()
 
     @property
     def words(self) -> str:
@@ -190,7 +261,8 @@ def judge(got: Array | None, want: Array, usual: Usual, flat: bool = False) -> J
         bad = int((~np.isfinite(off)).sum())
         whose = "NaN or infinite" if _finite(want) else "NaN, or infinite where the oracle's are not, or the reverse"
         return Judged(math.inf, floor, math.inf, reason=f"{bad} of {got.size} elements are {whose}")
-    return Judged(0.0, floor, rms(off), parts=usual.parts(got, want, off, floor)).settled()
+    parts: tuple[Part | Small, ...] = (*usual.parts(got, want, off, floor), *usual.small(got, want, off))
+    return Judged(0.0, floor, rms(off), parts=parts).settled()
 
 
 def settle(judged: Judged, got: Array | None, want: Array, twin: Array, most: float = math.inf) -> Judged:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ from parity.core.record import plain
 from parity.proof.messages import ProofRequest
 
 if TYPE_CHECKING:
-    from parity.formats.graph import Graph
+    from parity.formats.graph import Artefact, Graph
+    from parity.proof.audit import Audited
     from parity.proof.source import Source
 
 LIFTED = 12  # cases: a structural fault that shows on none of so many is one that the noise ratio must find
@@ -40,7 +41,7 @@ def prove(request: ProofRequest) -> Proof:
 
     start = time.perf_counter()
     stage("prove")
-    links, remains, read = _chain(request)
+    links, remains, read = chain(request)
     failed = any(link.state == "failed" for link in links)
     if "copies" not in request.held and (request.whole or not failed):
         links += _copies(request, read, links)
@@ -56,14 +57,22 @@ def prove(request: ProofRequest) -> Proof:
 
 @dataclass(frozen=True)
 class Read:
-    """What the chain has read for itself: the export of the module, the file's graph, the names of sound constants."""
+    """What the chain has read for itself: the export of the module, the file, and its audited constants."""
 
     source: Source | None = None
-    graph: Graph | None = None
-    audited: frozenset[str] = frozenset()
+    artefact: Artefact | None = None
+    constants: Mapping[str, Audited] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> Graph | None:
+        return self.artefact.graph if self.artefact is not None else None
+
+    @property
+    def audited(self) -> frozenset[str]:
+        return frozenset(name for name, a in self.constants.items() if a.sound)
 
 
-def _chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
+def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
     """The links that were made, in their order, the error that remains of the whole file, and what was read."""
     from parity.formats.graph import NotPossible
     from parity.formats.target import load_part
@@ -104,7 +113,7 @@ def _chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
             sound = replace(sound, figures={**sound.figures, "by_lift": sorted(right)})
         if not whole and sound.state == "failed":
             return [matched, sound], None, Read()
-    read = Read(torch_side, artefact.graph, frozenset(name for name, a in audited.items() if a.sound))
+    read = Read(torch_side, artefact, audited)
     weights = lift.replacements(artefact.graph, audited)
     made = [matched, sound]
     for name, make in (

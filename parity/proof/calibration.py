@@ -23,6 +23,7 @@ TRUSTED = 0.8  # share of the grids that fit, from which on the file is one of m
 FEWEST = 5
 # What operators with a bounded output prescribe: sigmoid, softmax, tanh, L2 norm.
 _FIXED = (1 / 256, 1 / 255, 1 / 128, 2 / 255)
+_BOUNDED = ("SOFTMAX", "LOGISTIC", "TANH", "L2_NORMALIZATION", "Softmax", "Sigmoid", "Tanh")
 _CLAMPS = ("MINIMUM", "MAXIMUM", "RELU", "RELU6", "RELU_N1_TO_1", "Clip", "Relu", "Min", "Max")
 _READERS = ("ADD", "SUB", "MUL", "DIV")
 _CHOOSING = ("TopK", "TOPK", "ArgMax", "ArgMin", "ARG_M", "NonMaxSuppression", "NON_MAX_SUPPRESSION")
@@ -41,15 +42,15 @@ def calibrated(graph: Graph, run: Run, cases: Sequence[Case]) -> tuple[dict[str,
     shared = _shared(graph)
     if not cases or not shared:
         return {}, []
-    reaches = _reaches(graph, run, cases)
+    reached = reaches(graph, run, cases)
     odd: list[Culprit] = []
     for key, names in shared.items():
-        own = _together(reaches[name] for name in _unclamped(graph, names))
+        own = _together(reached[name] for name in _unclamped(graph, names))
         written = _written(graph, names)
-        wider = _together((own, *(reaches[name] for name in written if name in reaches)))
+        wider = _together((own, *(reached[name] for name in written if name in reached)))
         grid = graph.grids[names[0]]
         fits = _fits(grid, key, own) or _fits(grid, key, wider)
-        if not fits and not _is_of_a_table(graph, names):
+        if not fits and not is_of_a_table(graph, names):
             odd.append(Culprit("tensor", names[0], _misfit(grid, key, own)))
     share = 1 - len(odd) / len(shared)
     figures = {"grids": len(shared), "calibrated_share": share, "calibration_cases": len(cases)}
@@ -87,7 +88,7 @@ def _through(graph: Graph, names: set[str]) -> set[str]:
     return names | {name for op in passing if names & set(op.inputs) for name in op.outputs}
 
 
-def _is_of_a_table(graph: Graph, names: Sequence[str]) -> bool:
+def is_of_a_table(graph: Graph, names: Sequence[str]) -> bool:
     """Whether the grid of these tensors is that of a table in which one of them was looked up, and holds the table:
     calibration need not look up every row."""
     written_by = [op for op in graph.operators if set(names) & set(op.outputs)]
@@ -129,7 +130,15 @@ def _chosen(graph: Graph) -> set[str]:
     return chosen
 
 
-def _reaches(graph: Graph, run: Run, cases: Sequence[Case]) -> Mapping[str, Reach]:
+def prescribed(graph: Graph, name: str) -> bool:
+    """Whether a tensor has the grid that the operator which writes it prescribes, whatever its values are."""
+    scale = float(graph.grids[name].scale[0])
+    bounded = any(op.kind in _BOUNDED for op in graph.operators if name in op.outputs)
+    return bounded and any(abs(scale / fixed - 1) < 1e-6 for fixed in _FIXED)
+
+
+def reaches(graph: Graph, run: Run, cases: Sequence[Case]) -> Mapping[str, Reach]:
+    """From where to where each activation with a grid reaches on the cases, zero included. `run` gives all of them."""
     fed = [feed(graph, case) for case in cases]
     kept = known(run, fed)
     if "reaches" not in kept:

@@ -70,3 +70,28 @@ class StoredWeights:
     layers: Sequence[str]
     modules: int
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class PlacementRequest:
+    """A twin from a file's own graph on `cases`, inputs by the model's names.
+
+    `proof` asks for the links without which the file is not known to be the module; its calibration data give the grids
+    their ends, `cases` where there is none.
+    """
+
+    proof: ProofRequest
+    cases: Sequence[Mapping[str, Array]]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a file's own twin computes: `outputs` by name, one row a case, float64 where they are real numbers.
+
+    `kinds`: how many operators of each kind, in the format's words, have their results put on grids. `weights`: how
+    many constants are.
+    """
+
+    outputs: Sequence[Mapping[str, Array]]
+    kinds: Mapping[str, int]
+    weights: int

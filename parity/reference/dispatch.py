@@ -8,7 +8,8 @@ result, and `notes` says so.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -40,6 +41,7 @@ class Twin(TorchDispatchMode):
         self.inside = 0  # depth in layers that the recipe leaves alone
         self._count = 0
         self._fused: set[Place] = set()  # results that are never rounded
+        self._unread: set[Place] = set()  # results that no operator reads
         self._norms: dict[Place, tuple[Tensor, Tensor]] = {}  # scale and shift of each batch normalisation
         self._folded: dict[Place, Place] = {}  # convolution -> batch normalisation that goes into its weights
         self.ranges: Ranges = {}
@@ -72,6 +74,7 @@ class Twin(TorchDispatchMode):
             yield fed
         if self.phase == "plan":
             self._fused, self._folded = self._tape.fused()
+            self._unread = self._tape.unread()
 
     def notes(self) -> list[str]:
         found = []
@@ -114,6 +117,8 @@ class Twin(TorchDispatchMode):
             result = target.copy_(self._settle(place, result))
         else:
             result = self._settled(place, result)
+        if name == "cat" and place in self._unread:
+            result = self._joined(place, result, *args)
         for tensor in _tensors(result):
             self._tag(tensor, self._step(place))
             self._tape.wrote(_key(tensor), entry)
@@ -292,13 +297,44 @@ class Twin(TorchDispatchMode):
             if place not in self.ranges:
                 self._moved.add(place[1])
                 self.ranges[place] = grid.bounds(value)
-            return grid.asymmetric8(value, *self._range(place))
+            rounded = grid.asymmetric8(value, *self._range(place))
+            return torch.where(value.abs() < self._small(place), value, rounded) if place in self._unread else rounded
         return value
 
+    def _joined(self, place: Place, result: Tensor, parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+        """A join that no operator reads, with the parts that one grid would lose as they are: scores beside boxes."""
+        if self.recipe.activations != "int8" or not self._rounded(place) or self.phase == "plan" or self.inside:
+            return result
+        places = [(place[0], f"cat part {number}") for number in range(len(parts))]
+        if self.phase == "calibrate":
+            for here, part in zip(places, parts, strict=True):
+                self._widen(here, grid.bounds(part))
+            return result
+        step = self._step(place)
+        lost = [step > grid.width(self.ranges.get(here, (0.0, math.inf))) for here in places]
+        pieces = result.split([part.shape[dim] for part in parts], dim)
+        return torch.cat([p if gone else r for p, r, gone in zip(parts, pieces, lost, strict=True)], dim)
+
     def _note_range(self, place: Place, value: Tensor) -> None:
-        low, high = grid.bounds(value)
+        self._widen(place, grid.bounds(value))
+        if place in self._unread:
+            for low, high in grid.octaves(value):
+                self.ranges[place[0], f"{place[1]} sizes below {high}"] = (low, high)
+
+    def _widen(self, place: Place, bounds: tuple[float, float]) -> None:
+        low, high = bounds
         before = self.ranges.get(place, (low, high))
         self.ranges[place] = (min(low, before[0]), max(high, before[1]))
+
+    def _small(self, place: Place) -> float:
+        """Below which size the elements of a result that no operator reads stay as they are: far below the others.
+
+        A file may hold such a result as float, or give its parts scales of their own: logits and a mask of -1e9. One
+        grid for both would make a floor as high as the logits. A file that has one grid shows it
+        (`parity.judging.floor`).
+        """
+        start = f"{place[1]} sizes below "
+        return grid.gap(v for (number, name), v in self.ranges.items() if number == place[0] and name.startswith(start))
 
     def _range(self, place: Place) -> tuple[float, float]:
         return operators.FIXED_RANGES.get(operators.kind_of(place[1]), self.ranges[place])
@@ -361,6 +397,10 @@ class _Tape:
                 if source in self.writer:
                     self.readers[self.writer[source]].add(-1)
             self.writer.pop(key, None)
+
+    def unread(self) -> set[Place]:
+        """Results that no operator reads: outputs, as they are or moved."""
+        return {place for (place, _), readers in zip(self.entries, self.readers, strict=True) if not readers}
 
     def fused(self) -> tuple[set[Place], dict[Place, Place]]:
         """Results that only a fused operator reads; and convolutions with the normalisation that only they feed."""

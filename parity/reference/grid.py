@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -10,6 +12,10 @@ from torch import Tensor
 _LARGEST = 1e38
 FP16 = 65504.0  # the largest finite value
 _TINY = 1e-30  # stands for the range of a tensor that is zero throughout
+GAP = 8
+"""Powers of two that hold no element. A grid of 8 bits over those above the gap makes zero of all below it."""
+
+Bounds = tuple[float, float]
 
 
 def fp16(value: Tensor) -> Tensor:
@@ -56,6 +62,18 @@ def asymmetric8(value: Tensor, low: float, high: float) -> Tensor:
     return rounded if math.isfinite(float(value.abs().amax())) else torch.where(value.isfinite(), rounded, value)
 
 
+def octaves(value: Tensor) -> list[Bounds]:
+    """The powers of two that the size of a finite element lies between, each pair once."""
+    _, exponents = torch.frexp(value[value.isfinite() & (value != 0)])
+    return [(2.0 ** (e - 1), 2.0**e) for e in exponents.unique().tolist()]
+
+
+def gap(sizes: Iterable[Bounds]) -> float:
+    """The size from which elements are above the highest gap in these `octaves`; 0 without one."""
+    ends = [above[0] for below, above in itertools.pairwise(sorted(sizes)) if above[0] >= below[1] * 2**GAP]
+    return max(ends, default=0.0)
+
+
 def asymmetric8_by_channel(value: Tensor, axes: tuple[int, ...]) -> Tensor:
     """8 bits with a scale and an integer zero point for every index that `axes` leave, over a range that contains 0."""
     low, high = value.amin(axes, keepdim=True).clamp_max(0), value.amax(axes, keepdim=True).clamp_min(0)
@@ -67,6 +85,12 @@ def asymmetric8_by_channel(value: Tensor, axes: tuple[int, ...]) -> Tensor:
 def step(low: float, high: float) -> float:
     """The distance of two levels of `asymmetric8`."""
     return max(high - low, _TINY) / 255
+
+
+def width(bounds: Bounds) -> float:
+    """How far apart the ends are."""
+    low, high = bounds
+    return high - low
 
 
 def jitter(value: Tensor, units: float, generator: torch.Generator) -> Tensor:

@@ -71,7 +71,7 @@ def proved_on(session: Session, cell: Cell, case: Case) -> str:
     model, artifact = session.config.models[cell.model], session.artifact(cell)
     session.progress(cell.id, f"prove on {case.id}")
     request = replace(
-        _request(session, model, cell, artifact, [case]), whole=False, held=("range", "copies"), survey=""
+        request_of(session, model, cell, artifact, [case]), whole=False, held=("range", "copies"), survey=""
     )
     try:
         proof = _asked(session, request)
@@ -91,9 +91,10 @@ def _asked(session: Session, request: ProofRequest) -> Proof:
         return _asked(session, replace(request, traced=request.traced[1:]))
 
 
-def _request(
+def request_of(
     session: Session, model: ModelConfig, cell: Cell, artifact: Artifact, cases: Sequence[Case]
 ) -> ProofRequest:
+    """What is asked of the chain of proof for an artefact on `cases`."""
     target = targets.get(cell.target)
     return ProofRequest(
         session.model_spec(model),
@@ -134,7 +135,7 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
 
     def prove(folder: Path) -> Mapping[str, Any]:
         session.progress(cell.id, "prove")
-        request = _request(session, model, cell, artifact, cases)
+        request = request_of(session, model, cell, artifact, cases)
         request = replace(request, calibration=[c.inputs for c in calibration])
         proof = session.waiting_once(f"{cell} proof", partial(_asked, session, request), uses=[file_of(cell, artifact)])
         return dict(serialise.to_builtins(proof))

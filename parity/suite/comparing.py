@@ -24,10 +24,14 @@ from parity.judging.samples import words
 from parity.judging.statistics import sensitivity
 from parity.judging.ties import with_jumps
 from parity.process.isolate import ChildFailure
+from parity.proof.messages import Placement
 from parity.session.evaluations import Reference
+from parity.session.placement import placed
 from parity.session.session import Runtime
 from parity.suite import evidence, hint
 from parity.suite.recorder import Recorder
+
+KINDS_SHOWN = 5
 
 
 def compare_cases(
@@ -56,6 +60,9 @@ def compare_cases(
     judged = judge(floors=floors)
     if session.runs_plainly(cell) and any(_over_noise(check) for check in judged.checks):
         floors = _with_plain(runtime, cases, wants, floors)
+        judged = judge(floors=floors)
+    if any(_over_noise(check) for check in judged.checks):
+        floors = _with_placement(runtime, cases, wants, floors, parity)
         judged = judge(floors=floors)
     if any(_may_be_tie(check) for check in judged.checks):
         alternatives = _alternatives(runtime, cases, wants)
@@ -111,6 +118,41 @@ def _may_be_tie(check: Check) -> bool:
 
 def _over_noise(check: Check) -> bool:
     return METRICS[check.metric].family == "noise" and check.value is not None and not passes(check)
+
+
+def _with_placement(
+    runtime: Runtime, cases: list[Case], wants: list[PostProcessed], floors: dict[str, Floor], parity: Recorder
+) -> dict[str, Floor]:
+    """The floors, nowhere less than what it costs the module to be quantised where the file quantises.
+
+    Which tensors a converter puts on grids is its choice. The chain of proof shows that the file's graph, with the
+    module's weights in it, is the module; so rounding that graph where the file rounds costs what this choice costs.
+    """
+    try:
+        placement = placed(runtime.session, runtime.cell, cases)
+    except NoTwin:
+        return floors
+    specs = runtime.session.config.models[runtime.cell.model].contract.outputs
+    rows = post_process_all(specs, placement.outputs, wants)
+    wider = {name: floor.at_least(arrays_of(name, rows)) for name, floor in floors.items()}
+    costs = [
+        f"{name} {wider[name].relative:.2g}, by the recipe {floor.relative:.2g}"
+        for name, floor in floors.items()
+        if wider[name].pooled != floor.pooled
+    ]
+    if costs:
+        parity.find(f"floor from the file's own placement of {_placement(placement)}: {'; '.join(costs)}", "note")
+    return wider
+
+
+def _placement(placement: Placement) -> str:
+    """How many tensors a file puts on grids, by the kinds of operator that write most of them."""
+    kinds = sorted(placement.kinds.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{count} of {kind}" for kind, count in kinds[:KINDS_SHOWN])
+    rest = sum(count for _, count in kinds[KINDS_SHOWN:])
+    more = f" and {rest} more" if rest else ""
+    results = f"{sum(placement.kinds.values())} results ({shown}{more}) and " if kinds else ""
+    return f"grids, on {results}{placement.weights} weights"
 
 
 def _with_plain(

@@ -21,7 +21,7 @@ from parity.judging import judge
 from parity.session import ways
 from parity.session.session import Runtime
 from parity.session.ways import Decided
-from parity.suite import accepting
+from parity.suite import accepting, together
 from parity.suite.bench import Bench, Result
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
@@ -45,6 +45,7 @@ def run(check: CheckContext) -> None:
     replayed = [recipe for recipe in replayed if recipe.digest not in fresh]
     results = bench.judge([*flat, *replayed, *drawn])
     record(bench, results[: len(flat)], results[len(flat) :], parity)
+    parity.add(*together.checks(bench, results[len(flat) :]))
     swept = _swept(bench, parity)
     _tell_one_way(bench, decided, parity)
     bench.tell_twins(parity)

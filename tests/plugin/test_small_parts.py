@@ -59,19 +59,37 @@ torch.jit.trace(tinynet.tiny(True).half().float(), torch.randn(1, 48)).save('wro
 """
 
 
-@pytest.mark.parametrize("wrong", [False, True], ids=["right", "wrong"])
-def test_scores_beside_lengths_are_judged_by_what_the_precision_costs_scores(project: Project, wrong: bool) -> None:
-    project.write("tinynet.py", POSE)
+def posed(project: Project, wrong: bool, cases: int, model: str = POSE) -> Project:
+    project.write("tinynet.py", model)
     project.write("pyproject.toml", TABLE)
     (project.path / "drawn").mkdir()
     rng = np.random.default_rng(1)
-    for number in range(12):
+    for number in range(cases):
         np.savez(project.path / "drawn" / f"{number}.npz", x=rng.standard_normal((1, 48)).astype("float32").clip(-3, 3))
     if wrong:
         project.write("make.py", MAKE)
         subprocess.run([sys.executable, "make.py"], cwd=project.path, check=True, timeout=300)
-        project.add("pyproject.toml", 'artifacts = { "torchscript-fp16" = "wrong.pt" }\n')
-    run = project.run()
+        project.add("pyproject.toml", 'artifacts = { "torchscript-fp16" = "wrong.pt" }\nproof = false\n')
+    return project
+
+
+# The scores of a wrong file lost a bias, nine times what the precision costs them.
+SLIGHT = POSE.replace("F.hardsigmoid(small[:, :3])", "torch.sigmoid(small[:, :3] + 0.02)")
+
+
+@pytest.mark.parametrize("wrong", [False, True], ids=["right", "wrong"])
+def test_two_golden_cases_are_too_few_for_a_column_and_the_drawn_inputs_show_it(project: Project, wrong: bool) -> None:
+    run = posed(project, wrong, 2, SLIGHT).run()
+    (cell,) = run.record.cells
+    (together,) = [check for check in cell.checks if check.case == "all drawn inputs"]
+    assert cell.state == ("fail" if wrong else "pass"), run.text
+    assert [check for check in cell.checks if not check.passed] == ([together] if wrong else [])
+    assert together.value is not None and (together.value > 8 or not wrong)
+
+
+@pytest.mark.parametrize("wrong", [False, True], ids=["right", "wrong"])
+def test_scores_beside_lengths_are_judged_by_what_the_precision_costs_scores(project: Project, wrong: bool) -> None:
+    run = posed(project, wrong, 12).run()
     (cell,) = run.record.cells
     assert cell.state == ("fail" if wrong else "pass"), run.text
     (golden,) = checks(cell, "golden", "noise_ratio_channel")

@@ -41,8 +41,27 @@ class Standardised(nn.Module):
         return nn.functional.conv2d(self.b(y) * self.scale, self.c * 72**-0.5, padding=1)
 
 
+class Roots(nn.Module):
+    """Blocks behind an RMSNorm of rows of different sizes: what is rounded between x and x / sqrt(mean(x ** 2))
+    tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(12, 32), nn.Linear(32, 6)
+        self.layers = nn.ModuleList(nn.Linear(32, 32) for _ in range(4))
+        self.gains = nn.ParameterList(nn.Parameter(torch.rand(32) + 0.5) for _ in self.layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.into(x) * (0.6 * x[..., :1]).exp()
+        for gain, layer in zip(self.gains, self.layers, strict=True):
+            root = torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6)
+            y = y + torch.nn.functional.silu(layer(y * root * gain))
+        return self.out(y)
+
+
 MODELS: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
     "product": (Product, (20,)),
+    "roots": (Roots, (4, 12)),
     "standardised": (Standardised, (3, 12, 14)),
 }
 

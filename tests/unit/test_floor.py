@@ -389,3 +389,15 @@ def test_a_floor_with_another_is_nowhere_less_than_either() -> None:
     assert max(figures(both.ratio(plain))) <= 1 < min(figures(own.ratio(plain)))
     assert max(figures(both.ratio(noisy(want, 3, 1e-3)))) > 10
     assert own.with_another([p * np.nan for p in plain]) == own
+
+
+def test_a_floor_whose_twin_is_not_finite_is_that_of_other_rows() -> None:
+    want = [np.linspace(-1, 1, 12).reshape(3, 4) + i for i in range(3)]
+    off, broken = [w + 0.01 for w in want], [np.full(w.shape, np.nan) for w in want]
+    refused = floor(want, broken, "int8", 1)
+    assert refused.reason and refused.with_another(off) is refused
+    other = refused.at_least(off)
+    assert not other.reason and other.pooled == pytest.approx(0.01)
+    assert refused.at_least(broken) is refused
+    near = floor(want, [w + 0.005 for w in want], "int8", 1)
+    assert near.at_least(off).pooled == pytest.approx(0.01)

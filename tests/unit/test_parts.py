@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parity.judging import single
-from parity.judging.floor import floor, natural
+from parity.judging.floor import UNITS, floor, natural
 from parity.judging.parts import chance, channels, stray
 
 CHANNEL = natural("onnx", "dynamic").limits["channel"]
@@ -95,3 +95,32 @@ def test_a_channel_that_golden_data_never_moves_may_cost_what_others_do():
     (one,) = drawn((1, 8), 1, 5, np.ones(8), 1)
     (right,) = noisy([one], 6, np.ones(8), 1)
     assert single.judge(right, one, usual).ratio < 3
+
+
+def masked(want: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return np.where(rows, -1e9, want)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "dynamic", "int8"])
+@pytest.mark.parametrize("hides", [True, False], ids=["with a mask", "without one"])
+@pytest.mark.parametrize("golden", [True, False], ids=["masked golden data", "plain golden data"])
+def test_small_elements_of_a_drawn_input_are_judged_by_their_own_noise(precision, hides, golden):
+    """Golden data with a mask tells what the others cost, also where a drawn input masks nothing; without one, a mask
+    that a drawn input is the first to have."""
+    flags = np.arange(40) % 3 == 0
+    plain = drawn((1, 40), 12, 0, np.ones(40), 1)
+    share = 4 * UNITS[precision]
+    want = [masked(w, np.roll(flags, i) & golden) for i, w in enumerate(plain)]
+    twin = [masked(w, np.roll(flags, i) & golden) for i, w in enumerate(noisy(plain, 1, np.ones(40), 1, share))]
+    usual = single.Usual.of(floor(want, twin, precision, 1), precision)
+    (one,) = drawn((1, 40), 1, 7, np.ones(40), 1)
+    (right,) = noisy([one], 8, np.ones(40), 1, share)
+    (another,) = noisy([one], 9, np.ones(40), 1, share)
+    wrong = one + 12 * (right - one)
+    one, right, wrong, another = (masked(values, flags & hides) for values in (one, right, wrong, another))
+    limit = 3.0
+    assert single.judge(right, one, usual).ratio < limit
+    judged = single.judge(wrong, one, usual)
+    assert judged.ratio > limit
+    assert single.settle(judged, wrong, one, another).ratio > limit, "a twin that is right there excuses nothing"
+    assert single.settle(judged, wrong, one, wrong).ratio < 1.01, "one that is as far off excuses it"

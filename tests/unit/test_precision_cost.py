@@ -108,3 +108,17 @@ def test_saturated_probabilities_show_no_lack_of_the_file() -> None:
     want = [np.clip(1 - 1e-4 * np.abs(w), 0, 1) for w in WANT]
     got = [np.ones_like(w) for w in want]
     assert judged(got, got, want).state == "pass"
+
+
+def test_hidden_elements_that_one_grid_loses_are_told_and_fail_as_cost() -> None:
+    """The rms of the whole is that of the mask, and says that nothing is lost."""
+    want = [np.where(np.arange(40) % 4 == i % 4, -1e9, w) for i, w in enumerate(WANT)]
+    got = [np.where(w < -1e3, w, 0.0) for w in want]
+    twin = [np.where(w < -1e3, w, w + 0.05 * n) for w, n in zip(want, NOISE, strict=True)]
+    cell = judged(got, twin, want)
+    assert cell.state == "fail"
+    told = "the precision costs too much: 100 % of logits's rms (the elements of at most"
+    assert cell.reason.startswith(told) and "beside far larger ones) against at most 80 %" in cell.reason
+    assert [check.metric for check in cell.checks if not check.passed] == ["precision_cost"]
+    right = judged(twin, twin, want)
+    assert right.state == "pass" and "beside far larger ones" in right.reason

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parity.judging.floor import UNITS, floor
-from parity.judging.scales import hidden_error, smaller
+from parity.judging.scales import hidden_error, lost_on_one_grid, smaller
 
 RANDOM = np.random.default_rng(0)
 LOGITS = [RANDOM.normal(0, 1, (1, 10)) for _ in range(6)]
@@ -76,3 +76,61 @@ def test_few_elements_beside_far_larger_ones_are_judged_too(precision):
 def test_one_small_element_in_the_first_case_is_no_set():
     want = [np.array([[5.0, 1e-4, 9.0]]), *(10 * w + 20 for w in LOGITS)]
     assert hidden_error([np.ones((1, 3))], [w[:, :3] for w in want]) == 0
+
+
+def on_one_grid(want):
+    """All values on one 8-bit grid: what a file with one scale for the output gives."""
+    step = max(float(np.abs(w).max()) for w in want) / 255
+    return [np.round(w / step) * step for w in want]
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_a_file_with_one_grid_loses_the_small_elements_to_its_precision(name):
+    """The floor is that of the best placement; a grid that the file shows excuses what it loses, as a cost."""
+    want = FAR[name]
+    noise = floor(want, off(want, 0.01), "int8", 1)
+    got = on_one_grid(want)
+    assert noise.ratio(got).pooled < 1.5
+    ((share, words),) = {round(share, 3): (share, words) for share, words in noise.lost(got)}.values()
+    assert share == pytest.approx(1) and "beside far larger ones" in words
+    assert noise.lost(off(want, 0.01, 2))[0][0] < 0.03
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_zeros_in_a_file_without_one_grid_are_no_cost(name):
+    """One small element that is right shows that the file could hold them all."""
+    want = FAR[name]
+    got = on_one_grid(want)
+    got[0][0, 1:3] = want[0][0, 1:3]
+    assert floor(want, off(want, 0.01), "int8", 1).ratio(got).pooled > 10
+
+
+def test_a_grid_that_is_wide_for_another_reason_excuses_nothing():
+    want = [10 * w for w in LOGITS]
+    got = [np.zeros_like(w) for w in want]
+    got[0][0, 0] = 1e9
+    assert sum(float(lost.max()) for lost in lost_on_one_grid(got, want)) < 1
+    assert floor(want, off(want, 0.01), "int8", 1).ratio(got).pooled > 100
+
+
+def test_tails_are_no_loss():
+    """What is as small beside 1 as beside the others may be lost: a sigmoid's tail."""
+    want = [np.array([[5.0, 9.0, 1e-5 * (i + 1), 2e-5]]) for i in range(4)]
+    assert floor(want, on_one_grid(want), "int8", 1).lost(on_one_grid(want)) == []
+    want = [np.array([[500.0, 900.0, 0.1 * (i + 1), 0.2]]) for i in range(4)]
+    assert floor(want, on_one_grid(want), "int8", 1).lost(on_one_grid(want))[0][0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_one_case_with_wrong_small_elements_is_not_averaged_away(precision):
+    rng = np.random.default_rng(5)
+    want = [np.where(np.arange(10) % 3 == i % 3, -1e9, rng.normal(0, 1, (1, 10))) for i in range(100)]
+    cost = 2 * UNITS[precision]
+    noise = floor(want, off(want, cost), precision, 1)
+    got = off(want, cost, 2)
+    right = noise.ratio(got)
+    assert right.worst < 1.5
+    got[40] = off(want, 12 * cost, 3)[40]
+    wrong = noise.ratio(got)
+    assert wrong.pooled < 1.7, "over all cases it is lost"
+    assert wrong.worst > 3 and wrong.worst_case == 40

@@ -463,3 +463,43 @@ def test_tables_are_rounded_where_hybrid_files_store_them_as_integers(words: int
     step = np.abs(weight).max() / 127
     want = np.rint(weight / step) * step if rounded else weight
     np.testing.assert_allclose(row["y"], want, atol=1e-6)
+
+
+DRAWN = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return DRAWN.standard_normal(shape).astype(np.float32)
+
+
+def rounded(module: nn.Module, cases: list[np.ndarray], flavour: str) -> list[np.ndarray]:
+    rows, _ = twin.run(module, [{"x": x} for x in cases], ["y"], recipe("int8", flavour))
+    return [row["y"] for row in rows]
+
+
+BESIDE = {
+    "where": lambda x: torch.where(x > 1, torch.full_like(x, -1e9), x * 2),
+    "fill": lambda x: (x * 2).masked_fill(x > 1, -1e9),
+    "add": lambda x: x * 2 + torch.where(x > 1, -1e9, 0.0),
+    "join": lambda x: torch.cat([x * 300, torch.sigmoid(x)], 1),
+}
+
+
+@pytest.mark.parametrize("flavour", RECIPES["int8"])
+@pytest.mark.parametrize("name", BESIDE)
+def test_an_output_at_int8_is_not_lost_beside_far_larger_elements(name: str, flavour: str) -> None:
+    """Its floor is that of the best placement: small elements have no grid in common with a mask, or with pixels."""
+    module = Plain(BESIDE[name])
+    cases = [normal(2, 8) for _ in range(4)] + [normal(2, 8).clip(None, 0.9)]  # one without a masked element
+    for x, y in zip(cases, rounded(module, cases, flavour), strict=True):
+        want = module(torch.from_numpy(x).double()).numpy()
+        small = np.abs(want) < 1e6 if name != "join" else np.arange(16) >= 8 + 0 * np.abs(want)
+        error = np.sqrt(np.square(y - want)[small].mean() / np.square(want)[small].mean())
+        assert error < 0.03
+
+
+def test_what_operators_read_again_has_one_grid() -> None:
+    """A runtime that quantises a softmax has one grid for what it reads."""
+    scores = Plain(lambda x: torch.where(x > 1, torch.full_like(x, -1e9), x * 2).softmax(-1))
+    (y,) = rounded(scores, [np.array([[0.9, -0.5, 2.0, 0.1]], np.float32)], "whole")
+    assert np.allclose(y[0, [0, 1, 3]], 1 / 3, atol=0.01)

@@ -230,7 +230,13 @@ class OnnxArtefact:
         return produced - self.plumbing.inner - set(self.plumbing.origin)
 
     def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
-        model = self._lifted(weights)
+        return self._opened(self._lifted(weights), watch)
+
+    def rounded(self, weights: Mapping[str, Array], grids: Mapping[str, Grid]) -> Run:
+        return self._opened(self._lifted(weights, grids))
+
+    def _opened(self, model: Any, watch: Sequence[str] = ()) -> Run:
+        """What runs a model in float: outputs and `watch`ed tensors."""
         outputs = [*dict.fromkeys([*(port.tensor for port in self.graph.outputs), *watch])]
         inputs = {i.name for i in model.graph.input}
         content = model.SerializeToString()
@@ -248,8 +254,12 @@ class OnnxArtefact:
 
         return Lifted(content, opened)
 
-    def _lifted(self, weights: Mapping[str, Array]) -> Any:
-        """The model in float with `weights` in their places; quantising nodes become Identity, so that names stay."""
+    def _lifted(self, weights: Mapping[str, Array], grids: Mapping[str, Grid] | None = None) -> Any:
+        """The model in float with `weights` in their places; quantising nodes become Identity, so that names stay.
+
+        With `grids`, the activations that have one there are rounded on it, and those that the file rounds by their
+        own range stay so.
+        """
         model = copy.deepcopy(self.model)
         graph = model.graph
         constants: Values = {}
@@ -267,7 +277,10 @@ class OnnxArtefact:
             elif kind in ("QuantizeLinear", "DequantizeLinear"):
                 nodes.append(helper.make_node("Identity", [node.input[0]], [node.output[0]]))
             elif kind == "DynamicQuantizeLinear":
-                nodes.append(helper.make_node("Identity", [node.input[0]], [node.output[0]]))
+                if grids is None:
+                    nodes.append(helper.make_node("Identity", [node.input[0]], [node.output[0]]))
+                else:
+                    nodes += _rounded_by_its_range(node)
                 constants[node.output[1]] = np.ones((), np.float32)
             elif kind in _INTEGER:
                 constant = self.graph.constants[node.input[1]]
@@ -279,6 +292,8 @@ class OnnxArtefact:
                 nodes.append(lifted)
             else:
                 nodes.append(_widened(node))
+            if grids and kind == "QuantizeLinear" and (grid := grids.get(node.output[0])):
+                nodes += _rounded(nodes.pop(), grid, constants, node.domain)
         for name, value in self.stored.items():
             if value.dtype == np.float16 or (name in weights and name not in constants and value.dtype.kind == "f"):
                 constants[name] = self._real(name, weights)
@@ -339,6 +354,35 @@ class OnnxArtefact:
             return dict(zip(names, opened[0].run(names, fed), strict=True))
 
         return run
+
+
+def _rounded(node: Any, grid: Grid, constants: Values, domain: str) -> list[Any]:
+    """A node, and what puts its result on a grid under the result's name.
+
+    x -> node -> QuantizeLinear -> DequantizeLinear -> y
+    """
+    result = node.output[0]
+    before, stored, scale, zero = (f"{result}/{part}" for part in ("exact", "stored", "scale", "zero"))
+    node.output[0] = before
+    constants[scale] = grid.scale.reshape(()).astype(np.float32)
+    constants[zero] = grid.zero.reshape(()).astype(_integers(grid))
+    quantise = helper.make_node("QuantizeLinear", [before, scale, zero], [stored], domain=domain)
+    return [node, quantise, helper.make_node("DequantizeLinear", [stored, scale, zero], [result], domain=domain)]
+
+
+def _integers(grid: Grid) -> Any:
+    """The type whose integers are those of a grid."""
+    types = (np.int8, np.uint8, np.int16, np.uint16)
+    return next(t for t in types if (np.iinfo(t).min, np.iinfo(t).max) == (grid.low, grid.high))
+
+
+def _rounded_by_its_range(node: Any) -> list[Any]:
+    """DynamicQuantizeLinear with its result in reals, under the result's name."""
+    parts = [f"{node.output[0]}/{part}" for part in ("stored", "scale", "zero")]
+    return [
+        helper.make_node("DynamicQuantizeLinear", [node.input[0]], parts),
+        helper.make_node("DequantizeLinear", parts, [node.output[0]]),
+    ]
 
 
 def _widened(node: Any) -> Any:

@@ -39,6 +39,7 @@ _WEIGHTS = {  # operator -> (slot of the weight, its layout, slot of the bias, s
     "BATCH_MATMUL": (1, "IO", -1, 0),
     "GATHER": (0, "VD", -1, 1),
 }
+_HYBRID = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")
 _KERNELS = {
     "XNNPACK": OpResolverType.AUTO,
     "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
@@ -168,7 +169,13 @@ class TFLiteArtefact:
     # Rewriting.
 
     def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
-        model, alias = self._lifted(weights)
+        return self._opened(*self._lifted(weights), watch)
+
+    def rounded(self, weights: Mapping[str, Array], grids: Mapping[str, Grid]) -> Run:
+        return self._opened(*self._lifted(weights, grids=grids))
+
+    def _opened(self, model: Any, alias: Mapping[int, int], watch: Sequence[str] = ()) -> Run:
+        """What runs a model in float: outputs and `watch`ed tensors, those in `alias` by what stands for them."""
         where = {name: alias.get(i, i) for i, name in enumerate(self.names)}
         wanted = [*(port.tensor for port in self.graph.outputs), *watch]
         content, inputs = pack(model), self._indices(self.graph.inputs)
@@ -186,22 +193,39 @@ class TFLiteArtefact:
 
         return Lifted(content, opened)
 
-    def _lifted(self, weights: Mapping[str, Array], *, join: bool = True) -> tuple[Any, dict[int, int]]:
+    def _lifted(
+        self, weights: Mapping[str, Array], *, join: bool = True, grids: Mapping[str, Grid] | None = None
+    ) -> tuple[Any, dict[int, int]]:
         """The model in float with `weights` in their places, and which tensor stands for each by-passed one.
 
-        Without `join`, what a dropped QUANTIZE wrote stays a tensor of its own, for the operators' isolation.
+        Without `join`, what a dropped QUANTIZE wrote stays a tensor of its own, for the operators' isolation. With
+        `grids`, the activations that have one there are rounded on it, and weights that operators on floats read as
+        integers are integers on theirs, so that these operators round what they multiply as they do in the file.
         """
         model = self._parse()
         graph = model.subgraphs[0]
+        grids = grids or {}
+        hybrid = {name: grids[name] for name in self._hybrid(model) if name in grids}
         for index, tensor in enumerate(graph.tensors):
             name = self.names[index]
             stored = self.graph.constants.get(name)
             if stored is not None and (name in weights or stored.reduced):
                 put(model, tensor, weights.get(name, stored.real).astype(np.float32))
-            if (stored is not None and stored.reduced) or name in self.graph.grids:
+            if stored is not None and name in hybrid:
+                put(model, tensor, hybrid[name].nearest(weights[name]).astype(stored.stored.dtype))
+                _set_grid(tensor, hybrid[name])
+            elif (stored is not None and stored.reduced) or name in self.graph.grids:
                 tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
         alias: dict[int, int] = {}
-        kept = []
+        kept: list[Any] = []
+
+        def rounded(indices: Sequence[int]) -> None:
+            """Let a tensor on its grid stand for each of these that has one."""
+            for i in indices:
+                if (grid := grids.get(self.names[int(i)])) is not None:
+                    alias[int(i)] = _rounded(model, kept, alias.get(int(i), int(i)), grid)
+
+        rounded(graph.inputs)
         for op in graph.operators:
             op.inputs = np.array([alias.get(int(i), int(i)) for i in op.inputs], np.int32)
             if kind(model, op) in _BY_PASSED:
@@ -209,10 +233,22 @@ class TFLiteArtefact:
                     alias[int(op.outputs[0])] = int(op.inputs[0])
             else:
                 kept.append(op)
+            rounded(op.outputs)
         graph.operators = kept
         graph.outputs = np.array([alias.get(int(i), int(i)) for i in graph.outputs], np.int32)
         model.signatureDefs = []
         return model, alias
+
+    def _hybrid(self, model: Any) -> set[str]:
+        """The weights that operators on floats read as integers."""
+        kinds = ((op, kind(model, op)) for op in model.subgraphs[0].operators)
+        reading = [(op, _WEIGHTS[name][0]) for op, name in kinds if name in _HYBRID]
+        return {
+            self.names[int(op.inputs[place])]
+            for op, place in reading
+            if self.names[int(op.inputs[place])] in self.graph.constants
+            and self.names[int(op.outputs[0])] not in self.graph.grids
+        }
 
     def alone(self, kernels: str) -> Run:
         return self._cut(self._parse(), kernels)
@@ -312,6 +348,56 @@ def _parsed(content: bytes) -> bytes:
 
 def pack(model: Any) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _set_grid(tensor: Any, grid: Grid) -> None:
+    """Give a tensor integers on a grid; its buffer must hold them."""
+    tensor.type = next(t for t, dtype in TYPES.items() if _range(dtype) == (grid.low, grid.high))
+    tensor.quantization = schema.QuantizationParametersT()
+    tensor.quantization.scale = grid.scale.astype(np.float32)
+    tensor.quantization.zeroPoint = grid.zero.astype(np.int64)
+    tensor.quantization.quantizedDimension = grid.axis
+
+
+def _range(dtype: Any) -> tuple[int, int]:
+    """The least and the largest integer of a type; none where it holds no integers."""
+    if np.dtype(dtype).kind not in "iu":
+        return (0, 0)
+    limits: Any = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
+
+
+def _rounded(model: Any, operators: list[Any], index: int, grid: Grid) -> int:
+    """Append what puts a float tensor on a grid, and give the tensor that holds the result.
+
+    x -> QUANTIZE -> DEQUANTIZE -> y
+    """
+    tensors = model.subgraphs[0].tensors
+    for name in _BY_PASSED:
+        tensor = copy.copy(tensors[index])
+        tensor.name, tensor.buffer = tensor.name + b"/" + name.lower().encode(), 0
+        tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
+        if name == "QUANTIZE":
+            _set_grid(tensor, grid)
+        tensors.append(tensor)
+        op = schema.OperatorT()
+        op.opcodeIndex = _code(model, name)
+        op.inputs, op.outputs = np.array([index], np.int32), np.array([len(tensors) - 1], np.int32)
+        operators.append(op)
+        index = len(tensors) - 1
+    return index
+
+
+def _code(model: Any, name: str) -> int:
+    """Where the model lists an operator by its name; it is appended where it is not there."""
+    for index, code in enumerate(model.operatorCodes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == getattr(schema.BuiltinOperator, name):
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+    code.version = 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
 def _matmul_layout(op: Any, layout: str) -> str:
