@@ -28,6 +28,13 @@ _CLAMPS = ("MINIMUM", "MAXIMUM", "RELU", "RELU6", "RELU_N1_TO_1", "Clip", "Relu"
 _READERS = ("ADD", "SUB", "MUL", "DIV")
 _CHOOSING = ("TopK", "TOPK", "ArgMax", "ArgMin", "ARG_M", "NonMaxSuppression", "NON_MAX_SUPPRESSION")
 _CONVERTING = ("QUANTIZE", "DEQUANTIZE")
+_KEEPING = (
+    *("AVERAGE_POOL_2D", "MAX_POOL_2D", "CONCATENATION", "RESHAPE", "TRANSPOSE", "PAD", "PADV2", "MIRROR_PAD", "SLICE"),
+    *("STRIDED_SLICE", "SPLIT", "SPLIT_V", "GATHER", "GATHER_ND", "PACK", "UNPACK", "SQUEEZE", "EXPAND_DIMS", "TILE"),
+    *("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "REVERSE_V2", "MAXIMUM"),
+    *("MINIMUM", "MaxPool", "AveragePool", "Concat", "Reshape", "Transpose", "Pad", "Slice", "Split", "Gather"),
+    *("Squeeze", "Unsqueeze", "Flatten", "Resize", "SpaceToDepth", "DepthToSpace", "Tile", "Expand"),
+)
 _WIDEST = 127
 
 Reach = tuple[float, float]
@@ -50,11 +57,39 @@ def calibrated(graph: Graph, run: Run, cases: Sequence[Case]) -> tuple[dict[str,
         wider = _together((own, *(reached[name] for name in written if name in reached)))
         grid = graph.grids[names[0]]
         fits = _fits(grid, key, own) or _fits(grid, key, wider)
+        fits = fits or all(_fits_a_member(graph, key, tied, reached) for tied in _tied(graph, names))
         if not fits and not is_of_a_table(graph, names):
             odd.append(Culprit("tensor", names[0], _misfit(grid, key, own)))
     share = 1 - len(odd) / len(shared)
     figures = {"grids": len(shared), "calibrated_share": share, "calibration_cases": len(cases)}
     return figures, odd if share >= TRUSTED and len(shared) >= FEWEST else []
+
+
+def _tied(graph: Graph, names: Sequence[str]) -> list[list[str]]:
+    """The tensors on one grid, in sets of those that operators tie together which cannot change a grid."""
+    sets = [{name} for name in names]
+    for op in graph.operators:
+        if op.kind not in _KEEPING:
+            continue
+        ends = {*op.inputs, *op.outputs}
+        joined = [each for each in sets if each & ends]
+        if len(joined) > 1:
+            sets = [each for each in sets if not each & ends] + [set().union(*joined)]
+    return [[name for name in names if name in each] for each in sets]
+
+
+def _fits_a_member(graph: Graph, key: Key, tied: Sequence[str], reached: Mapping[str, Reach]) -> bool:
+    """Whether the grid of tied tensors is that of one of them: TFLite's quantiser lets an operator that cannot change a
+    grid hand that of its result, or of another operand, to what it reads, however far that reaches itself.
+
+    One that stands alone needs its own: whoever gave it the grid of another tensor by mistake gave it another's.
+    """
+    for name in tied:
+        reach = reached[name]
+        written = [reached[other] for other in _written(graph, [name]) if other in reached]
+        if _fits(graph.grids[name], key, reach) or _fits(graph.grids[name], key, _together((reach, *written))):
+            return True
+    return False
 
 
 def _unclamped(graph: Graph, names: Sequence[str]) -> Sequence[str]:

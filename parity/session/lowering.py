@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,12 +20,14 @@ import numpy as np
 from parity import formats as targets
 from parity.core.case import Array, Case, digest
 from parity.core.contract import OutputSpec
+from parity.core.errors import NoTwin
 from parity.core.plan import Cell
 from parity.core.record import Check, EventRecord, RiskRecord
 from parity.formats.messages import LoweringRequest, Risk
 from parity.formats.target import versions
 from parity.judging.floor import raw_floors
 from parity.judging.judge import lowered
+from parity.judging.limits import is_default
 from parity.judging.metrics import EXACT_DB
 from parity.process import serialise
 from parity.store.code_key import code_key
@@ -33,6 +35,7 @@ from parity.store.code_key import code_key
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from parity.core.settings import ModelConfig
     from parity.judging.limits import Limit
     from parity.session.artefacts import Artifact
     from parity.session.evaluations import Reference
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 STORAGE = {"fp16": "storage", "dynamic": "weights"}  # the twins that round weights only
+CLEAN_DB = 100.0  # the default limit
+ROOM_DB = 24.0  # 16 times what eager float32 costs, as the lift has it
 FRAGILE_DB = 30.0  # fp16 accumulation that moves an output by more than 3 % of itself
 Limits = Mapping[str, "Limit"]
 
@@ -48,11 +53,13 @@ Limits = Mapping[str, "Limit"]
 @dataclass(frozen=True)
 class Lowering:
     """What was measured of one cell, by output: `worst`, the least (decibels, case); `ratio`, the error over the cost
-    of storing the weights, only where there is no fp32 sibling. `risk` is of the cell's own file."""
+    of storing the weights, only where there is no fp32 sibling. `risk` is of the cell's own file. `plain`: the worst
+    decibels of the module as PyTorch runs it in float32, of outputs that are below `CLEAN_DB`."""
 
     worst: Mapping[str, tuple[float, str]]
     ratio: Mapping[str, float]
     risk: RiskRecord
+    plain: Mapping[str, float] = field(default_factory=dict)
 
     def checks(self, limits: Callable[[str], Limits]) -> list[Check]:
         """One check an output; `limits` gives the limits in force by output."""
@@ -64,8 +71,19 @@ class Lowering:
                 found.append(lowered(spec, "lowering_ratio", self.ratio[name], limits(name), what))
             else:
                 what = f"no activation rounded: worst case {case}"
-                found.append(lowered(spec, "lowering_db", decibels, limits(name), what))
+                found.append(lowered(spec, "lowering_db", decibels, self._widened(name, limits(name)), what))
         return found
+
+    def _widened(self, output: str, limits: Limits) -> Limits:
+        """The limits, where float32 itself amplifies rounding in this model: a default then leaves room for that."""
+        limit = limits.get("lowering_db")
+        if limit is None or limit.value is None or output not in self.plain or not is_default(limit.source):
+            return limits
+        value = round(min(limit.value, self.plain[output] - ROOM_DB), 1)
+        if value == limit.value:
+            return limits
+        source = f"{limit.source}, less what float32 costs this model in PyTorch, {self.plain[output]:.0f} dB"
+        return {**limits, "lowering_db": replace(limit, value=value, source=source)}
 
     def warnings(self) -> list[str]:
         """What a person should know of the risk, in words."""
@@ -90,7 +108,21 @@ def measure(session: Session, cell: Cell, cases: Sequence[Case], oracle: Referen
         twin = session.twin(model, cases, cell.precision, STORAGE[cell.precision])
         known = raw_floors(oracle.outputs, twin, cell.precision, shared)
         ratio = {name: floor.ratio([row[name] for row in rows]).pooled for name, floor in known.items()}
-    return Lowering(worst, ratio, _risk(session, cell, artifact, cases))
+    low = [o.name for o in shared if worst[o.name][0] < CLEAN_DB and o.name not in ratio]
+    return Lowering(worst, ratio, _risk(session, cell, artifact, cases), _plain(session, model, cases, oracle, low))
+
+
+def _plain(
+    session: Session, model: ModelConfig, cases: Sequence[Case], oracle: Reference, outputs: Sequence[str]
+) -> dict[str, float]:
+    """The worst decibels of PyTorch's own float32 run, by output; empty where there is none."""
+    if not outputs:
+        return {}
+    try:
+        rows = session.plain(model, cases, "fp32")
+    except NoTwin:
+        return {}
+    return {name: worst_case(rows, oracle.outputs, name, cases)[0] for name in outputs}
 
 
 def _sibling(session: Session, cell: Cell) -> Artifact | None:

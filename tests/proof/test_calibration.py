@@ -71,6 +71,16 @@ def test_float_rounding_of_a_range_is_no_fault(scale: float, zero: float) -> Non
     assert judged(Chain().edited("t3", scale, zero))[1] == []
 
 
+@pytest.mark.parametrize(("kind", "faults"), [("AVERAGE_POOL_2D", []), ("MUL", ["t2"])])
+def test_an_operator_that_keeps_a_grid_may_hand_its_results_to_what_it_reads(kind: str, faults: list[str]) -> None:
+    """TFLite's quantiser clips the operand of a pool, or of a concatenation, at what the result reaches."""
+    chain = Chain()
+    operators = [replace(op, kind=kind) if op.index == 3 else op for op in chain.graph.operators]
+    grids = {**chain.graph.grids, "t2": chain.graph.grids["t3"]}
+    chain.graph = replace(chain.graph, operators=tuple(operators), grids=grids)
+    assert [culprit.name for culprit in judged(chain)[1]] == faults
+
+
 def test_of_a_file_calibrated_on_other_data_nothing_is_said() -> None:
     other = [{"a": 0.8 * c["a"]} for c in CASES]
     figures, culprits = judged(Chain(other))

@@ -13,7 +13,7 @@ from parity.formats.onnx.clips import Clips
 from parity.proof import lift
 from parity.proof.audit import audit, gain
 from parity.proof.match import Match, arrange, match
-from parity.proof.source import Term, Weight
+from parity.proof.source import Folding, Term, Weight
 
 
 def per_channel(values: np.ndarray, axis: int = 0, factor: float = 1.0) -> Grid:
@@ -166,6 +166,20 @@ def test_a_feature_map_is_turned_channels_last_even_where_sizes_coincide() -> No
     assert audit(graph(constant), found, "fp32")[1].state == "proved"
 
 
+@pytest.mark.parametrize("stored", [np.float32, np.float16])
+def test_one_factor_for_all_channels_is_told_by_size(weight: np.ndarray, stored: Any) -> None:
+    """A layer scale of 1e-6 leaves the cosine as it is, and of most weights in fp16 little but the sign."""
+    scale = np.full((6, 1), 1e-6)
+    bias = Term("fc.bias", np.zeros(6), np.zeros(6))
+    plain = replace(layer("fc", weight * 0.1), foldings=(Folding(scale, bias),))
+    constant = Constant("w", (weight * 1e-7).astype(stored), None, (Slot(0, "weight", "OI"),))
+    found, _ = match(graph(constant), Torch(plain))  # type: ignore[arg-type]
+    assert np.allclose(found["w"].values, weight * 1e-7, rtol=1e-6)
+    as_it_is = Constant("w", (weight * 0.1).astype(stored), None, (Slot(0, "weight", "OI"),))
+    found, _ = match(graph(as_it_is), Torch(plain))  # type: ignore[arg-type]
+    assert np.allclose(found["w"].values, weight * 0.1)
+
+
 # Audit.
 
 
@@ -187,6 +201,14 @@ def test_flooring_instead_of_rounding_is_found(weight: np.ndarray) -> None:
     grid = per_channel(weight)
     constant = replace(quantised(weight, grid), stored=np.floor(grid.steps(weight)).astype(np.int8))
     assert audited(weight, constant).state == "failed"
+
+
+def test_a_step_that_tflites_quantiser_makes_no_finer_is_right(weight: np.ndarray) -> None:
+    """A layer scale of 1e-6 folded in: kSmallestHalfRange of TensorFlow Lite is 0.5e-6."""
+    tiny = weight * 1e-7 / np.abs(weight).max()
+    steps = per_channel(np.ones_like(weight))
+    assert audited(tiny, quantised(tiny, replace(steps, scale=steps.scale * 0.5e-6))).state == "proved"
+    assert audited(tiny, quantised(tiny, replace(steps, scale=steps.scale * 1.5e-6))).state == "failed"
 
 
 def test_a_dead_channel_is_found_whatever_its_scale(weight: np.ndarray) -> None:

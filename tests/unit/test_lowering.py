@@ -1,5 +1,7 @@
 """Lowering: the distance from the oracle that is measured, the check it becomes, what a person is told of the risk."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,18 @@ def test_a_sibling_is_held_to_decibels_and_a_file_without_one_to_a_ratio():
     assert check.metric == "lowering_ratio" and not passes(check)
     assert all(passes(c) for c in Lowering({"y": (60.0, "c1")}, {"y": 1.2}, risk).checks(lambda _: LIMITS))
     assert not passes(Lowering({"y": (60.0, "c1")}, {"y": float("inf")}, risk).checks(lambda _: LIMITS)[0])
+
+
+def test_a_model_that_amplifies_rounding_in_float32_is_held_to_that():
+    """lcnet with random weights: 97 dB in PyTorch, 98 dB in the file."""
+    default = {"lowering_db": replace(LIMITS["lowering_db"], source="built-in default for lowering")}
+    amplifying = Lowering({"y": (98.0, "c1")}, {}, RiskRecord(), {"y": 97.0})
+    (check,) = amplifying.checks(lambda _: default)
+    assert passes(check) and check.limit == 73.0
+    assert "97 dB" in check.source
+    assert not passes(Lowering({"y": (72.0, "c1")}, {}, RiskRecord(), {"y": 97.0}).checks(lambda _: default)[0])
+    assert not passes(Lowering({"y": (98.0, "c1")}, {}, RiskRecord(), {"y": 140.0}).checks(lambda _: default)[0])
+    assert not passes(amplifying.checks(lambda _: LIMITS)[0])  # a limit that somebody set
 
 
 def test_a_risk_is_told_with_operator_layer_and_case_and_a_sound_file_says_nothing():
