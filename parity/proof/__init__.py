@@ -76,6 +76,7 @@ def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
     """The links that were made, in their order, the error that remains of the whole file, and what was read."""
     from parity.formats.graph import NotPossible
     from parity.formats.target import load_part
+    from parity.process.child import stage
     from parity.proof import audit, lift, local, match, named, range, source
     from parity.reference import oracle
     from parity.reference.messages import OracleRequest
@@ -119,13 +120,16 @@ def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
     for name, make in (
         ("lift", lambda: lift.lift(artefact, torch_side, audited, some, wants, eager, whole)),
         ("local", lambda: local.local(artefact, few, whole)),
-        ("range", lambda: range.range_(artefact, weights, many, precision, request.calibration)),
+        ("range", lambda: range.range_(artefact, weights, many, precision, request.calibration, lift.kept(made))),
     ):
         if name in request.held:
             continue
-        made.append(_made(name, make))
+        stage(name)
+        reason = request.ended.get(name)
+        made.append(_made(name, make) if reason is None else Link(name, "not possible", reason=reason))
         if not whole and made[-1].state == "failed":
             return made, None, read
+    stage("prove")
     remains = None
     if whole or any(link.figures.get("widened_by") for link in made):
         with contextlib.suppress(Exception):  # a file that the runtime refuses: the links say so

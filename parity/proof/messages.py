@@ -4,13 +4,18 @@ torch."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from parity.core.case import Array
 from parity.core.settings import ModelSpec
 
 TRACING = "trace the module"  # the stage at which torch itself, and no file, may end the process
+EDITED = (
+    "lift",
+    "local",
+    "range",
+)  # links that run what was made of the file, which may end a process that it does not
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class ProofRequest:
     constants: str = ""
     reference_constants: str = ""
     traced: Sequence[str] = ("float64", "float32")
+    ended: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from parity.proof.lift import Case
 CLIPPED = 0.03  # share of a tensor's elements, as surely more (two standard errors over cases)
 BEYOND = 1.01  # steps outside the grid that count: sigmoid's and softmax's fixed grids end one step below 1
 FP16_MAX = 65504.0
+BLURRED = 1e-3  # of the output; grids are held to a hundredth of what they reach
 PASSING = (
     "Add",
     "Where",
@@ -88,9 +89,18 @@ def surely(samples: Sequence[float]) -> float:
 
 
 def range_(
-    artefact: Artefact, weights: Values, cases: Sequence[Case], precision: str, calibration: Sequence[Case] = ()
+    artefact: Artefact,
+    weights: Values,
+    cases: Sequence[Case],
+    precision: str,
+    calibration: Sequence[Case] = (),
+    kept: float = 0.0,
 ) -> Link:
-    """Judge the ranges on `cases`, and at int8 the grids on `calibration` data, with the lift's `weights` in place."""
+    """Judge the ranges on `cases`, and at int8 the grids on `calibration` data, with the lift's `weights` in place.
+
+    `kept`: what the rounding of constants that no tensor of the module replaces may cost the lift. From `BLURRED` on
+    the lifted graph does not see what calibration saw, and the grids are not held to it.
+    """
     graph = artefact.graph
     watch = [name for name in graph.activations if name in graph.grids or precision == "fp16"]
     if not watch:
@@ -117,7 +127,7 @@ def range_(
             culprits += levels.lost(graph, port, outputs)
         more, odd = calibrated(graph, run, calibration)
         figures |= more
-        culprits += odd
+        culprits += odd if kept < BLURRED else []
     elif precision == "fp16":
         reach = {name: max(-s.low, s.high) for name, s in seen.items()}
         widest = max(reach, key=lambda name: reach[name], default="")

@@ -16,7 +16,7 @@ from parity.core.proof import Proof
 from parity.formats.target import versions
 from parity.process import serialise
 from parity.process.isolate import ChildFailure
-from parity.proof.messages import TRACING, ProofRequest
+from parity.proof.messages import EDITED, TRACING, ProofRequest
 from parity.session.runtimes import file_of
 from parity.store.code_key import code_key
 
@@ -81,14 +81,23 @@ def proved_on(session: Session, cell: Cell, case: Case) -> str:
 
 
 def _asked(session: Session, request: ProofRequest) -> Proof:
-    """The proof, by a child. A crash of torch while it traces the module says nothing of the file: the module is traced
-    in the next type then, and in the end not at all, which leaves the links unmade. Raises ChildFailure for others."""
+    """The proof, by a child.
+
+    A crash of torch while it traces the module says nothing of the file: the module is traced in the next type then,
+    and in the end not at all. Nor does a crash of the runtime on what a link made of the file: if it ends on the file
+    itself, the tests that run it say so. Either leaves links unmade. Raises ChildFailure for others.
+    """
     try:
         return session.children.call("proof", PROVE, request, Proof, stage="prove")
     except ChildFailure as failure:
-        if failure.state != "crash" or failure.stage != TRACING or not request.traced:
+        if failure.state != "crash":
             raise
-        return _asked(session, replace(request, traced=request.traced[1:]))
+        if failure.stage == TRACING and request.traced:
+            return _asked(session, replace(request, traced=request.traced[1:]))
+        if failure.stage in EDITED and failure.stage not in request.ended:
+            reason = f"the runtime ends the process on what the link makes of the file: {failure.reason}"
+            return _asked(session, replace(request, ended={**request.ended, failure.stage: reason}))
+        raise
 
 
 def request_of(
