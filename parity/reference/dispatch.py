@@ -96,7 +96,7 @@ class Twin(TorchDispatchMode):
         name = operators.name_of(func)
         if operators.splits(name, args, self.recipe.norms == "split"):
             with self:
-                result = operators.SPLIT[name](*args, **kwargs)
+                result = operators.split(name, self.recipe.activations == "int8")(*args, **kwargs)
                 target = operators.written(func, args, kwargs)
                 return result if target is None else target.copy_(result)
         if operators.is_move(func, name):
@@ -297,6 +297,8 @@ class Twin(TorchDispatchMode):
             if place not in self.ranges:
                 self._moved.add(place[1])
                 self.ranges[place] = grid.bounds(value)
+            if place[1] in operators.SATURATING:
+                value = value.clamp(*self._range(place))
             rounded = grid.asymmetric8(value, *self._range(place))
             return torch.where(value.abs() < self._small(place), value, rounded) if place in self._unread else rounded
         return value

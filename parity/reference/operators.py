@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -209,9 +209,23 @@ def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
     return x * (1 + torch.erf(x / math.sqrt(2))) * 0.5
 
 
+Standardise = Callable[[Tensor, list[int], float], Tensor]
+
+
 def _standardise(x: Tensor, axes: list[int], epsilon: float) -> Tensor:
     centred = x - x.mean(axes, keepdim=True)
     return centred / torch.sqrt((centred * centred).mean(axes, keepdim=True) + epsilon)
+
+
+def _standardise_on_grids(x: Tensor, axes: list[int], epsilon: float) -> Tensor:
+    """The same where a deviation may round to 0: by the reciprocal there, which files hold on a grid of its own.
+
+    A token whose variance is small beside others' is divided by nothing otherwise; kernels stop at the grid's end.
+    """
+    centred = x - x.mean(axes, keepdim=True)
+    variance = (centred * centred).mean(axes, keepdim=True) + epsilon
+    deviation = torch.sqrt(variance)
+    return torch.where(deviation == 0, centred * torch.rsqrt(variance), centred / deviation)
 
 
 def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...] | None) -> Tensor:
@@ -223,27 +237,35 @@ def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[
 
 
 def _layer_norm(
-    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, epsilon: float,
+    *, standardise: Standardise = _standardise,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     axes = list(range(x.dim() - len(shape), x.dim()))
-    return _scaled(_standardise(x, axes, epsilon), weight, bias, None), x.new_empty(0), x.new_empty(0)
+    return _scaled(standardise(x, axes, epsilon), weight, bias, None), x.new_empty(0), x.new_empty(0)
 
 
 def _group_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, channels: int, size: int, groups: int, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    y = _standardise(x.reshape(n, groups, -1), [2], epsilon).reshape(x.shape)
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, channels: int, size: int, groups: int,
+    epsilon: float, *, standardise: Standardise = _standardise,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    y = standardise(x.reshape(n, groups, -1), [2], epsilon).reshape(x.shape)
     y = _scaled(y, weight, bias, (1, channels, *(1 for _ in range(x.dim() - 2))))
     return y, x.new_empty(0), x.new_empty(0)
 
 
 def _instance_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Any, variance: Any, training: bool, momentum: float,
-    epsilon: float,
+    epsilon: float, *, standardise: Standardise = _standardise,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """What InstanceNorm comes down to: batch normalisation of [1, batch * channels, ...] by its own statistics."""
-    y = _standardise(x, list(range(2, x.dim())), epsilon)
+    y = standardise(x, list(range(2, x.dim())), epsilon)
     return _scaled(y, weight, bias, (1, -1, *(1 for _ in range(x.dim() - 2)))), x.new_empty(0), x.new_empty(0)
+
+
+def split(name: str, on_grids: bool) -> Callable[..., Any]:
+    """The operator taken apart. `on_grids`: each step of it is put on a grid of 8 bits."""
+    apart = SPLIT[name]
+    return partial(apart, standardise=_standardise_on_grids) if on_grids and name in _NORMS else apart
 
 
 ALWAYS_SPLIT = frozenset(("silu", "gelu", "mish"))
@@ -251,3 +273,6 @@ SPLIT: dict[str, Callable[..., Any]] = {
     "silu": _silu, "gelu": _gelu, "mish": _mish, "native_layer_norm": _layer_norm, "native_group_norm": _group_norm,
     "native_batch_norm": _instance_norm,
 }  # fmt: skip
+_NORMS = SPLIT.keys() - ALWAYS_SPLIT
+SATURATING = ("rsqrt", "reciprocal", "log")
+"""Operators whose integer kernels stop at the end of their grid where a float kernel gives infinity."""
