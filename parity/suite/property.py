@@ -14,11 +14,12 @@ from parity.cases import kept
 from parity.cases.drawing import Drawing
 from parity.cases.extremes import Sweep, edges, extremes, sweep
 from parity.cases.recipes import Recipe, family
+from parity.core.errors import ParityError
 from parity.core.kinds import PROPERTY
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.judging import judge
-from parity.session import ways
+from parity.session import driving, ways
 from parity.session.session import Runtime
 from parity.session.ways import Decided
 from parity.suite import accepting, together
@@ -44,13 +45,15 @@ def run(check: CheckContext) -> None:
     fresh = {recipe.digest for recipe in (*flat, *drawn)}
     replayed = [recipe for recipe in replayed if recipe.digest not in fresh]
     results = bench.judge([*flat, *replayed, *drawn])
-    record(bench, results[: len(flat)], results[len(flat) :], parity)
+    driven = _driven(bench, [*flat, *drawn], parity)
+    record(bench, [*results[: len(flat)], *driven], results[len(flat) :], parity)
     parity.add(*together.checks(bench, results[len(flat) :]))
     swept = _swept(bench, parity)
     _tell_one_way(bench, decided, parity)
     bench.tell_twins(parity)
     for text in odd:
         parity.find(text, "warning")
+    _tell_driven(bench, [r for r in driven if bench.fails(r)], parity)
     failing = [r for r in (*results, *swept) if bench.fails(r)]
     if failing:
         simplest = None
@@ -70,6 +73,31 @@ def _decided(bench: Bench, recipes: Sequence[Recipe]) -> Decided:
     """What the model decides on what is measured, and what turns the rest: once a session for the same inputs."""
     session, model = bench.session, bench.model
     return session.memo.once(partial(ways.decided, session), model, session.golden_if_any(model), recipes)
+
+
+def _driven(bench: Bench, recipes: Sequence[Recipe], parity: Recorder) -> list[Result]:
+    """Inputs that gradients lead to, judged: once a session for the same inputs. A model without says so, in a note."""
+    session, model = bench.session, bench.model
+    made = session.memo.once(partial(driving.driven, session), model, session.golden_if_any(model), recipes)
+    if made.note:
+        parity.find(f"no input was driven to the ends of what the model computes: {made.note}", "note")
+    return bench.judge_cases(made.cases)
+
+
+def _tell_driven(bench: Bench, failing: Sequence[Result], parity: Recorder) -> None:
+    """Keep the first failing input that no recipe makes, and say how to look at it."""
+    if not failing:
+        return
+    case = failing[0].case
+    mark = case.id.rpartition("~")[2]
+    try:
+        path = kept.save_arrays(bench.session.config.root, bench.cell.model, f"driven_{mark}", case.inputs)
+    except ParityError as error:
+        parity.find(str(error), "warning")
+        return
+    text = f"{case.id} kept as {path.relative_to(bench.session.config.root)}: copy it to the golden folder to keep it"
+    parity.notes.append(text)
+    parity.find(f"failing input: {text}", "note")
 
 
 def _tell_one_way(bench: Bench, decided: Decided, parity: Recorder) -> None:
