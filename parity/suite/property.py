@@ -189,7 +189,7 @@ def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], pari
             if spec.name not in result.silent:
                 parity.add(bench.check("property", result, spec))
     parity.add(*bench.lift_checks("property", [*flat, *results]))
-    for result in _first_edge(flat, undefined):
+    for result in _first_silent(flat, undefined):
         if result in undefined:
             parity.find(f"not judged: {result.case.id}: {result.undefined}", "note")
         for name, why in result.silent.items():
@@ -210,10 +210,12 @@ def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], pari
         parity.add(judge.limited("property", "ties", "undefined_share", share, MOST_UNDEFINED, ties))
 
 
-def _first_edge(flat: Sequence[Result], undefined: Sequence[Result]) -> list[Result]:
-    """`flat` with one undefined edge at most: a model that refuses one number tends to refuse its neighbours."""
-    silent = [r for r in flat if r in undefined and r.recipe and r.recipe.on_edge]
-    return [r for r in flat if r not in silent[1:]]
+def _first_silent(flat: Sequence[Result], undefined: Sequence[Result]) -> list[Result]:
+    """`flat` with one undefined edge and one undefined driven input at most: a model that refuses one tends to refuse
+    its neighbours."""
+    at_edges = [r for r in flat if r in undefined and r.recipe and r.recipe.on_edge]
+    driven = [r for r in flat if r in undefined and not r.recipe]
+    return [r for r in flat if r not in at_edges[1:] and r not in driven[1:]]
 
 
 @measures(PROPERTY)

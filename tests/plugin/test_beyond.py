@@ -92,8 +92,6 @@ def test_sizes_far_from_the_declared_ones_are_one_and_more_and_those_alike_suit_
     assert crowds(contract, larger) == [{"batch": 32}, {"batch": 64}]
     assert crowds(contract, {"h": 8}) == [] and far_lengths(contract, {}) == []
     assert equal_sizes(contract, {"h": 8}) == {}
-        crowds(contract, {"h": 8}) == [] and equal_sizes(contract, {"h": 8}) == {} and far_lengths(contract, {}) == []
-    )
 
 
 def test_a_batch_of_many_large_rows_is_not_tried_and_says_so(project: Project) -> None:
