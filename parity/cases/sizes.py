@@ -35,6 +35,12 @@ def from_golden(contract: Contract, golden: Path | None) -> Contract:
     return _with_ranges(_with_sizes(contract, golden), golden)
 
 
+def without_range(contract: Contract) -> tuple[str, ...]:
+    """The inputs of numbers that nobody declared a range for."""
+    numbers = (spec for spec in contract.inputs if np.dtype(spec.dtype).kind != "b")
+    return tuple(spec.name for spec in numbers if spec.range is None)
+
+
 def _with_sizes(contract: Contract, golden: Path | None) -> Contract:
     names = {axis for axis in contract.sizes() if axis not in contract.dims and not contract.is_batch(axis)}
     if golden is None or not names:

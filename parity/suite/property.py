@@ -13,7 +13,7 @@ from pathlib import Path
 from parity.cases import kept
 from parity.cases.drawing import Drawing
 from parity.cases.extremes import Sweep, edges, extremes, sweep
-from parity.cases.recipes import Recipe, family
+from parity.cases.recipes import Fill, Recipe, family
 from parity.core.errors import ParityError
 from parity.core.kinds import PROPERTY
 from parity.core.plan import Cell
@@ -50,6 +50,7 @@ def run(check: CheckContext) -> None:
     parity.add(*together.checks(bench, results[len(flat) :]))
     swept = _swept(bench, parity)
     _tell_one_way(bench, decided, parity)
+    _tell_ranges(model, parity)
     bench.tell_twins(parity)
     for text in odd:
         parity.find(text, "warning")
@@ -98,6 +99,15 @@ def _tell_driven(bench: Bench, failing: Sequence[Result], parity: Recorder) -> N
     text = f"{case.id} kept as {path.relative_to(bench.session.config.root)}: copy it to the golden folder to keep it"
     parity.notes.append(text)
     parity.find(f"failing input: {text}", "note")
+
+
+def _tell_ranges(model: ModelConfig, parity: Recorder) -> None:
+    """Say in a note how far inputs without a declared range were drawn: beyond it nothing is measured."""
+    for spec in model.contract.inputs:
+        if spec.name in model.open_ranges:
+            low, high = (Fill("").names(spec, ())[end] for end in ("lo", "hi"))
+            shown = "up to golden's maximum, " if spec.range is not None else ""
+            parity.find(f"{spec.name}: no range is declared: drawn {shown}from {low:g} to {high:g}", "note")
 
 
 def _tell_one_way(bench: Bench, decided: Decided, parity: Recorder) -> None:

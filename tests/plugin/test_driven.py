@@ -122,3 +122,11 @@ def test_a_model_without_gradients_has_no_driven_inputs_and_says_so_once(project
     assert [f.text for f in cell.findings if "was driven" in f.text] == [
         "no input was driven to the ends of what the model computes: it has no gradients"
     ]
+
+
+def test_an_input_without_a_range_is_told_with_the_one_it_is_drawn_from(project: Project) -> None:
+    run = prepared(project, "clip", range_="").run("-k", "property")
+    texts = [f.text for f in run.record.cells[0].findings if "no range is declared" in f.text]
+    assert run.code == 0 and texts == ["x: no range is declared: drawn from -1 to 1"], run.text
+    run = prepared(project, "clip").run("-k", "property")
+    assert not any("no range is declared" in f.text for f in run.record.cells[0].findings), run.text
