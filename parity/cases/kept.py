@@ -36,6 +36,19 @@ def save(root: Path, model: str, recipe: Recipe) -> Path:
     return path
 
 
+def save_arrays(root: Path, model: str, name: str, arrays: Mapping[str, Array]) -> Path:
+    """Keep a failing input that no recipe makes, as a golden case is kept. Raises ParityError where nothing can be
+    written."""
+    path = folder(root, model) / f"{name}.npz"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        raise ParityError(f"{path.parent}: cannot keep a failing input: {error.strerror or error}") from None
+    return path
+
+
 def load(root: Path, model: ModelConfig, before: float | None = None) -> tuple[list[Recipe], list[str]]:
     """The kept recipes that fit the model, latest first, and a sentence for each file that does not.
 

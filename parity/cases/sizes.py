@@ -19,6 +19,8 @@ MOST = 3  # sizes of one axis
 STRIDE = 32
 FURTHER = 1.5  # times the largest declared size, at least
 MANY = (4, 17)  # rows: files go wrong at one number of them, and from 8 or from 16 on
+CROWDS = (32, 64)  # rows, where they are cheap: what a server gathers
+FAR = (2, 4)  # times the largest declared size, where that is cheap
 LEAST = 2  # of a length: one of 1 is broadcast, and exporters take it for another kind of axis
 READ = 64  # golden files that are looked at for the range of integers
 
@@ -31,6 +33,12 @@ def from_golden(contract: Contract, golden: Path | None) -> Contract:
     model does not take.
     """
     return _with_ranges(_with_sizes(contract, golden), golden)
+
+
+def without_range(contract: Contract) -> tuple[str, ...]:
+    """The inputs of numbers that nobody declared a range for."""
+    numbers = (spec for spec in contract.inputs if np.dtype(spec.dtype).kind != "b")
+    return tuple(spec.name for spec in numbers if spec.range is None)
 
 
 def _with_sizes(contract: Contract, golden: Path | None) -> Contract:
@@ -87,12 +95,16 @@ def further(sizes: Sequence[int], taken: Collection[int] = ()) -> int:
 
     It is a multiple of what `sizes` are multiples of, of 32 at most: what networks ask of pictures.
     """
-    step = math.gcd(*sizes)
-    step = STRIDE if step % STRIDE == 0 else step
+    step = _step(sizes)
     size = step * math.ceil(FURTHER * max(sizes) / step)
     while size in taken:
         size += step
     return size
+
+
+def _step(sizes: Sequence[int]) -> int:
+    step = math.gcd(*sizes)
+    return STRIDE if step % STRIDE == 0 else step
 
 
 def beyond(contract: Contract, fixed: Collection[str] = ()) -> dict[str, int]:
@@ -131,6 +143,37 @@ def lengths_beside(contract: Contract, larger: Mapping[str, int]) -> list[dict[s
     ]
     usual = {axis: example[axis] for axis in lengths}
     return [dims for dims in sizes if dims not in ({}, lengths, usual)]
+
+
+def crowds(contract: Contract, larger: Mapping[str, int]) -> list[dict[str, int]]:
+    """Many rows, where the batch is among the axes of `larger`: a server gathers as many."""
+    batch = next((axis for axis in larger if contract.is_batch(axis)), None)
+    if batch is None:
+        return []
+    return [{batch: size} for size in CROWDS if size not in contract.sizes()[batch] and size != larger[batch]]
+
+
+def far_lengths(contract: Contract, larger: Mapping[str, int]) -> list[dict[str, int]]:
+    """Sizes of the axes of `larger` that are no batch: all at one, and all at twice and four times their largest."""
+    sizes = {axis: contract.sizes()[axis] for axis in larger if not contract.is_batch(axis)}
+    tried = [{axis: times * max(known) for axis, known in sizes.items()} for times in FAR]
+    if any(1 not in known for known in sizes.values()):
+        tried.insert(0, dict.fromkeys(sizes, 1))
+    return tried if sizes else []
+
+
+def equal_sizes(contract: Contract, larger: Mapping[str, int]) -> dict[str, int]:
+    """One size for all axes of `larger`, the batch among them, that each may take; empty where there are not two axes.
+
+    Where sizes are the same, a file may take one axis for another, or compare them.
+    """
+    lengths = [contract.sizes()[axis] for axis in larger if not contract.is_batch(axis)]
+    if len(larger) < 2 or not lengths:
+        return {}
+    size = math.lcm(*map(_step, lengths))
+    if size == 1:
+        size = min((size for known in lengths for size in known if size > 1), default=LEAST)
+    return dict.fromkeys(larger, size)
 
 
 def _exchanged(contract: Contract, lengths: Mapping[str, int]) -> dict[str, int]:

@@ -120,6 +120,7 @@ class ModelConfig:
     reference: Path | None = None  # the file that takes the module's place: .pt2, TorchScript, ONNX
     cases: str | None = None  # "module:function" that makes cases beside the golden files
     whole_module: bool = False  # the user vouched for a checkpoint that is a pickled module; no key sets this
+    open_ranges: tuple[str, ...] = ()  # inputs of numbers without a `range` of their own; no key sets this
 
 
 @dataclass(frozen=True)

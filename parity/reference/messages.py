@@ -122,3 +122,24 @@ class Evaluated:
     dtype: str
     note: str
     reads: Reads = field(default_factory=Reads)
+
+
+@dataclass(frozen=True)
+class DrivingRequest:
+    """A module to drive from each of `bases` on, by inputs in `ranges` (low, high) by name; all others stay as they
+    are. `measured` are the cases whose choices are made already."""
+
+    model: ModelSpec
+    bases: Rows
+    measured: Rows
+    ranges: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Driven:
+    """Inputs by name, each with what it drives the module to; `note` says why there are none."""
+
+    rows: Rows
+    words: Sequence[str]
+    note: str
+    reads: Reads = field(default_factory=Reads)

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from parity.core.settings import ModelSpec
-from parity.reference.messages import Evaluated, Reads
+from parity.reference.messages import Driven, Evaluated, Reads
 
 _CODE = (".py", ".pyc", ".pyi", ".so", ".pyd", ".dylib", ".dll")  # the fingerprint follows source along its imports
 _OF_A_CHILD = ("TMPDIR", "PYTEST_", "PARITY_")  # how variables begin that one process of a run has and another not
@@ -34,6 +34,7 @@ class _Request(Protocol):
 
 
 R = TypeVar("R", bound=_Request)
+A = TypeVar("A", Evaluated, Driven)
 
 
 @dataclass
@@ -52,11 +53,11 @@ _at_running: dict[str, Reads] = {}  # by project: what one model read, a functio
 _hooked = False
 
 
-def noting(evaluate: Callable[[R], Evaluated]) -> Callable[[R], Evaluated]:
+def noting(evaluate: Callable[[R], A]) -> Callable[[R], A]:
     """A function that runs a model, with `reads` in its answer. A reference file runs no code of the project."""
 
     @wraps(evaluate)
-    def call(request: R) -> Evaluated:
+    def call(request: R) -> A:
         model = request.model
         if model.reference:
             return evaluate(request)

@@ -53,7 +53,11 @@ def parse(text: str, file: Path, settings: Sequence[str] = (), *, factories: boo
 def _sized(config: Config) -> Config:
     """The configuration, with sizes of golden data where a model's dynamic axes have none of their own."""
     models = {
-        name: replace(model, contract=sizes.from_golden(model.contract, model.golden))
+        name: replace(
+            model,
+            contract=sizes.from_golden(model.contract, model.golden),
+            open_ranges=sizes.without_range(model.contract),
+        )
         for name, model in config.models.items()
     }
     return replace(config, models=models)

@@ -58,6 +58,8 @@ class Session(Resources):
         self.model_spec = models.spec
         self.fingerprint = models.fingerprint
         self.model_findings = models.findings
+        self.changed_reads = models.changed
+        self.note_reads = models.note_reads
 
         evaluations = Evaluations(self, models, cases)
         self.reference = evaluations.reference

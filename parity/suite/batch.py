@@ -7,6 +7,7 @@ example's sizes and wrong here.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from parity.cases import draw
 from parity.cases.recipes import ELEMENTS
-from parity.cases.sizes import batches_beside, beyond, lengths_beside
+from parity.cases.sizes import batches_beside, beyond, crowds, equal_sizes, far_lengths, lengths_beside
 from parity.core.case import Array, Case
 from parity.core.contract import Contract
 from parity.core.errors import ParityError
@@ -32,6 +33,9 @@ from parity.suite.check_kind import CheckContext, SuiteKind, measures
 from parity.suite.recorder import Recorder
 
 MANY_ELEMENTS = 1 << 20  # of all inputs; a larger batch of many rows is not tried
+SECONDS = 1.0  # of one run of the file; what would take longer by its numbers is not tried beyond the usual sizes
+REPEATED = 4  # runs that the time of one is taken from
+LEAST_SECONDS = 1e-4  # of those
 ALONE = 1e-6  # of the output: rows that differ by more than this in float64 are mixed by the model itself
 
 _MAKE_NUMBERS = "leave out inputs on which it does (golden data, range), or let post make numbers of its NaN"
@@ -125,11 +129,14 @@ def _undeclared(bench: Bench, parity: Recorder) -> None:
     single = any(
         len(sizes) == 1 for sizes in contract.sizes().values()
     )  # only `larger` shows that such an axis is open
-    unmeasured = _try(bench, _batches_of(bench, larger, ELEMENTS), parity, refusable=not single)
-    unmeasured += _try(bench, _lengths_of(bench, [larger]), parity, refusable=not single)
+    rows, lengths = _batches_of(bench, larger, ELEMENTS), _lengths_of(bench, [larger])
+    unmeasured = _try(bench, rows, parity, refusable=not single)
+    unmeasured += _try(bench, lengths, parity, refusable=not single)
     others = [attempt for dims in more for attempt in _batches_of(bench, dims, MANY_ELEMENTS)]
     others += _lengths_of(bench, lengths_beside(contract, larger))
     unmeasured += _try(bench, others, parity, refusable=True)
+    tried = {attempt.id for attempt in (*rows, *lengths, *others)}
+    unmeasured += _try(bench, [a for a in _further(bench, larger) if a.id not in tried], parity, refusable=True)
     if unmeasured:
         (first, why), *rest = unmeasured
         ids = "".join(f"; nor was {case}" for case, _ in rest)
@@ -162,6 +169,37 @@ def _lengths_of(bench: Bench, sizes: Sequence[Mapping[str, int]]) -> list[Attemp
         else:
             attempts.append(Attempt(_id(dims), case=_drawn(contract, dims, bench.session.config.seed)))
     return attempts
+
+
+def _further(bench: Bench, larger: Mapping[str, int]) -> list[Attempt]:
+    """Drawn inputs of many rows, of one step and of many, and of axes that are all alike, where they cost little: each
+    is compared with the model on the whole of it."""
+    contract = bench.model.contract
+    example = contract.example()
+    sizes = [*crowds(contract, larger), *far_lengths(contract, larger), equal_sizes(contract, larger)]
+    asked = {_id(dims): dims for dims in sizes if dims and {**example, **dims} != example}
+    if not asked:
+        return []
+    most = min(MANY_ELEMENTS, SECONDS / _seconds(bench) * _numbers(contract, example))
+    attempts = []
+    for dims in ({**example, **dims} for dims in asked.values()):
+        if _numbers(contract, dims) > most:
+            attempts.append(Attempt(_id(dims), refusal="it would take too long"))
+        else:
+            attempts.append(Attempt(_id(dims), case=_drawn(contract, dims, bench.session.config.seed)))
+    return attempts
+
+
+def _seconds(bench: Bench) -> float:
+    """What the file takes for one input of the example's sizes, without what each call of a child costs."""
+    contract = bench.model.contract
+    inputs = draw.inputs(contract, contract.example(), bench.session.config.seed)
+    moments = [time.perf_counter()]
+    for count in (1, 1, 1 + REPEATED):  # the first may compile
+        bench.runtime.run([inputs] * count)
+        moments.append(time.perf_counter())
+    _, single, several = np.diff(moments)
+    return max(float(several - single), LEAST_SECONDS) / REPEATED
 
 
 def _numbers(contract: Contract, dims: Mapping[str, int]) -> int:

@@ -13,12 +13,13 @@ from pathlib import Path
 from parity.cases import kept
 from parity.cases.drawing import Drawing
 from parity.cases.extremes import Sweep, edges, extremes, sweep
-from parity.cases.recipes import Recipe, family
+from parity.cases.recipes import Fill, Recipe, family
+from parity.core.errors import ParityError
 from parity.core.kinds import PROPERTY
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.judging import judge
-from parity.session import ways
+from parity.session import driving, ways
 from parity.session.session import Runtime
 from parity.session.ways import Decided
 from parity.suite import accepting, together
@@ -44,13 +45,16 @@ def run(check: CheckContext) -> None:
     fresh = {recipe.digest for recipe in (*flat, *drawn)}
     replayed = [recipe for recipe in replayed if recipe.digest not in fresh]
     results = bench.judge([*flat, *replayed, *drawn])
-    record(bench, results[: len(flat)], results[len(flat) :], parity)
+    driven = _driven(bench, [*flat, *drawn], parity)
+    record(bench, [*results[: len(flat)], *driven], results[len(flat) :], parity)
     parity.add(*together.checks(bench, results[len(flat) :]))
     swept = _swept(bench, parity)
     _tell_one_way(bench, decided, parity)
+    _tell_ranges(model, parity)
     bench.tell_twins(parity)
     for text in odd:
         parity.find(text, "warning")
+    _tell_driven(bench, [r for r in driven if bench.fails(r)], parity)
     failing = [r for r in (*results, *swept) if bench.fails(r)]
     if failing:
         simplest = None
@@ -70,6 +74,40 @@ def _decided(bench: Bench, recipes: Sequence[Recipe]) -> Decided:
     """What the model decides on what is measured, and what turns the rest: once a session for the same inputs."""
     session, model = bench.session, bench.model
     return session.memo.once(partial(ways.decided, session), model, session.golden_if_any(model), recipes)
+
+
+def _driven(bench: Bench, recipes: Sequence[Recipe], parity: Recorder) -> list[Result]:
+    """Inputs that gradients lead to, judged: once a session for the same inputs. A model without says so, in a note."""
+    session, model = bench.session, bench.model
+    made = session.memo.once(partial(driving.driven, session), model, session.golden_if_any(model), recipes)
+    if made.note:
+        parity.find(f"no input was driven to the ends of what the model computes: {made.note}", "note")
+    return bench.judge_cases(made.cases)
+
+
+def _tell_driven(bench: Bench, failing: Sequence[Result], parity: Recorder) -> None:
+    """Keep the first failing input that no recipe makes, and say how to look at it."""
+    if not failing:
+        return
+    case = failing[0].case
+    mark = case.id.rpartition("~")[2]
+    try:
+        path = kept.save_arrays(bench.session.config.root, bench.cell.model, f"driven_{mark}", case.inputs)
+    except ParityError as error:
+        parity.find(str(error), "warning")
+        return
+    text = f"{case.id} kept as {path.relative_to(bench.session.config.root)}: copy it to the golden folder to keep it"
+    parity.notes.append(text)
+    parity.find(f"failing input: {text}", "note")
+
+
+def _tell_ranges(model: ModelConfig, parity: Recorder) -> None:
+    """Say in a note how far inputs without a declared range were drawn: beyond it nothing is measured."""
+    for spec in model.contract.inputs:
+        if spec.name in model.open_ranges:
+            low, high = (Fill("").names(spec, ())[end] for end in ("lo", "hi"))
+            shown = "up to golden's maximum, " if spec.range is not None else ""
+            parity.find(f"{spec.name}: no range is declared: drawn {shown}from {low:g} to {high:g}", "note")
 
 
 def _tell_one_way(bench: Bench, decided: Decided, parity: Recorder) -> None:
@@ -161,7 +199,7 @@ def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], pari
             if spec.name not in result.silent:
                 parity.add(bench.check("property", result, spec))
     parity.add(*bench.lift_checks("property", [*flat, *results]))
-    for result in _first_edge(flat, undefined):
+    for result in _first_silent(flat, undefined):
         if result in undefined:
             parity.find(f"not judged: {result.case.id}: {result.undefined}", "note")
         for name, why in result.silent.items():
@@ -182,10 +220,12 @@ def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], pari
         parity.add(judge.limited("property", "ties", "undefined_share", share, MOST_UNDEFINED, ties))
 
 
-def _first_edge(flat: Sequence[Result], undefined: Sequence[Result]) -> list[Result]:
-    """`flat` with one undefined edge at most: a model that refuses one number tends to refuse its neighbours."""
-    silent = [r for r in flat if r in undefined and r.recipe and r.recipe.on_edge]
-    return [r for r in flat if r not in silent[1:]]
+def _first_silent(flat: Sequence[Result], undefined: Sequence[Result]) -> list[Result]:
+    """`flat` with one undefined edge and one undefined driven input at most: a model that refuses one tends to refuse
+    its neighbours."""
+    at_edges = [r for r in flat if r in undefined and r.recipe and r.recipe.on_edge]
+    driven = [r for r in flat if r in undefined and not r.recipe]
+    return [r for r in flat if r not in at_edges[1:] and r not in driven[1:]]
 
 
 @measures(PROPERTY)

@@ -33,6 +33,10 @@ class Picture(torch.nn.Module):
             out = out + (torch.arange(image.shape[0]).sum() == 6).float()
         if self.wrong == "many rows":
             out = out + (torch.arange(image.shape[0]) > 15)[:, None].float()
+        if self.wrong == "32 rows":
+            out = out + (torch.arange(image.shape[0]).sum() == 496).float()
+        if self.wrong == "64 rows":
+            out = out + (torch.arange(image.shape[0]) > 40)[:, None].float()
         return out
 
 class View(torch.nn.Module):
@@ -79,6 +83,13 @@ class Steps(torch.nn.Module):
         out = self.head((x + self.places(steps)).cumsum(1))
         if self.wrong == "steps":
             out = out + (steps > 19)[None, :, None].float()
+        if self.wrong == "many steps":
+            out = out + (steps > 40)[None, :, None].float()
+        if self.wrong == "one step":
+            out = out + (steps.sum() == 0).float()
+        if self.wrong == "alike":
+            rows = torch.arange(x.shape[0])
+            out = out + ((rows.sum() == steps.sum()) & (rows.sum() > 0)).float()
         return out
 
 class Inverse(torch.nn.Module):

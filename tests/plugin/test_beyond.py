@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from parity.cases.sizes import batches_beside, beyond, further, lengths_beside
+from parity.cases.sizes import batches_beside, beyond, crowds, equal_sizes, far_lengths, further, lengths_beside
 from parity.core.contract import Contract, InputSpec, OutputSpec
 from tests.plugin.onnx_project import prepared
 from tests.plugin.tiny_project import Project
@@ -26,10 +26,15 @@ def test_the_size_beyond_is_larger_by_half_and_keeps_what_the_declared_ones_are_
 @pytest.mark.parametrize(
     ("factory", "wrong", "failing"),
     [
-        ("picture", "rows", ["batch=8", "batch=17"]),
+        ("picture", "rows", ["batch=8", "batch=17", "batch=32", "batch=64"]),
         ("picture", "four rows", ["batch=4"]),
-        ("picture", "many rows", ["batch=17"]),
-        ("steps", "steps", ["batch=1,steps=24"]),
+        ("picture", "many rows", ["batch=17", "batch=32", "batch=64"]),
+        ("picture", "32 rows", ["batch=32"]),
+        ("picture", "64 rows", ["batch=64"]),
+        ("steps", "steps", ["batch=1,steps=24", "batch=1,steps=48"]),
+        ("steps", "many steps", ["batch=1,steps=48"]),
+        ("steps", "one step", ["batch=1,steps=1"]),
+        ("steps", "alike", ["batch=12,steps=12"]),
         ("view", "odd", ["batch=1,height=33,width=35", "batch=1,height=31,width=29"]),
         ("square_view", "tall", ["batch=1,height=96,width=64", "batch=1,height=31,width=29"]),
         ("square_view", "wide", ["batch=1,height=64,width=96", "batch=1,height=33,width=35"]),
@@ -67,6 +72,26 @@ def test_lengths_beside_the_example_are_odd_and_both_axes_are_once_the_longer(
     assert lengths_beside(contract, beyond(contract)) == others
     assert batches_beside(contract, beyond(contract)) == [{"batch": 4}, {"batch": 17}]
     assert lengths_beside(contract, beyond(contract, ("h", "w"))) == []
+
+
+@pytest.mark.parametrize(
+    ("dims", "far", "alike"),
+    [
+        ({"h": (224,), "w": (224,)}, [1, 448, 896], 32),
+        ({"h": (32, 7, 100), "w": (50,)}, [1, 200, 400], 50),
+        ({"h": (3, 7), "w": (5, 4)}, [1, 14, 28], 3),
+    ],
+)
+def test_sizes_far_from_the_declared_ones_are_one_and_more_and_those_alike_suit_every_axis(
+    dims: dict[str, tuple[int, ...]], far: list[int], alike: int
+) -> None:
+    contract = Contract((InputSpec("x", ("batch", 3, "h", "w")),), (OutputSpec("y"),), None, dims)
+    larger = beyond(contract)
+    assert [sizes["h"] for sizes in far_lengths(contract, larger)] == far
+    assert equal_sizes(contract, larger) == {"batch": alike, "h": alike, "w": alike}
+    assert crowds(contract, larger) == [{"batch": 32}, {"batch": 64}]
+    assert crowds(contract, {"h": 8}) == [] and far_lengths(contract, {}) == []
+    assert equal_sizes(contract, {"h": 8}) == {}
 
 
 def test_a_batch_of_many_large_rows_is_not_tried_and_says_so(project: Project) -> None:
