@@ -117,14 +117,18 @@ def _reads(node: Any) -> Iterator[str]:
 
 
 def _value(model: bytes, fed: Values) -> bool:
-    """The condition that `model` computes, on inputs by the file's own names."""
+    """The condition that `model` computes, on inputs by the file's own names. Raises NotPossible."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    types = {i.name: np.float16 if i.type == "tensor(float16)" else None for i in session.get_inputs()}
-    wanted = {name: fed[name].astype(kind or fed[name].dtype) for name, kind in types.items()}
-    return bool(np.all(session.run(None, wanted)[0]))
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        types = {i.name: np.float16 if i.type == "tensor(float16)" else None for i in session.get_inputs()}
+        wanted = {name: fed[name].astype(kind or fed[name].dtype) for name, kind in types.items()}
+        return bool(np.all(session.run(None, wanted)[0]))
+    except Exception as error:  # native runtimes raise what they like
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise NotPossible(f"the file has sub-graphs (If), and their condition is refused: {lines[0][:200]}") from None
 
 
 def _inline(graph: Any, node: Any, branch: str) -> None:
@@ -161,6 +165,7 @@ def _inline(graph: Any, node: Any, branch: str) -> None:
 def _renamed(node: Any, names: Mapping[str, str]) -> Any:
     """A copy of a node with other names of tensors, in its sub-graphs too."""
     made = type(node).FromString(node.SerializeToString())
+    made.name = ""  # those of two branches may be alike
     made.input[:] = [names.get(name, name) for name in made.input]
     made.output[:] = [names.get(name, name) for name in made.output]
     for attribute in made.attribute:
