@@ -84,6 +84,8 @@ def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
     cases, precision, whole = request.cases, request.precision, request.whole
     torch_side = None
     try:
+        if request.off:
+            raise NotPossible("switched off by the configuration (proof = false)")
         if not request.reader:
             raise NotPossible("no reader for files of this format")
         torch_side = source.source(request.model, cases[0], request.traced)

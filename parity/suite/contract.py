@@ -17,19 +17,12 @@ from parity.suite import accepting, hint
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
 
-SWITCHED_OFF = (
-    "chain of proof switched off by the configuration (proof = false): what the file computes where no case goes is not "
-    "looked at"
-)
-
 
 def run(check: CheckContext) -> None:
     """Signature, operators, opset and repeatability. Other sizes are measured by the batch test."""
     runtime, parity = check.runtime, check.recorder
     model = runtime.session.config.models[runtime.cell.model]
     runtime.open()
-    if runtime.target.graph and not model.proof:
-        parity.find(SWITCHED_OFF, "warning")
     _signature(runtime, model, parity)
     _operators(runtime, model, parity)
     _repeats(runtime, model, parity)
