@@ -1,4 +1,8 @@
-"""`parity gate`: the verdict of a saved record, from the record alone, without running a model."""
+"""`parity gate`: the verdict of a saved record, without running a model.
+
+It is derived from the record alone. In the project that the record is of, files and configuration that have changed
+since leave no pass.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from parity.judging import gate as gating
 from parity.judging.applicable import unapplied
 from parity.report import publishing
 from parity.session import project
+from parity.session.standing import standing, words
 
 
 def add(commands: Any) -> None:
@@ -33,12 +38,18 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     text = text_of(options.record)
     record = judged(loads(text, str(options.record)), options.limits)
+    now = standing(record, options.record, judged_anew=options.limits is not None)
+    if now.changed and not gating.exit_code(record):
+        record = replace(record, verdict="incomplete", reason=words(now.changed))
     for cell in gating.by_urgency(record.cells):
         if cell.state != "pass":
             print(visible(f"{cell.state:<11} {cell.id}: {cell.reason}"))
         elif beyond := gating.tail_warning(cell):
             print(visible(f"{'warning':<11} {cell.id}: {beyond}"))
     print(visible(f"verdict: {record.verdict}: {record.reason}"))
+    if now.absent:
+        named = ", ".join(now.absent[:3]) + (f" and {len(now.absent) - 3} more" if len(now.absent) > 3 else "")
+        print(visible(f"note: not here, and so not compared with the record: {named}"), file=sys.stderr)
     for path in publishing.strangers(options.record, text):
         print(f"{path}: made from another record; write it again with: parity report {options.record}", file=sys.stderr)
     code = gating.exit_code(record)

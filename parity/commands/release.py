@@ -25,7 +25,7 @@ from parity.core.record import CellRecord, Check, FileRecord, RunRecord, WaiverR
 from parity.core.settings import Config, Waiver
 from parity.core.words import plural
 from parity.judging import gate as gating
-from parity.session import project
+from parity.session import project, standing
 from parity.session.artefact_files import check_whole
 from parity.store.cache import Store, sha256_file
 
@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     except UnicodeDecodeError as error:
         raise ParityError(f"{options.record}: not a record ({error})") from None
     check(record, datetime.date.today())
+    standing.check(record, options.record, judged_anew=options.limits is not None)
     for path, later in gate.later(options.record):
         if gating.exit_code(later):
             raise ParityError(f"{options.record}: a later run has its record in {path}, and that is {later.verdict}: "

@@ -9,6 +9,7 @@ from typing import Any, Literal
 State = Literal["proved", "failed", "not possible"]
 SHARP = 1e-4  # relative rms; a lift that may be further off than this settles nothing beside the noise ratio
 LINKS = ("match", "audit", "lift", "local", "range")  # of constants and values; `operators` comes beside them
+LEFT_OUT = "cases_of_other_branches"  # figure of `match`: golden cases that run through a part of the file not proved
 DECISIVE = ("match", "audit", "lift")  # without one of these no chain says that a file is the module
 
 

@@ -338,6 +338,8 @@ class RunRecord:
     partial: str | None = None  # how the user narrowed the matrix, or None
     command: str = ""
     config: str = ""  # the file that holds [tool.parity]
+    configuration: Mapping[str, str] = field(default_factory=dict)  # hashes of what that says: "limits", "models.skin"
+    read: Mapping[str, str] = field(default_factory=dict)  # hashes of the project's files that its models read, by path
     profile: str = "full"
     shard: ShardRecord | None = None  # set while this is one part of several
     waiting: tuple[str, ...] = ()  # cells that only the nightly profile plans

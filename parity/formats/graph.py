@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -204,6 +204,31 @@ class Artefact(Protocol):
     def reread(self) -> bool:
         """From now on take the next reading of what the file leaves open; False where none is left."""
         ...
+
+
+@runtime_checkable
+class Branching(Protocol):
+    """An artefact of a file with branches that sizes decide, of which those are read that the `example` among the notes
+    takes."""
+
+    @property
+    def branched(self) -> bool:
+        """Whether what is read is one branch of several, that some inputs take and others not."""
+        ...
+
+    def follows(self, case: Mapping[str, Array]) -> bool:
+        """Whether inputs by the model's names take the branches that are read."""
+        ...
+
+
+def branched(artefact: object) -> bool:
+    """Whether an artefact is read on one branch of several."""
+    return isinstance(artefact, Branching) and artefact.branched
+
+
+def follows(artefact: object, case: Mapping[str, Array]) -> bool:
+    """Whether an artefact is read as inputs, by the model's names, run through it."""
+    return not isinstance(artefact, Branching) or artefact.follows(case)
 
 
 class WholeOnly:

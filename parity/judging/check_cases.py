@@ -71,6 +71,7 @@ def check_cases(
                 got_all, want_all = ([arrays_of(spec.name, r)[i] for i in places] for r in (rows, oracle))
                 others_all = [of_case(spec.name, i, alternatives) for i in places]
                 checks += judge.check_always(kind, spec, got_all, want_all, in_force, others_all)
+                checks += judge.check_lost(kind, spec, got_all, want_all, in_force, others_all)
     return CaseChecks(tuple(checks), tuple(rows))
 
 

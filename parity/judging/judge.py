@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from parity.judging.ties import tied
 NOTHING = 2.0**-23
 """Rms of an output that float32 cannot tell from zero beside 1: of what cancels to nothing no share can be lost."""
 MOST_NAMED = 8  # operators in the words of a check
+FIRM = 8  # elements of a class that the precision keeps; of fewer all may be near another class by chance
 RECORDED = ("max_abs", "max_rel", "rel_rms", "cosine", "sqnr")  # measured on every output of every case
 
 
@@ -99,6 +101,44 @@ def check_always(
             always &= (other == w) if other.shape == w.shape else True
     detail = f"{int(always.sum())} of {always.size} elements differ in each of {len(want)} cases"
     return [_check(kind, OVER_ALL, output, "always_differing", float(always.sum()), limits, detail=detail)]
+
+
+def check_lost(
+    kind: Kind,
+    output: OutputSpec,
+    got: Sequence[Array],
+    want: Sequence[Array],
+    limits: Mapping[str, Limit],
+    alternatives: Sequence[Sequence[Array]],
+) -> list[Check]:
+    """How many values of an integer output (class ids) the oracle gives and the file never does.
+
+    A share lets a rare class go as a whole. A value counts where `FIRM` of its elements, and half of them, are the same
+    in every one of the `alternatives` (by case): what the precision keeps, a right file gives somewhere.
+    """
+    if any(g.dtype.kind == "f" for g in got):
+        return []
+    given = np.unique(np.concatenate([g.reshape(-1) for g in got])) if got else np.zeros(0)
+    elements: Counter[int] = Counter()
+    firm: Counter[int] = Counter()
+    for w, others in zip(want, alternatives, strict=True):
+        same = np.ones(w.shape, bool)
+        for other in others:
+            same &= (other == w) if other.shape == w.shape else False
+        elements.update(_counted(w))
+        firm.update(_counted(w[same]))
+    kept = [value for value, count in firm.items() if count >= max(FIRM, elements[value] / 2)]
+    lost = sorted(set(kept) - set(given.tolist()))
+    named = "; ".join(f"{value} in {elements[value]} elements" for value in lost[:MOST_NAMED])
+    more = f" and {len(lost) - MOST_NAMED} more" if len(lost) > MOST_NAMED else ""
+    detail = f"the oracle gives {named}{more}, the file never" if lost else ""
+    return [_check(kind, OVER_ALL, output, "lost_classes", float(len(lost)), limits, detail=detail)]
+
+
+def _counted(values: Array) -> dict[int, int]:
+    """How often each integer occurs."""
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 def _measured(

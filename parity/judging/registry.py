@@ -263,6 +263,16 @@ _NOISE = (
         limits={"default": 0.0},
     ),
     MetricSpec(
+        "lost_classes",
+        "max",
+        "classes",
+        "Integer outputs: values that the oracle gives in eight elements or more where no twin or moved model decides "
+        "otherwise, and the artefact gives in no element of any case.",
+        "integers",
+        "all cases",
+        limits={"default": 0.0},
+    ),
+    MetricSpec(
         "flips_beyond_noise",
         "max",
         "rows",

@@ -49,6 +49,7 @@ def merge(named: Sequence[tuple[str, RunRecord]]) -> RunRecord:
         command=f"parity report merge, {len(parts)} of {whole.parts} shards",
         builds=sum(r.builds for r in parts),
         waivers=tuple(w for r in parts for w in r.waivers),
+        read={path: digest for r in parts for path, digest in r.read.items()},
         baseline=BaselineRecord(first.baseline.path, tuple(c for r in parts for c in r.baseline.regressions)),
         shard=None,
     )
@@ -85,14 +86,18 @@ def _same_plan(first_name: str, first: RunRecord, name: str, record: RunRecord) 
 def _origins(first: RunRecord, record: RunRecord) -> Iterator[tuple[str, str, str]]:
     """What two shards of a plan were made from and differs: its name, and what each was made from.
 
-    Models that only one of them made are not compared. Weights are, and values that are computed when a model is made,
-    where both processors are of one kind: the last bit of a sine differs between kinds.
+    Models that only one of them made are not compared, but files that models of both read are. Weights are, and values
+    that are computed when a model is made, where both processors are of one kind: the last bit of a sine differs
+    between kinds.
     """
     a, b = _shard("", first), _shard("", record)
     for what in [*a.origin, *(key for key in b.origin if key not in a.origin)]:
         theirs, ours = a.origin.get(what, "none"), b.origin.get(what, "none")
         if theirs != ours:
             yield what, _short(theirs), _short(ours)
+    for path in sorted(first.read.keys() & record.read.keys()):
+        if first.read[path] != record.read[path]:
+            yield f"{path}, which a model reads,", _short(first.read[path]), _short(record.read[path])
     places = [(r.environment.machine, r.environment.processor) for r in (first, record)]
     computed = () if places[0] == places[1] else _COMPUTED
     for model in sorted(a.models.keys() & b.models.keys()):
@@ -104,7 +109,7 @@ def _origins(first: RunRecord, record: RunRecord) -> Iterator[tuple[str, str, st
 
 
 def _short(digest: str) -> str:
-    return ", then ".join(part[:12] for part in digest.split(", then "))
+    return ", then ".join(part[:12] for part in digest.split(", then ")) or "none"
 
 
 def _cells(

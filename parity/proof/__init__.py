@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from parity.core.case import Array, spread
-from parity.core.proof import LINKS, Link, Proof
+from parity.core.proof import LEFT_OUT, LINKS, Link, Proof
 from parity.core.record import plain
 from parity.proof.messages import ProofRequest
 
@@ -84,12 +84,18 @@ def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
     cases, precision, whole = request.cases, request.precision, request.whole
     torch_side = None
     try:
+        if request.off:
+            raise NotPossible("switched off by the configuration (proof = false)")
         if not request.reader:
             raise NotPossible("no reader for files of this format")
         torch_side = source.source(request.model, cases[0], request.traced)
-        artefact = load_part(request.reader)(request.folder, request.notes, torch_side.bounds)
+        notes = {**request.notes, "example": cases[0]}
+        artefact = load_part(request.reader)(request.folder, notes, torch_side.bounds)
     except NotPossible as obstacle:
         return [Link(name, "not possible", reason=str(obstacle)) for name in LINKS], None, Read(torch_side)
+    request = _following(request, artefact)
+    left_out = len(cases) - len(request.cases)
+    cases = request.cases
     matches: dict[str, match.Match] = {}
     if artefact.graph.named:
         audited, matched, sound = named.match_and_audit(artefact.graph, torch_side, precision)
@@ -137,7 +143,24 @@ def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
     made = [lift.blind(link, remains) for link in made]
     by_name = {link.name: link for link in made}
     made[0] = match.settled(matched, by_name.get("lift", Link("lift", "proved")))
+    if left_out:
+        made[0] = replace(made[0], figures={**made[0].figures, LEFT_OUT: left_out})
     return made, remains if whole else None, read
+
+
+def _following(request: ProofRequest, artefact: Artefact) -> ProofRequest:
+    """The request with the inputs alone that take the branches of the file which are read: those of the first case."""
+    from parity.formats.graph import branched, follows
+
+    if not branched(artefact):
+        return request
+    places = [i for i, case in enumerate(request.cases) if follows(artefact, case)]
+    return replace(
+        request,
+        cases=[request.cases[i] for i in places],
+        wants=[request.wants[i] for i in places] if request.wants else request.wants,
+        calibration=[case for case in request.calibration if follows(artefact, case)],
+    )
 
 
 def _right_without_torch(find: Callable[[], set[str]]) -> set[str]:
@@ -150,13 +173,15 @@ def _right_without_torch(find: Callable[[], set[str]]) -> set[str]:
 
 def _copies(request: ProofRequest, read: Read, links: Sequence[Link]) -> list[Link]:
     """The link `copies`, where the audit was not made or has not seen every table. An audit that fails says enough."""
+    from parity.formats.graph import branched
     from parity.proof.copies import copies, open_tables
 
     if any(link.name == "audit" and link.state == "failed" for link in links):
         return []
-    if read.graph is not None and not open_tables(read.graph, read.audited):
+    whole = read.graph is not None and not branched(read.artefact)  # constants of other branches have no audit
+    if whole and read.graph is not None and not open_tables(read.graph, read.audited):
         return []
-    audited = read.audited if read.graph is not None else None
+    audited = read.audited if whole else None
     made = _made("copies", lambda: copies(request, audited, read.source) or _NONE)
     return [] if made is _NONE else [made]
 

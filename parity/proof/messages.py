@@ -28,7 +28,7 @@ class ProofRequest:
     that fails is answer enough; none is made after it, and nothing that only describes. Links in
     `held` hold already and are not made again. `constants` is the target's part of that name,
     `reference_constants` that of the file that takes the model's place. `traced`: the types in which torch may
-    trace the module, in order.
+    trace the module, in order. `off`: the configuration switches the chain off; what is read beside it stays.
     """
 
     model: ModelSpec
@@ -47,6 +47,7 @@ class ProofRequest:
     reference_constants: str = ""
     traced: Sequence[str] = ("float64", "float32")
     ended: Mapping[str, str] = field(default_factory=dict)
+    off: bool = False
 
 
 @dataclass(frozen=True)

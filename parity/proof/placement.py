@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from parity.core.errors import ParityError
-from parity.formats.graph import Array, Artefact, Constant, Graph, Grid, NotPossible, Run, Values, feed
+from parity.formats.graph import Array, Artefact, Constant, Graph, Grid, NotPossible, Run, Values, feed, follows
 from parity.process.child import stage
 from parity.proof import chain, lift
 from parity.proof.audit import natural_step
@@ -35,6 +35,8 @@ def evaluate(request: PlacementRequest) -> Placement:
     if failed is not None or read.artefact is None:
         raise ParityError(f"no twin of the file: {failed.name if failed else 'the file'} is not proved")
     artefact = read.artefact
+    if not all(follows(artefact, case) for case in request.cases):
+        raise ParityError("no twin of the file: some inputs take another branch than the proved one")
     graph, weights = artefact.graph, lift.replacements(artefact.graph, read.constants)
     try:
         grids = activation_grids(artefact, weights, request.proof.calibration or request.cases)

@@ -67,6 +67,7 @@ class Control:
         self._failures = 0
         self._begun = False
         self._origin: Mapping[str, str] = {}  # of a shard: what it is made from, as it begins
+        self._configuration = origin.configuration(config.file)  # as it was read: it may be edited meanwhile
         self._since = time.monotonic()  # the clock of the day may jump
         self._session: Session | None = None
         self._store = Store.at(options.get("cache") or config.cache, config.root)
@@ -238,6 +239,8 @@ class Control:
             started=started.isoformat(timespec="seconds"),
             partial=partial,
             config=self.config.file.name,
+            configuration=self._configuration,
+            read=origin.read(self.config, self._store, self.shared["run"]),
             profile=self.profile.name,
         )
 

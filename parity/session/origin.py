@@ -7,6 +7,7 @@ made from the same; each carries this, and `judging/shards.py` compares it.
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,9 @@ from parity import formats as targets
 from parity.core.errors import ParityError
 from parity.core.record import SCHEMA
 from parity.core.settings import Config, ModelConfig
+from parity.files import toml_lines
 from parity.session.artefact_files import content_key, file_records
+from parity.store import epochs
 from parity.store.cache import Store, key_of, sha256_file
 
 _REPORT = (".html", ".md", ".json", ".elsewhere")
@@ -47,6 +50,29 @@ def fingerprints(config: Config, store: Store, run: str) -> dict[str, dict[str, 
         for name, note in noted.items()
         if note and "value" in note
     }
+
+
+def configuration(file: Path) -> dict[str, str]:
+    """Hashes of what [tool.parity] in `file` says, by key, and of each model by itself. Raises ParityError."""
+    try:
+        table = toml_lines.loads(file.read_text(encoding="utf-8"))["tool"]["parity"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ParityError(f"{file}: cannot be read ({error})") from None
+    models = table.pop("models", {})
+    said = {**table, **{f"models.{name}": model for name, model in models.items()}}
+    return {key: key_of({"value": json.dumps(value, sort_keys=True, default=str)}) for key, value in said.items()}
+
+
+def read(config: Config, store: Store, run: str) -> dict[str, str]:
+    """SHA-256, by their paths from the project's folder, of the files that the models made in the run `run` were seen
+    to read, checkpoints among them; "" for one that was looked for and is not there."""
+    digests, made = _Digests(), dict[str, str]()
+    for name, fingerprint in fingerprints(config, store, run).items():
+        made |= epochs.current(store, key_of(fingerprint)).reads.get("files", {})
+        checkpoint = config.models[name].checkpoint
+        if checkpoint is not None and checkpoint.is_relative_to(config.root):
+            made[checkpoint.relative_to(config.root).as_posix()] = digests.file(checkpoint)
+    return made
 
 
 class _Digests:

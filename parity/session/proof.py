@@ -42,7 +42,7 @@ def decides(session: Session, cell: Cell, cases: Sequence[Case]) -> Mapping[str,
     """What the chain read of what the cell's file and the module decide by, the figures of its link `operators`: whole
     numbers at which either may go another way (`thresholds`), and decisions of the module that the file does not hold
     (`absent`). Empty where nothing read them."""
-    if not cases or not targets.get(cell.target).survey or not session.config.models[cell.model].proof:
+    if not cases or not targets.get(cell.target).survey:
         return {}
     try:
         links = proof_of(session, cell, cases).links
@@ -54,7 +54,7 @@ def decides(session: Session, cell: Cell, cases: Sequence[Case]) -> Mapping[str,
 
 def unaudited(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, int]:
     """The inputs that choose rows of tables which the chain of proof could not audit, with the number of rows."""
-    if not cases or not targets.get(cell.target).graph or not session.config.models[cell.model].proof:
+    if not cases or not targets.get(cell.target).graph:
         return {}
     try:
         links = proof_of(session, cell, cases).links
@@ -116,6 +116,7 @@ def request_of(
         survey=target.survey,
         constants=target.constants,
         reference_constants=_reader_of_reference(model),
+        off=not model.proof,
     )
 
 
@@ -132,7 +133,7 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
     calibrated = cell.precision == "int8" and model.calibration is not None
     calibration = session.calibration(model) if calibrated else []
     parts = (PROVE, target.graph, target.survey, target.constants, _reader_of_reference(model))
-    spec = {
+    spec: dict[str, Any] = {
         "code": {function: code_key(function) for function in parts if function},
         "artifact": artifact.record.key,
         "notes": artifact.notes,  # kernels; and what the user says a prebuilt file calls its inputs
@@ -141,6 +142,8 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
         "calibration": digest(calibration),
         "packages": versions(("torch", "numpy", *target.packages)),
     }
+    if not model.proof:
+        spec["off"] = True
 
     def prove(folder: Path) -> Mapping[str, Any]:
         session.progress(cell.id, "prove")

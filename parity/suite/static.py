@@ -6,7 +6,7 @@ from parity import formats
 from parity.core.case import Case
 from parity.core.kinds import STATIC
 from parity.core.plan import Cell
-from parity.core.proof import Proof
+from parity.core.proof import LEFT_OUT, Proof
 from parity.core.settings import ModelConfig
 from parity.formats.target import Target
 from parity.judging import judge
@@ -23,7 +23,7 @@ MOSTLY = 0.5  # a file of reduced precision with a larger share of float32 weigh
 
 def planned(model: ModelConfig, target: Target, data: Data) -> bool:
     """Both need cases to compute on, and a target whose files they can read."""
-    return data.cases > 0 and bool(target.lowering or (target.graph and model.proof))
+    return data.cases > 0 and bool(target.lowering or target.graph)
 
 
 def run(check: CheckContext) -> None:
@@ -32,7 +32,7 @@ def run(check: CheckContext) -> None:
     cell, session, cases = runtime.cell, runtime.session, list(check.golden)
     if runtime.target.lowering:
         _prove_lowering(cell, cases, runtime, parity)
-    if runtime.target.graph and session.config.models[cell.model].proof:
+    if runtime.target.graph:
         _prove_chain(cell, cases, session, parity)
 
 
@@ -44,6 +44,13 @@ def _prove_chain(cell: Cell, cases: list[Case], session: Session, parity: Record
     if cell.precision != "fp32" and share > MOSTLY:
         parity.find(f"this file holds fp32 weights ({share:.0%} of them): it was declared {cell.precision}", "warning")
     _tell_operators(cell, proof, session, parity)
+    left_out = next((link.figures.get(LEFT_OUT, 0) for link in proof.links if link.name == "match"), 0)
+    if left_out:
+        parity.find(
+            f"the file branches by sizes: the chain of proof is of the branch that {len(cases) - left_out} of "
+            f"{len(cases)} golden cases take; figures judge the others",
+            "warning",
+        )
     reasons: dict[tuple[str, bool], list[str]] = {}
     for link in proof.links:
         if link.state == "not possible":

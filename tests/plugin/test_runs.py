@@ -370,6 +370,44 @@ def test_shards_of_one_plan_merge_into_its_verdict(project: Project) -> None:
     assert again.returncode == 1 and again.stderr.count("\n") == 1 and "given twice" in again.stderr
 
 
+READING = """
+import pathlib, torch
+
+WEIGHTS = [float(w) for w in pathlib.Path(__file__).with_name("w.txt").read_text().split()]
+
+def tiny():
+    net = torch.nn.Linear(3, 4)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor(WEIGHTS).reshape(4, 3))
+        net.bias.copy_(torch.tensor([.1, .2, .3, .4]))
+    return net
+"""
+
+
+def test_shards_whose_models_read_another_file_are_not_merged_and_no_record_outlives_it(fresh: Project) -> None:
+    fresh.write("tinynet.py", READING)
+    fresh.write("w.txt", "3 0 0  0 3 0  0 0 3  -3 -3 -3")
+    text = (fresh.path / "pyproject.toml").read_text()
+    fresh.write("pyproject.toml", text + text[text.index("[tool.parity.models") :].replace("models.tiny", "models.two"))
+    part = fresh.run("--parity-shard=1/2", "--parity-report=out/1.html", "--parity-precisions=fp32")
+    assert part.code == 0, part.text
+    assert list(read(fresh.path / "out" / "1.json").read) == ["w.txt"]
+    fresh.write("w.txt", "4 0 0  0 3 0  0 0 3  -3 -3 -3")
+    assert fresh.run("--parity-shard=2/2", "--parity-report=out/2.html", "--parity-precisions=fp32").code == 0
+    both = [(f"{k}.json", read(fresh.path / "out" / f"{k}.json")) for k in (1, 2)]
+    assert {cell.model for _, record in both for cell in record.cells} == {"tiny", "two"}
+    with pytest.raises(ParityError, match=r"2.json: made from another w.txt, which a model reads, than 1.json"):
+        merge(both)
+    command = [sys.executable, "-m", "parity", "gate"]
+
+    def gate(name: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, name], cwd=fresh.path, capture_output=True, text=True, check=False)
+
+    assert gate("out/2.json").returncode == 0
+    stale = gate("out/1.json")
+    assert (stale.returncode, "changed since this run: w.txt, which a model reads" in stale.stdout) == (1, True)
+
+
 def test_a_shard_that_an_earlier_commit_left_behind_is_not_merged(project: Project) -> None:
     for k in (1, 2):
         assert project.run(f"--parity-shard={k}/2", f"--parity-report=out/{k}.html").code == 0

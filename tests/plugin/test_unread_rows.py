@@ -56,13 +56,17 @@ golden = "golden"
 properties = { examples = 0 }
 artifacts = { "onnx-fp32" = "file.onnx" }
 """
-FACTORY, REFERENCE = 'factory = "nets:texts"', 'reference = "reference.onnx"'
+FACTORY, OFF, REFERENCE = (
+    'factory = "nets:texts"',
+    'factory = "nets:texts"\nproof = false',
+    'reference = "reference.onnx"',
+)
 
 
-@pytest.fixture(params=[FACTORY, REFERENCE], ids=["module", "file"])
+@pytest.fixture(params=[OFF, REFERENCE], ids=["no proof", "file"])
 def texts(project: Project, request: pytest.FixtureRequest) -> Project:
-    """A project that verifies an ONNX file with an If in it against its module, or such a file that only ONNX Runtime
-    executes against itself."""
+    """A project that verifies an ONNX file against its module with the chain of proof switched off, or one that only
+    ONNX Runtime executes against itself."""
     project.write("nets.py", NETS)
     project.write("pyproject.toml", PYPROJECT.replace("MODEL", request.param))
     for path in (project.path / "golden").rglob("*.npz"):
@@ -98,6 +102,25 @@ def test_a_right_file_passes(texts: Project) -> None:
     assert cell.proof is not None and not cell.proof.complete
     assert next(c.value for c in cell.checks if c.metric == "copies_faults") == 0
     assert not any("every row was tried" in finding.text for finding in cell.findings)
+
+
+def test_a_chain_that_is_switched_off_is_told(texts: Project) -> None:
+    if "proof = false" not in (texts.path / "pyproject.toml").read_text():
+        pytest.skip("the chain is not switched off")
+    (cell,) = texts.run("-k", "proof").record.cells
+    off = [finding for finding in cell.findings if "switched off by the configuration (proof = false)" in finding.text]
+    assert [finding.level for finding in off] == ["warning"]
+    assert cell.proof is not None and cell.proof.state == "not possible"
+
+
+def test_a_right_file_with_a_branch_by_sizes_is_proved(texts: Project) -> None:
+    text = (texts.path / "pyproject.toml").read_text()
+    if "proof = false" not in text:
+        pytest.skip("its operators are no module's")
+    texts.write("pyproject.toml", text.replace("proof = false", ""))
+    made = texts.run("-k", "proof")
+    (cell,) = made.record.cells
+    assert cell.proof is not None and cell.proof.complete, made.text
 
 
 def test_a_few_changed_rows_are_named(texts: Project) -> None:

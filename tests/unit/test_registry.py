@@ -79,7 +79,7 @@ def tightest(name: str) -> float:
 def test_the_default_limits_are_the_stated_ones() -> None:
     assert DEFAULTS["default"] == {
         "flex_ops": 0.0, "unmeasured_signatures": 0.0, "precision_cost": 0.8, "always_differing": 0.0,
-        "flips_beyond_noise": 0.0,
+        "lost_classes": 0.0, "flips_beyond_noise": 0.0,
     }  # fmt: skip
     assert {p: DEFAULTS[p]["top1_drop"] for p in PRECISIONS} == {
         "fp32": 0.0,

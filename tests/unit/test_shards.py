@@ -143,6 +143,14 @@ def test_a_shard_that_was_made_from_something_else_is_refused(other: RunRecord, 
         merge(named(FIRST, other))
 
 
+def test_a_file_that_models_of_both_shards_read_is_the_same_in_both() -> None:
+    first, second = (replace(shard(k, 2), read={"w.npz": "1", f"{k}.npz": str(k)}) for k in (1, 2))
+    assert merge(named(first, second)).read == {"w.npz": "1", "1.npz": "1", "2.npz": "2"}
+    changed = replace(second, read={"w.npz": "2"})
+    with pytest.raises(ParityError, match=r"b.json: made from another w.npz, which a model reads, than a.json"):
+        merge(named(first, changed))
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -11,6 +11,7 @@ from parity.core.record import Check
 from parity.judging import single
 from parity.judging.check_cases import check_cases
 from parity.judging.floor import floor
+from parity.judging.judge import check_lost
 from parity.judging.limits import BUILT_IN, Limit, fallback, resolve
 from parity.judging.post_processing import PostProcessed
 from parity.judging.ties import JUMP, MOVED, largest_jump, tied, with_jumps
@@ -84,6 +85,24 @@ def test_an_element_that_is_wrong_in_every_case_is_no_share() -> None:
 def test_an_element_that_the_precision_loses_too_is_not_the_files_fault() -> None:
     check = always(pictures(8), pictures(8))
     assert check is not None and check.value == 0
+
+
+def lost(got: list[np.ndarray], want: list[np.ndarray], tries: list[list[np.ndarray]]) -> Check:
+    in_force = resolve((), Cell("m", "onnx", "int8"), "ids")
+    (check,) = check_lost("golden", OutputSpec("ids"), got, want, in_force, tries)
+    return check
+
+
+def test_a_class_that_the_precision_keeps_and_the_file_never_gives_is_lost() -> None:
+    want = [np.where(np.arange(400) < 10, 4, np.arange(400) % 4) for _ in range(2)]
+    got = [np.minimum(w, 3) for w in want]
+    check = lost(got, want, [[w] for w in want])
+    assert (check.value, check.passed) == (1, False)
+    assert check.detail == "the oracle gives 4 in 20 elements, the file never"
+    assert lost([got[0], want[1]], want, [[w] for w in want]).value == 0  # given in another case
+    assert lost(got, want, [[g] for g in got]).value == 0  # the precision loses it too
+    rare = [np.where(np.arange(400) < 3, 4, np.arange(400) % 4) for _ in range(2)]
+    assert lost([np.minimum(w, 3) for w in rare], rare, [[w] for w in rare]).value == 0
 
 
 def test_at_fp32_nothing_but_ties_may_differ() -> None:

@@ -18,9 +18,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from parity.formats.graph import Array, Constant, Graph, Grid, NotPossible, Operator, Port, Run, Slot, Values
+from parity.formats.graph import Array, Constant, Graph, Grid, NotPossible, Operator, Port, Run, Slot, Values, feed
 from parity.formats.kept import Lifted
-from parity.formats.onnx import rewriting
+from parity.formats.onnx import branches, rewriting
 from parity.formats.onnx.clips import Clips
 
 _FUSED = {"DynamicQuantizeLSTM", "QAttention", "DynamicQuantizeMatMul", "MatMulNBits"}
@@ -60,10 +60,12 @@ class OnnxArtefact:
     kernels = tuple(_LEVELS)
 
     def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = ()):
-        """`bounds` are the values at which the module clips activations."""
+        """`bounds` are the values at which the module clips activations. `example` among the notes are inputs by the
+        model's names: where sizes decide an `If`, the branch that these take is read."""
         model = onnx.load(str(Path(folder, notes["entry"])))
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
+        self.branches = branches.take(model, _fed(notes)) if "example" in notes else branches.Branches()
         nested = sorted({n.op_type for n in model.graph.node if any(a.HasField("g") for a in n.attribute)})
         if nested:
             raise NotPossible(f"the file has sub-graphs ({', '.join(nested)})")
@@ -83,6 +85,15 @@ class OnnxArtefact:
         self.clips = Clips(bounds, self.plumbing.grids, self._resampled())
         self.graph = self._read(notes)
         self._tracer: Any = None
+
+    @property
+    def branched(self) -> bool:
+        """Whether what is read is one branch of several."""
+        return bool(self.branches.conditions)
+
+    def follows(self, case: Mapping[str, Array]) -> bool:
+        """Whether inputs by the model's names take the branches that are read."""
+        return not self.branched or self.branches.follows(feed(self.graph, case))
 
     # Reading.
 
@@ -354,6 +365,12 @@ class OnnxArtefact:
             return dict(zip(names, opened[0].run(names, fed), strict=True))
 
         return run
+
+
+def _fed(notes: Mapping[str, Any]) -> Values:
+    """The example among an artefact's notes, by the file's own names."""
+    ports = (Port(name, entry["name"], entry.get("layout") or "") for name, entry in notes["inputs"].items())
+    return {port.tensor: port.feed(notes["example"][port.name]) for port in ports}
 
 
 def _rounded(node: Any, grid: Grid, constants: Values, domain: str) -> list[Any]:
