@@ -68,7 +68,7 @@ class Survey:
         follows, such as a warning given once, is none."""
         wanted = set(outputs)
         for name, node in writers.items():
-            if not wanted.isdisjoint(self._following(reads.get(name, ()))):
+            if not wanted.isdisjoint(self._following(reads.get(name, ()), shapes=True)):
                 self.nodes.append(Node(node.operator, node.place, (), (), "state"))
                 self.inputs = [*self.inputs, *reads[name]]
 
@@ -164,13 +164,14 @@ class Survey:
         """The tensors that follow from the values of an input, through loops too."""
         return self._following(self.inputs)
 
-    def _following(self, start: Iterable[str]) -> set[str]:
+    def _following(self, start: Iterable[str], shapes: bool = False) -> set[str]:
+        """The tensors that follow from some, `shapes` too: a list that grows has another length in every call."""
         data = set(start)
         grew = True
         while grew:
             before = len(data)
             for node in self.nodes:
-                if node.meaning != "shape" and not data.isdisjoint(node.inputs):
+                if (shapes or node.meaning != "shape") and not data.isdisjoint(node.inputs):
                     data.update(node.outputs)
             grew = len(data) > before
         return data

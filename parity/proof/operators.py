@@ -57,13 +57,23 @@ def _state(module: torch.nn.Module) -> list[tuple[Any, ...]]:
     """What a module keeps from call to call: its plain attributes, and which tensors it holds in which version."""
     kept: list[tuple[Any, ...]] = []
     for name, part in module.named_modules():
-        plain = (
-            (k, v) for k, v in vars(part).items() if isinstance(v, (bool, int, float, str, torch.Tensor, type(None)))
-        )
-        for key, value in [*plain, *part.named_buffers(recurse=False)]:
-            tensor = isinstance(value, torch.Tensor)
-            kept.append((name, key, (id(value), value._version) if tensor else value))
+        plain = ((key, value) for key, value in vars(part).items() if isinstance(value, _KEPT) or value is None)
+        stored = (*part.named_buffers(recurse=False), *part.named_parameters(recurse=False))
+        kept += [(name, key, _content(value)) for key, value in (*plain, *stored)]
     return kept
+
+
+_KEPT = (bool, int, float, str, torch.Tensor, list, dict)
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return id(value), value._version
+    if isinstance(value, dict):
+        return [(str(key), _content(entry)) for key, entry in value.items()]
+    if isinstance(value, list):
+        return [_content(entry) for entry in value]
+    return value if isinstance(value, (bool, int, float, str)) else id(value)
 
 
 def _culprit(node: Node, own: Behaviour) -> Culprit | None:
