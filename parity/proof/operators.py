@@ -7,7 +7,10 @@ say `not less` for `greater or equal`, and repeat nothing or share what the modu
 
 from __future__ import annotations
 
+import tempfile
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +40,8 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
     stateful = _state(module) != before
     culprits = [_culprit(node, own) for node in survey.random() if not (stateful and node.meaning == "state")]
     decided = survey.decisions()
+    if any(decision.family == "process" for decision in decided):
+        own.decisions += _scripted(module)
     figures = {
         "nodes": sum(bool(node.operator) for node in survey.nodes),
         "decisions": len(decided),
@@ -46,6 +51,18 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
         "thresholds": sorted(_whole(survey.thresholds()) | _whole(own.thresholds)),
     }
     return Link.judged("operators", figures, [culprit for culprit in culprits if culprit is not None])
+
+
+def _scripted(module: torch.nn.Module) -> list[Decision]:
+    """What the module's own code reads of the process: a script holds it as it is written, and no run shows it."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.jit.script(module).save(str(Path(folder, "module.pt")))
+            survey: Survey = load_part("parity.formats.torch.survey:script")(folder, {"entry": "module.pt"})
+        except Exception:  # not everything can be scripted, and nothing that cannot was
+            return []
+    return [decision for decision in survey.decisions() if decision.family == "process"]
 
 
 def _whole(values: Iterable[float]) -> set[int]:
@@ -115,6 +132,8 @@ def absent(decided: Sequence[Decision], own: Behaviour) -> set[str]:
 def _same(theirs: Decision, mine: Decision) -> bool:
     if theirs.family != mine.family:
         return False
+    if theirs.family == "process":
+        return theirs.operator == mine.operator
     if not theirs.constants:  # both sides are computed; or a family that has no constants
         return not mine.constants or len(mine.constants) > 1
     return any(_alike(a, b) for a in theirs.constants for b in mine.constants)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -220,3 +221,38 @@ def test_a_file_that_carries_nothing_over_passes(made: Maker, module: type[Plain
 
 def test_a_list_that_the_module_keeps_too_is_its_own(tmp_path: Path) -> None:
     assert state(scripted, List, tmp_path, "own_list").startswith("proved")
+
+
+@functools.cache
+def counting_tflite(counts: bool) -> bytes:
+    """A file that reads a variable, and counts its calls in it or not."""
+    tf = pytest.importorskip("tensorflow")
+    module = plain()
+
+    class Net(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = tf.Variable(0.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.float32, name="x")])
+        def run(self, x):  # type: ignore[no-untyped-def]
+            y = tf.matmul(x, module.out.weight.detach().numpy().T) + module.out.bias.detach().numpy()
+            count = self.count.assign_add(1.0, read_value=True) if counts else self.count.read_value()
+            return {"y": y + tf.nn.relu(count - 3000.0)}
+
+    net = Net()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([net.run.get_concrete_function()], net)
+    converter.experimental_enable_resource_variables = True
+    return bytes(converter.convert())
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_variable_of_a_tflite_file_that_is_assigned_in_a_run_is_state(counts: bool, tmp_path: Path) -> None:
+    (tmp_path / "m.tflite").write_bytes(counting_tflite(counts))
+    spec = ModelSpec(str(ROOT), "tests.proof.test_state:plain", {})
+    found = operators("parity.formats.tflite.survey:survey", str(tmp_path), {"entry": "m.tflite"}, spec,
+                      {"x": X.numpy()})  # fmt: skip
+    assert found.state == ("failed" if counts else "proved"), found
+    if counts:
+        assert "keeps state for the next call" in found.culprits[0].what
+        assert found.culprits[0].name == "ASSIGN_VARIABLE"

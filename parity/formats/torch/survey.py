@@ -20,7 +20,9 @@ from parity.formats.torch.state import ProgramState, ScriptState
 from parity.reference.decisions import comparison, is_look_up, randomness
 
 _SHAPE_WORDS = """
-    size len dim numel sym_size sym_numel sym_stride stride storage_offset shape device dtype
+    size len dim numel sym_size sym_numel shape device dtype layout __is__ __isnot__ isinstance
+    is_floating_point is_complex is_signed is_nested is_quantized is_sparse is_sparse_csr
+    has_torch_function
     zeros_like ones_like empty_like new_zeros new_ones new_empty
 """
 _SHAPES = frozenset(_SHAPE_WORDS.split())
@@ -35,6 +37,19 @@ _LOGIC_WORDS = """
     bitwise_or
 """
 _LOGIC = frozenset(_LOGIC_WORDS.split())
+
+_PROCESS_WORDS = """
+    is_grad_enabled is_autocast_enabled is_autocast_cpu_enabled get_autocast_dtype is_inference
+    requires_grad is_leaf retains_grad grad output_nr _version _get_tracing_state
+    storage_offset sym_storage_offset stride sym_stride is_contiguous sym_is_contiguous
+    is_non_overlapping_and_dense is_strides_like_format is_set_to is_pinned is_coalesced is_conj
+    is_neg _is_zerotensor is_distributed _debug_has_internal_overlap _has_same_storage_numel
+    get_device is_cuda is_cpu is_xpu is_mps is_mtia is_maia is_ipu is_meta is_mkldnn is_vulkan
+    is_xla is_vulkan_available cudnn_is_acceptable _get_cpu_capability _nnpack_available
+    _fused_sdp_choice
+"""
+_PROCESS = frozenset(_PROCESS_WORDS.split())
+_OF_A_DEVICE = ("prim::type", "prim::index", "prim::id")  # `type` and `index` of a device; `id` of an object
 
 
 def script(folder: str, notes: Mapping[str, Any]) -> Survey:
@@ -78,6 +93,8 @@ class _Script:
             names = [a.name for a in schema.arguments] if schema is not None else []
             given = {n: self._scalar(value) for n, value in zip(names, inputs, strict=False)}
             meaning = _meaning(name, given.get, inputs[:1], self.result.constants)
+            if kind in _OF_A_DEVICE or _compares_devices(schema):
+                meaning = "process"
             yield Node(kind, _place(node), inputs, outputs, meaning)
 
     def _attribute(self, node: Any, owner: str, output: str) -> None:
@@ -113,6 +130,11 @@ class _Script:
             yield Node(kind, place, (*inputs[:2], left[0]), (), "loop")
         if kind == "prim::If":
             yield Node(kind, place, inputs[:1], outputs, "branch")
+
+
+def _compares_devices(schema: Any) -> bool:
+    types = [str(argument.type) for argument in schema.arguments] if schema is not None else []
+    return types == ["Device", "Device"]
 
 
 def _place(node: Any) -> str:
@@ -203,6 +225,8 @@ def _meaning(
     compared = comparison(name)
     if compared is not None:
         return "nonzero" if compared[1] else compared[0]
+    if name in _PROCESS:
+        return "process"
     if name in _SHAPES or name.startswith("sym_size"):
         return "shape"
     if name in _LOGIC:
