@@ -40,12 +40,15 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
     stateful = _state(module) != before
     culprits = [_culprit(node, own) for node in survey.random() if not (stateful and node.meaning == "state")]
     decided = survey.decisions()
-    if any(decision.family == "process" for decision in decided):
-        own.decisions += _scripted(module)
+    script = _scripted(module) if any(decision.family == "process" for decision in decided) else None
+    own.decisions += script or []
+    strange = unexplained(decided, own)
+    if script is not None:
+        culprits += [_of_process(decision) for decision in strange if decision.family == "process"]
     figures = {
         "nodes": sum(bool(node.operator) for node in survey.nodes),
         "decisions": len(decided),
-        "unexplained": [str(decision) for decision in unexplained(decided, own)],
+        "unexplained": [str(decision) for decision in strange],
         "module_random": sorted({*own.random}),
         "absent": sorted(absent(decided, own)),
         "thresholds": sorted(_whole(survey.thresholds()) | _whole(own.thresholds)),
@@ -53,15 +56,21 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
     return Link.judged("operators", figures, [culprit for culprit in culprits if culprit is not None])
 
 
-def _scripted(module: torch.nn.Module) -> list[Decision]:
-    """What the module's own code reads of the process: a script holds it as it is written, and no run shows it."""
+def _of_process(decision: Decision) -> Culprit:
+    return Culprit("operator", decision.operator, f"at {decision.place}, reads the process or the memory of a tensor, "
+                   "which outputs follow; the module's own script does not")  # fmt: skip
+
+
+def _scripted(module: torch.nn.Module) -> list[Decision] | None:
+    """What the module's own code reads of the process: a script holds it as it is written, and no run shows it. None
+    where the module cannot be scripted."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             torch.jit.script(module).save(str(Path(folder, "module.pt")))
             survey: Survey = load_part("parity.formats.torch.survey:script")(folder, {"entry": "module.pt"})
-        except Exception:  # not everything can be scripted, and nothing that cannot was
-            return []
+        except Exception:  # not everything can be scripted
+            return None
     return [decision for decision in survey.decisions() if decision.family == "process"]
 
 

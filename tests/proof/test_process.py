@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from parity.core.proof import Link
 from parity.core.settings import ModelSpec
 from parity.proof.operators import operators
 from tests.proof.seeded import ROOT
@@ -103,12 +104,25 @@ def attention() -> nn.Module:
     return Attention().eval()
 
 
-def unexplained(module: nn.Module, tmp_path: Path, factory: str) -> list[str]:
+def no_script() -> nn.Module:
+    """`plain` with code that TorchScript does not know."""
+
+    class Python(Plain):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(*tuple(value for value in (x,)))
+
+    return Python().eval()
+
+
+def link(module: nn.Module, tmp_path: Path, factory: str) -> Link:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.script(module.eval()).save(str(tmp_path / "m.pt"))
     spec = ModelSpec(str(ROOT), f"tests.proof.test_process:{factory}", {})
-    found = operators("parity.formats.torch.survey:script", str(tmp_path), {"entry": "m.pt"}, spec, {"x": X.numpy()})
+    return operators("parity.formats.torch.survey:script", str(tmp_path), {"entry": "m.pt"}, spec, {"x": X.numpy()})
+
+
+def names(found: Link) -> list[str]:
     return [text.partition(" ")[0] for text in found.figures["unexplained"]]
 
 
@@ -125,12 +139,19 @@ def unexplained(module: nn.Module, tmp_path: Path, factory: str) -> list[str]:
         (Device, "aten::eq"),
     ],
 )
-def test_what_reads_the_process_is_unexplained(module: type[Plain], operator: str, tmp_path: Path) -> None:
-    assert operator in unexplained(module(), tmp_path, "plain")
+def test_what_reads_the_process_is_refused_or_unexplained_where_no_script_shows_the_modules_own(
+    module: type[Plain], operator: str, tmp_path: Path
+) -> None:
+    found = link(module(), tmp_path, "plain")
+    assert found.state == "failed" and operator in {culprit.name for culprit in found.culprits}
+    assert "reads the process or the memory of a tensor" in found.culprits[0].what
+    found = link(module(), tmp_path, "no_script")
+    assert found.state == "proved" and operator in names(found)
 
 
 @pytest.mark.parametrize(("module", "factory"), [(Plain, "plain"), (Beside, "plain"), (Attention, "attention")])
 def test_what_no_output_follows_or_the_module_reads_too_is_not(
     module: type[Plain], factory: str, tmp_path: Path
 ) -> None:
-    assert unexplained(module(), tmp_path, factory) == []
+    found = link(module(), tmp_path, factory)
+    assert names(found) == [] and not any("the process" in culprit.what for culprit in found.culprits)
