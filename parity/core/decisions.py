@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["equal", "order", "finite", "branch", "loop", "table"]
+Family = Literal["equal", "order", "finite", "branch", "loop", "table", "process"]
 """`equal`: equal or not; `order`: greater or less, with equality or not; `finite`: NaN or infinite;
-`table`: a look-up in a table of integers."""
+`table`: a look-up in a table of integers; `process`: reads the process or the memory in which a
+tensor lies, and no value."""
 
 
 @dataclass(frozen=True)

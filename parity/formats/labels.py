@@ -4,55 +4,83 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_KEYS = ("names", "classes")  # of Ultralytics' exporters; of Create ML and of older exporters of detectors
+_KEYS = ("names", "classes", "id2label", "labels", "class_names", "class_labels", "label_names", "categories")
+"""Of Ultralytics, of Create ML and older exporters of detectors, of transformers, and as people write by hand."""
+_INDICES = ("label2id", "label_map", "class_to_idx")  # from a class to its place
+_WITHIN = ("config", "metadata", "preview.params")  # a dictionary that holds one of the above, and no list itself
 _LONGEST = 1 << 20  # bytes of one text beside a model
 _MOST_FILES = 32  # in an archive
 _BACKGROUND = "???"  # the first line of TensorFlow's label maps, which detectors do not count
 
 
 def of_metadata(metadata: Mapping[str, Any]) -> list[str]:
-    """The classes that `names` or `classes` of a file's metadata lists, in their order; empty where neither does.
+    """The classes that a file's metadata lists, in their order; empty where it lists none.
 
-    Read are a Python or JSON list or dictionary by index, `{0: 'cat', 1: 'dog'}`, as text or as such, and of `classes`
-    words between commas, `cat,dog`.
+    Read are a Python or JSON list or dictionary by index, `{0: 'cat', 1: 'dog'}`, as text or as such, and words between
+    commas, `cat,dog`, under the usual keys in any case, and dictionaries from a class to its index.
     """
+    entries = {str(key).lower(): _parsed(value) for key, value in metadata.items()}
     for key in _KEYS:
-        names = _parsed(metadata.get(key, ""))
+        names = entries.get(key, "")
         if labels := _in_order(names):
             return labels
-        if key == "classes" and isinstance(names, str) and "," in names:
+        if key != "names" and isinstance(names, str) and "," in names:
             return [name.strip() for name in names.split(",")]
-    return []
+    for key in _INDICES:
+        places = entries.get(key)
+        if isinstance(places, dict) and (labels := _in_order({index: name for name, index in places.items()})):
+            return labels
+    inner = (value for key, value in entries.items() if key.endswith(_WITHIN) and isinstance(value, dict))
+    return next(filter(None, map(of_metadata, inner)), [])
 
 
 def appended(path: Path) -> list[str]:
     """The classes in the archive at the end of a file, as TensorFlow Lite's metadata writer and Ultralytics' exporter
     append one: a dictionary of metadata, or else a text of a label a line. Empty where there is none, or it is broken.
     """
-    if not zipfile.is_zipfile(path):
-        return []
+    return _of_texts(_texts(path, "")) if zipfile.is_zipfile(path) else []
+
+
+def in_extra_files(path: Path) -> list[str]:
+    """The classes in the extra files of a TorchScript or ExportedProgram archive, where Ultralytics' exporter writes a
+    `config.txt`. Empty where there are none, or they are broken."""
+    return _of_texts(_texts(path, "/extra/")) if zipfile.is_zipfile(path) else []
+
+
+def _texts(path: Path, folder: str) -> dict[str, str]:
+    """The short texts in an archive whose names have `folder` in them, by name; empty where it is broken."""
     try:
         with zipfile.ZipFile(path) as archive:
-            texts = {
-                entry.filename: archive.read(entry).decode("utf-8")
-                for entry in archive.infolist()[:_MOST_FILES]
-                if entry.file_size <= _LONGEST and entry.filename.endswith((".json", ".txt"))
-            }
+            entries = [entry for entry in archive.infolist() if folder in entry.filename][:_MOST_FILES]
+            short = [entry for entry in entries if entry.file_size <= _LONGEST]
+            named = [entry for entry in short if folder or entry.filename.endswith((".json", ".txt"))]
+            return {entry.filename: archive.read(entry).decode("utf-8") for entry in named}
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, UnicodeDecodeError, OSError):
-        return []
+        return {}
+
+
+def _of_texts(texts: Mapping[str, str]) -> list[str]:
     for text in texts.values():
         metadata = _parsed(text)
-        if isinstance(metadata, dict) and (labels := of_metadata(metadata)):
+        if isinstance(metadata, dict) and (labels := of_metadata(metadata) or _in_order(metadata)):
             return labels
-    lists = (text for name, text in texts.items() if "label" in name.lower() and name.endswith(".txt"))
-    lines = next(lists, "").splitlines()
-    labels = [line.strip() for line in lines if line.strip()]
+    named = {name: text for name, text in texts.items() if re.search("label|class|names", name.lower())}
+    for text in named.values():
+        if labels := of_metadata({"labels": text}) or _lines(text):
+            return labels
+    return []
+
+
+def _lines(text: str) -> list[str]:
+    """A label a line."""
+    labels = [line.strip() for line in text.splitlines() if line.strip()]
     return labels[1:] if labels[:1] == [_BACKGROUND] else labels
 
 
@@ -74,4 +102,5 @@ def _in_order(names: Any) -> list[str]:
         by_index = {str(index): name for index, name in names.items()}
         order = [str(index) for index in range(len(names))]
         return [str(by_index[index]) for index in order] if by_index.keys() == set(order) else []
-    return [str(name) for name in names] if isinstance(names, (list, tuple)) else []
+    plain = isinstance(names, (list, tuple)) and all(isinstance(name, (str, int)) for name in names)
+    return [str(name) for name in names] if plain else []

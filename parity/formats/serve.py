@@ -55,10 +55,15 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Outputs of every case by the model's names, in order; `milliseconds` are those of inference alone."""
+    """Outputs of every case by the model's names, in order; `milliseconds` are those of inference alone.
+
+    `overwritten` are the model's inputs that the file was seen to write into since it was opened, where the runtime
+    hands it the caller's own memory.
+    """
 
     outputs: Rows
     milliseconds: Sequence[float]
+    overwritten: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def close_session(handle: int) -> None:
 def run(request: RunRequest) -> Outputs:
     """Outputs of every case."""
     stage("run")
-    _, notes = _open[request.handle]
+    session, notes = _open[request.handle]
     outputs, milliseconds = [], []
     for number, case in enumerate(request.cases):
         given = fed(notes, case)
@@ -103,7 +108,7 @@ def run(request: RunRequest) -> Outputs:
         got = _answer(request.handle, given)
         milliseconds.append(1000 * (time.perf_counter() - start))
         outputs.append(named(notes, got))
-    return Outputs(outputs, milliseconds)
+    return Outputs(outputs, milliseconds, sorted(getattr(session, "overwritten", ())))
 
 
 def play(request: PlayRequest) -> list[dict[str, Array]]:

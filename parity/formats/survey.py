@@ -31,11 +31,12 @@ _DIRECT = re.compile(  # what may be done to an index, and leaves the look-up on
 RANDOM = re.compile(r"random|bernoulli|multinomial|dropout|(^|[^a-z])rand", re.IGNORECASE)
 
 Meaning = Literal["", "same", "shape", "boolean", "equal", "order", "finite", "nonzero", "branch", "loop", "table",
-                  "random", "training", "state"]  # fmt: skip
+                  "random", "training", "state", "process"]  # fmt: skip
 """What a node means here. `same`: its first input, cast, copied or in another shape; `shape`: something of its input's
 shape alone; `boolean`: logic on truth values; `nonzero`: its first input against 0, unless that is a truth value;
 `branch` and `loop`: its inputs decide which way or how often; `training`: normalises by the batch at hand;
-`state`: keeps for the next call what outputs follow."""
+`state`: keeps for the next call what outputs follow; `process`: reads the process or the memory in which a tensor
+lies."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Survey:
     constants: dict[str, Array] = field(default_factory=dict)
     booleans: set[str] = field(default_factory=set)  # tensors that hold truth values, where the format says so
     stored: dict[str, Constant] = field(default_factory=dict)  # all constants, where the reader was asked for them
+    results: set[str] = field(default_factory=set)  # the outputs, where the reader gives them
 
     def random(self) -> list[Node]:
         """The nodes that give another result each time, or for each batch."""
@@ -66,9 +68,9 @@ class Survey:
     def keep(self, writers: Mapping[str, Node], reads: Mapping[str, Sequence[str]], outputs: Iterable[str]) -> None:
         """Take in the state that a file writes: `writers` by its name, and the tensors that read it. What no output
         follows, such as a warning given once, is none."""
-        wanted = set(outputs)
+        self.results = wanted = set(outputs)
         for name, node in writers.items():
-            if not wanted.isdisjoint(self._following(reads.get(name, ()))):
+            if not wanted.isdisjoint(self._following(reads.get(name, ()), shapes=True)):
                 self.nodes.append(Node(node.operator, node.place, (), (), "state"))
                 self.inputs = [*self.inputs, *reads[name]]
 
@@ -77,7 +79,7 @@ class Survey:
         data = self._data()
         booleans = self._booleans()
         constants = self._constants()
-        found = []
+        found = self._of_process()
         for node in self.nodes:
             read = [name for name in node.inputs if name in data]
             if not read or (node.meaning == "nonzero" and node.inputs[0] in booleans):
@@ -93,6 +95,15 @@ class Survey:
                 if family not in ("equal", "order"):
                     given = []
                 found.append(Decision(family, tuple(map(distinct, given)), node.operator, node.place))
+        return found
+
+    def _of_process(self) -> list[Decision]:
+        """What outputs follow of the process and of memory. Where nothing follows a device but where tensors are made,
+        a file says nothing of it."""
+        found = []
+        for node in self.nodes:
+            if node.meaning == "process" and not self.results.isdisjoint(self._following(node.outputs, shapes=True)):
+                found.append(Decision("process", (), node.operator, node.place))
         return found
 
     def thresholds(self) -> set[float]:
@@ -164,13 +175,14 @@ class Survey:
         """The tensors that follow from the values of an input, through loops too."""
         return self._following(self.inputs)
 
-    def _following(self, start: Iterable[str]) -> set[str]:
+    def _following(self, start: Iterable[str], shapes: bool = False) -> set[str]:
+        """The tensors that follow from some, `shapes` too: a list that grows has another length in every call."""
         data = set(start)
         grew = True
         while grew:
             before = len(data)
             for node in self.nodes:
-                if node.meaning != "shape" and not data.isdisjoint(node.inputs):
+                if (shapes or node.meaning not in ("shape", "process")) and not data.isdisjoint(node.inputs):
                     data.update(node.outputs)
             grew = len(data) > before
         return data

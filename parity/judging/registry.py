@@ -386,7 +386,8 @@ _CELL = (
         "unmeasured_signatures",
         "max",
         "count",
-        "Signatures of a TFLite file beside the one that was measured, which nobody accepted: an app may call them.",
+        "Signatures of a TFLite file, or methods of a TorchScript file, beside the one that was measured, which nobody "
+        "accepted: an app may call them.",
         "operators",
         "cell",
         limits={"default": 0.0},
@@ -467,6 +468,7 @@ _CONTRACT = tuple(
         ("opset", "The ONNX operator set is the one that was asked for."),
         ("labels", "The classes that the file names are the declared labels, in their order."),
         ("repeats", "Two runs on one input give the same bits."),
+        ("overwrites", "The file writes into an input only where the module does so too: its caller still holds it."),
     )
 )
 

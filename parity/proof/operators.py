@@ -7,7 +7,10 @@ say `not less` for `greater or equal`, and repeat nothing or share what the modu
 
 from __future__ import annotations
 
+import tempfile
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,15 +40,38 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
     stateful = _state(module) != before
     culprits = [_culprit(node, own) for node in survey.random() if not (stateful and node.meaning == "state")]
     decided = survey.decisions()
+    script = _scripted(module) if any(decision.family == "process" for decision in decided) else None
+    own.decisions += script or []
+    strange = unexplained(decided, own)
+    if script is not None:
+        culprits += [_of_process(decision) for decision in strange if decision.family == "process"]
     figures = {
         "nodes": sum(bool(node.operator) for node in survey.nodes),
         "decisions": len(decided),
-        "unexplained": [str(decision) for decision in unexplained(decided, own)],
+        "unexplained": [str(decision) for decision in strange],
         "module_random": sorted({*own.random}),
         "absent": sorted(absent(decided, own)),
         "thresholds": sorted(_whole(survey.thresholds()) | _whole(own.thresholds)),
     }
     return Link.judged("operators", figures, [culprit for culprit in culprits if culprit is not None])
+
+
+def _of_process(decision: Decision) -> Culprit:
+    return Culprit("operator", decision.operator, f"at {decision.place}, reads the process or the memory of a tensor, "
+                   "which outputs follow; the module's own script does not")  # fmt: skip
+
+
+def _scripted(module: torch.nn.Module) -> list[Decision] | None:
+    """What the module's own code reads of the process: a script holds it as it is written, and no run shows it. None
+    where the module cannot be scripted."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.jit.script(module).save(str(Path(folder, "module.pt")))
+            survey: Survey = load_part("parity.formats.torch.survey:script")(folder, {"entry": "module.pt"})
+        except Exception:  # not everything can be scripted
+            return None
+    return [decision for decision in survey.decisions() if decision.family == "process"]
 
 
 def _whole(values: Iterable[float]) -> set[int]:
@@ -57,13 +83,23 @@ def _state(module: torch.nn.Module) -> list[tuple[Any, ...]]:
     """What a module keeps from call to call: its plain attributes, and which tensors it holds in which version."""
     kept: list[tuple[Any, ...]] = []
     for name, part in module.named_modules():
-        plain = (
-            (k, v) for k, v in vars(part).items() if isinstance(v, (bool, int, float, str, torch.Tensor, type(None)))
-        )
-        for key, value in [*plain, *part.named_buffers(recurse=False)]:
-            tensor = isinstance(value, torch.Tensor)
-            kept.append((name, key, (id(value), value._version) if tensor else value))
+        plain = ((key, value) for key, value in vars(part).items() if isinstance(value, _KEPT) or value is None)
+        stored = (*part.named_buffers(recurse=False), *part.named_parameters(recurse=False))
+        kept += [(name, key, _content(value)) for key, value in (*plain, *stored)]
     return kept
+
+
+_KEPT = (bool, int, float, str, torch.Tensor, list, dict)
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return id(value), value._version
+    if isinstance(value, dict):
+        return [(str(key), _content(entry)) for key, entry in value.items()]
+    if isinstance(value, list):
+        return [_content(entry) for entry in value]
+    return value if isinstance(value, (bool, int, float, str)) else id(value)
 
 
 def _culprit(node: Node, own: Behaviour) -> Culprit | None:
@@ -105,6 +141,8 @@ def absent(decided: Sequence[Decision], own: Behaviour) -> set[str]:
 def _same(theirs: Decision, mine: Decision) -> bool:
     if theirs.family != mine.family:
         return False
+    if theirs.family == "process":
+        return theirs.operator == mine.operator
     if not theirs.constants:  # both sides are computed; or a family that has no constants
         return not mine.constants or len(mine.constants) > 1
     return any(_alike(a, b) for a in theirs.constants for b in mine.constants)

@@ -43,6 +43,7 @@ class OpenFile:
         self.confined = ours or resources.children.names_foreign(self._request)
         self.description: Mapping[str, Any] = {}
         self.milliseconds: list[float] = []
+        self.overwritten: set[str] = set()  # inputs of the model that the file was seen to write into
         self._handle: int | None = None
         self._pid: int | None = None
 
@@ -72,6 +73,7 @@ class OpenFile:
         if len(result.outputs) != len(inputs):
             raise ParityError(f"{self.cell}: {len(inputs)} cases were run and {len(result.outputs)} came back")
         self.milliseconds += result.milliseconds
+        self.overwritten.update(result.overwritten)
         return [dict(row) for row in result.outputs]
 
     def _run(

@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from parity.core.case import Array
 from parity.core.contract import InputSpec
 from parity.core.kinds import CONTRACT
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.judging import judge
+from parity.reference.messages import WaysRequest
 from parity.session.session import Runtime
 from parity.suite import accepting, hint
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
+
+OVERWRITTEN = "parity.reference.overwriting:overwritten"
 
 
 def run(check: CheckContext) -> None:
@@ -233,6 +237,20 @@ def _repeats(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
         if spec.name in first and spec.name in second:
             same = first[spec.name].tobytes() == second[spec.name].tobytes()
             parity.add(judge.fact("repeat", spec.name, "repeats", same, "two runs on one input, bit for bit"))
+    _overwrites(runtime, model, inputs, parity)
+
+
+def _overwrites(runtime: Runtime, model: ModelConfig, inputs: Mapping[str, Array], parity: Recorder) -> None:
+    """The file leaves its inputs as they are, unless the module changes them too: the caller still holds them."""
+    if not runtime.overwritten:
+        return
+    session = runtime.session
+    request = WaysRequest(session.model_spec(model), [inputs])
+    theirs = session.children.call("torch", OVERWRITTEN, request, list[str], stage="oracle")
+    for name in sorted(runtime.overwritten):
+        also = name in theirs
+        text = f"the file writes into this input; the module does {'so too' if also else 'not'}"
+        parity.add(judge.fact("signature", name, "overwrites", also, text))
 
 
 @measures(CONTRACT)

@@ -82,6 +82,31 @@ def test_the_route_s_own_file_is_proved(tmp_path: Path, target: str, precision: 
     json.dumps(serialise.to_builtins(result), allow_nan=False)
 
 
+class Double(Small):
+    """`Small` with a buffer of float64 that is computed with as such."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.linspace(0.0, 1.0, 5, dtype=torch.float64))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward(image) + (self.shift * 2).to(image.dtype)
+
+
+def double() -> nn.Module:
+    torch.manual_seed(0)
+    return Double().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("target", FILES)
+def test_a_buffer_of_float64_stays_one(tmp_path: Path, target: str) -> None:
+    notes, made = write(double(), target, tmp_path), targets.get(target)
+    spec = ModelSpec(SPEC.root, "tests.proof.test_torch:double", {})
+    request = ProofRequest(spec, made.graph, "fp32", str(tmp_path), notes, CASES, ["logits"], survey=made.survey)
+    result = prove(request)
+    assert result.state == "proved", result.summary
+
+
 def _head(module: nn.Module) -> nn.Linear:
     return module.head  # type: ignore[return-value]
 

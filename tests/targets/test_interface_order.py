@@ -146,6 +146,27 @@ def test_the_class_names_in_the_metadata_of_a_core_ml_detector(tmp_path: Path, t
     assert [check.passed for check in recorder.checks if check.metric == "labels"] == [not turned]
 
 
+def test_a_core_ml_file_of_several_functions_is_measured_by_its_default_one(tmp_path: Path) -> None:
+    ct: Any = pytest.importorskip("coremltools")
+    import torch
+
+    description = ct.utils.MultiFunctionDescriptor()
+    for name, axis in (("main", 1), ("night", 0)):
+        made = ct.convert(
+            torch.jit.trace(torch.nn.Softmax(axis), torch.zeros(1, 3)), inputs=[ct.TensorType("x", (1, 3))],
+            outputs=[ct.TensorType("y")], skip_model_load=True, compute_precision=ct.precision.FLOAT32,
+            minimum_deployment_target=ct.target.iOS18,
+        )  # fmt: skip
+        made.save(str(tmp_path / f"{name}.mlpackage"))
+        description.add_function(str(tmp_path / f"{name}.mlpackage"), "main", name)
+    description.default_function_name = "main"
+    ct.utils.save_multifunction(description, str(tmp_path / "net.mlpackage"))
+    recorder, outputs = contract(tmp_path, CLASSIFIER.replace("classLabel_probs", "y"), "coreml")
+    failed = [(check.metric, check.detail) for check in recorder.checks if not check.passed]
+    assert failed == [("unmeasured_signatures", "measured by signature main; not measured: signature night")]
+    assert outputs[0]["y"].sum() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("name", ["metadata.json", "labelmap.txt"])
 def test_the_class_names_in_the_archive_at_the_end_of_a_tflite_file(tmp_path: Path, name: str, turned: bool) -> None:

@@ -44,17 +44,20 @@ class CoreMLSession:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Inputs, outputs and operator counts of a saved model, read from its specification."""
+    """Inputs, outputs and operator counts of a saved model, read from its specification; of one with several functions,
+    those of its default function, and the names of the others."""
     from parity.mil.package import Package
 
     spec = Package(path).spec
+    name = spec.description.defaultFunctionName or "main"
+    entered = next((f for f in spec.description.functions if f.name == name), spec.description)
     kinds = {65568: "float32", 65600: "float64", 131104: "int32", 65552: "float16", 131080: "int8"}
 
     def features(described: Any) -> list[dict[str, Any]]:
         found = []
         for feature in described:
             array = feature.type.multiArrayType
-            if feature.name == spec.description.predictedFeatureName != "":
+            if feature.name == entered.predictedFeatureName != "":
                 continue  # the label of the likeliest class: no tensor, and nothing that a model's outputs declare
             found.append({
                 "name": feature.name, "shape": [int(d) for d in array.shape], "dtype": kinds.get(array.dataType),
@@ -64,15 +67,18 @@ def describe(path: Path) -> dict[str, Any]:
 
     counted: Counter[str] = Counter()
     if spec.WhichOneof("Type") == "mlProgram":
-        for function in spec.mlProgram.functions.values():
+        functions = spec.mlProgram.functions
+        for function in [functions[name]] if name in functions else functions.values():
             for block in function.block_specializations.values():
                 counted.update(op.type for op in block.operations if op.type != "const")
     else:
         counted.update(str(layer.WhichOneof("layer")) for layer in spec.neuralNetwork.layers)
+    unmeasured = sorted(f.name for f in spec.description.functions if f.name != name)
+    others = {"signature": name, "unmeasured_signatures": unmeasured} if unmeasured else {}
     return {
-        "inputs": features(spec.description.input),
-        "outputs": features(spec.description.output),
-        "states": {f.name: [int(d) for d in f.type.stateType.arrayType.shape] for f in spec.description.state},
+        "inputs": features(entered.input),
+        "outputs": features(entered.output),
+        "states": {f.name: [int(d) for d in f.type.stateType.arrayType.shape] for f in entered.state},
         "ops": dict(sorted(counted.items())),
         "labels": [str(label) for label in labels(spec)] or of_metadata(spec.description.metadata.userDefined),
-    }
+    } | others

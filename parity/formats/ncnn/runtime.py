@@ -82,6 +82,12 @@ class NcnnSession:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         extractor = self.net.create_extractor()
+        missing = [name for name in blobs(self.param)[0] if name not in inputs]
+        if missing:  # ncnn would compute with what is not there, and end with the process
+            raise ParityError(
+                f"nothing is given to the file's input {missing[0]!r}, only {', '.join(inputs) or 'none'}: say whose "
+                "it is: inputs = { MINE = { name = THEIRS } } in a table of artifacts"
+            )
         for name, value in inputs.items():
             if value.shape[0] != 1:
                 raise ParityError(f"ncnn has no batch dimension: {name} has {value.shape[0]} rows")

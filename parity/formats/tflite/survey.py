@@ -54,7 +54,64 @@ def _read(folder: str, notes: Mapping[str, Any], whole: bool) -> Survey:
                 result.stored[name] = Constant(labels[index], stored, grid)
         for op in graph.operators:
             result.nodes += _nodes(model, number, op, result.constants)
+    _keep_variables(model, entered, result)
     return result
+
+
+def _keep_variables(model: Any, entered: int, result: Survey) -> None:
+    """Take in the resource variables that a run assigns; those that are set once, when the file is opened, are
+    constants.
+
+        VAR_HANDLE -> h    READ_VARIABLE(h) -> value    ASSIGN_VARIABLE(h, value)
+    """
+    operators = [(n, op, kind(model, op)) for n in _reached(model, entered) for op in model.subgraphs[n].operators]
+    variables: dict[str, set[str]] = {}  # those that a handle may stand for, by its tensor
+    for number, op, operator in operators:
+        if operator == "VAR_HANDLE":
+            variables[_name(number, int(op.outputs[0]))] = {_variable(op.builtinOptions)}
+    grew = bool(variables)
+    while grew:  # a handle may be given to a sub-graph
+        grew = False
+        for node in result.nodes:
+            if not node.operator and node.inputs[0] in variables:
+                taken = variables.setdefault(node.outputs[0], set())
+                grew = grew or not variables[node.inputs[0]] <= taken
+                taken |= variables[node.inputs[0]]
+    reads: dict[str, list[str]] = {}
+    writers: dict[str, Node] = {}
+    for number, op, operator in operators:
+        if operator not in ("READ_VARIABLE", "ASSIGN_VARIABLE"):
+            continue
+        for variable in variables.get(_name(number, int(op.inputs[0])), ()):
+            if operator == "READ_VARIABLE":
+                reads.setdefault(variable, []).append(_name(number, int(op.outputs[0])))
+            else:
+                writers[variable] = Node(operator, f"variable {variable}", (), ())
+    result.keep(writers, reads, [_name(entered, int(i)) for i in model.subgraphs[entered].outputs])
+
+
+def _variable(options: Any) -> str:
+    parts = (options.container, options.sharedName)
+    return "/".join(part.decode("utf-8", "replace") for part in parts if part)
+
+
+def _reached(model: Any, entered: int) -> set[int]:
+    """The sub-graphs that every call may execute; those of CALL_ONCE are executed when the file is opened."""
+    reached, ahead = set[int](), [entered]
+    while ahead:
+        number = ahead.pop()
+        if number in reached:
+            continue
+        reached.add(number)
+        for op in model.subgraphs[number].operators:
+            if kind(model, op) != "CALL_ONCE":
+                options = [held for held in (op.builtinOptions, op.builtinOptions2) if held is not None]
+                ahead += [index for held in options for name, index in vars(held).items() if _is_graph(name)]
+    return reached
+
+
+def _is_graph(name: str) -> bool:
+    return name.endswith("SubgraphIndex") or name == "subgraph"
 
 
 def _name(graph: int, tensor: int) -> str:

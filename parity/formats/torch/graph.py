@@ -54,7 +54,7 @@ def _stored(value: torch.Tensor) -> Array | None:
 
 
 def _widen(tensors: Mapping[str, torch.Tensor], weights: Mapping[str, Array]) -> None:
-    """Put `weights` in the places of tensors of these names, which are float32 by now."""
+    """Put `weights` in the places of tensors of these names, which are float32 or float64 by now."""
     with torch.no_grad():
         for name, values in weights.items():
             if name in tensors:
@@ -87,7 +87,7 @@ class ProgramArtefact(_TorchArtefact):
         if watch:
             raise NotOffered(_BETWEEN)
         session = ProgramSession(self.folder, self.notes)
-        module = session.module.float()
+        module = session.module._apply(_whole_float)
         for node in module.graph.nodes:
             node.args, node.kwargs = fx.node.map_aggregate((node.args, dict(node.kwargs)), _in_float)
         module.recompile()
@@ -195,11 +195,16 @@ class ScriptArtefact(_TorchArtefact):
             raise NotOffered(_BETWEEN)
         session = ScriptSession(self.folder, self.notes)
         module: Any = session.module
-        module.float()
+        module._apply(_whole_float)
         for function in _functions(module):
             _graph_in_float(function.graph, weights)
         _widen(dict(module.named_parameters()) | dict(module.named_buffers()), weights)
         return lambda case: session.run(case) | case
+
+
+def _whole_float(value: torch.Tensor) -> torch.Tensor:
+    """Half tensors as float ones; double ones stay, as the code asserts what it computes in."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def _kind(kind: str, given: Mapping[str, str], values: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.formats.labels import in_extra_files
 from parity.formats.target import Array
 
 
@@ -19,7 +20,8 @@ class _TorchSession:
         import torch
 
         torch.set_num_threads(1)
-        self.notes = notes
+        self.folder, self.notes = folder, notes
+        self.overwritten: set[str] = set()
         self.module = self.load(Path(folder, notes["entry"]))
         self.count: int | None = None
 
@@ -38,7 +40,8 @@ class _TorchSession:
 
     def describe(self) -> dict[str, Any]:
         outputs = [{"name": name, "shape": None, "dtype": None} for name in self.notes["outputs"]]
-        return {"inputs": self.inputs(), "outputs": outputs, "ops": self.operators()}
+        labels = in_extra_files(Path(self.folder, self.notes["entry"]))
+        return {"inputs": self.inputs(), "outputs": outputs, "ops": self.operators(), "labels": labels}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import torch
@@ -47,6 +50,7 @@ class _TorchSession:
         arguments = self.arguments(tensors)
         with torch.no_grad():
             result = self.module(*arguments)
+        self._note_overwritten(tensors)
         if isinstance(result, torch.Tensor):
             result = (result,)
         if isinstance(result, Mapping):
@@ -56,8 +60,19 @@ class _TorchSession:
             return {f"output {i} of {len(result)}": v.numpy() for i, v in enumerate(result)}
         return {name: value.numpy() for name, value in zip(names, result, strict=True)}
 
+    def _note_overwritten(self, tensors: list[Any]) -> None:
+        """Note the inputs that a run wrote into: PyTorch counts the changes of a tensor in place."""
+        for name, tensor in zip(self.notes["inputs"], tensors, strict=True):
+            if tensor._version:
+                self.overwritten.add(name)
+
 
 class ScriptSession(_TorchSession):
+    def describe(self) -> dict[str, Any]:
+        others = other_methods(self.module)
+        told = {"signature": "forward", "unmeasured_signatures": others} if others else {}
+        return super().describe() | told
+
     def load(self, path: Path) -> Any:
         from parity.files.torch_archives import open_script
 
@@ -106,6 +121,23 @@ class ProgramSession(_TorchSession):
     def operators(self) -> dict[str, int]:
         nodes = (n for n in self.program.graph.nodes if n.op == "call_function")
         return dict(sorted(Counter(str(n.target) for n in nodes).items()))
+
+
+def other_methods(module: Any) -> list[str]:
+    """The methods of a script that an app may call beside `forward`. Helpers, which `forward` calls for what it gives,
+    are measured with it; names with an underscore are no interface."""
+    helpers, ahead = set[str](), ["forward"]
+    while ahead:
+        graph = module._c._get_method(ahead.pop()).graph
+        me = next(graph.inputs()).debugName()
+        for node in graph.findAllNodes("prim::CallMethod"):
+            name = node.s("name")
+            own = next(node.inputs()).debugName() == me
+            if own and name not in helpers and any(output.uses() for output in node.outputs()):
+                helpers.add(name)
+                ahead.append(name)
+    names = module._c._method_names()
+    return sorted(name for name in names if name != "forward" and name not in helpers and not name.startswith("_"))
 
 
 def script_signature(file: Path) -> dict[str, Any]:

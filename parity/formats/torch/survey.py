@@ -16,10 +16,13 @@ from torch import fx
 from parity.files.torch_archives import open_program, open_script
 from parity.files.torch_operators import schema_of
 from parity.formats.survey import MOST, Meaning, Node, Survey, linked
+from parity.formats.torch.state import ProgramState, ScriptState
 from parity.reference.decisions import comparison, is_look_up, randomness
 
 _SHAPE_WORDS = """
-    size len dim numel sym_size sym_numel sym_stride stride storage_offset shape device dtype
+    size len dim numel sym_size sym_numel shape device dtype layout __is__ __isnot__ isinstance
+    is_floating_point is_complex is_signed is_nested is_quantized is_sparse is_sparse_csr
+    has_torch_function
     zeros_like ones_like empty_like new_zeros new_ones new_empty
 """
 _SHAPES = frozenset(_SHAPE_WORDS.split())
@@ -35,6 +38,19 @@ _LOGIC_WORDS = """
 """
 _LOGIC = frozenset(_LOGIC_WORDS.split())
 
+_PROCESS_WORDS = """
+    is_grad_enabled is_autocast_enabled is_autocast_cpu_enabled get_autocast_dtype is_inference
+    requires_grad is_leaf retains_grad grad output_nr _version _get_tracing_state
+    storage_offset sym_storage_offset stride sym_stride is_contiguous sym_is_contiguous
+    is_non_overlapping_and_dense is_strides_like_format is_set_to is_pinned is_coalesced is_conj
+    is_neg _is_zerotensor is_distributed _debug_has_internal_overlap _has_same_storage_numel
+    get_device is_cuda is_cpu is_xpu is_mps is_mtia is_maia is_ipu is_meta is_mkldnn is_vulkan
+    is_xla is_vulkan_available cudnn_is_acceptable _get_cpu_capability _nnpack_available
+    _fused_sdp_choice
+"""
+_PROCESS = frozenset(_PROCESS_WORDS.split())
+_OF_A_DEVICE = ("prim::type", "prim::index", "prim::id")  # `type` and `index` of a device; `id` of an object
+
 
 def script(folder: str, notes: Mapping[str, Any]) -> Survey:
     """The survey of a TorchScript file."""
@@ -46,7 +62,8 @@ def script(folder: str, notes: Mapping[str, Any]) -> Survey:
     reader = _Script(result, held)
     for node in reader.read(graph):
         result.nodes.append(node)
-    result.keep(reader.writers, reader.reads, [value.debugName() for value in graph.outputs()])
+    state = ScriptState(graph, module)
+    result.keep(state.writers, state.reads, [value.debugName() for value in graph.outputs()])
     return result
 
 
@@ -55,9 +72,6 @@ class _Script:
 
     def __init__(self, result: Survey, held: dict[str, Any]):
         self.result, self.held = result, held
-        self.paths = dict.fromkeys(held, "")  # of the module and its attributes, by value
-        self.reads: dict[str, list[str]] = {}  # values that read an attribute, by its path
-        self.writers: dict[str, Node] = {}  # a node that changes an attribute, by its path
 
     def read(self, block: Any) -> Iterator[Node]:
         for node in block.nodes():
@@ -71,26 +85,19 @@ class _Script:
             self._attribute(node, inputs[0], outputs[0])
         elif kind == "prim::Constant":
             self._constant(outputs[0], node.output().toIValue())
-        elif kind == "prim::SetAttr":
-            path = f"{self.paths.get(inputs[0], '')}.{node.s('name')}"
-            self.writers[path] = Node(kind, f"self{path}", inputs, ())
         elif kind in ("prim::If", "prim::Loop"):
             yield from self._controlled(node, kind, inputs, outputs)
         else:
             name = kind.partition("::")[2]
             schema = schema_of(node.schema())
             names = [a.name for a in schema.arguments] if schema is not None else []
-            if inputs and inputs[0] in self.paths and schema is not None and writes(schema):
-                path = self.paths[inputs[0]]
-                self.writers[path] = Node(kind, f"self{path}", inputs, ())
             given = {n: self._scalar(value) for n, value in zip(names, inputs, strict=False)}
             meaning = _meaning(name, given.get, inputs[:1], self.result.constants)
+            if kind in _OF_A_DEVICE or _compares_devices(schema):
+                meaning = "process"
             yield Node(kind, _place(node), inputs, outputs, meaning)
 
     def _attribute(self, node: Any, owner: str, output: str) -> None:
-        path = f"{self.paths.get(owner, '')}.{node.s('name')}"
-        self.paths[output] = path
-        self.reads.setdefault(path, []).append(output)
         value = getattr(self.held[owner], node.s("name"), None) if owner in self.held else None
         if isinstance(value, (torch.jit.ScriptModule, torch.nn.Module)):
             self.held[output] = value
@@ -125,10 +132,9 @@ class _Script:
             yield Node(kind, place, inputs[:1], outputs, "branch")
 
 
-def writes(schema: Any) -> bool:
-    """Whether an operator changes its first argument."""
-    first = schema.arguments[0].alias_info if schema.arguments else None
-    return first is not None and first.is_write
+def _compares_devices(schema: Any) -> bool:
+    types = [str(argument.type) for argument in schema.arguments] if schema is not None else []
+    return types == ["Device", "Device"]
 
 
 def _place(node: Any) -> str:
@@ -150,15 +156,8 @@ def program(folder: str, notes: Mapping[str, Any]) -> Survey:
         if isinstance(value, torch.Tensor) and value.numel() <= MOST:
             result.constants[name] = value.detach().numpy()
     _read(exported.graph_module, "", result)
-    buffers = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
-    writers = {t: Node("mutation", t, (), ()) for t in signature.buffers_to_mutate.values()}
-    for node in exported.graph_module.graph.nodes:
-        first = str(node.args[0]) if node.op == "call_function" and node.args else ""
-        schema = getattr(node.target, "_schema", None)
-        if first in buffers and schema is not None and writes(schema):
-            writers[buffers[first]] = Node(str(node.target), buffers[first], (), ())
-    reads = {target: [n for n, t in buffers.items() if t == target] for target in writers}
-    result.keep(writers, reads, map(str, signature.user_outputs))
+    state = ProgramState(exported)
+    result.keep(state.writers, state.reads, map(str, signature.user_outputs))
     return result
 
 
@@ -226,6 +225,8 @@ def _meaning(
     compared = comparison(name)
     if compared is not None:
         return "nonzero" if compared[1] else compared[0]
+    if name in _PROCESS:
+        return "process"
     if name in _SHAPES or name.startswith("sym_size"):
         return "shape"
     if name in _LOGIC:

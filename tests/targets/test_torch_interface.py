@@ -1,0 +1,170 @@
+"""What an app may take of a TorchScript file or an ExportedProgram otherwise than it is measured: its other methods,
+what it does to the memory of its inputs, and the class names in its extra files."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from parity import config as configuration
+from parity import formats as targets
+from parity import suite
+from parity.core.plan import Cell
+from parity.core.record import Check
+from parity.formats.labels import of_metadata
+from parity.session.session import Session
+from parity.store.cache import Store
+from parity.suite.check_kind import CheckContext
+from parity.suite.recorder import Recorder
+
+CONFIG = """
+[tool.parity]
+targets = ["{target}"]
+precisions = ["fp32"]
+[tool.parity.models.net]
+factory = "{factory}"
+inputs = [{{ name = "x", shape = [1, 4] }}]
+outputs = [{{ name = "y", kind = "logits", labels = "labels.txt" }}]
+artifacts = {{ "{target}-fp32" = "net.pt" }}
+"""
+
+
+class Plain(nn.Module):
+    """x [1, 4] -> [1, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x)
+
+
+class Overwriting(Plain):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.out(x)
+        x.mul_(0)
+        return y
+
+
+class InPlaceFirst(Plain):
+    """Begins with an activation in place, as many modules do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.relu_(x))
+
+
+class Methods(Plain):
+    """`forward` calls a helper; `predict` is another way into the file."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.features(x)
+
+    @torch.jit.export
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x)
+
+    @torch.jit.export
+    def _inner(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @torch.jit.export
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x) * 2
+
+
+def plain() -> nn.Module:
+    return Plain().eval()
+
+
+def in_place_first() -> nn.Module:
+    return InPlaceFirst().eval()
+
+
+def checks(root: Path, module: nn.Module, target: str, *, factory: str = "plain", more: str = "", names: str = "",
+           file: str = "config.txt") -> dict[str, Check]:  # fmt: skip
+    """The checks of a file's contract, by metric."""
+    extra = {file: names} if names else {}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        if target == "torchscript":
+            torch.jit.save(torch.jit.script(module.eval()), str(root / "net.pt"), _extra_files=extra)
+        else:
+            program = torch.export.export(module.eval(), (torch.zeros(1, 4),))
+            torch.export.save(program, str(root / "net.pt"), extra_files=extra)
+    (root / "labels.txt").write_text("cat\ndog\nbird\n")
+    text = CONFIG.format(target=target, factory=f"tests.targets.test_torch_interface:{factory}")
+    (root / "pyproject.toml").write_text(text + more)
+    session = Session(configuration.load(root / "pyproject.toml", targets.facts()), "test", store=Store(root / "cache"))
+    try:
+        cell = Cell("net", target, "fp32")
+        recorder = Recorder(cell, "contract")
+        suite.contract.run(CheckContext(session.runtime(cell), recorder))
+        return {check.metric: check for check in recorder.checks}
+    finally:
+        session.close()
+
+
+@pytest.mark.parametrize("target", ["torchscript", "exported"])
+def test_a_file_that_writes_into_its_input_fails_unless_the_module_does(tmp_path: Path, target: str) -> None:
+    check = checks(tmp_path, Overwriting(), target)["overwrites"]
+    assert not check.passed and "the file writes into this input; the module does not" in check.detail
+    assert checks(tmp_path, InPlaceFirst(), target, factory="in_place_first")["overwrites"].passed
+    assert "overwrites" not in checks(tmp_path, Plain(), target)
+
+
+def test_a_second_method_of_a_script_is_measured_or_accepted(tmp_path: Path) -> None:
+    check = checks(tmp_path, Methods(), "torchscript")["unmeasured_signatures"]
+    assert (check.passed, check.value) == (False, 1) and check.detail.endswith("not measured: signature predict")
+    accept = """
+    [[tool.parity.accept]]
+    cell = "net-torchscript-fp32"
+    operator = "signature predict"
+    reason = "for another app"
+    expires = 2999-01-31
+    """
+    assert checks(tmp_path, Methods(), "torchscript", more=accept)["unmeasured_signatures"].passed
+    assert "unmeasured_signatures" not in checks(tmp_path, Plain(), "torchscript")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("target", ["torchscript", "exported"])
+def test_the_class_names_in_extra_files(tmp_path: Path, target: str, turned: bool) -> None:
+    names = ["dog", "cat", "bird"] if turned else ["cat", "dog", "bird"]
+    text = json.dumps({"names": dict(enumerate(names)), "task": "classify"})
+    assert checks(tmp_path, Plain(), target, names=text)["labels"].passed is not turned
+    assert checks(tmp_path, Plain(), target, names="\n".join(names), file="labels.txt")["labels"].passed is not turned
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"names": "{0: 'a', 1: 'b'}"},
+        {"id2label": '{"0": "a", "1": "b"}'},
+        {"labels": "a,b"},
+        {"Labels": '["a", "b"]'},
+        {"class_names": "a, b"},
+        {"categories": "['a', 'b']"},
+        {"label2id": '{"b": 1, "a": 0}'},
+        {"label_map": "{'a': 0, 'b': 1}"},
+        {"config": '{"id2label": {"0": "a", "1": "b"}}'},
+        {"metadata": '{"names": ["a", "b"]}'},
+        {"com.apple.coreml.model.preview.params": '{"labels": ["a", "b"]}'},
+    ],
+    ids=lambda metadata: next(iter(metadata)),
+)
+def test_the_keys_by_which_metadata_lists_classes(metadata: dict[str, str]) -> None:
+    assert of_metadata(metadata) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"names": "a model, of two"}, {"categories": "[{'id': 1}]"}, {"config": "5"}, {"label2id": "{'a': 7}"}]
+)
+def test_what_lists_no_classes_is_left(metadata: dict[str, str]) -> None:
+    assert of_metadata(metadata) == []
