@@ -151,9 +151,10 @@ class _Watch(TorchDispatchMode):
         result = func(*args, **keywords)
         if follows and not name.startswith("new_") and not name.endswith("_like"):  # these take no more than a shape
             self.followed.write(func._schema, args, result)
+        told = _told(name, func._schema, given, result) if decisions and decisions[0].site else result
         for decision in decisions:
-            self.seen.decide(decision, _outcome(result))
-            if decision.site:
+            self.seen.decide(decision, _outcome(told))
+            if decision.site and isinstance(result, torch.Tensor) and result.dtype is torch.bool:
                 self.truths.add(result)
         return result
 
@@ -193,7 +194,9 @@ class _Watch(TorchDispatchMode):
         if rounds(name, given.get("dtype"), bool(args) and _is_float(args[0])):
             return [Decision("round", (), operator)]
         if given.get("dtype") is torch.bool and name in ("_to_copy", "to"):
-            return [Decision("equal", ((0.0,),), operator)]
+            numeric = follows and isinstance(args[0], torch.Tensor) and args[0].dtype is not torch.bool
+            site = self._site("aten.bool", ()) if numeric and args[0] not in self.truths else ""
+            return [Decision("equal", ((0.0,),), operator, site=site)]
         if name == "_local_scalar_dense":
             truth = follows and args[0].dtype is torch.bool and args[0] not in self.truths
             site = self._site("branch", ()) if truth else ""
@@ -212,14 +215,26 @@ class _Watch(TorchDispatchMode):
         return []
 
 
-_NO_WAYS = ("bucketize", "searchsorted", "isin", "heaviside", "threshold", "hardshrink", "softshrink", "histc", "nonzero", "nonzero_numpy", "count_nonzero", "logical_not")
+_NO_WAYS = ("searchsorted", "histc", "nonzero", "nonzero_numpy", "count_nonzero", "logical_not")
 
 
 def _two_ways(name: str, operands: Any) -> bool:
     """Whether a comparison gives yes or no, by what a file may lack: NaN tests are guards."""
     bare = name.removesuffix("_")
     itself = len(operands) > 1 and operands[0] is operands[1]
-    return _COMPARISONS[bare] in ("equal", "order") and bare not in _NO_WAYS and not itself
+    return _COMPARISONS[bare] in ("equal", "order", "sign") and bare not in _NO_WAYS and not itself
+
+
+def _told(name: str, schema: Any, given: Mapping[str, Any], result: Any) -> Any:
+    """What of an operator's result has two ways: truth values as they are, any other by the side of its threshold."""
+    bare = name.removesuffix("_")
+    bound = bound_of(name, schema, given.get)
+    if bound is not None:
+        data = given["self"]
+        return (data.abs() if bare in ("hardshrink", "softshrink") else data) > bound
+    if bare in ("sign", "sgn", "bucketize", "copysign"):
+        return result > 0
+    return result
 
 
 def _outcome(result: Any) -> int:
@@ -266,8 +281,22 @@ _WRITTEN_OUT: Mapping[str, frozenset[Implied]] = {  # as torch.onnx and coremlto
     **dict.fromkeys(("floor_divide", "remainder", "fmod"), _ZERO | _ROUNDING),
     **dict.fromkeys(("round", "trunc", "fix", "frac", "erf", "gelu", "hardshrink", "softshrink", "sinc"), _ROUNDING),
     **dict.fromkeys(("sign", "sgn", "signbit", "copysign"), _ANY | {("sign", None)}),
-    **dict.fromkeys(("argmax", "argmin", "topk", "sort", "max", "min", "embedding", "kthvalue", "median", "nms",
-                     "max_pool2d_with_indices"), _CHOICE),
+    **dict.fromkeys(
+        (
+            "argmax",
+            "argmin",
+            "topk",
+            "sort",
+            "max",
+            "min",
+            "embedding",
+            "kthvalue",
+            "median",
+            "nms",
+            "max_pool2d_with_indices",
+        ),
+        _CHOICE,
+    ),
     # a row that is masked throughout
     **dict.fromkeys(("_softmax", "_safe_softmax", "_scaled_dot_product_flash_attention_for_cpu"), _FINITE),
 }
