@@ -208,7 +208,7 @@ _FAMILIES: Mapping[Meaning, Family] = {
     "branch": "branch",
     "loop": "loop",
     "table": "table",
-    **{family: family for family in STEPS},  # type: ignore[dict-item]
+    **{family: family for family in STEPS},
 }
 
 
