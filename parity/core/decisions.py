@@ -9,10 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["equal", "order", "finite", "branch", "loop", "table", "process"]
-"""`equal`: equal or not; `order`: greater or less, with equality or not; `finite`: NaN or infinite;
-`table`: a look-up in a table of integers; `process`: reads the process or the memory in which a
-tensor lies, and no value."""
+Family = Literal["equal", "order", "finite", "branch", "loop", "table", "process", "sign", "rank", "round", "onehot",
+                 "code"]  # fmt: skip
+"""`equal`: equal or not; `order`: greater or less, with equality or not; `finite`: NaN or infinite; `table`: a look-up
+in a table of integers; `process`: reads the process or the memory in which a tensor lies, and no value; `sign`: which
+side of zero; `rank`: which is the largest, or in what order; `round`: to whole numbers; `onehot`: a vector with one
+place chosen; `code`: a hash or another code of the values."""
+STEPS: tuple[Family, ...] = ("sign", "rank", "round", "onehot", "code")
+"""Families that are compared by being there at all: a converter may write one operator out as several of them."""
 
 
 @dataclass(frozen=True)

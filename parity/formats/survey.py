@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from parity.core.decisions import Decision, Family
+from parity.core.decisions import STEPS, Decision, Family
 from parity.formats.graph import TABLE, Array, Constant, Slot
 
 MOST = 4096  # values of a constant that anything is compared with; larger ones are not read
@@ -31,12 +31,12 @@ _DIRECT = re.compile(  # what may be done to an index, and leaves the look-up on
 RANDOM = re.compile(r"random|bernoulli|multinomial|dropout|(^|[^a-z])rand", re.IGNORECASE)
 
 Meaning = Literal["", "same", "shape", "boolean", "equal", "order", "finite", "nonzero", "branch", "loop", "table",
-                  "random", "training", "state", "process"]  # fmt: skip
+                  "random", "training", "state", "process", "sign", "rank", "round", "onehot", "code"]  # fmt: skip
 """What a node means here. `same`: its first input, cast, copied or in another shape; `shape`: something of its input's
 shape alone; `boolean`: logic on truth values; `nonzero`: its first input against 0, unless that is a truth value;
 `branch` and `loop`: its inputs decide which way or how often; `training`: normalises by the batch at hand;
 `state`: keeps for the next call what outputs follow; `process`: reads the process or the memory in which a tensor
-lies."""
+lies; the last five are as in `core/decisions.py`."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +220,7 @@ _FAMILIES: Mapping[Meaning, Family] = {
     "branch": "branch",
     "loop": "loop",
     "table": "table",
+    **{family: family for family in STEPS},
 }
 
 

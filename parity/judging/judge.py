@@ -357,6 +357,13 @@ def check_unexplained(operators: Sequence[str], limits: Mapping[str, Limit]) -> 
     return _check("static", "operators", OutputSpec(""), name, float(len(operators)), limits, detail=detail)
 
 
+def check_constants(constants: Sequence[str], limits: Mapping[str, Limit]) -> Check:
+    """How many of the file's constants nothing explains; gates where somebody set a limit on it."""
+    detail = "; ".join(constants[:MOST_NAMED])
+    value = float(len(constants))
+    return _check("static", "match", OutputSpec(""), "unexplained_constants", value, limits, detail=detail)
+
+
 def check_one_way(sites: Sequence[str], limits: Mapping[str, Limit]) -> Check:
     """How many of the module's decisions went one way in all that was measured; gates where somebody limits it."""
     detail = "; ".join(sites[:MOST_NAMED])

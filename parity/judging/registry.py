@@ -336,6 +336,14 @@ _UNEXPLAINED = MetricSpec(
     "proof",
     "cell",
 )
+_EXTRA = MetricSpec(
+    "unexplained_constants",
+    "max",
+    "count",
+    "Constants of the file that no tensor of the module explains, and that nobody accepted.",
+    "proof",
+    "cell",
+)
 _ONE_WAY = MetricSpec(
     "one_way_decisions",
     "max",
@@ -483,6 +491,7 @@ METRICS: dict[str, MetricSpec] = {
         *_CELL,
         *_PROOF,
         _UNEXPLAINED,
+        _EXTRA,
         _ONE_WAY,
         *_RESIZING,
         *_DESCRIPTIONS,

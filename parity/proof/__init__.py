@@ -77,7 +77,7 @@ def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
     from parity.formats.graph import NotPossible
     from parity.formats.target import load_part
     from parity.process.child import stage
-    from parity.proof import audit, lift, local, match, named, range, source
+    from parity.proof import audit, extra, lift, local, match, named, range, source
     from parity.reference import oracle
     from parity.reference.messages import OracleRequest
 
@@ -121,6 +121,8 @@ def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
         if not whole and sound.state == "failed":
             return [matched, sound], None, Read()
     read = Read(torch_side, artefact, audited)
+    nowhere = extra.unexplained(artefact.graph, read.audited, torch_side)
+    matched = replace(matched, figures={**matched.figures, "unexplained": nowhere})
     weights = lift.replacements(artefact.graph, audited)
     made = [matched, sound]
     for name, make in (

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from parity.core.case import Array
-from parity.core.decisions import Decision
+from parity.core.decisions import STEPS, Decision
 from parity.core.proof import Culprit, Link
 from parity.core.settings import ModelSpec
 from parity.formats.survey import Node, Survey
@@ -126,7 +126,7 @@ def unexplained(decided: Sequence[Decision], own: Behaviour) -> list[Decision]:
         match = next((mine for mine in left if _same(decision, mine)), None)
         if match is None:
             found.append(decision)
-        else:
+        elif decision.family not in STEPS:
             left.remove(match)
     return found
 

@@ -20,12 +20,17 @@ from parity.reference.following import Followed, Reading, place
 
 _MOST = 4096  # values of a tensor that may be a constant
 _WORDS: Mapping[Family, str] = {
-    "equal": "eq ne equal logical_not nonzero nonzero_numpy count_nonzero",
-    "order": "gt ge lt le greater greater_equal less less_equal bucketize searchsorted",
+    "equal": "eq ne equal logical_not nonzero nonzero_numpy count_nonzero isin",
+    "order": "gt ge lt le greater greater_equal less less_equal bucketize searchsorted heaviside threshold hardshrink "
+    "softshrink histc",
     "finite": "isnan isinf isfinite isposinf isneginf nan_to_num",
+    "sign": "sign sgn signbit copysign",
+    "rank": "argmax argmin argsort topk sort kthvalue mode unique unique_dim unique_consecutive _unique _unique2 nms",
+    "round": "floor ceil round trunc fix frac",
+    "onehot": "one_hot",
 }
 _COMPARISONS = {name: family for family, names in _WORDS.items() for name in names.split()}
-_OF_ZERO = ("logical_not", "nonzero", "nonzero_numpy", "count_nonzero")
+_OF_ZERO = ("logical_not", "nonzero", "nonzero_numpy", "count_nonzero", "heaviside")
 _TABLES = ("embedding", "index", "index_select", "gather", "take")
 _BOUNDED = ("remainder", "floor_divide", "fmod", "clamp", "clamp_min", "clamp_max", "minimum", "maximum")
 _FEW = 4  # distinct values of what is compared with thresholds; more are positions or labels
@@ -146,9 +151,10 @@ class _Watch(TorchDispatchMode):
         result = func(*args, **keywords)
         if follows and not name.startswith("new_") and not name.endswith("_like"):  # these take no more than a shape
             self.followed.write(func._schema, args, result)
+        told = _told(name, func._schema, given, result) if decisions and decisions[0].site else result
         for decision in decisions:
-            self.seen.decide(decision, _outcome(result))
-            if decision.site:
+            self.seen.decide(decision, _outcome(told))
+            if decision.site and isinstance(result, torch.Tensor) and result.dtype is torch.bool:
                 self.truths.add(result)
         return result
 
@@ -178,13 +184,19 @@ class _Watch(TorchDispatchMode):
             seen.thresholds.update(float(value) for side in numbers if side.size <= _FEW for value in side)
         if compared is not None:
             family, with_zero = compared
-            sides = [np.zeros(1)] if with_zero else _sides(args)
+            bound = bound_of(name, schema, given.get)
+            sides = _sides(args) if bound is None else [np.asarray(bound)]
+            sides = [np.zeros(1)] if with_zero else sides
             constants = tuple(tuple(map(float, np.unique(side).astype(np.float64))) for side in sides)
             constants = constants if family in ("equal", "order") else ()
             site = self._site(operator, self._constant(args)) if follows and _two_ways(name, args) else ""
             return [Decision(family, constants, operator, site=site)]
+        if rounds(name, given.get("dtype"), bool(args) and _is_float(args[0])):
+            return [Decision("round", (), operator)]
         if given.get("dtype") is torch.bool and name in ("_to_copy", "to"):
-            return [Decision("equal", ((0.0,),), operator)]
+            numeric = follows and isinstance(args[0], torch.Tensor) and args[0].dtype is not torch.bool
+            site = self._site("aten.bool", ()) if numeric and args[0] not in self.truths else ""
+            return [Decision("equal", ((0.0,),), operator, site=site)]
         if name == "_local_scalar_dense":
             truth = follows and args[0].dtype is torch.bool and args[0] not in self.truths
             site = self._site("branch", ()) if truth else ""
@@ -203,14 +215,26 @@ class _Watch(TorchDispatchMode):
         return []
 
 
-_NO_WAYS = ("bucketize", "searchsorted", "nonzero", "nonzero_numpy", "count_nonzero", "logical_not")
+_NO_WAYS = ("searchsorted", "histc", "nonzero", "nonzero_numpy", "count_nonzero", "logical_not")
 
 
 def _two_ways(name: str, operands: Any) -> bool:
     """Whether a comparison gives yes or no, by what a file may lack: NaN tests are guards."""
     bare = name.removesuffix("_")
     itself = len(operands) > 1 and operands[0] is operands[1]
-    return _COMPARISONS[bare] in ("equal", "order") and bare not in _NO_WAYS and not itself
+    return _COMPARISONS[bare] in ("equal", "order", "sign") and bare not in _NO_WAYS and not itself
+
+
+def _told(name: str, schema: Any, given: Mapping[str, Any], result: Any) -> Any:
+    """What of an operator's result has two ways: truth values as they are, any other by the side of its threshold."""
+    bare = name.removesuffix("_")
+    bound = bound_of(name, schema, given.get)
+    if bound is not None:
+        data = given["self"]
+        return (data.abs() if bare in ("hardshrink", "softshrink") else data) > bound
+    if bare in ("sign", "sgn", "bucketize", "copysign"):
+        return result > 0
+    return result
 
 
 def _outcome(result: Any) -> int:
@@ -228,6 +252,16 @@ def _sides(operands: Any) -> list[Any]:
     return numbers or tensors
 
 
+def rounds(name: str, dtype: Any, floating: bool) -> bool:
+    """Whether an operator casts real numbers to integers."""
+    whole = isinstance(dtype, torch.dtype) and not dtype.is_floating_point and not dtype.is_complex
+    return floating and whole and dtype is not torch.bool and name in ("_to_copy", "to")
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
 def _integers(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype in (torch.int32, torch.int64)
 
@@ -235,12 +269,34 @@ def _integers(value: Any) -> bool:
 _FINITE: frozenset[Implied] = frozenset({("finite", None)})
 _ZERO: frozenset[Implied] = frozenset({("order", 0.0), ("equal", 0.0), ("equal", 1.0)})
 _ANY: frozenset[Implied] = frozenset({("order", None), ("equal", None)})
+_ROUNDING: frozenset[Implied] = frozenset({("round", None), ("sign", None)})
+_CHOICE: frozenset[Implied] = frozenset({("rank", None), ("onehot", None)})
+_RESAMPLING = ("upsample", "_upsample", "grid_sampler", "affine_grid", "roi_", "deform", "fake_quantize", "quantize")
 _WRITTEN_OUT: Mapping[str, frozenset[Implied]] = {  # as torch.onnx and coremltools were seen to write these out
     "nan_to_num": _FINITE | {("order", 0.0)},
     "atan2": _FINITE | {("order", None), ("equal", 0.0)},
-    "scatter": frozenset({("equal", "range")}),  # one_hot(i, n) is i == range(n)
-    **dict.fromkeys(("bucketize", "searchsorted"), _ANY),
-    **dict.fromkeys(("any", "all", "floor_divide", "remainder"), _ZERO),
+    "scatter": frozenset({("equal", "range"), ("onehot", None)}),  # one_hot(i, n) is i == range(n)
+    **dict.fromkeys(("bucketize", "searchsorted", "isin", "histc", "heaviside"), _ANY),
+    **dict.fromkeys(("any", "all"), _ZERO),
+    **dict.fromkeys(("floor_divide", "remainder", "fmod"), _ZERO | _ROUNDING),
+    **dict.fromkeys(("round", "trunc", "fix", "frac", "erf", "gelu", "hardshrink", "softshrink", "sinc"), _ROUNDING),
+    **dict.fromkeys(("sign", "sgn", "signbit", "copysign"), _ANY | {("sign", None)}),
+    **dict.fromkeys(
+        (
+            "argmax",
+            "argmin",
+            "topk",
+            "sort",
+            "max",
+            "min",
+            "embedding",
+            "kthvalue",
+            "median",
+            "nms",
+            "max_pool2d_with_indices",
+        ),
+        _CHOICE,
+    ),
     # a row that is masked throughout
     **dict.fromkeys(("_softmax", "_safe_softmax", "_scaled_dot_product_flash_attention_for_cpu"), _FINITE),
 }
@@ -254,14 +310,25 @@ _BOUND = {  # operators that go another way beyond a number of theirs, by the ar
 }
 
 
+def bound_of(name: str, schema: Any, argument: Callable[[str], Any]) -> float | None:
+    """The number beyond which an operator goes another way, given or by default; None for any other operator."""
+    key = _BOUND.get(name.removesuffix("_"))
+    if key is None:
+        return None
+    bound = argument(key)
+    if bound is None:
+        bound = next((a.default_value for a in schema.arguments if a.name == key), None)
+    return float(bound) if isinstance(bound, (int, float)) else None
+
+
 def _implied(name: str, schema: Any, given: Mapping[str, Any]) -> set[Implied]:
     """The comparisons that an operator stands for, and that converters were seen to write out."""
     bare = name.removesuffix("_")
     implied = set(_WRITTEN_OUT.get(bare, ()))
-    if bare in _BOUND:
-        default = next((a.default_value for a in schema.arguments if a.name == _BOUND[bare]), None)
-        bound = given.get(_BOUND[bare], default)
-        implied |= {("order", float(bound)), ("order", -float(bound))} if isinstance(bound, (int, float)) else set()
+    if bare.startswith(_RESAMPLING):
+        implied |= _ROUNDING
+    if (bound := bound_of(name, schema, given.get)) is not None:
+        implied |= {("order", bound), ("order", -bound)}
     if bare == "div" and given.get("rounding_mode"):
-        implied |= _ZERO
+        implied |= _ZERO | _ROUNDING
     return implied

@@ -74,17 +74,20 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 class Reading(TorchFunctionMode):
-    """Has `Tensor.item()` of what is followed give a number that notes what Python compares it with."""
+    """Has `Tensor.item()` of what is followed give a number that notes what Python compares it with. A number that is
+    taken for a truth value is compared with 0."""
 
     def __init__(self, followed: Followed, note: Note):
         super().__init__()
-        self.followed = followed
+        self.followed, self.note = followed, note
         self.classes = {kind: _noting(kind, note) for kind in (int, float)}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func is torch.Tensor.item and type(result) in self.classes and args[0] in self.followed:
             return self.classes[type(result)](result)
+        if func is torch.Tensor.__bool__ and args[0].dtype is not torch.bool and args[0] in self.followed:
+            self.note("ne", 0.0, result)
         return result
 
 

@@ -12,12 +12,14 @@ from parity.suite.recorder import Recorder
 
 SIGNATURE = "signature "
 MODULE = "module: "
+CONSTANT = "constant: "
 """How the names of what is accepted begin, where it is no operator of the file."""
-_OTHERS = (SIGNATURE, MODULE)
+_OTHERS = (SIGNATURE, MODULE, CONSTANT)
 _UNNEEDED = {
     "": "the file has no unexplained operator",
     SIGNATURE: "the file has no unmeasured",
     MODULE: "both ways were compared, or there is no decision",
+    CONSTANT: "the file has no unexplained",
 }
 
 

@@ -43,6 +43,7 @@ def _prove_chain(cell: Cell, cases: list[Case], session: Session, parity: Record
     share = proof.link("audit").figures.get("unreduced", 0.0)
     if cell.precision != "fp32" and share > MOSTLY:
         parity.find(f"this file holds fp32 weights ({share:.0%} of them): it was declared {cell.precision}", "warning")
+    _tell_constants(cell, proof, session, parity)
     _tell_operators(cell, proof, session, parity)
     left_out = next((link.figures.get(LEFT_OUT, 0) for link in proof.links if link.name == "match"), 0)
     if left_out:
@@ -59,6 +60,26 @@ def _prove_chain(cell: Cell, cases: list[Case], session: Session, parity: Record
         rest = "lowering and noise ratio judge " if formats.get(cell.target).lowering else "the noise ratio judges "
         text = f"the chain of proof lacks {', '.join(names)}: {reason}; {rest}"
         parity.find(text + ("alone" if offered else "in its place"), "warning" if offered else "note")
+
+
+def _tell_constants(cell: Cell, proof: Proof, session: Session, parity: Recorder) -> None:
+    """Record the numbers that the file holds and the module does not, and warn of those that nobody accepted."""
+    link = next((link for link in proof.links if link.name == "match"), None)
+    if link is None or "unexplained" not in link.figures:
+        return
+    words = {f"{accepting.CONSTANT}{c['name']}": f"{c['count']} numbers of shape {c['shape']}"
+             for c in link.figures["unexplained"]}  # fmt: skip
+    names = accepting.still_open(words, accepting.CONSTANT, accepting.of_cell(session, cell), parity)
+    open_ones = [f"{name} ({words[name]})" for name in names]
+    parity.add(judge.check_constants(open_ones, parity.limits()))
+    if open_ones:
+        more = f" and {len(open_ones) - judge.MOST_NAMED} more" if len(open_ones) > judge.MOST_NAMED else ""
+        parity.find(
+            f"the file holds numbers that no tensor of the module explains: "
+            f"{'; '.join(open_ones[: judge.MOST_NAMED])}{more}. Look at what each is for, then accept it: "
+            "[[tool.parity.accept]] (docs/gate.md)",
+            "warning",
+        )
 
 
 def _tell_operators(cell: Cell, proof: Proof, session: Session, parity: Recorder) -> None:

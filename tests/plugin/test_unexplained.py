@@ -75,3 +75,32 @@ def test_a_limit_makes_it_a_failure(triggered: Project) -> None:
     triggered.add("pyproject.toml", "[tool.parity.limits.default]\nunexplained_operators = 0\n")
     record = cell(triggered)
     assert record.state == "fail" and "unexplained_operators 1 > 0" in record.reason, record.reason
+
+
+EXTRA = """
+
+class More(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.more = tiny(), torch.nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x):
+        return self.net(x) + x @ self.more * (x.mean(1, keepdim=True) - 3).relu()
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    torch.jit.trace(More().eval(), torch.zeros(2, 3), check_trace=False).save("given.pt")
+"""
+
+
+def test_numbers_that_the_module_lacks_are_a_warning_until_they_are_accepted(triggered: Project) -> None:
+    triggered.write("tinynet.py", MODEL + EXTRA)
+    assert triggered.pytester.runpython(triggered.path / "tinynet.py").ret == 0
+    triggered.add("pyproject.toml", "[tool.parity.limits.default]\nunexplained_constants = 0\n")
+    record = cell(triggered)
+    assert record.state == "fail" and "unexplained_constants 1 > 0" in record.reason, record.reason
+    (text,) = [f.text for f in record.findings if "no tensor of the module explains" in f.text]
+    assert "constant: more (12 numbers of shape [3, 4])" in text
+    triggered.add("pyproject.toml", ACCEPT.format(operator="constant: more", expires="2999-01-31"))
+    record = cell(triggered)
+    assert record.state == "pass" and any("accepted: constant: more" in f.text for f in record.findings)

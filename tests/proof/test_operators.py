@@ -214,6 +214,21 @@ WRITTEN_OUT: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "any": lambda x: (x == 2).any(1),
     "one_hot": lambda x: nn.functional.one_hot(x.long(), 16),
     "floor_divide": lambda x: x // 3,
+    "gelu": nn.functional.gelu,
+    "erf": torch.erf,
+    "sign": torch.sign,
+    "round": torch.round,
+    "argmax": lambda x: x.argmax(1),
+    "topk": lambda x: x.topk(2, 1)[0],
+    "sort": lambda x: x.sort(1)[0],
+    "isin": lambda x: torch.isin(x, torch.tensor([1, 3])),
+    "bucketize": lambda x: torch.bucketize(x, torch.tensor([0.0, 1.0])),
+    "softshrink": nn.functional.softshrink,
+    "long": lambda x: x.long(),
+    "trunc": torch.trunc,
+    "remainder": lambda x: x % 0.7,
+    "max": lambda x: x.max(1)[0],
+    "resize": lambda x: nn.functional.interpolate(x[None], scale_factor=2.0, mode="bilinear"),
     "attention": lambda x: nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True),
 }
 
@@ -234,7 +249,7 @@ def written_out(name: str) -> nn.Module:
 @pytest.mark.parametrize("name", WRITTEN_OUT)
 @pytest.mark.parametrize("target", READERS)
 def test_an_operator_that_a_converter_writes_out_is_explained(tmp_path: Path, target: str, name: str) -> None:
-    whole = name in ("one_hot", "floor_divide")
+    whole = name in ("one_hot", "floor_divide", "isin")
     example = IDS if whole else np.linspace(-2, 2, 12, dtype=np.float32).reshape(1, 3, 4)
     try:
         notes = export(written_out(name), target, tmp_path, example)
@@ -243,6 +258,78 @@ def test_an_operator_that_a_converter_writes_out_is_explained(tmp_path: Path, ta
     spec = ModelSpec(str(ROOT), "tests.proof.test_operators:written_out", {"name": name})
     found = operators(READERS[target], str(tmp_path), notes, spec, {"ids": example})
     assert found.figures["unexplained"] == []
+
+
+STEPS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sign": lambda x: torch.sign(x - 0.5) - torch.sign(x - 0.5005),
+    "round": lambda x: torch.floor(x / 9),
+    "cast": lambda x: (x / 9).int().float(),
+    "rank": lambda x: torch.stack([x.flatten(), x.flatten() * 0 + 8], 1).argmax(1).reshape(x.shape),
+    "hardshrink": lambda x: nn.functional.hardshrink(x, 9.0),
+    "isin": lambda x: torch.isin(x, torch.tensor([9.0])).float(),
+    "heaviside": lambda x: torch.heaviside(x - 9, torch.zeros(())),
+}
+
+
+class Stepped(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.function = STEPS[name]
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return ids.tanh() + self.function(ids)
+
+
+class Smooth(nn.Module):
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return ids.tanh()
+
+
+def smooth() -> nn.Module:
+    return Smooth().eval()
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("target", READERS)
+def test_a_step_that_the_module_does_not_make_is_told(tmp_path: Path, target: str, name: str) -> None:
+    if (target, name) == ("torchscript", "cast"):
+        pytest.skip("a script that was loaded does not say what is an integer")
+    example = np.linspace(-2, 2, 12, dtype=np.float32).reshape(1, 3, 4)
+    try:
+        notes = export(Stepped(name).eval(), target, tmp_path, example)
+    except Exception as error:
+        pytest.skip(f"no file: {error}")
+    spec = ModelSpec(str(ROOT), "tests.proof.test_operators:smooth", {})
+    assert operators(READERS[target], str(tmp_path), notes, spec, {"ids": example}).figures["unexplained"]
+
+
+ATTRIBUTED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "Binarizer": ("x", {"threshold": 0.5, "domain": "ai.onnx.ml"}),
+    "Shrink": ("x", {"lambd": 0.5, "bias": 0.0}),
+    "Hardmax": ("x", {}),
+    "LabelEncoder": ("ids", {"keys_int64s": [1234], "values_floats": [7.0], "domain": "ai.onnx.ml"}),
+    "TfIdfVectorizer": ("ids", {"mode": "TF", "min_gram_length": 2, "max_gram_length": 2, "max_skip_count": 0,
+                                "ngram_counts": [0, 0], "ngram_indexes": [0], "pool_int64s": [1234, 1235]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ATTRIBUTED)
+def test_numbers_in_attributes_are_edges(tmp_path: Path, kind: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    name, attributes = ATTRIBUTED[kind]
+    types = {"x": onnx.TensorProto.FLOAT, "ids": onnx.TensorProto.INT64}
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(kind, [name], ["y"], **attributes)], "g",
+        [onnx.helper.make_tensor_value_info(name, types[name], [1, 4])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=imports), tmp_path / "m.onnx")
+    spec = ModelSpec(str(ROOT), "tests.proof.test_operators:smooth", {})
+    example = {"ids": np.zeros((1, 4), np.float32)}
+    found = operators(READERS["onnx"], str(tmp_path), {"entry": "m.onnx"}, spec, example).figures
+    assert len(found["unexplained"]) == 1 and found["unexplained"][0].startswith(kind), found
+    assert name == "x" or 1234 in found["thresholds"]
 
 
 def two_layers() -> nn.Module:

@@ -162,3 +162,25 @@ def test_a_branch_of_an_onnx_reference_is_told_by_its_node(tmp_path: Path) -> No
     seen, error = watched(module, {"x": np.zeros((1, 4), np.float32)})
     assert error is None and all(" at ref.onnx:" in site for site in seen.outcomes), seen.outcomes
     assert any("bright" in site or "choice" in site for site in seen.outcomes), seen.outcomes
+
+
+LOW, BOTH = np.linspace(0.1, 0.9, 4, dtype=np.float32)[None], np.linspace(0.1, 2.0, 4, dtype=np.float32)[None]
+OTHERS: Mapping[str, Any] = {
+    "number.ne with 0": lambda x: x * 2 if torch.trunc(x).sum() else x,
+    "aten.bool": lambda x: torch.where(x.long().bool(), 2 * x, x),
+    "aten.sign": lambda x: torch.sign(torch.relu(x - 1)),
+    "aten.heaviside with 0": lambda x: torch.heaviside(x - 1, torch.zeros(())),
+    "aten.threshold with 1": lambda x: nn.functional.threshold(x, 1.0, 0.0),
+    "aten.hardshrink with 1": lambda x: nn.functional.hardshrink(x, 1.0),
+    "aten.softshrink with 1": lambda x: nn.functional.softshrink(x, 1.0),
+    "aten.bucketize with 1": lambda x: torch.bucketize(x, torch.tensor([1.0])),
+    "aten.isin": lambda x: torch.isin(x.long(), torch.tensor([1, 2])),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_steps_and_truths_of_numbers_have_two_ways(name: str) -> None:
+    low, both = (outcomes(Decides(OTHERS[name]), x) for x in (LOW, BOTH))
+    assert low.keys() == both.keys() == {name}
+    assert low[name] & (YES | NO) == NO
+    assert both[name] & YES

@@ -20,6 +20,10 @@ _MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(("expand_dims", "squeeze", "reshape", "identity", "tile"), "same"),
     "shape": "shape",
     "non_zero": "nonzero",
+    "sign": "sign",
+    **dict.fromkeys(("reduce_argmax", "reduce_argmin", "topk", "argsort", "non_maximum_suppression"), "rank"),
+    **dict.fromkeys(("floor", "ceil", "round"), "round"),
+    "one_hot": "onehot",
 }
 
 

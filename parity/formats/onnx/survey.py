@@ -25,7 +25,24 @@ _MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(("Identity", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile", "QuantizeLinear",
                      "DequantizeLinear"), "same"),
     "NonZero": "nonzero",
+    "Sign": "sign",
+    **dict.fromkeys(("ArgMax", "ArgMin", "TopK", "Hardmax", "NonMaxSuppression", "Unique"), "rank"),
+    **dict.fromkeys(("Floor", "Ceil", "Round"), "round"),
+    "OneHot": "onehot",
+    **dict.fromkeys(("TreeEnsemble", "TreeEnsembleRegressor", "TreeEnsembleClassifier", "SVMClassifier", "Binarizer",
+                     "Shrink", "ThresholdedRelu"), "order"),
+    **dict.fromkeys(("LabelEncoder", "CategoryMapper", "OneHotEncoder", "TfIdfVectorizer", "DictVectorizer"), "equal"),
 }  # fmt: skip
+_EDGES = (  # attributes whose numbers an operator compares its data with
+    "threshold", "lambd", "alpha", "nodes_values", "nodes_splits", "keys_int64s", "keys_floats", "keys_tensor",
+    "cats_int64s", "pool_int64s",
+)  # fmt: skip
+_ATTRIBUTED = ("TreeEnsemble", "Binarizer", "Shrink", "ThresholdedRelu", "LabelEncoder", "CategoryMapper",
+               "OneHotEncoder", "TfIdfVectorizer")  # fmt: skip
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+_WHOLE = (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8,
+          TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64)  # fmt: skip
 
 
 def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
@@ -43,10 +60,27 @@ def _read(folder: str, notes: Mapping[str, Any], whole: bool) -> Survey:
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     read = _Reader(whole)
+    read.types = _types(model)
     read.graph(model.graph, "")
     stored = {i.name for i in model.graph.initializer}
     read.survey.inputs = [value.name for value in model.graph.input if value.name not in stored]
     return read.survey
+
+
+def _types(model: Any) -> dict[str, int]:
+    """The element types of tensors by name, as far as they follow; a name of a sub-graph stands for itself."""
+    try:
+        model = onnx.shape_inference.infer_shapes(model)
+    except Exception:  # a model of more than 2 GB, or one that is no model
+        return {}
+    types: dict[str, int] = {}
+    ahead = [model.graph]
+    while ahead:
+        graph = ahead.pop()
+        values = (*graph.input, *graph.value_info, *graph.output)
+        types.update((value.name, value.type.tensor_type.elem_type) for value in values)
+        ahead += [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    return types
 
 
 class _Reader:
@@ -54,6 +88,7 @@ class _Reader:
 
     def __init__(self, whole: bool) -> None:
         self.survey, self.whole = Survey(()), whole
+        self.types: dict[str, int] = {}
         self.moved: dict[str, str] = {}  # by result of an operator that only moves values, what it moves
         self.names: list[dict[str, str]] = []
 
@@ -96,6 +131,8 @@ class _Reader:
         if inner:
             self.survey.nodes += self._controlled(node, inner, inputs, outputs, place)
             return
+        if node.op_type.startswith(_ATTRIBUTED):
+            inputs += self._edges(place, attributes)
         self.survey.nodes.append(Node(node.op_type, place, inputs, outputs, self._meaning(node, attributes)))
 
     def _controlled(
@@ -125,7 +162,7 @@ class _Reader:
     def _meaning(self, node: Any, attributes: Mapping[str, Any]) -> Meaning:
         kind = node.op_type
         if kind == "Cast":
-            return "nonzero" if attributes["to"].i == TensorProto.BOOL else "same"
+            return self._cast(node.input[0], attributes["to"].i)
         if kind == "Gather":
             return "table" if self._integers(self._name(node.input[0])) else ""
         if kind == "Dropout":
@@ -135,6 +172,23 @@ class _Reader:
             training = "training_mode" in attributes and attributes["training_mode"].i == 1
             return "training" if training or len([name for name in node.output if name]) > 1 else ""
         return _MEANINGS.get(kind) or ("random" if RANDOM.search(kind) else "")
+
+    def _cast(self, given: str, to: int) -> Meaning:
+        if to == TensorProto.BOOL:
+            return "nonzero"
+        return "round" if self.types.get(given) in _FLOATS and to in _WHOLE else "same"
+
+    def _edges(self, place: str, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+        """Constants for the numbers that a node's attributes compare its data with, by name."""
+        names = []
+        for key in _EDGES:
+            if key in attributes:
+                value = helper.get_attribute_value(attributes[key])
+                values = numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.asarray(value)
+                if values.dtype.kind in "fiu" and 0 < values.size <= MOST:
+                    names.append(f"{place}/{key}")
+                    self.survey.constants[names[-1]] = values
+        return tuple(names)
 
     def _integers(self, name: str) -> bool:
         return name in self.survey.constants and self.survey.constants[name].dtype in (np.int32, np.int64)

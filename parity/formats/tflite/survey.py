@@ -23,7 +23,18 @@ _MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "BROADCAST_TO", "TILE", "QUANTIZE", "DEQUANTIZE"), "same"),
     "WHERE": "nonzero",
     "MULTINOMIAL": "random",
+    "SIGN": "sign",
+    **dict.fromkeys(("ARG_MAX", "ARG_MIN", "TOPK_V2", "UNIQUE", "NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5"),
+                    "rank"),
+    **dict.fromkeys(("FLOOR", "CEIL", "ROUND"), "round"),
+    "ONE_HOT": "onehot",
+    "BUCKETIZE": "order",
+    **dict.fromkeys(("HASHTABLE", "HASHTABLE_FIND", "HASHTABLE_LOOKUP", "LSH_PROJECTION", "EMBEDDING_LOOKUP_SPARSE"),
+                    "code"),
 }  # fmt: skip
+
+_FLOATS = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.FLOAT64)
+_COMPLEX = (schema.TensorType.COMPLEX64, schema.TensorType.COMPLEX128)
 
 
 def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
@@ -170,7 +181,10 @@ def _controlled(
 def _meaning(model: Any, graph: int, op: Any, operator: str, constants: Mapping[str, Array]) -> Meaning:
     tensors = model.subgraphs[graph].tensors
     if operator == "CAST":
-        return "nonzero" if tensors[int(op.outputs[0])].type == schema.TensorType.BOOL else "same"
+        given, made = (tensors[int(side[0])].type for side in (op.inputs, op.outputs))
+        if made == schema.TensorType.BOOL:
+            return "nonzero"
+        return "round" if given in _FLOATS and made not in (*_FLOATS, *_COMPLEX) else "same"
     if operator == "GATHER":
         table = tensors[int(op.inputs[0])]
         whole = table.type in (schema.TensorType.INT32, schema.TensorType.INT64) and grid_of(table) is None

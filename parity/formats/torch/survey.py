@@ -17,7 +17,7 @@ from parity.files.torch_archives import open_program, open_script
 from parity.files.torch_operators import schema_of
 from parity.formats.survey import MOST, Meaning, Node, Survey, linked
 from parity.formats.torch.state import ProgramState, ScriptState
-from parity.reference.decisions import comparison, is_look_up, randomness
+from parity.reference.decisions import bound_of, comparison, is_look_up, randomness, rounds
 
 _SHAPE_WORDS = """
     size len dim numel sym_size sym_numel shape device dtype layout __is__ __isnot__ isinstance
@@ -92,7 +92,7 @@ class _Script:
             schema = schema_of(node.schema())
             names = [a.name for a in schema.arguments] if schema is not None else []
             given = {n: self._scalar(value) for n, value in zip(names, inputs, strict=False)}
-            meaning = _meaning(name, given.get, inputs[:1], self.result.constants)
+            meaning = _meaning(name, given.get, inputs[:1], self.result.constants, _of_floats(node))
             if kind in _OF_A_DEVICE or _compares_devices(schema):
                 meaning = "process"
             yield Node(kind, _place(node), inputs, outputs, meaning)
@@ -190,7 +190,13 @@ def _nodes(module: fx.GraphModule, node: fx.Node, prefix: str, result: Survey) -
                 inputs.append(f"{name}/{key}/{n}")
                 result.constants[inputs[-1]] = np.asarray(part)
     base = schema.name.partition("::")[2] if schema is not None else getattr(overload, "__name__", operator)
-    yield Node(operator, name, tuple(inputs), (name,), _meaning(base, given.get, tuple(inputs[:1]), result.constants))
+    if schema is not None and (bound := bound_of(base, schema, given.get)) is not None:
+        inputs.append(f"{name}/bound")
+        result.constants[inputs[-1]] = np.asarray(bound)
+    first = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], fx.Node) else None
+    floating = isinstance(first, torch.Tensor) and first.is_floating_point()
+    meaning = _meaning(base, given.get, tuple(inputs[:1]), result.constants, floating)
+    yield Node(operator, name, tuple(inputs), (name,), meaning)
 
 
 def _controlled(
@@ -216,8 +222,18 @@ def _controlled(
         yield Node(str(node.target), name, tuple(values), (name,), "loop")
 
 
+def _of_floats(node: Any) -> bool:
+    """Whether a node of a script reads real numbers first, as far as the script says."""
+    first = next(iter(node.inputs()), None)
+    dtype = first.type().dtype() if first is not None and first.type().kind() == "TensorType" else None
+    return dtype is not None and dtype.is_floating_point
+
+
+_DTYPES = {0: torch.uint8, 1: torch.int8, 2: torch.int16, 3: torch.int32, 4: torch.int64}  # as scripts number them
+
+
 def _meaning(
-    name: str, argument: Callable[[str], Any], first: tuple[str, ...], constants: Mapping[str, Any]
+    name: str, argument: Callable[[str], Any], first: tuple[str, ...], constants: Mapping[str, Any], floating: bool
 ) -> Meaning:
     kind = randomness(name, argument)
     if kind:
@@ -231,6 +247,9 @@ def _meaning(
         return "shape"
     if name in _LOGIC:
         return "boolean"
+    dtype = argument("dtype")
+    if rounds(name, _DTYPES.get(dtype) if isinstance(dtype, int) else dtype, floating):
+        return "round"
     if name in _SAME:
         boolean = argument("dtype") in (torch.bool, 11)
         return "nonzero" if boolean else "same"
