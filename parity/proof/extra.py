@@ -8,7 +8,7 @@ resize.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -22,6 +22,8 @@ _CHANGES = 2  # along one line of a mask, on average; more make a pattern
 _COVERED = 0.5  # of the range: where a tensor's values lie closer together, each number is near one of them
 _TAPS = 4  # what a resize computes a value from, along one axis
 _SUM = 1e-3
+_LONGEST_JOIN = 1 << 16  # values of a constant that is looked for piece by piece
+_PLACES = 16  # in a tensor, where one value may stand
 
 
 def unexplained(graph: Graph, sound: Collection[str], source: Source) -> list[dict[str, object]]:
@@ -32,6 +34,7 @@ def unexplained(graph: Graph, sound: Collection[str], source: Source) -> list[di
         return []
     tensors = list(_of_module(source))
     left = [c for c in left if not any(_among(c, values) or _rows_of(c, values) for values in tensors)]
+    left = [c for c in left if not _joined(c, tensors)]
     left.sort(key=lambda c: -c.stored.size)
     return [{"name": c.name, "shape": list(c.stored.shape), "count": int(c.stored.size)} for c in left]
 
@@ -112,6 +115,32 @@ def _among(constant: Constant, values: Array) -> bool:
     places = np.clip(np.searchsorted(ordered, real), 1, ordered.size - 1)
     near = np.minimum(np.abs(ordered[places] - real), np.abs(ordered[places - 1] - real))
     return bool((near[real != 0] <= tolerance).all())
+
+
+def _joined(constant: Constant, tensors: Sequence[Array]) -> bool:
+    """Whether the values are stretches of the module's tensors one behind another: both biases of a recurrent layer,
+    gate by gate."""
+    real, tolerance = constant.real.reshape(-1), _tolerance(constant)
+    if real.size > _LONGEST_JOIN:
+        return False
+    flat = [values.reshape(-1) for values in tensors if values.size >= _LONG]
+    start = 0
+    while start < real.size:
+        length = max((_stretch(real[start:], values, tolerance) for values in flat), default=0)
+        if length < _LONG:
+            return False
+        start += length
+    return True
+
+
+def _stretch(real: Array, values: Array, tolerance: float) -> int:
+    """How many of the first values of `real` stand one behind another somewhere in `values`."""
+    longest = 0
+    for place in np.flatnonzero(np.abs(values - real[0]) <= tolerance)[:_PLACES]:
+        length = min(real.size, values.size - place)
+        off = np.flatnonzero(np.abs(values[place : place + length] - real[:length]) > tolerance)
+        longest = max(longest, int(off[0]) if off.size else length)
+    return longest
 
 
 def _rows_of(constant: Constant, values: Array) -> bool:

@@ -52,6 +52,31 @@ class Words(nn.Module):
         return y if self.row is None else y + nn.functional.embedding(ids, self.row).mean(1)
 
 
+class Recurrent(nn.Module):
+    """x [1, 24] -> y [1, 3], in 6 steps of 4 values, by two layers of a kind, the second both ways."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        cell = {"gru": nn.GRU, "lstm": nn.LSTM}[kind]
+        self.one, self.both = cell(4, 16, batch_first=True), cell(16, 16, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps, _ = self.one(x.reshape(1, 6, 4))
+        steps, _ = self.both(steps)
+        return self.head(steps[:, -1])
+
+
+def gru() -> nn.Module:
+    torch.manual_seed(0)
+    return Recurrent("gru").eval().requires_grad_(False)
+
+
+def lstm() -> nn.Module:
+    torch.manual_seed(0)
+    return Recurrent("lstm").eval().requires_grad_(False)
+
+
 def net(second: bool = False) -> nn.Module:
     torch.manual_seed(0)
     return Net(second).eval().requires_grad_(False)
@@ -90,6 +115,12 @@ def test_a_second_network_is_named(tmp_path: Path, target: str) -> None:
 def test_a_table_beside_the_table_is_named(tmp_path: Path, target: str) -> None:
     assert counts(tmp_path, target, words(row=True), "words", "ids", IDS) == [40]
     assert counts(tmp_path, target, words(), "words", "ids", IDS) == []
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_biases_that_a_converter_joins_gate_by_gate_are_the_modules(tmp_path: Path, kind: str) -> None:
+    file = {"gru": gru, "lstm": lstm}[kind]()
+    assert counts(tmp_path, "onnx", file, kind, "x", X) == []
 
 
 RANDOM = np.random.default_rng(3).normal(size=(16, 24)).astype(np.float32)
