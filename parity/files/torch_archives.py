@@ -79,8 +79,10 @@ def open_program(path: Path) -> torch.export.ExportedProgram:
 
 
 def open_script(path: Path) -> torch.jit.ScriptModule:
-    """The module in a TorchScript file, in eval mode on the CPU. Raises ParityError with one line for a file whose code
-    may do more than compute, and for one that is none."""
+    """The module in a TorchScript file on the CPU, in the mode that it was saved in, as an app gets it.
+
+    Raises ParityError with one line for a file whose code may do more than compute, and for one that is none.
+    """
     content = _content(path)
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))
@@ -94,7 +96,7 @@ def open_script(path: Path) -> torch.jit.ScriptModule:
             f"{path.name}: {kind}, not a TorchScript module; weights go with a model's name: --checkpoint"
         )
     try:
-        return torch_scripts.load(content, reader, records).eval()
+        return torch_scripts.load(content, reader, records)
     except torch_scripts.Refused as refusal:
         raise _refused(path, str(refusal)) from None
     except Exception as error:

@@ -78,7 +78,7 @@ class Script(nn.Module):
 
     def __init__(self, path: Path):
         super().__init__()
-        self.path, self.script = path, open_script(path)
+        self.path, self.script = path, open_script(path).eval()
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
@@ -95,7 +95,7 @@ class Script(nn.Module):
 
     def _to(self, dtype: torch.dtype) -> Script:
         """In `dtype`, the tensors as they are now. Copies of a script share its graph, so it is opened once more."""
-        script = open_script(self.path)
+        script = open_script(self.path).eval()
         script.load_state_dict(self.script.state_dict())
         torch._C._jit_pass_inline(script.graph)
         _retype_script(script.graph, dtype)

@@ -199,6 +199,31 @@ def test_batchnorm_in_training_mode_is_refused(tmp_path: Path, target: str) -> N
     assert "running statistics" in found.culprits[0].what
 
 
+class Attentive(nn.Module):
+    """Attention, whose script has its dropout in a branch; ids [1, 4] -> [1, 4, 6]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.attention = nn.Embedding(40, 8), nn.MultiheadAttention(8, 2, dropout=0.1, batch_first=True)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.table(ids)
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+def attentive() -> nn.Module:
+    torch.manual_seed(0)
+    return Attentive().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_dropout_in_a_branch_that_is_never_taken_is_none(tmp_path: Path, training: bool) -> None:
+    torch.jit.script(attentive().train(training)).save(str(tmp_path / "m.pt"))
+    spec = ModelSpec(str(ROOT), "tests.proof.test_operators:attentive", {})
+    found = operators(READERS["torchscript"], str(tmp_path), {"entry": "m.pt"}, spec, {"ids": np.arange(4)[None]})
+    assert found.state == ("failed" if training else "proved"), found
+
+
 @pytest.mark.parametrize("target", [t for t in READERS if t != "coreml"])
 def test_a_module_that_draws_by_itself_is_told_and_not_the_file(tmp_path: Path, target: str) -> None:
     found = link(tmp_path, export(noisy(), target, tmp_path), target, "noisy")

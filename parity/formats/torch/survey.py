@@ -5,7 +5,8 @@ Both are opened by the safe readers alone (`docs/models.md`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,25 @@ def script(folder: str, notes: Mapping[str, Any]) -> Survey:
     reader = _Script(result, held)
     for node in reader.read(graph):
         result.nodes.append(node)
+    result.nodes[:] = _reached(module, result.nodes)
     state = ScriptState(graph, module)
     result.keep(state.writers, state.reads, [value.debugName() for value in graph.outputs()])
     return result
+
+
+def _reached(module: Any, nodes: Sequence[Node]) -> list[Node]:
+    """The nodes, without meaning those that draw or normalise by the batch in a branch that is never taken: scripted
+    attention has its dropout behind `dropout_p > 0`, which freezing the module makes false."""
+    drawing = [node for node in nodes if node.meaning in ("random", "training")]
+    if not drawing:
+        return list(nodes)
+    try:
+        frozen = torch.jit.freeze(module).inlined_graph
+    except RuntimeError:  # a module in training mode
+        return list(nodes)
+    left = {node.operator for node in drawing if frozen.findAllNodes(node.operator, True)}
+    gone = {id(node) for node in drawing if node.operator not in left}
+    return [replace(node, meaning="") if id(node) in gone else node for node in nodes]
 
 
 class _Script:
