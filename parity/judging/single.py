@@ -292,7 +292,7 @@ def settle_tie(judged: Judged, got: Array | None, want: Array, tries: Sequence[A
     if got is None or got.shape != want.shape or not math.isfinite(judged.error):
         return judged
     if want.dtype.kind != "f":
-        wrong = (got != want) & ~tied(want, tries)
+        wrong = (got != want) & ~tied(want, tries, usual.precision == "fp32")
         return replace(judged, ratio=min(judged.ratio, float(wrong.mean()) if wrong.size else 0.0))
     jump = largest_jump(want, tries, usual.precision, usual.floor(got, want))
     if jump is None or judged.error > FURTHER * distance(jump, want):

@@ -27,14 +27,21 @@ JUMP = 20.0  # moves, as a share of the output's rms
 APART = 10.0  # floors of the case that the precision costs least
 
 
-def tied(want: Array, alternatives: Sequence[Array]) -> Array:
+def tied(want: Array, alternatives: Sequence[Array], among_many: bool = False) -> Array:
     """Which elements of an integer output are decided either way: bool, of `want`'s shape. What every alternative
-    decides otherwise than the oracle is no tie: the precision loses it."""
+    decides otherwise than the oracle is no tie: the precision loses it.
+
+    `among_many`: unless the alternatives decide it in several ways. Of fifty scores that are all 1.0 in float32 none
+    keeps its rank, and float32 loses nothing else.
+    """
     others = [other for other in alternatives if other.shape == want.shape]
     if not others:
         return np.zeros(want.shape, bool)
     differs = np.stack([other != want for other in others])
-    return np.asarray(differs.any(0) & ~differs.all(0))
+    kept = ~differs.all(0)
+    if among_many:
+        kept |= np.stack([other != others[0] for other in others]).any(0)
+    return np.asarray(differs.any(0) & kept)
 
 
 def of_case(name: str, case: int, alternatives: Alternatives) -> list[Array]:

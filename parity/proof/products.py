@@ -135,10 +135,23 @@ def before(product: Product, known: Expressions) -> Iterator[Affine]:
             continue
         step = _step(node, sources[0], product.inner, count, known)
         if step is None:
+            added = _added(node, product.inner, count, known)
+            if added is not None:
+                yield added.then(value) if value is not None else added
             return
         value = step.then(value) if value is not None else step
         node = sources[0]
         yield value
+
+
+def _added(node: fx.Node, axis: int, count: int, known: Expressions) -> Affine | None:
+    """The bias of the layer whose result is read, which converters add behind the product that follows instead."""
+    channels = {"linear": -1, "conv1d": 1, "conv2d": 1, "conv3d": 1}.get(kind(node))
+    bias = known.get(node.args[2]) if channels is not None and len(node.args) > 2 else None
+    rank = node.meta["val"].dim()
+    if bias is None or bias.numel() != count or channels is None or channels % rank != axis % rank:
+        return None
+    return Affine(torch.ones_like(bias), bias, bias.abs())
 
 
 def folded_input(

@@ -81,3 +81,13 @@ def test_what_is_summed_from_parameters_alone_rounds_by_what_was_summed() -> Non
     summed = next(term for name, term in terms.items() if name.startswith("linear"))
     assert (summed.magnitude == np.abs(summed.values).max()).all()
     np.testing.assert_array_equal(terms["gain"].magnitude, np.abs(terms["gain"].values))
+
+
+def test_the_bias_of_the_layer_before_may_be_added_behind_the_next() -> None:
+    """TFLite's converter does so with two linear layers of which one reads the other (ALBERT's embedding)."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 5), nn.Dropout(), nn.Linear(5, 4)).eval()
+    first, _, second = module
+    layer = next(w for w in export(module, [torch.rand(2, 6)]).weights if w.name == "2.weight")
+    want = (second.bias + second.weight @ first.bias).detach().double().numpy()
+    assert any(np.allclose(folding.bias.values, want) for folding in layer.foldings)

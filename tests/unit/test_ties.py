@@ -52,6 +52,14 @@ def test_what_every_try_decides_otherwise_is_lost_and_no_tie() -> None:
     assert ids_of(TRIES[0], TRIES[:1]).value == 0.5
 
 
+def test_what_the_tries_decide_in_several_ways_is_a_tie_among_many() -> None:
+    """Scores that are all 1.0 in float32: every try has another order, and none has the oracle's first."""
+    tries = [np.array([[1, 3, 4, 2]]), np.array([[4, 1, 3, 2]])]
+    assert not tied(IDS, tries)[0, 0]
+    assert tied(IDS, tries, among_many=True)[0, 0]
+    assert not tied(IDS, [tries[0], tries[0]], among_many=True).any()
+
+
 def always(got: list[np.ndarray], tries: list[np.ndarray] | None = None) -> Check | None:
     """The check of elements that are wrong in every case; the oracle counts from the number of the case."""
     want = [np.arange(1024).reshape(32, 32) % 7 + i for i in range(len(got))]
