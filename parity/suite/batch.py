@@ -225,6 +225,10 @@ def _try(bench: Bench, attempts: Sequence[Attempt], parity: Recorder, refusable:
             unmeasured += _try(bench, [attempt], parity, refusable)
         return unmeasured
     for result in results:
+        empty = [name for name, value in result.want.outputs.items() if not value.size] if result.want else []
+        if empty:  # a reference that divides the length takes it, and gives nothing
+            unmeasured.append((result.case.id, f"the model gives no element of {empty[0]}"))
+            continue
         if why := result.undefined or (refusable and result.broke):
             unmeasured.append((result.case.id, why))
             continue

@@ -30,6 +30,7 @@ parity.register_metric("half_row", lambda got, want: float(abs(got - want).max()
 """
 SIX = {"class": 'labels = ["a", "b", "c", "d"]', "row": "[-1, -1, -1]]", "bias": "[.1, .2, .3, .4]"}
 
+ONE_WAY = "one_way_decisions"  # the classifier decides nothing by its inputs
 Checks = Callable[[str, dict[str, Limit]], list[Check]]
 
 
@@ -110,7 +111,7 @@ def silent(cell: CellRecord, *names: str) -> list[str]:
 def in_whole_runs() -> list[str]:
     """What the classifier measures. Power is apart: under such limits every injected fault is noticed."""
     families: tuple[Family, ...] = ("difference", "decision", "noise", "accuracy", "drawn")
-    return [name for name in limitable() if METRICS[name].family in families]
+    return [name for name in limitable() if METRICS[name].family in families and name != ONE_WAY]
 
 
 def test_every_limit_on_what_a_classifier_measures_gates(project: Project) -> None:
@@ -163,10 +164,11 @@ OUTPUT = OutputSpec("y")
 
 
 def proof(metric: str, limits: dict[str, Limit]) -> list[Check]:
-    names = ("match", "audit", "lift", "local", "range", "operators")
+    names = ("match", "audit", "lift", "local", "range", "operators", "copies")
     culprit = Culprit("tensor", "w", "is no tensor of the model")
     links = tuple(Link(name, "failed", culprits=(culprit,)) for name in names)
-    return [*judge.check_proof(Proof("int8", links), limits), judge.check_unexplained(["If at n"], limits)]
+    listed = judge.check_unexplained(["If at n"], limits), judge.check_constants(["constant: c"], limits)
+    return [*judge.check_proof(Proof("int8", links), limits), *listed]
 
 
 def lowering(metric: str, limits: dict[str, Limit]) -> list[Check]:
@@ -190,7 +192,9 @@ def integers(metric: str, limits: dict[str, Limit]) -> list[Check]:
     want = [np.arange(4) + i for i in range(4)]
     got = [w + 1 for w in want]
     each = judge.check_output("golden", "a", OUTPUT, got[0], want[0], limits)
-    return [*each, *judge.check_always("golden", OUTPUT, got, want, limits, [[]] * 4)]
+    many = [np.repeat(np.arange(2), 20)] * 4
+    lost = judge.check_lost("golden", OUTPUT, [0 * each for each in many], many, limits, [[]] * 4)
+    return [*each, *judge.check_always("golden", OUTPUT, got, want, limits, [[]] * 4), *lost]
 
 
 MADE_BY: dict[str, Checks] = {
@@ -210,8 +214,13 @@ def test_a_limit_on_what_needs_more_than_a_small_project_gates(name: str) -> Non
     assert checks and not any(map(passes, checks))
 
 
+def test_a_limit_on_decisions_that_went_one_way_gates() -> None:
+    limits = {ONE_WAY: Limit(ONE_WAY, tightest(ONE_WAY), "pyproject.toml:1")}
+    assert not passes(judge.check_one_way(["module: gt at net.py:7"], limits))
+
+
 def test_no_limit_escapes_these_tests() -> None:
-    shown = {*in_whole_runs(), "differing_share"} | {n for n in limitable() if METRICS[n].family in MADE_BY}
+    shown = {*in_whole_runs(), "differing_share", ONE_WAY} | {n for n in limitable() if METRICS[n].family in MADE_BY}
     assert shown == set(limitable())
 
 
