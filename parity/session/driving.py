@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from parity.cases.recipes import Fill, Recipe, family
 from parity.core.case import Case, digest, spread
@@ -18,6 +15,7 @@ from parity.core.settings import ModelConfig
 from parity.formats.target import versions
 from parity.process.isolate import ChildFailure
 from parity.reference.messages import Driven, DrivingRequest
+from parity.session import rows
 from parity.session.session import Session
 from parity.store.cache import Entry, key_of
 from parity.store.code_key import code_key
@@ -86,10 +84,7 @@ def _stored(session: Session, model: ModelConfig, request: DrivingRequest, spec:
         session.progress(model.name, "driving its inputs")
         call = partial(session.children.call, "torch", DRIVE, request, Driven, stage="oracle")
         made: Driven = session.waiting_once(f"driving {model.name}", call)
-        np.savez(
-            folder / "inputs.npz",
-            **{f"{i}/{name}": value for i, row in enumerate(made.rows) for name, value in row.items()},
-        )
+        rows.write(folder / "inputs.npz", made.rows)
         return {"words": list(made.words), "note": made.note, "reads": asdict(made.reads)}
 
     def is_current(entry: Entry) -> bool:
@@ -98,13 +93,10 @@ def _stored(session: Session, model: ModelConfig, request: DrivingRequest, spec:
     name = f"{model.name}~driven-{key_of(spec)[:12]}"
     entry = session.store.build(spec, name, make, rebuild_since=session.rebuild_since, accepts=is_current)
     session.note_reads(model, entry.notes["reads"])
-    with np.load(io.BytesIO((entry.folder / "inputs.npz").read_bytes()), allow_pickle=False) as archive:
-        rows = [
-            {spec.name: archive[f"{i}/{spec.name}"] for spec in model.contract.inputs}
-            for i in range(len(entry.notes["words"]))
-        ]
+    names = [spec.name for spec in model.contract.inputs]
+    inputs = rows.read(entry.folder / "inputs.npz", len(entry.notes["words"]), names)
     cases = []
-    for words, row in zip(entry.notes["words"], rows, strict=True):
+    for words, row in zip(entry.notes["words"], inputs, strict=True):
         mark = digest([Case("", row)])[:8]
         cases.append(Case(f"driven to the {words} ~{mark}", row))
     return DrivenCases(cases, entry.notes["note"])

@@ -5,14 +5,11 @@ Evaluations are kept in the store where model, source, packages and inputs are t
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-
-import numpy as np
 
 from parity.cases.sequence import Free
 from parity.core.case import Array, Case, digest
@@ -25,6 +22,7 @@ from parity.judging.post_processing import PostProcessed, post_process, post_pro
 from parity.process.isolate import ChildFailure
 from parity.reference.messages import ChainRequest, Evaluated, OracleRequest, PlainRequest, TwinRequest
 from parity.reference.recipes import TIES, recipe
+from parity.session import rows
 from parity.session.cases import Cases
 from parity.session.memo import remembered
 from parity.session.models import Models, module_of
@@ -210,9 +208,7 @@ class Evaluations(Part):
         def evaluate(folder: Path) -> Mapping[str, Any]:
             self.resources.progress(model.name, f"{kind}, {len(cases)} cases")
             result = self._computed(kind, request)
-            rows = enumerate(result.outputs)
-            arrays = {f"{i}/{name}": value for i, row in rows for name, value in row.items()}
-            np.savez(folder / "outputs.npz", **arrays)
+            rows.write(folder / "outputs.npz", result.outputs)
             return {
                 "dtype": result.dtype,
                 "note": result.note,
@@ -227,11 +223,8 @@ class Evaluations(Part):
         resources = self.resources
         entry = resources.store.build(spec, name, evaluate, rebuild_since=resources.rebuild_since, accepts=is_current)
         self.models.note_reads(model, entry.notes["reads"])
-        content = io.BytesIO((entry.folder / "outputs.npz").read_bytes())
-        with np.load(content, allow_pickle=False) as archive:
-            names = keep or outputs
-            rows = tuple({n: archive[f"{i}/{n}"] for n in names} for i in range(len(cases)))
-        return Reference(rows, entry.notes["dtype"], entry.notes["note"])
+        kept = rows.read(entry.folder / "outputs.npz", len(cases), keep or outputs)
+        return Reference(tuple(kept), entry.notes["dtype"], entry.notes["note"])
 
     def _computed(self, kind: str, request: Request) -> Evaluated:
         """What `parity.reference.KIND:evaluate` gives now, in a child. Raises ChildFailure."""

@@ -30,6 +30,7 @@ from parity.judging.judge import lowered
 from parity.judging.limits import is_default
 from parity.judging.metrics import EXACT_DB
 from parity.process import serialise
+from parity.session import rows
 from parity.store.code_key import code_key
 
 if TYPE_CHECKING:
@@ -164,17 +165,12 @@ def _lowered(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[C
 
     def lower(folder: Path) -> Mapping[str, Any]:
         session.progress(cell.id, "lower")
-        rows = _call(session, cell, "lower", artifact, cases, list[dict[str, Array]])
-        np.savez(folder / "outputs.npz", **{f"{i}/{n}": v for i, row in enumerate(rows) for n, v in row.items()})
-        return {"cases": len(rows)}
+        outputs = _call(session, cell, "lower", artifact, cases, list[dict[str, Array]])
+        rows.write(folder / "outputs.npz", outputs)
+        return {"cases": len(outputs)}
 
     entry = _built(session, cell, "lower", artifact, cases, lower)
-    rows: list[dict[str, Array]] = [{} for _ in cases]
-    with np.load(entry.folder / "outputs.npz", allow_pickle=False) as archive:
-        for key in archive.files:
-            number, _, name = key.partition("/")
-            rows[int(number)][name] = archive[key]
-    return rows
+    return rows.read(entry.folder / "outputs.npz", len(cases))
 
 
 def _risk(session: Session, cell: Cell, artifact: Artifact, cases: Sequence[Case]) -> RiskRecord:

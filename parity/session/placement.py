@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from parity import formats as targets
 from parity.core.case import Case, digest
@@ -19,6 +16,7 @@ from parity.core.proof import DECISIVE
 from parity.formats.target import versions
 from parity.process.isolate import ChildFailure
 from parity.proof.messages import Placement, PlacementRequest
+from parity.session import rows
 from parity.session.proof import proof_of, request_of
 from parity.session.runtimes import file_of
 from parity.store.code_key import code_key
@@ -91,13 +89,10 @@ def _stored(session: Session, cell: Cell, cases: Sequence[Case]) -> Placement:
         request = PlacementRequest(proof, [c.inputs for c in cases])
         call = partial(session.children.call, "proof", PLACE, request, Placement, stage="twin of the file")
         placement = session.waiting_once(f"{cell} placement", call, uses=[file_of(cell, artifact)])
-        rows = enumerate(placement.outputs)
-        np.savez(folder / "outputs.npz", **{f"{i}/{name}": value for i, row in rows for name, value in row.items()})
+        rows.write(folder / "outputs.npz", placement.outputs)
         return {"kinds": dict(placement.kinds), "weights": placement.weights}
 
     entry = session.store.build(spec, f"{cell.id}~placement", evaluate, rebuild_since=session.rebuild_since)
-    content = io.BytesIO((entry.folder / "outputs.npz").read_bytes())
-    with np.load(content, allow_pickle=False) as archive:
-        names = [output.name for output in model.contract.outputs]
-        rows = [{name: archive[f"{i}/{name}"] for name in names} for i in range(len(cases))]
-    return Placement(rows, entry.notes["kinds"], entry.notes["weights"])
+    names = [output.name for output in model.contract.outputs]
+    outputs = rows.read(entry.folder / "outputs.npz", len(cases), names)
+    return Placement(outputs, entry.notes["kinds"], entry.notes["weights"])

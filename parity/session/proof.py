@@ -42,25 +42,24 @@ def decides(session: Session, cell: Cell, cases: Sequence[Case]) -> Mapping[str,
     """What the chain read of what the cell's file and the module decide by, the figures of its link `operators`: whole
     numbers at which either may go another way (`thresholds`), and decisions of the module that the file does not hold
     (`absent`). Empty where nothing read them."""
-    if not cases or not targets.get(cell.target).survey:
-        return {}
-    try:
-        links = proof_of(session, cell, cases).links
-    except ParityError:  # the test of the chain itself says why
-        return {}
-    read = next((link for link in links if link.name == "operators" and link.state != "not possible"), None)
-    return read.figures if read else {}
+    return _figures(session, cell, cases, "operators") if targets.get(cell.target).survey else {}
 
 
 def unaudited(session: Session, cell: Cell, cases: Sequence[Case]) -> dict[str, int]:
     """The inputs that choose rows of tables which the chain of proof could not audit, with the number of rows."""
-    if not cases or not targets.get(cell.target).graph:
+    figures = _figures(session, cell, cases, "copies") if targets.get(cell.target).graph else {}
+    return dict(figures.get("unaudited", {}))
+
+
+def _figures(session: Session, cell: Cell, cases: Sequence[Case], name: str) -> Mapping[str, Any]:
+    """The figures of a link of the chain; empty where it was not made, or there is no chain."""
+    if not cases:
         return {}
     try:
         links = proof_of(session, cell, cases).links
     except ParityError:  # the test of the chain itself says why
         return {}
-    return next((dict(link.figures.get("unaudited", {})) for link in links if link.name == "copies"), {})
+    return next((link.figures for link in links if link.name == name and link.state != "not possible"), {})
 
 
 def proved_on(session: Session, cell: Cell, case: Case) -> str:

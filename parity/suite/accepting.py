@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from parity.core.plan import Cell
 from parity.core.settings import Accepted
+from parity.judging.judge import MOST_NAMED
 from parity.session.session import Session
 from parity.suite.recorder import Recorder
 
@@ -35,6 +36,15 @@ def still_open(names: Collection[str], what: str, accepted: Sequence[Accepted], 
     for name in mine.keys() - set(names):
         parity.find(f"[[tool.parity.accept]]: {_UNNEEDED[what]} {name!r}", "warning")
     return [name for name in names if name not in in_force]
+
+
+def warn(open_ones: Sequence[str], found: str, remedy: str, parity: Recorder) -> None:
+    """Warn of what nobody accepted, the first few by name: `found` says what they are, `remedy` what else to do."""
+    if not open_ones:
+        return
+    more = f" and {len(open_ones) - MOST_NAMED} more" if len(open_ones) > MOST_NAMED else ""
+    named = f"{found}: {'; '.join(open_ones[:MOST_NAMED])}{more}"
+    parity.find(f"{named}. {remedy} accept it: [[tool.parity.accept]] (docs/gate.md)", "warning")
 
 
 def of_cell(session: Session, cell: Cell) -> list[Accepted]:

@@ -126,14 +126,8 @@ def _tell_one_way(bench: Bench, decided: Decided, parity: Recorder) -> None:
     accepted = accepting.of_cell(bench.session, bench.cell)
     names = accepting.still_open(names, accepting.MODULE, accepted, parity)
     parity.add(judge.check_one_way(names, parity.limits()))
-    if names:
-        more = f" and {len(names) - judge.MOST_NAMED} more" if len(names) > judge.MOST_NAMED else ""
-        parity.find(
-            f"decided the same way in every case, so that the other was never compared: "
-            f"{'; '.join(names[: judge.MOST_NAMED])}{more}. Add a golden case that goes the other way, or accept it: "
-            "[[tool.parity.accept]] (docs/gate.md)",
-            "warning",
-        )
+    found = "decided the same way in every case, so that the other was never compared"
+    accepting.warn(names, found, "Add a golden case that goes the other way, or", parity)
 
 
 def _swept(bench: Bench, parity: Recorder) -> list[Result]:

@@ -72,14 +72,8 @@ def _tell_constants(cell: Cell, proof: Proof, session: Session, parity: Recorder
     names = accepting.still_open(words, accepting.CONSTANT, accepting.of_cell(session, cell), parity)
     open_ones = [f"{name} ({words[name]})" for name in names]
     parity.add(judge.check_constants(open_ones, parity.limits()))
-    if open_ones:
-        more = f" and {len(open_ones) - judge.MOST_NAMED} more" if len(open_ones) > judge.MOST_NAMED else ""
-        parity.find(
-            f"the file holds numbers that no tensor of the module explains: "
-            f"{'; '.join(open_ones[: judge.MOST_NAMED])}{more}. Look at what each is for, then accept it: "
-            "[[tool.parity.accept]] (docs/gate.md)",
-            "warning",
-        )
+    found = "the file holds numbers that no tensor of the module explains"
+    accepting.warn(open_ones, found, "Look at what each is for, then", parity)
 
 
 def _tell_operators(cell: Cell, proof: Proof, session: Session, parity: Recorder) -> None:
@@ -90,13 +84,8 @@ def _tell_operators(cell: Cell, proof: Proof, session: Session, parity: Recorder
     operators: list[str] = link.figures["unexplained"]
     open_ones = accepting.still_open(operators, "", accepting.of_cell(session, cell), parity)
     parity.add(judge.check_unexplained(open_ones, parity.limits()))
-    if open_ones:
-        more = f" and {len(open_ones) - judge.MOST_NAMED} more" if len(open_ones) > judge.MOST_NAMED else ""
-        parity.find(
-            f"the file decides by data where the module does not: {'; '.join(open_ones[: judge.MOST_NAMED])}{more}. "
-            "Look at what each does, then accept it: [[tool.parity.accept]] (docs/gate.md)",
-            "warning",
-        )
+    found = "the file decides by data where the module does not"
+    accepting.warn(open_ones, found, "Look at what each does, then", parity)
     if drawn := link.figures["module_random"]:
         parity.find(
             f"the module draws random numbers by itself ({', '.join(drawn)}): no two runs of it agree, and no file "
