@@ -50,11 +50,12 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Copy:
-    """A constant beside the tensor that it is most like. `wrong`, `telling`: by row of the tensor, whether it differs,
-    and whether its values tell it from others."""
+    """A constant beside the tensor that it is most like, times `factor`. `wrong`, `telling`: by row of the tensor,
+    whether it differs, and whether its values tell it from others."""
 
     constant: Constant
     name: str
+    factor: float
     wrong: Array
     telling: Array
     excess: float
@@ -62,6 +63,12 @@ class Copy:
     @property
     def sound(self) -> bool:
         return not self.wrong.any()
+
+    @property
+    def readable(self) -> bool:
+        """Whether a row looked up in it is the tensor's own. Where a factor is, an operator after it may undo the
+        factor or not: only running the rows shows that."""
+        return self.sound and self.factor == 1
 
     @property
     def changed(self) -> bool:
@@ -90,14 +97,14 @@ def copies(request: ProofRequest, audited: Collection[str] | None, source: Sourc
     large = {n: c for n, c in constants.items() if _is_large(c)}
     tensors, module_pairs = _of_module(request, module, source, {c.stored.size for c in large.values()})
     nearest = {n: copy for n, c in large.items() if (copy := _nearest(c, tensors)) is not None}
-    sound = known | {n for n, copy in nearest.items() if copy.sound}
+    readable = known | {n for n, copy in nearest.items() if copy.readable}
     rows: dict[str, int] = {}
     for given, table in pairs:
-        if table not in sound:
+        if table not in readable:
             name = names.get(given, given)
             rows[name] = max(rows.get(name, 0), len(survey.stored[table].stored))
     if audited is None:
-        held = {copy.name for copy in nearest.values() if copy.sound}
+        held = {copy.name for copy in nearest.values() if copy.readable}
         for look_up in module_pairs:
             if look_up.table not in held:
                 rows[look_up.given] = max(rows.get(look_up.given, 0), look_up.rows)
@@ -170,11 +177,12 @@ def _is_large(constant: Constant) -> bool:
 
 
 def _nearest(constant: Constant, tensors: Sequence[Tensor]) -> Copy | None:
-    """The copy that a constant is: a sound one, else that with the fewest wrong rows; None where it is like none."""
+    """The copy that a constant is: one that can be read as it stands, else a sound one, else that with the fewest wrong
+    rows; None where it is like none."""
     best: Copy | None = None
     for tensor in tensors:
         for candidate in _compared(constant, tensor):
-            if candidate.sound:
+            if candidate.readable:
                 return candidate
             if best is None or candidate.wrong.mean() < best.wrong.mean():
                 best = candidate
@@ -191,7 +199,7 @@ def _compared(constant: Constant, tensor: Tensor) -> Iterator[Copy]:
         match = Match(stored, tensor.name, values * factor, magnitude * abs(factor))
         excess = np.nan_to_num(audit.exact(graph, match).excess, nan=np.inf, posinf=1e30)
         by_row = np.moveaxis(excess, axis, 0).reshape(excess.shape[axis], -1).max(1, initial=-1.0)
-        yield Copy(constant, tensor.name, by_row > 0, _telling(values, stored.real, axis), float(by_row.max()))
+        yield Copy(constant, tensor.name, factor, by_row > 0, _telling(values, stored.real, axis), float(by_row.max()))
 
 
 def _layouts(constant: Constant, tensor: Tensor) -> Iterator[tuple[Constant, Array, Array, int]]:

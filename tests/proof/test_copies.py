@@ -142,6 +142,13 @@ def test_a_table_that_resembles_none_is_no_fault_and_is_named(tmp_path: Path) ->
     assert (link.state, link.figures["unaudited"]) == ("proved", {"ids": ROWS})
 
 
+@pytest.mark.parametrize("factor", [-1, 0.5])
+def test_a_multiple_of_a_table_is_no_fault_and_its_rows_are_looked_at(tmp_path: Path, factor: float) -> None:
+    export(tmp_path, "plain", lambda values: np.asarray(values * factor, np.float32))
+    link = copies(proof(tmp_path, "plain"))
+    assert (link.state, link.figures["unaudited"]) == ("proved", {"ids": ROWS})
+
+
 # Files of reduced precision, read without their graph.
 
 
