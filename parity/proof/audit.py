@@ -26,6 +26,7 @@ _COARSEST = 2.0  # times the natural step; a coarser grid excuses no value, unle
 _DEAD = 1 / 512  # of its bias: what a channel's products may lose and not move an output of 256 levels
 CLIP_COST = 0.2  # rms of what clipping takes away over rms of the tensor; activations of correct files: 0.14 at most
 _NOTHING = 2.0**-24  # of a tensor's largest value: what a table's own float32 arithmetic leaves where zero is meant
+_COMPUTED = 2.0  # times a constant's largest value: from such a magnitude on it was made with more error than is stored
 _SUBNORMAL = 2.0**-14  # below it fp16 has fewer digits
 _FP16_FLOOR = 2.0**-23  # converters lift what fp16 would flush to zero; two steps of the smallest subnormal
 
@@ -42,6 +43,12 @@ class Audited:
     @property
     def sound(self) -> bool:
         return bool(self.worst <= 1.0)
+
+    @property
+    def computed(self) -> bool:
+        """Whether float32 cannot compute this constant as well as it stores it, so that a right file is further off."""
+        reach = float(np.abs(self.match.values).max(initial=0))
+        return not self.match.constant.reduced and float(self.match.magnitude.max(initial=0)) > _COMPUTED * reach
 
     @property
     def expected(self) -> Array:
@@ -68,6 +75,7 @@ def audit(graph: Graph, matches: Mapping[str, Match], precision: str) -> tuple[d
         "unit": {"fp32": "float32 rounding", "fp16": "half a unit"}.get(precision, "half a step"),
         "worst": round(worst, 6),
         "clipped": _clipped_shares(audited),
+        "computed": [a.match.name for a in audited.values() if a.sound and a.computed],
         "folded": [a.match.name for a in audited.values() if bool(np.any(a.gain != 1))],
     }
     return audited, Link.judged("audit", figures, culprits)

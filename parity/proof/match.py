@@ -67,7 +67,7 @@ def match(graph: Graph, source: Source) -> tuple[dict[str, Match], Link]:
         "constants": len(floats),
         "matched": len(matches),
         "unmatched": [c.name for c in unmatched],
-        "unused": _unused([w.name for w in source.weights], used),
+        "unused": _unused([w.name for w in source.weights if not w.implied], used),
     }
     return matches, Link.judged("match", figures, culprits)
 
@@ -109,7 +109,7 @@ def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
             if likely is not None and likely.cosine >= ALIKE:
                 place = abs(i / len(constants) - j / len(weights))
                 alike.append((1 - likely.cosine + _ORDER * place, i, j, likely))
-            elif likely is not None:
+            elif likely is not None and not weight.implied:
                 unlike.append((i, j, likely))
     found: dict[int, _Candidate] = {}
     taken: set[int] = set()
