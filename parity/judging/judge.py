@@ -23,7 +23,7 @@ from parity.judging.registry import METRICS
 from parity.judging.samples import held
 from parity.judging.statistics import FEWEST, SAME, binomial_upper, drop_bound, lost_variation, trend
 from parity.judging.statistics import flips as changed
-from parity.judging.ties import tied
+from parity.judging.ties import excused
 
 NOTHING = 2.0**-23
 """Rms of an output that float32 cannot tell from zero beside 1: of what cancels to nothing no share can be lost."""
@@ -72,7 +72,7 @@ def _differing(
     if got is None or got.shape != want.shape or got.dtype.kind == "f" or not want.size:
         return _check(kind, case, output, metric, None, limits, detail="cannot be compared element by element")
     differs = got != want
-    ties = differs & tied(want, alternatives)
+    ties = differs & excused(got, want, alternatives)
     detail = f"{int(differs.sum())} of {differs.size} elements differ"
     if ties.any():
         detail += f", {int(ties.sum())} of them ties at this precision"

@@ -29,7 +29,7 @@ from parity.judging.floor import (
 )
 from parity.judging.parts import Channels, chance, rms_by, stray
 from parity.judging.scales import BESIDE, below, count, gaps, lost_on_one_grid, rms_of
-from parity.judging.ties import largest_jump, tied
+from parity.judging.ties import excused, largest_jump
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -292,7 +292,7 @@ def settle_tie(judged: Judged, got: Array | None, want: Array, tries: Sequence[A
     if got is None or got.shape != want.shape or not math.isfinite(judged.error):
         return judged
     if want.dtype.kind != "f":
-        wrong = (got != want) & ~tied(want, tries, usual.precision == "fp32")
+        wrong = (got != want) & ~excused(got, want, tries, usual.precision == "fp32")
         return replace(judged, ratio=min(judged.ratio, float(wrong.mean()) if wrong.size else 0.0))
     jump = largest_jump(want, tries, usual.precision, usual.floor(got, want))
     if jump is None or judged.error > FURTHER * distance(jump, want):

@@ -26,6 +26,8 @@ MOVED: Mapping[str, float] = {"fp32": 2.0**-21, "fp16": 2.0**-10, "dynamic": 2.0
 JUMP = 20.0  # moves, as a share of the output's rms
 APART = 10.0  # floors of the case that the precision costs least
 
+MANY = 0.5  # of the ranks between the first and the last tie: from it on all of them are an order among equals
+
 
 def tied(want: Array, alternatives: Sequence[Array], among_many: bool = False) -> Array:
     """Which elements of an integer output are decided either way: bool, of `want`'s shape. What every alternative
@@ -42,6 +44,47 @@ def tied(want: Array, alternatives: Sequence[Array], among_many: bool = False) -
     if among_many:
         kept |= np.stack([other != others[0] for other in others]).any(0)
     return np.asarray(differs.any(0) & kept)
+
+
+def excused(got: Array, want: Array, alternatives: Sequence[Array], among_many: bool = False) -> Array:
+    """Which elements of an integer output may differ from the oracle's: bool, of `want`'s shape, as is `got`. They are
+    `tied`, or ranks among equals whose order decides nothing."""
+    ties = tied(want, alternatives, among_many)
+    return ties | _ranks_among_equals(got, want, alternatives, ties)
+
+
+def _ranks_among_equals(got: Array, want: Array, alternatives: Sequence[Array], ties: Array) -> Array:
+    """Which elements are ranks among many equals, and hold together what the alternatives hold there: bool, of `want`'s
+    shape, as are the `ties`; the last axis are ranks.
+
+    On a flat picture top-k ranks places of one score. A try moves every label to another rank, and a rank that keeps
+    its label in each of a few tries, because most have that label, is no firmer than those beside it. So from the first
+    tie of a row to the last, where most are ties, labels are counted and not compared one by one.
+    """
+    others = [other for other in alternatives if other.shape == want.shape]
+    result = np.zeros(want.shape, bool)
+    if not ties.any() or not want.ndim:
+        return result
+    for row in np.ndindex(want.shape[:-1]):
+        places = np.flatnonzero(ties[row])
+        if len(places) < 2 or len(places) < MANY * (places[-1] + 1 - places[0]):
+            continue
+        between = slice(places[0], places[-1] + 1)
+        tries = [other[row][between] for other in others]
+        result[row][between] = _held_alike(got[row][between], want[row][between], tries)
+    return result
+
+
+def _held_alike(got: Array, want: Array, tries: Sequence[Array]) -> bool:
+    """Whether `got` holds each value as often as `want` or some of `tries` do, between the least and the most. A value
+    that all of `tries` lose is none that may be lost."""
+    for value in np.unique(np.concatenate([got, want, *tries])):
+        wanted, tried = int((want == value).sum()), [int((each == value).sum()) for each in tries]
+        if wanted and not any(tried):
+            return False
+        if not min(wanted, *tried) <= int((got == value).sum()) <= max(wanted, *tried):
+            return False
+    return True
 
 
 def of_case(name: str, case: int, alternatives: Alternatives) -> list[Array]:

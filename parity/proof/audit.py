@@ -14,7 +14,7 @@ import numpy as np
 
 from parity.core.proof import Culprit, Link
 from parity.formats.graph import TABLE, Array, Constant, Graph, Grid
-from parity.proof.match import ALIKE, Match
+from parity.proof.match import ALIKE, Match, shares_grid
 
 ROUNDING = 16 * 2.0**-24  # a few float32 roundings: folding BatchNorm takes five
 HALF = 0.5  # steps
@@ -26,6 +26,7 @@ _COARSEST = 2.0  # times the natural step; a coarser grid excuses no value, unle
 _DEAD = 1 / 512  # of its bias: what a channel's products may lose and not move an output of 256 levels
 CLIP_COST = 0.2  # rms of what clipping takes away over rms of the tensor; activations of correct files: 0.14 at most
 _NOTHING = 2.0**-24  # of a tensor's largest value: what a table's own float32 arithmetic leaves where zero is meant
+_COMPUTED = 2.0  # times a constant's largest value: from such a magnitude on it was made with more error than is stored
 _SUBNORMAL = 2.0**-14  # below it fp16 has fewer digits
 _FP16_FLOOR = 2.0**-23  # converters lift what fp16 would flush to zero; two steps of the smallest subnormal
 
@@ -42,6 +43,12 @@ class Audited:
     @property
     def sound(self) -> bool:
         return bool(self.worst <= 1.0)
+
+    @property
+    def computed(self) -> bool:
+        """Whether float32 cannot compute this constant as well as it stores it, so that a right file is further off."""
+        reach = float(np.abs(self.match.values).max(initial=0))
+        return not self.match.constant.reduced and float(self.match.magnitude.max(initial=0)) > _COMPUTED * reach
 
     @property
     def expected(self) -> Array:
@@ -68,6 +75,7 @@ def audit(graph: Graph, matches: Mapping[str, Match], precision: str) -> tuple[d
         "unit": {"fp32": "float32 rounding", "fp16": "half a unit"}.get(precision, "half a step"),
         "worst": round(worst, 6),
         "clipped": _clipped_shares(audited),
+        "computed": [a.match.name for a in audited.values() if a.sound and a.computed],
         "folded": [a.match.name for a in audited.values() if bool(np.any(a.gain != 1))],
     }
     return audited, Link.judged("audit", figures, culprits)
@@ -95,7 +103,8 @@ def gain(match: Match) -> Array:
     scalars into weights. Whether it is legal here, the lift decides: a legal gain is made up for elsewhere.
 
     A min-max grid gives it exactly, from its largest integer; where the values' regression contradicts that, the grid
-    is no min-max grid and the regression is taken, if it differs from 1 by more than quantisation noise explains.
+    is no min-max grid and the regression is taken, if it differs from 1 by more than quantisation noise explains. A
+    grid of few levels leaves a channel's regression too rough to round by: one factor that all values agree on is.
     """
     grid, want = match.constant.grid, match.values
     if want.ndim == 0 or (grid is not None and grid.wide):
@@ -126,24 +135,35 @@ def gain(match: Match) -> Array:
         agree = (np.abs(by_range - by_values) <= _SURE * noise) & min_max
         free = np.where(np.abs(by_values - 1) > _SURE * noise, by_values, 1.0)
         result = np.where(np.abs(by_range - 1) < _SNAP, 1.0, np.where(agree, by_range, free))
+        if np.any((result == free) & (free != 1)):
+            common = _common_factor(got, want, HALF * np.broadcast_to(np.abs(step), want.shape))
+            if common is not None:
+                return np.full([1] * want.ndim, common)
     # A dead or inverted channel is no gain: leave it to the audit.
     return np.asarray(np.where(np.isfinite(result) & (result > _LEAST), result, 1.0))
 
 
 def _float_gain(match: Match) -> Array:
-    """One factor that all values agree on within their rounding: 1 if it is among those, a simple fraction if one is,
-    else the middle; 1 where they do not agree, for then it is no factor."""
+    """The one factor of a constant in floating point; 1 where its values agree on none, for then it is no factor."""
     got, want = match.constant.real, match.values
     half = match.constant.stored.dtype == np.float16
     slack = 0.5 * np.spacing(np.abs(match.constant.stored)).astype(np.float64) if half else ROUNDING * np.abs(got)
+    common = _common_factor(got, want, slack)
+    return np.full([1] * want.ndim, 1.0 if common is None else common)
+
+
+def _common_factor(got: Array, want: Array, slack: Array) -> float | None:
+    """One factor that all values agree on within their rounding, `slack`: 1 if it is among those, a simple fraction if
+    one is, else the middle. None where they do not agree."""
     large = np.abs(want) > 1e-3 * np.abs(want).max(initial=0)
     ratio, width = got[large] / want[large], (slack[large] + ROUNDING * np.abs(got[large])) / np.abs(want[large])
     low, high = float((ratio - width).max(initial=-np.inf)), float((ratio + width).min(initial=np.inf))
-    factor = 1.0
-    if _LEAST < low <= high < np.inf and not low <= 1 <= high:
-        simple = float(Fraction((low + high) / 2).limit_denominator(16))
-        factor = simple if low <= simple <= high else (low + high) / 2
-    return np.full([1] * want.ndim, factor)
+    if not _LEAST < low <= high < np.inf:
+        return None
+    if low <= 1 <= high:
+        return 1.0
+    simple = float(Fraction((low + high) / 2).limit_denominator(16))
+    return simple if low <= simple <= high else (low + high) / 2
 
 
 def _span(values: Array, axes: tuple[int, ...]) -> Array:
@@ -175,7 +195,7 @@ def _measured(graph: Graph, match: Match, factor: Array) -> Audited:
         step = np.broadcast_to(constant.grid.step(want.ndim), want.shape)
         if not constant.grid.wide:  # a grid that is too coarse for its values excuses nothing
             fine = np.minimum(step, np.maximum(_COARSEST * natural_step(constant.grid, want), _LEAST_STEP))
-            step = np.where(_dead(graph, constant) | _shares(graph, constant), step, fine)
+            step = np.where(_dead(graph, constant) | shares_grid(graph, constant), step, fine)
         allowed = HALF * step + np.maximum(rounding, _NOTHING * np.abs(want).max(initial=0))
     elif constant.stored.dtype == np.float16:
         step = np.maximum(np.spacing(np.abs(want).astype(np.float16)).astype(np.float64), 2.0**-24)
@@ -218,15 +238,6 @@ def clipped(constant: Constant, want: Array) -> Array:
     power = np.square(want).reshape(len(want), -1).sum(1)
     bearable = lost <= CLIP_COST**2 * power
     return np.asarray(ended & bearable.reshape([-1] + [1] * (want.ndim - 1)))
-
-
-def _shares(graph: Graph, constant: Constant) -> bool:
-    """Whether a constant has the grid of what its operator reads or writes, as the bounds of a clamp have: it is
-    rounded as finely as that allows."""
-    grid = constant.grid
-    operators = {slot.operator for slot in constant.slots if slot.role == "operand"}
-    beside = {name for op in graph.operators if op.index in operators for name in (*op.inputs, *op.outputs)}
-    return grid is not None and any(grid.same(other) for name in beside if (other := graph.grids.get(name)) is not None)
 
 
 def _dead(graph: Graph, weight: Constant) -> Array:

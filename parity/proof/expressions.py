@@ -17,8 +17,8 @@ from torch import fx
 _SUMS = {"linear", "matmul", "mm", "bmm", "addmm", "einsum", "sum", "mean", "cumsum", "var", "norm"} | {
     f"conv{'_transpose' * transposed}{rank}d" for rank in (1, 2, 3) for transposed in (0, 1)
 }
-_MARGIN = 4.0  # times the difference that one float32 evaluation shows: another order of sums shows more
-_UNIT = 16 * 2.0**-24  # of its magnitude, that a folded constant may be off by
+MARGIN = 4.0  # times the difference that one float32 evaluation shows: another order of sums shows more
+UNIT = 16 * 2.0**-24  # of its magnitude, that a folded constant may be off by
 
 
 class Expressions:
@@ -64,7 +64,7 @@ class Expressions:
         if not value.is_floating_point() or single.shape != value.shape:
             return reach
         error = (single.to(value.dtype) - value).abs().nan_to_num(nan=0.0, posinf=0.0)
-        return torch.maximum(reach, torch.full_like(reach, _MARGIN * float(error.max()) / _UNIT))
+        return torch.maximum(reach, torch.full_like(reach, MARGIN * float(error.max()) / UNIT))
 
     def _evaluate(self, node: fx.Node) -> None:
         self.values[node] = _called(node, self.values.__getitem__)

@@ -54,6 +54,7 @@ def match(graph: Graph, source: Source) -> tuple[dict[str, Match], Link]:
     terms = source.terms
     if any(op.kind == "MultiHeadAttention" for op in graph.operators):
         terms = [*terms, *_projections(source.weights)]
+    matches |= _vanished(graph, terms, matches)
     matches |= _operands(graph, terms, matches)
     used = {m.weight.name for m in matches.values() if m.weight}
     floats = [c for c in graph.constants.values() if c.stored.dtype.kind == "f" or c.grid is not None]
@@ -66,7 +67,7 @@ def match(graph: Graph, source: Source) -> tuple[dict[str, Match], Link]:
         "constants": len(floats),
         "matched": len(matches),
         "unmatched": [c.name for c in unmatched],
-        "unused": _unused([w.name for w in source.weights], used),
+        "unused": _unused([w.name for w in source.weights if not w.implied], used),
     }
     return matches, Link.judged("match", figures, culprits)
 
@@ -108,7 +109,7 @@ def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
             if likely is not None and likely.cosine >= ALIKE:
                 place = abs(i / len(constants) - j / len(weights))
                 alike.append((1 - likely.cosine + _ORDER * place, i, j, likely))
-            elif likely is not None:
+            elif likely is not None and not weight.implied:
                 unlike.append((i, j, likely))
     found: dict[int, _Candidate] = {}
     taken: set[int] = set()
@@ -300,6 +301,40 @@ def _operands(graph: Graph, terms: Sequence[Term], taken: Mapping[str, Match]) -
         if best is not None:
             found[constant.name] = best
     return found
+
+
+def _vanished(graph: Graph, terms: Sequence[Term], taken: Mapping[str, Match]) -> dict[str, Match]:
+    """Constants that are zero for the grid of what stands beside them: a class token of 1e-6 that is joined to patches
+    is less than half of their step. Each is the first term of its rank and shape that is, in the order of the graph."""
+    found: dict[str, Match] = {}
+    used = {each.name for each in taken.values()}
+    places = {name: (op.index, i) for op in reversed(graph.operators) for i, name in enumerate(op.inputs)}
+    for name in sorted(graph.constants.keys() & places.keys(), key=places.__getitem__):
+        constant = graph.constants[name]
+        if name in taken or constant.grid is None or constant.real.size < 2 or constant.real.any():
+            continue
+        if not shares_grid(graph, constant):
+            continue
+        half = constant.grid.step(constant.real.ndim) / 2
+        for term in terms:
+            if term.name in used or term.values.ndim != constant.real.ndim:
+                continue
+            values = placed(term.values, constant.real.shape, graph.channels_last)
+            if values is None or np.any(np.abs(values) > half):
+                continue
+            found[name] = Match(constant, term.name, values, np.abs(values))
+            used.add(term.name)
+            break
+    return found
+
+
+def shares_grid(graph: Graph, constant: Constant) -> bool:
+    """Whether a constant has the grid of what its operator reads or writes, as the bounds of a clamp have: it is
+    rounded as finely as that allows."""
+    grid = constant.grid
+    operators = {slot.operator for slot in constant.slots if slot.role == "operand"}
+    beside = {name for op in graph.operators if op.index in operators for name in (*op.inputs, *op.outputs)}
+    return grid is not None and any(grid.same(other) for name in beside if (other := graph.grids.get(name)) is not None)
 
 
 def _projections(weights: Sequence[Weight]) -> Iterator[Term]:

@@ -3,7 +3,10 @@
 A proved file computes the module with the module's weights in it. Its lifted graph, with every tensor that the file
 puts on a grid put on one, is the module as this converter quantises it. Which tensors, and how many integers each has,
 are the file's word. How far each grid reaches is not: that follows from the calibration data and the module's weights
-alone, so that a wrong scale, zero point or calibration is as far off as ever. Child only.
+alone, so that a wrong scale, zero point or calibration is as far off as ever.
+
+At fp32 a file has no such choice but one: tables that it computes in float32, as those of a Fourier transform, are
+further off than storing them costs. Child only.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ from parity.core.errors import ParityError
 from parity.formats.graph import Array, Artefact, Constant, Graph, Grid, NotPossible, Run, Values, feed, follows
 from parity.process.child import stage
 from parity.proof import chain, lift
-from parity.proof.audit import natural_step
+from parity.proof.audit import Audited, natural_step
 from parity.proof.calibration import clamped, is_of_a_table, prescribed, reaches
 from parity.proof.messages import Placement, PlacementRequest
+from parity.reference import oracle
+from parity.reference.messages import OracleRequest
 
 Reach = tuple[float, float]
 
@@ -38,6 +43,8 @@ def evaluate(request: PlacementRequest) -> Placement:
     if not all(follows(artefact, case) for case in request.cases):
         raise ParityError("no twin of the file: some inputs take another branch than the proved one")
     graph, weights = artefact.graph, lift.replacements(artefact.graph, read.constants)
+    if request.proof.precision == "fp32":
+        return _as_computed(request, artefact, read.constants)
     try:
         grids = activation_grids(artefact, weights, request.proof.calibration or request.cases)
         of_weights = dict(weight_grids(graph, weights))
@@ -47,6 +54,31 @@ def evaluate(request: PlacementRequest) -> Placement:
     except NotPossible as obstacle:
         raise ParityError(f"no twin of the file: {obstacle}") from None
     return Placement(rows, dict(Counter(_kinds(graph, grids))), len(of_weights))
+
+
+def _as_computed(request: PlacementRequest, artefact: Artefact, constants: Mapping[str, Audited]) -> Placement:
+    """The module with the constants that a converter can only compute in float32, as the file holds them.
+
+    The audit bounds how far they are off. What that costs is the difference between the file's graph with them and
+    with exact ones, so that nothing else of the file is in it.
+    """
+    exact = {name: a.expected for name, a in constants.items() if a.sound and a.computed}
+    if not exact:
+        raise ParityError("no twin of the file: it holds no constant that float32 computes worse than it stores it")
+    wants = oracle.evaluate(OracleRequest(request.proof.model, request.cases, request.proof.outputs)).outputs
+    held, ideal = artefact.lift({}), artefact.lift(exact)
+    rows = []
+    for case, want in zip(request.cases, wants, strict=True):
+        with_held, with_exact = (_outputs(artefact.graph, run, case) for run in (held, ideal))
+        rows.append({name: _moved(want[name], with_held[name], with_exact[name]) for name in with_held})
+    return Placement(tuple(rows), {}, len(exact))
+
+
+def _moved(want: Array, held: Array, exact: Array) -> Array:
+    """The oracle's output moved as the file's is by its constants; integers as the file has them."""
+    if want.dtype.kind != "f" or want.shape != held.shape:
+        return held
+    return np.asarray(want + (held - exact))
 
 
 def activation_grids(

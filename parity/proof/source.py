@@ -22,7 +22,7 @@ from parity.formats.graph import Array, NotPossible, Values, relative_rms
 from parity.judging.floor import differences
 from parity.judging.scales import hidden_error
 from parity.process.child import stage
-from parity.proof import products
+from parity.proof import fourier, products
 from parity.proof.expressions import Expressions
 from parity.proof.expressions import kind as _kind
 from parity.proof.messages import TRACING
@@ -74,6 +74,7 @@ class Weight:
     unfolded: Weight | None = None  # without the BatchNorm that follows, which some converters leave an operator
     mean: str = ""  # the running mean of that BatchNorm
     foldings: tuple[Folding, ...] = ()  # of the weight without the BatchNorm
+    implied: bool = False  # no tensor of the module: what a format without its operator computes it by
 
     def folded(self, folding: Folding) -> Weight:
         """This layer with a folding of its plain weight applied."""
@@ -109,6 +110,8 @@ class Source:
                 self._table(node, node.args[1])
             elif kind == "index" and node.args[0] in self.known and (by := _looked_up(node)) is not None:
                 self._table(node, by)
+            elif kind == "stft":
+                self._transform(node)
             elif kind == "batch_norm":
                 norm = products.batch_norm(node, self.known)
                 name = _parent(self._name(node.args[1] or node.args[3]))
@@ -125,7 +128,7 @@ class Source:
         """Layers that read the same value, as the one layer that converters make of query, key and value."""
         beside: dict[str, list[Weight]] = {}
         for weight in self.weights:
-            if weight.kind == "linear" and weight.values.ndim == 2:
+            if weight.kind == "linear" and weight.values.ndim == 2 and not weight.implied:
                 beside.setdefault(weight.anchor, []).append(weight)
         for anchor, parts in beside.items():
             if len(parts) > 1 and not any("[" in part.name for part in parts):
@@ -228,6 +231,14 @@ class Source:
                     more = sign * np.asarray(other if isinstance(other, (int, float)) else _array(self.known[other]))
                     label = f"{sign * other:+g}" if isinstance(other, (int, float)) else f"with {self._name(other)}"
                     yield Term(f"{bias.name} {label}", bias.values + more, bias.magnitude + np.abs(more))
+
+    def _transform(self, node: fx.Node) -> None:
+        """The products by which a file may compute a Fourier transform."""
+        for table in fourier.tables(node, self.known):
+            none = Term(f"{table.name} (no bias)", np.zeros(len(table.values)), np.zeros(len(table.values)))
+            self.weights.append(
+                Weight(table.name, "linear", table.values, table.magnitude, none, (), table.data, implied=True)
+            )
 
     def _table(self, node: fx.Node, indices: Any) -> None:
         table = node.args[0]

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from parity.session.session import Session
 
 PLACE = "parity.proof.placement:evaluate"
-PRECISIONS = ("int8", "dynamic")  # at which converters choose what they quantise
+PRECISIONS = ("int8", "dynamic", "fp32")  # at which converters choose what they quantise, or compute tables themselves
 _HELD = ("local", "range", "copies", "operators")  # links that say nothing of whose graph and weights these are
 
 
 def placed(session: Session, cell: Cell, cases: Sequence[Case]) -> Placement:
-    """Outputs on `cases` of the module as the cell's file quantises it, its grids made from calibration data alone.
+    """Outputs on `cases` of the module as the cell's file quantises it, its grids made from calibration data alone; at
+    fp32 with the tables that its converter computed.
 
     Raises NoTwin where the precision leaves a converter no choice, where match, audit and lift do not all hold, so that
     the file's graph may not be the module's, or where the graph cannot be run so. Raises ChildFailure where the process
@@ -49,7 +50,10 @@ def placed(session: Session, cell: Cell, cases: Sequence[Case]) -> Placement:
 
 
 def _is_the_module(session: Session, cell: Cell, cases: Sequence[Case]) -> bool:
-    """Whether the links hold by which the file's graph with the module's weights is the module."""
+    """Whether the links hold by which the file's graph with the module's weights is the module.
+
+    At fp32 whether the file holds tables, too, that float32 cannot compute as well as it stores them.
+    """
     model = session.config.models[cell.model]
     if not targets.get(cell.target).graph or not model.proof:
         return False
@@ -57,8 +61,10 @@ def _is_the_module(session: Session, cell: Cell, cases: Sequence[Case]) -> bool:
         links = proof_of(session, cell, session.golden_if_any(model) or cases).links
     except ParityError:  # the test of the chain itself says why
         return False
-    states = {link.name: link.state for link in links}
-    return all(states.get(name) == "proved" for name in DECISIVE)
+    by_name = {link.name: link for link in links}
+    if cell.precision == "fp32" and ("audit" not in by_name or not by_name["audit"].figures.get("computed")):
+        return False
+    return all(name in by_name and by_name[name].state == "proved" for name in DECISIVE)
 
 
 def _stored(session: Session, cell: Cell, cases: Sequence[Case]) -> Placement:

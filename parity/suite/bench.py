@@ -30,6 +30,7 @@ from parity.judging.limits import DRAWN, Limit, is_default
 from parity.judging.post_processing import PostProcessed, post_process
 from parity.process.isolate import ChildFailure
 from parity.reference.recipes import RECIPES, TIES
+from parity.session.placement import placed
 from parity.session.proof import proved_on
 from parity.session.session import Runtime
 from parity.suite.recorder import Recorder
@@ -209,6 +210,10 @@ class Bench:
         if open_ and self.session.runs_plainly(self.cell):
             with contextlib.suppress(NoTwin):
                 self._excuse(open_, self.session.plain(self.model, [r.case for r in open_], self.cell.precision))
+        open_ = [r for r in results if self._over(r) and not r.undefined]
+        if open_ and self.cell.precision == "fp32":
+            with contextlib.suppress(NoTwin):
+                self._excuse(open_, placed(self.session, self.cell, [r.case for r in open_]).outputs)
         self._settle_ties([r for r in results if self._over(r) and not r.undefined])
         self._excuse_amplified([r for r in results if r.recipe and r.recipe.flat and self._over(r)], stored)
 

@@ -141,18 +141,21 @@ def _with_placement(
         if wider[name].pooled != floor.pooled
     ]
     if costs:
-        parity.find(f"floor from the file's own placement of {_placement(placement)}: {'; '.join(costs)}", "note")
+        parity.find(f"floor from {_placement(placement, runtime.cell.precision)}: {'; '.join(costs)}", "note")
     return wider
 
 
-def _placement(placement: Placement) -> str:
-    """How many tensors a file puts on grids, by the kinds of operator that write most of them."""
+def _placement(placement: Placement, precision: str) -> str:
+    """What a file rounds by its converter's choice: how many tensors it puts on grids, by the kinds of operator that
+    write most of them; at fp32, how many tables it computed."""
+    if precision == "fp32":
+        return f"the float32 arithmetic that made {placement.weights} tables of the file"
     kinds = sorted(placement.kinds.items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{count} of {kind}" for kind, count in kinds[:KINDS_SHOWN])
     rest = sum(count for _, count in kinds[KINDS_SHOWN:])
     more = f" and {rest} more" if rest else ""
     results = f"{sum(placement.kinds.values())} results ({shown}{more}) and " if kinds else ""
-    return f"grids, on {results}{placement.weights} weights"
+    return f"the file's own placement of grids, on {results}{placement.weights} weights"
 
 
 def _with_plain(

@@ -231,6 +231,23 @@ def test_a_folded_factor_is_a_gain_and_sound(weight: np.ndarray) -> None:
     assert link.figures["folded"] == ["fc.weight"]
 
 
+def test_a_factor_folded_into_weights_of_few_levels_is_the_one_that_all_agree_on() -> None:
+    """A layer scale of 1e-6 and GELU's half leave eight levels: a channel's regression is off by a hundredth."""
+    weight = np.random.default_rng(1).uniform(-6e-8, 6e-8, (24, 96))
+    steps = per_channel(np.ones_like(weight))
+    steps = replace(steps, scale=steps.scale * 0.5e-6)
+    half = quantised(weight / 2, steps)
+    assert np.abs(half.stored).max() <= 8
+    found = gain(Match(half, "fc.weight", weight, weight, layer("fc", weight)))
+    assert np.all(found == 0.5)
+    assert audited(weight, half).state == "proved"
+    stored = half.stored.copy()
+    stored[3, 5] -= np.sign(stored[3, 5]) or 1
+    assert audited(weight, replace(half, stored=stored)).state == "failed"
+    other = weight * np.where(np.arange(24) == 7, 1.3, 1.0)[:, None]  # a channel with a factor of its own
+    assert gain(Match(quantised(other / 2, steps), "fc.weight", weight, weight, layer("fc", weight))).size == 24
+
+
 def test_clipped_weights_are_no_gain(weight: np.ndarray) -> None:
     clipped = weight.clip(-1, 1)
     assert audited(weight, quantised(clipped, per_channel(clipped))).state == "failed"

@@ -73,8 +73,20 @@ def test_scores_that_one_scale_with_pixels_made_0_are_not_called_right() -> None
     assert verdict.judge("int8", got, want, want, [[w + rng.normal(0, step, w.shape) for w in want]]).state == (
         "cannot say"
     )
-    assert verdict.constant_columns(got, want) == [4, 5]
-    assert verdict.constant_columns(want, want) == []
+    assert verdict.lost_columns(got, want) == [4, 5]
+    assert verdict.lost_columns(want, want) == []
+
+
+def test_scores_that_one_scale_left_two_numbers_are_not_called_right() -> None:
+    """A step of 0.9: a score is 0 or 0.9."""
+    rng = np.random.default_rng(0)
+    want = [np.concatenate([rng.uniform(0, 220, (1, 4, 50)), rng.uniform(0, 1, (1, 2, 50))], 1) for _ in range(4)]
+    got = [np.round(w / 0.9) * 0.9 for w in want]
+    assert {float(v) for g in got for v in g[:, 4:].ravel()} == {0.0, 0.9}
+    hand = [[w + rng.normal(0, 0.9, w.shape) for w in want]]
+    assert verdict.judge("int8", got, want, want, hand).state == "cannot say"
+    masks = [(w > 0.5).astype(np.float64) for w in want]  # what the module itself has two of is not lost
+    assert verdict.lost_columns(masks, masks) == []
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "dynamic", "int8"])

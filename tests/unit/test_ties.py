@@ -14,7 +14,7 @@ from parity.judging.floor import floor
 from parity.judging.judge import check_lost
 from parity.judging.limits import BUILT_IN, Limit, fallback, resolve
 from parity.judging.post_processing import PostProcessed
-from parity.judging.ties import JUMP, MOVED, largest_jump, tied, with_jumps
+from parity.judging.ties import JUMP, MOVED, excused, largest_jump, tied, with_jumps
 
 IDS = np.array([[3, 1, 4, 1]])
 TRIES = [np.array([[3, 1, 1, 4]]), IDS]  # the last two are a tie
@@ -58,6 +58,44 @@ def test_what_the_tries_decide_in_several_ways_is_a_tie_among_many() -> None:
     assert not tied(IDS, tries)[0, 0]
     assert tied(IDS, tries, among_many=True)[0, 0]
     assert not tied(IDS, [tries[0], tries[0]], among_many=True).any()
+
+
+# Labels of the best twenty places of a flat picture, whose scores are one: by the oracle, and by tries of tie breakers.
+RANKS = np.array([[3, 3, 2, 3, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 2, 2, 2, 3, 3, 3]])
+REORDERED = [
+    np.array([[3, 2, 3, 2, 2, 2, 3, 2, 2, 2, 2, 3, 2, 2, 2, 3, 2, 2, 2, 3]]),
+    np.array([[2, 3, 3, 2, 2, 3, 2, 2, 2, 2, 2, 2, 3, 2, 2, 2, 2, 3, 3, 3]]),
+    np.array([[3, 3, 2, 2, 2, 2, 2, 3, 2, 2, 2, 2, 3, 2, 2, 3, 2, 2, 3, 3]]),
+    np.array([[3, 2, 3, 3, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 2, 2, 3, 2, 3, 2]]),
+]
+
+
+def _drawn(got: np.ndarray, precision: str = "fp32") -> float:
+    """The share of the ranks of a flat picture that is wrong, after the tie breakers."""
+    usual = single.Usual(1e-7, 1e-7, 1.0, precision)
+    return single.settle_tie(single.judge(got, RANKS, usual), got, RANKS, REORDERED, usual).ratio
+
+
+def test_an_order_among_many_equals_decides_nothing() -> None:
+    """The fifth rank keeps its label in every try, for most places have that one."""
+    got = np.array([[3, 3, 2, 2, 3, 2, 2, 2, 2, 2, 2, 2, 3, 2, 2, 2, 2, 3, 3, 2]])
+    assert not any((other[0, 4] != RANKS[0, 4]) for other in REORDERED)
+    assert _drawn(got) == 0 and _drawn(got, "fp16") == 0
+
+
+def test_other_labels_among_many_equals_are_wrong() -> None:
+    swapped = np.where(RANKS == 3, 2, 3)  # a label fault holds other numbers of each
+    assert _drawn(swapped) > 0
+    assert _drawn(np.where(RANKS == 2, 1, RANKS)) > 0  # and a label that no try gives is none of theirs
+    lost = [np.where(other == 3, 2, other) for other in REORDERED]  # what the precision loses is no tie
+    assert not excused(np.full_like(RANKS, 2), RANKS, lost).any()
+
+
+def test_a_few_ties_make_no_row_of_equals() -> None:
+    want = np.arange(20)[None] % 5  # class ids along a line of pixels, of which two are ties
+    other = want.copy()
+    other[0, [2, 17]] = 4, 0
+    assert not excused(np.roll(want, 5), want, [want, other])[0, 3:17].any()
 
 
 def always(got: list[np.ndarray], tries: list[np.ndarray] | None = None) -> Check | None:

@@ -17,6 +17,7 @@ BOUNDS = {"fp32": (50.0, 1000.0), "fp16": (3.0, 12.0), "dynamic": (2.5, 8.0), "i
 LEAST = {"fp32": (1e-5, 1e-3), "fp16": (1e-3, 2e-2), "dynamic": (1e-3, 5e-2), "int8": (5e-3, 1e-1)}
 # A precision that costs more than this share of the output's spread hides whatever a file does.
 BLIND = {"fp32": 0.01, "fp16": 0.1, "dynamic": 0.3, "int8": 0.5}
+FEW, MANY = 2, 8  # different numbers of a column that an output's one scale has lost, and of one that says something
 AGREE = 0.999  # share of equal integers of a right fp32 file
 
 
@@ -70,28 +71,29 @@ def judge(precision: str, got: list[Array], want: list[Array], single: list[Arra
     error = min(errors)
     costs = [relative(outputs, want) for outputs in (hand if precision != "fp32" else [single])]
     said = _weighed(precision, error, costs)
-    if said.state == "right" and (gone := constant_columns(choices[errors.index(error)], want)):
-        reason = f"{said.reason}; columns {gone} never change, which the module's do"
+    if said.state == "right" and (gone := lost_columns(choices[errors.index(error)], want)):
+        reason = f"{said.reason}; columns {gone} hold two numbers at most, the module's many"
         return Verdict("cannot say", reason, said.error, said.cost)
     return said
 
 
-def constant_columns(got: list[Array], want: list[Array]) -> list[int]:
-    """The columns (axis 1, or the last) of an output that are one number throughout `got` and vary in `want`: scores
-    beside pixels in one 8-bit scale. Whether their loss is the precision's cost or a fault is not for numbers alone."""
+def lost_columns(got: list[Array], want: list[Array]) -> list[int]:
+    """The columns (axis 1, or the last) of an output that are one number or two throughout `got` and many in `want`:
+    scores beside pixels in one 8-bit scale, whose whole range is under a step. Whether their loss is the precision's
+    cost or a fault is not for numbers alone."""
     for axis in {1, want[0].ndim - 1} if want[0].ndim > 1 else set():
         if len({w.shape[axis] for w in want}) != 1:
             continue
         columns = range(want[0].shape[axis])
-        gone = [k for k in columns if _constant(got, axis, k) and not _constant(want, axis, k)]
+        gone = [k for k in columns if _levels(got, axis, k) <= FEW < MANY <= _levels(want, axis, k)]
         if gone:
             return gone[:8]
     return []
 
 
-def _constant(arrays: list[Array], axis: int, column: int) -> bool:
-    values = np.concatenate([np.take(a, column, axis).ravel() for a in arrays])
-    return bool(np.ptp(values) == 0)
+def _levels(arrays: list[Array], axis: int, column: int) -> int:
+    """How many different numbers a column holds."""
+    return int(np.unique(np.concatenate([np.take(a, column, axis).ravel() for a in arrays])).size)
 
 
 def _weighed(precision: str, error: float, costs: list[float]) -> Verdict:
