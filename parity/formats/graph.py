@@ -6,7 +6,7 @@ to float, and cut into its operators. The links know only what is here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -179,8 +179,8 @@ class Artefact(Protocol):
         """The artefact as it is: float inputs by port tensor -> outputs as reals, float64."""
         ...
 
-    def trace(self, case: Values) -> Values:
-        """Every activation as stored, on kernels that keep all tensors."""
+    def trace(self, case: Values, names: Collection[str] | None = None) -> Values:
+        """Every activation, or those in `names`, as stored, on kernels that keep all tensors."""
         ...
 
     def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
@@ -193,12 +193,12 @@ class Artefact(Protocol):
         kernels want them as integers takes their grids from `grids`, too."""
         ...
 
-    def alone(self, kernels: str) -> Run:
-        """Every operator by itself, as it is: activations as stored in, operator outputs as stored."""
+    def alone(self, kernels: str, operators: Sequence[Operator]) -> Run:
+        """Each of `operators` by itself, as it is: activations as stored in, operator outputs as stored."""
         ...
 
-    def alone_lifted(self) -> Run:
-        """Every operator by itself in float, with the artefact's own constants: reals in, reals out."""
+    def alone_lifted(self, operators: Sequence[Operator]) -> Run:
+        """Each of `operators` by itself in float, with the artefact's own constants: reals in, reals out."""
         ...
 
     def reread(self) -> bool:
@@ -239,13 +239,13 @@ class WholeOnly:
     def rounded(self, weights: Mapping[str, Array], grids: Mapping[str, Grid]) -> Run:
         raise NotOffered("files of this format are not rounded operator by operator")
 
-    def trace(self, case: Values) -> Values:
+    def trace(self, case: Values, names: Collection[str] | None = None) -> Values:
         raise NotOffered(self.no_operators)
 
-    def alone(self, kernels: str) -> Run:
+    def alone(self, kernels: str, operators: Sequence[Operator]) -> Run:
         raise NotOffered(self.no_operators)
 
-    def alone_lifted(self) -> Run:
+    def alone_lifted(self, operators: Sequence[Operator]) -> Run:
         raise NotOffered(self.no_operators)
 
     def reread(self) -> bool:

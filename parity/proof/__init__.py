@@ -77,6 +77,7 @@ def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
     from parity.formats.graph import NotPossible
     from parity.formats.target import load_part
     from parity.process.child import stage
+    from parity.process.memory import give_back
     from parity.proof import audit, extra, lift, local, match, named, range, source
     from parity.reference import oracle
     from parity.reference.messages import OracleRequest
@@ -104,9 +105,8 @@ def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
         audited, sound = audit.audit(artefact.graph, matches, precision)
     chosen = spread(len(cases), LIFTED)
     some = [cases[i] for i in chosen]
-    if request.wants:
-        wants: Sequence[Mapping[str, Array]] = [request.wants[i] for i in chosen]
-    else:
+    wants: Sequence[Mapping[str, Array]] = [request.wants[i] for i in chosen] if request.wants else []
+    if not all(wants) or not wants:
         wants = oracle.evaluate(OracleRequest(request.model, some, request.outputs)).outputs
     few, many = ([cases[i] for i in spread(len(cases), n)] for n in (ALONE, RANGED))
     eager = source.eager_error(request.model, some[:3], wants, request.outputs)
@@ -135,6 +135,7 @@ def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
         stage(name)
         reason = request.ended.get(name)
         made.append(_made(name, make) if reason is None else Link(name, "not possible", reason=reason))
+        give_back()
         if not whole and made[-1].state == "failed":
             return made, None, read
     stage("prove")

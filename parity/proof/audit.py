@@ -7,7 +7,7 @@ what float32 rounding costs. Grids must be finite, positive, in range, and fit e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -38,7 +38,7 @@ class Audited:
     match: Match
     gain: Array  # broadcastable to the values; 1 where the converter folded nothing in
     worst: float
-    excess: Array  # deviation beyond the allowance, in steps; zero or less is fine
+    excess: Array  # deviation beyond the allowance, in steps; zero or less is fine; one zero for all that are sound
 
     @property
     def sound(self) -> bool:
@@ -59,7 +59,7 @@ class Audited:
 def audit(graph: Graph, matches: Mapping[str, Match], precision: str) -> tuple[dict[str, Audited], Link]:
     """Audit every matched constant and every grid. Fails on the first deviation, and names all."""
     gains = {name: gain(m) for name, m in matches.items() if m.constant.slot("weight", "operand")}
-    audited = {name: _audited(graph, m, gains) for name, m in matches.items()}
+    audited = {name: _lean(_audited(graph, m, gains)) for name, m in matches.items()}
     audited = {name: a for name, a in audited.items() if a.sound or not _by_chance(a.match)}
     culprits = [_culprit(a) for a in audited.values() if not a.sound]
     culprits += _precision_class(graph, audited, precision)
@@ -79,6 +79,11 @@ def audit(graph: Graph, matches: Mapping[str, Match], precision: str) -> tuple[d
         "folded": [a.match.name for a in audited.values() if bool(np.any(a.gain != 1))],
     }
     return audited, Link.judged("audit", figures, culprits)
+
+
+def _lean(audited: Audited) -> Audited:
+    """A sound constant without what nobody asks of it: as many numbers as the constant has."""
+    return replace(audited, excess=np.zeros(())) if audited.sound else audited
 
 
 def _clipped_shares(audited: Mapping[str, Audited]) -> dict[str, float]:

@@ -34,6 +34,7 @@ class Expressions:
                 self._single[node] = _narrow(self.values[node])
             elif node.op == "call_function" and all(i in self.values for i in node.all_input_nodes):
                 self._evaluate(node)
+        self._single = {node: value for node, value in self._single.items() if node.op == "call_function"}
 
     def __contains__(self, node: Any) -> bool:
         return node in self.values

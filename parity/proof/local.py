@@ -12,10 +12,13 @@ import numpy as np
 
 from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Artefact, Graph, Operator, Run, Values, feed
+from parity.process.memory import give_back
 from parity.proof.lift import Case
 
 STEPS = 1.0  # integer kernels round their products once more; +-1 step is legal and differs between kernel sets
 FLOAT = 1e-4  # of the largest output: float kernels approximate transcendental functions and sum in another order
+PORTION = 64 << 20  # bytes of activations that operators are judged on at a time
+_SIZED = 256  # activations that are fetched at a time to learn their sizes
 HALF = 4e-3  # the same where activations are fp16: a few units in the last place
 _TIES = ("ARG_MAX", "ARG_MIN", "TOPK_V2", "ArgMax", "ArgMin", "TopK")  # equal integers may be told apart as floats
 
@@ -41,27 +44,7 @@ def local(artefact: Artefact, cases: Sequence[Case], whole: bool = True) -> Link
     others say whether it is the file's fault or the runtime's.
     """
     graph = artefact.graph
-    traces = [artefact.trace(feed(graph, case)) for case in cases]
-    lifted = artefact.alone_lifted()
-    reals = [{n: _as_float(graph, n, v) for n, v in t.items()} for t in traces]
-    wanted = [lifted(real) for real in reals]
-    hybrid = _hybrid_reach(graph)
-    scores: dict[str, _Score] = {}
-    for kernels in artefact.kernels:
-        score = scores[kernels] = _Score()
-        try:
-            run: Run = artefact.alone(kernels)
-            for trace, real, want in zip(traces, reals, wanted, strict=True):
-                got = run(trace)
-                for op in graph.operators:
-                    for name in op.outputs:
-                        if name in got:
-                            expected = want.get(name, real.get(op.inputs[0]))
-                            score.add(op.index, _deviation(graph, op, name, got[name], expected, real, hybrid))
-        except Exception as error:  # native runtimes raise what they like
-            score.refused = str(error).strip().splitlines()[0][:160]
-        if not whole and not scores[artefact.kernels[0]].refused:
-            break
+    scores = _scores(artefact, cases, whole)
     culprits, elsewhere = _culprits(artefact, scores)
     ran = {kernels: score for kernels, score in scores.items() if not score.refused}
     if not ran:
@@ -79,6 +62,55 @@ def local(artefact: Artefact, cases: Sequence[Case], whole: bool = True) -> Link
         "cases": len(cases),
     }
     return Link.judged("local", figures, [culprit for _, culprit in culprits])
+
+
+def _scores(artefact: Artefact, cases: Sequence[Case], whole: bool) -> dict[str, _Score]:
+    """The scores of the kernel sets that were asked."""
+    graph = artefact.graph
+    hybrid = _hybrid_reach(graph)
+    scores: dict[str, _Score] = {}
+    for operators in _portions(artefact, cases[0]):
+        names = {name for op in operators for name in (*op.inputs, *op.outputs)}
+        lifted = artefact.alone_lifted(operators)
+        runs: dict[str, Run] = {}
+        for case in cases:
+            trace = artefact.trace(feed(graph, case), names)
+            real = {name: _as_float(graph, name, value) for name, value in trace.items()}
+            want = lifted(real)
+            for kernels in artefact.kernels:
+                score = scores.setdefault(kernels, _Score())
+                if not score.refused:
+                    try:
+                        run = runs[kernels] = runs.get(kernels) or artefact.alone(kernels, operators)
+                        got = run(trace)
+                    except Exception as error:  # native runtimes raise what they like
+                        score.refused = str(error).strip().splitlines()[0][:160]
+                        continue
+                    for op in operators:
+                        for name in got.keys() & set(op.outputs):
+                            expected = want.get(name, real.get(op.inputs[0]))
+                            score.add(op.index, _deviation(graph, op, name, got[name], expected, real, hybrid))
+                    if not whole:
+                        break
+        give_back()
+    return scores
+
+
+def _portions(artefact: Artefact, case: Case) -> list[list[Operator]]:
+    """The operators in order, so many at a time that what they read and write of a case takes at most PORTION bytes."""
+    graph, sizes = artefact.graph, dict[str, int]()
+    for start in range(0, len(graph.activations), _SIZED):
+        names = graph.activations[start : start + _SIZED]
+        sizes |= {name: value.nbytes for name, value in artefact.trace(feed(graph, case), names).items()}
+    portions: list[list[Operator]] = []
+    taken: set[str] = set()
+    for op in graph.operators:
+        taken |= {*op.inputs, *op.outputs}
+        if not portions or sum(sizes.get(name, 0) for name in taken) > PORTION:
+            portions.append([])
+            taken = {*op.inputs, *op.outputs}
+        portions[-1].append(op)
+    return portions
 
 
 def _as_float(graph: Graph, name: str, stored: Array) -> Array:

@@ -5,18 +5,23 @@ Never by searching permutations: that would match a transposed kernel and hide t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Constant, Graph
 from parity.judging.floor import FP16_MAX
-from parity.proof.source import STACKED, Source, Term, Weight
+from parity.proof.source import STACKED, Folding, Source, Term, Weight
 
 CLOSE = 0.05  # an element-wise constant is taken for the torch value that it differs from by less, of its maximum
 ALIKE = 0.5  # below this cosine a weight is matched for its shape alone, and the audit will say so
+_MANY = 1 << 16  # values of a weight, from which on a sample tells most others apart
+_SAMPLE = 4096
+_UNLIKE = 0.25  # cosine of a sample below which the whole is not alike either
 _TIED = 1e-7  # two cosines that rounding alone may tell apart
 _FOLDED = 0.95  # below this cosine a folding other than BatchNorm's is likelier another weight: int8 costs less
 _EVIDENT = 1 - 1e-4  # above this cosine a weight is what it is taken for: int8 costs less
@@ -28,14 +33,20 @@ _FORMS: Mapping[str, Callable[[Array], Array]] = {"": lambda v: v, "1/": lambda 
 
 @dataclass(frozen=True)
 class Match:
-    """What a constant should hold: torch `values` in the constant's own shape, and the torch name."""
+    """What a constant should hold: torch `values` in the constant's own shape, and the torch name. `summed`: what they
+    were summed from, in magnitude; None for that of the values themselves."""
 
     constant: Constant
     name: str
     values: Array
-    magnitude: Array
+    summed: Array | None
     weight: Weight | None = None
     cosine: float = 1.0
+
+    @property
+    def magnitude(self) -> Array:
+        """What the values were summed from, of their shape."""
+        return np.abs(self.values) if self.summed is None else self.summed
 
     @property
     def axis(self) -> int | None:
@@ -104,8 +115,9 @@ def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
     apart = {op.index for op in graph.operators if normed.intersection(op.outputs)}
     alike, unlike = [], []
     for i, (constant, slot) in enumerate(constants):
+        held = _Held(constant, slot.layout, slot.operator in apart)
         for j, weight in enumerate(weights):
-            likely = _folded_or_not(constant, weight, slot.layout, slot.operator in apart)
+            likely = _folded_or_not(held, weight)
             if likely is not None and likely.cosine >= ALIKE:
                 place = abs(i / len(constants) - j / len(weights))
                 alike.append((1 - likely.cosine + _ORDER * place, i, j, likely))
@@ -119,14 +131,42 @@ def _weights(graph: Graph, weights: Sequence[Weight]) -> dict[str, Match]:
             taken.add(j)
     for again in (False, True):  # a layer that the module calls twice may be stored once
         for i, j, likely in unlike:
-            held = {each.weight.name for each in found.values()}
-            if i not in found and j not in taken and (again or likely.weight.name not in held):
+            used = {each.weight.name for each in found.values()}
+            if i not in found and j not in taken and (again or likely.weight.name not in used):
                 found[i] = likely
                 taken.add(j)
     for _, i, _, likely in sorted(alike, key=lambda pair: pair[:3]):  # a layer may be stored twice
         if i not in found and likely.cosine >= _EVIDENT:
             found[i] = likely
     return {constants[i][0].name: likely.match(constants[i][0]) for i, likely in found.items()}
+
+
+class _Held:
+    """A constant that holds a weight: its values, the layout that its operator prescribes, and whether the file has the
+    BatchNorm behind that as an operator of its own (`apart`)."""
+
+    def __init__(self, constant: Constant, layout: str, apart: bool):
+        self.constant, self.layout, self.apart = constant, layout, apart
+        self.real = constant.real
+        self.reach = float(np.abs(self.real).max(initial=0))
+        self._sample = self.real[_places(self.real.shape)] if self.real.size > _MANY else None
+
+    def unlike(self, values: Array, factor: Array | None = None) -> float | None:
+        """The cosine of a sample of `values` with what is stored, where that says that they are another tensor; None
+        where they have to be compared as a whole. `factor`: of their shape, what they are multiplied by."""
+        if self._sample is None:
+            return None
+        places = _places(self.real.shape)
+        some = values[places] if factor is None else values[places] * factor[places]
+        cosine = _cosine(self._sample, some) if self._sample.any() and some.any() else ALIKE
+        return cosine if cosine < _UNLIKE else None
+
+
+@lru_cache(maxsize=64)
+def _places(shape: tuple[int, ...]) -> tuple[Array, ...]:
+    """Where SAMPLE values spread over a tensor lie: an index for each axis."""
+    size = math.prod(shape)
+    return np.unravel_index(np.random.default_rng(0).integers(0, size, _SAMPLE), shape)
 
 
 @dataclass(frozen=True)
@@ -140,25 +180,25 @@ class _Candidate:
     distance: float
 
     def match(self, constant: Constant) -> Match:
-        magnitude = arrange(self.weight, self.weight.magnitude, self.layout, self.values.shape)
-        assert magnitude is not None  # as its values
-        return Match(constant, self.weight.name, self.values, magnitude, self.weight, self.cosine)
+        summed = self.weight.summed
+        if summed is not None:
+            summed = arrange(self.weight, summed, self.layout, self.values.shape)
+        return Match(constant, self.weight.name, self.values, summed, self.weight, self.cosine)
 
 
-def _folded_or_not(constant: Constant, weight: Weight, layout: str, apart: bool) -> _Candidate | None:
+def _folded_or_not(held: _Held, weight: Weight) -> _Candidate | None:
     """A layer as what a constant may hold: with the BatchNorm behind it folded in, unless without it is nearer. None
     where its shape does not fit. Where BatchNorm is one factor for all channels, cosines are the same; where neither is
-    alike, the graph tells: `apart` if the file has the BatchNorm as an operator."""
-    real = constant.real
-    found = [_candidate(constant, each, layout) for each in (weight, weight.unfolded) if each]
+    alike, the graph tells, by whether the file has the BatchNorm as an operator."""
+    found = [_candidate(held, each) for each in (weight, weight.unfolded) if each]
     if found[0] is None:
         return None
-    best = _of_two(found[0], found[-1], real, apart) if found[-1] is not None else found[0]
-    near = best.distance <= _NEAR * float(np.abs(real).max(initial=0))
+    best = _of_two(found[0], found[-1], held.real, held.apart) if found[-1] is not None else found[0]
+    near = best.distance <= _NEAR * held.reach
     if (best.cosine > _EVIDENT and near) or not weight.foldings:
         return best
     for folding in weight.foldings:
-        other = _candidate(constant, weight.folded(folding), layout) if folding.factor.size > 1 else None
+        other = _with_folding(held, weight, folding) if folding.factor.size > 1 else None
         if other is None or other.cosine <= _FOLDED:
             continue
         as_alike = abs(other.cosine - best.cosine) <= _TIED  # of one factor for all channels cosines say nothing
@@ -167,17 +207,29 @@ def _folded_or_not(constant: Constant, weight: Weight, layout: str, apart: bool)
     return best
 
 
-def _candidate(constant: Constant, weight: Weight, layout: str) -> _Candidate | None:
+def _with_folding(held: _Held, weight: Weight, folding: Folding) -> _Candidate | None:
+    """The layer with a folding applied; None where a sample of it shows that it is no such thing."""
+    plain = weight.unfolded or weight
+    whole = np.broadcast_to(folding.factor, plain.values.shape)
+    values, factor = (arrange(plain, v, held.layout, held.real.shape) for v in (plain.values, whole))
+    if values is None or factor is None or held.unlike(values, factor) is not None:
+        return None
+    return _candidate(held, weight.folded(folding))
+
+
+def _candidate(held: _Held, weight: Weight) -> _Candidate | None:
     """Compared as the constant stores it: a layer scale of 1e-6 leaves fp16 little but the sign of a weight."""
-    real = constant.real
-    values = arrange(weight, weight.values, layout, real.shape)
+    real = held.real
+    values = arrange(weight, weight.values, held.layout, real.shape)
     if values is None:
         return None
+    if (cosine := held.unlike(values)) is not None:
+        return _Candidate(weight, held.layout, values, cosine, np.inf)
     stored = values
-    if constant.stored.dtype == np.float16:
+    if held.constant.stored.dtype == np.float16:
         with np.errstate(over="ignore"):
             stored = np.nan_to_num(values.astype(np.float16).astype(np.float64), posinf=FP16_MAX, neginf=-FP16_MAX)
-    return _Candidate(weight, layout, values, _cosine(real, stored), float(np.abs(real - stored).max(initial=0)))
+    return _Candidate(weight, held.layout, values, _cosine(real, stored), float(np.abs(real - stored).max(initial=0)))
 
 
 def _of_two(folded: _Candidate, plain: _Candidate, real: Array, apart: bool) -> _Candidate:

@@ -24,7 +24,8 @@ class ProofRequest:
 
     `reader` is the target's `graph`, `survey` its `survey`, `notes` the artefact's. `cases` are golden inputs by the
     model's names, `outputs` the names of what it returns, `calibration` what an int8 file was
-    calibrated on, `wants` the oracle's outputs where they are known already. Not `whole`: one link
+    calibrated on, `wants` the oracle's outputs where they are known already, empty for a case of which they are not.
+    Not `whole`: one link
     that fails is answer enough; none is made after it, and nothing that only describes. Links in
     `held` hold already and are not made again. `constants` is the target's part of that name,
     `reference_constants` that of the file that takes the model's place. `traced`: the types in which torch may

@@ -67,7 +67,7 @@ class Weight:
     name: str
     kind: Literal["conv", "transposed", "linear", "matmul", "table"]
     values: Array
-    magnitude: Array
+    summed: Array | None  # what the values were summed from, in magnitude; None for that of the values themselves
     bias: Term
     biases: tuple[Term, ...]  # what else the bias may be: with a constant that follows added in
     anchor: str  # the node whose value this layer reads
@@ -76,13 +76,19 @@ class Weight:
     foldings: tuple[Folding, ...] = ()  # of the weight without the BatchNorm
     implied: bool = False  # no tensor of the module: what a format without its operator computes it by
 
+    @property
+    def magnitude(self) -> Array:
+        """What the values were summed from, of their shape."""
+        return np.abs(self.values) if self.summed is None else self.summed
+
     def folded(self, folding: Folding) -> Weight:
         """This layer with a folding of its plain weight applied."""
         plain = self.unfolded or self
-        values, magnitude = plain.values * folding.factor, plain.magnitude * np.abs(folding.factor)
+        summed = None if plain.summed is None else plain.summed * np.abs(folding.factor)
         return replace(
-            plain, values=values, magnitude=magnitude, bias=folding.bias, biases=(), unfolded=plain, foldings=()
-        )
+            plain, values=plain.values * folding.factor, summed=summed, bias=folding.bias, biases=(), unfolded=plain,
+            foldings=(),
+        )  # fmt: skip
 
 
 class Source:
@@ -91,7 +97,7 @@ class Source:
     def __init__(self, exported: fx.GraphModule, dtype: torch.dtype = torch.float64):
         self.module, self.dtype = exported, dtype
         self.tensors = dict(exported.named_parameters()) | dict(exported.named_buffers())
-        self.known = Expressions(exported)
+        self.known = Expressions(exported)  # holds what it computes; parameters are the module's own
         self.weights: list[Weight] = []
         self.terms: list[Term] = []
         self.bounds: set[float] = set()  # at which activations are clipped: 0 by ReLU, 6 by ReLU6, a clamp's own
@@ -138,7 +144,7 @@ class Source:
                 )
                 term = Term(STACKED.join(p.bias.name for p in parts), bias, reach)
                 name = STACKED.join(p.name for p in parts)
-                self.weights.append(Weight(name, "linear", values, np.abs(values), term, (), anchor))
+                self.weights.append(Weight(name, "linear", values, None, term, (), anchor))
 
     def _layer(self, product: Product) -> None:
         """Add a layer's weight and bias, with the BatchNorm that follows it folded in."""
@@ -158,13 +164,14 @@ class Source:
         scale: torch.Tensor | None = None,
     ) -> Weight:  # fmt: skip
         """The layer whose result is `last`, its weight multiplied by a `scale` for each output channel."""
-        weight, magnitude = self.known[product.weight], self.known.magnitude(product.weight)
+        weight = self.known[product.weight]
+        summed = None if product.weight.op == "get_attr" else self.known.magnitude(product.weight)
         if scale is not None:
             scale = product.across(scale, weight.dim())
-            weight, magnitude = weight * scale, magnitude * scale.abs()
+            weight, summed = weight * scale, None if summed is None else summed * scale.abs()
         term = Term(bias_name, _array(bias), _array(reach))
         return Weight(
-            self._name(product.weight), product.kind, _array(weight), _array(magnitude), term,
+            self._name(product.weight), product.kind, _array(weight), None if summed is None else _array(summed), term,
             tuple(self._shifted(last, term)), str(product.data),
         )  # fmt: skip
 
@@ -214,9 +221,7 @@ class Source:
                 for weight, name, term in zip(tensors[:2], names[:2], terms, strict=True):
                     values = _array(weight[part])
                     self.weights.append(
-                        Weight(
-                            f"{name}{gate}", "linear", values, np.abs(values), term, (*terms, both), str(node.args[0])
-                        )
+                        Weight(f"{name}{gate}", "linear", values, None, term, (*terms, both), str(node.args[0]))
                     )
                 self.terms += [*terms, both]
 
@@ -244,7 +249,7 @@ class Source:
         table = node.args[0]
         values, name = _array(self.known[table]), self._name(table)
         none = Term(f"{name} (no bias)", np.zeros(0), np.zeros(0))
-        self.weights.append(Weight(name, "table", values, np.abs(values), none, (), str(indices)))
+        self.weights.append(Weight(name, "table", values, None, none, (), str(indices)))
 
     def _operands(self, node: fx.Node, kind: str) -> None:
         """What an operator on activations takes from parameters or literals."""

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity import formats as targets
-from parity.core.case import Case, digest
+from parity.core.case import Array, Case, digest, spread
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.proof import Proof
 from parity.formats.target import versions
 from parity.process import serialise
 from parity.process.isolate import ChildFailure
+from parity.proof import LIFTED
 from parity.proof.messages import EDITED, TRACING, ProofRequest
 from parity.session.runtimes import file_of
 from parity.store.code_key import code_key
@@ -119,6 +120,14 @@ def request_of(
     )
 
 
+def _wants(session: Session, model: ModelConfig, cases: Sequence[Case]) -> list[Mapping[str, Array]]:
+    """The oracle's outputs of the golden cases that the lift is run on, empty for the others: the child of the proof
+    would hold another float64 copy of the model to make them again."""
+    chosen = set(spread(len(cases), LIFTED))
+    rows = session.reference(model, cases).outputs
+    return [row if i in chosen else {} for i, row in enumerate(rows)]
+
+
 def _reader_of_reference(model: ModelConfig) -> str:
     """What reads the constants of the file that takes the model's place; empty where there is none."""
     target = targets.recognised(model.reference) if model.reference is not None else None
@@ -147,7 +156,7 @@ def proof_of(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof:
     def prove(folder: Path) -> Mapping[str, Any]:
         session.progress(cell.id, "prove")
         request = request_of(session, model, cell, artifact, cases)
-        request = replace(request, calibration=[c.inputs for c in calibration])
+        request = replace(request, calibration=[c.inputs for c in calibration], wants=_wants(session, model, cases))
         proof = session.waiting_once(f"{cell} proof", partial(_asked, session, request), uses=[file_of(cell, artifact)])
         return dict(serialise.to_builtins(proof))
 

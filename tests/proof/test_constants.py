@@ -23,7 +23,7 @@ def per_channel(values: np.ndarray, axis: int = 0, factor: float = 1.0) -> Grid:
 
 def layer(name: str, values: np.ndarray, kind: Any = "linear") -> Weight:
     bias = Term(f"{name}.bias", np.zeros(values.shape[0]), np.zeros(values.shape[0]))
-    return Weight(f"{name}.weight", kind, values, np.abs(values), bias, (), "x")
+    return Weight(f"{name}.weight", kind, values, None, bias, (), "x")
 
 
 class Torch:
@@ -436,11 +436,11 @@ def test_a_table_that_is_dequantised_after_the_look_up_has_its_grid() -> None:
         [numpy_helper.from_array(np.asarray(v), n) for n, v in stored.items()],
     )  # fmt: skip
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    before = onnx_graph._open(model, "as written").run(["y"], {"ids": np.array([2, 0, 6])})[0]
+    before = onnx_graph._open(model, {}, "as written").run(["y"], {"ids": np.array([2, 0, 6])})[0]
     rewriting.dequantise_first(model.graph)
     assert [n.op_type for n in model.graph.node] == ["DequantizeLinear", "Gather"]
     np.testing.assert_array_equal(
-        onnx_graph._open(model, "as written").run(["y"], {"ids": np.array([2, 0, 6])})[0], before
+        onnx_graph._open(model, {}, "as written").run(["y"], {"ids": np.array([2, 0, 6])})[0], before
     )
 
 
@@ -463,9 +463,9 @@ def test_one_dequantised_tensor_under_the_names_of_two_outputs_keeps_both() -> N
         [numpy_helper.from_array(np.asarray(v), n) for n, v in stored.items()],
     )  # fmt: skip
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    before = onnx_graph._open(model, "as written").run(["y", "z", "t"], {"ids": np.array([2, 0, 6])})
+    before = onnx_graph._open(model, {}, "as written").run(["y", "z", "t"], {"ids": np.array([2, 0, 6])})
     rewriting.dequantise_first(model.graph)
-    after = onnx_graph._open(model, "as written").run(["y", "z", "t"], {"ids": np.array([2, 0, 6])})
+    after = onnx_graph._open(model, {}, "as written").run(["y", "z", "t"], {"ids": np.array([2, 0, 6])})
     assert [n.op_type for n in model.graph.node].count("DequantizeLinear") == 1
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,7 @@ class Double:
         operators = (Operator(0, kind, ("x",), ("y",)),)
         self.graph = Graph(operators, {}, {"x": X, "y": Y}, (Port("a", "x"),), (Port("b", "y"),), False, True)
 
-    def trace(self, case: Values) -> Values:
+    def trace(self, case: Values, names: Collection[str] | None = None) -> Values:
         x = X.nearest(case["x"]).astype(np.int8)
         return {"x": x, "y": Y.nearest(self.factor * X.real(x)).astype(np.int8)}
 
@@ -40,13 +40,13 @@ class Double:
     def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
         return lambda case: {"x": case["x"], "y": self.factor * case["x"]}
 
-    def alone(self, kernels: str) -> Run:
+    def alone(self, kernels: str, operators: Sequence[Operator]) -> Run:
         if kernels == "broken":
             raise RuntimeError("no such operator")
         move = self.off.get(kernels, 0)
         return lambda values: {"y": (values["y"].astype(int) + move).clip(-128, 127).astype(np.int8)}
 
-    def alone_lifted(self) -> Run:
+    def alone_lifted(self, operators: Sequence[Operator]) -> Run:
         return lambda values: {"y": self.factor * values["x"]}
 
     def reread(self) -> bool:
@@ -60,9 +60,9 @@ class Asked(Double):
         super().__init__(off)
         self.asked: list[str] = []
 
-    def alone(self, kernels: str) -> Run:
+    def alone(self, kernels: str, operators: Sequence[Operator]) -> Run:
         self.asked.append(kernels)
-        return super().alone(kernels)
+        return super().alone(kernels, operators)
 
 
 class Remembered(Double):

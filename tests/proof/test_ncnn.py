@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import nn
 from parity import formats as targets
 from parity.core.errors import ParityError
 from parity.core.settings import ModelSpec
+from parity.formats.graph import Operator
 from parity.formats.ncnn.graph import NcnnArtefact
 from parity.formats.ncnn.runtime import row
 from parity.process import serialise, steps
@@ -179,8 +180,8 @@ def test_a_layer_is_judged_on_what_it_reads_itself(files: Any, precision: str, m
     wrong = next(op for op in artefact.graph.operators if op.kind == "ConvolutionDepthWise")
     whole = NcnnArtefact._cut
 
-    def faulty(self: NcnnArtefact, net: Any, half: bool) -> Any:
-        run = whole(self, net, half)
+    def faulty(self: NcnnArtefact, net: Any, half: bool, operators: Sequence[Operator]) -> Any:
+        run = whole(self, net, half, operators)
         if net.opt.use_winograd_convolution:
             return lambda v: {n: 1.02 * x if n in wrong.outputs else x for n, x in run(v).items()}
         return run

@@ -221,20 +221,21 @@ class NcnnArtefact:
     def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
         return self._run(self._net(weights, False, self.kernels[0], lifted=True), watch)
 
-    def trace(self, case: Values) -> Values:
-        values = self._run(self._net({}, self.half, self.kernels[0]), self.graph.activations)(case)
+    def trace(self, case: Values, names: Collection[str] | None = None) -> Values:
+        wanted = [name for name in self.graph.activations if names is None or name in names]
+        values = self._run(self._net({}, self.half, self.kernels[0]), wanted)(case)
         return {name: _rounded(value) if self.half else value for name, value in values.items()}
 
-    def alone(self, kernels: str) -> Run:
-        return self._cut(self._net({}, self.half, kernels), self.half)
+    def alone(self, kernels: str, operators: Sequence[Operator]) -> Run:
+        return self._cut(self._net({}, self.half, kernels), self.half, operators)
 
-    def alone_lifted(self) -> Run:
-        return self._cut(self._net({}, False, "plain"), False)
+    def alone_lifted(self, operators: Sequence[Operator]) -> Run:
+        return self._cut(self._net({}, False, "plain"), False, operators)
 
     def reread(self) -> bool:
         return False
 
-    def _cut(self, net: Any, half: bool) -> Run:
+    def _cut(self, net: Any, half: bool, operators: Sequence[Operator]) -> Run:
         """Every layer that reads something, by itself: what it reads is given, so nothing before it runs."""
         import ncnn
 
@@ -242,7 +243,7 @@ class NcnnArtefact:
 
         def run(values: Values) -> Values:
             found: Values = {}
-            for op in self.graph.operators:
+            for op in operators:
                 fed = [name for name in op.inputs if name in values]
                 if not fed:
                     continue

@@ -28,7 +28,7 @@ class OnnxDraft(Draft):
     def __init__(self, folder: str, notes: Mapping[str, Any]):
         artefact = OnnxArtefact(folder, notes, ())
         super().__init__(folder, notes, artefact.graph)
-        self.model = copy.deepcopy(artefact.model)
+        self.model = artefact.with_values()
 
     def store(self, name: str, stored: Array) -> None:
         found = next(i for i in self.model.graph.initializer if i.name == name)

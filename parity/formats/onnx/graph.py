@@ -8,6 +8,7 @@ are its optimised graph, where QDQ becomes integer kernels, and the graph as wri
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,8 +76,9 @@ class OnnxArtefact:
         rewriting.constants_to_initializers(model)
         rewriting.dequantise_first(model.graph)
         del model.graph.value_info[:]
-        self.model = model
         self.stored = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+        rewriting.without_values(model.graph)
+        self.model = model  # without what large initializers hold: that is in `stored`
         self.producer = {name: n for n in model.graph.node for name in n.output}
         self.readers: dict[str, list[Any]] = {}
         for node in model.graph.node:
@@ -86,6 +88,12 @@ class OnnxArtefact:
         self.clips = Clips(bounds, self.plumbing.grids, self._resampled())
         self.graph = self._read(notes)
         self._tracer: Any = None
+
+    def with_values(self) -> Any:
+        """The model as a proto that can be saved."""
+        model = copy.deepcopy(self.model)
+        rewriting.with_values(model.graph, self.stored)
+        return model
 
     @property
     def branched(self) -> bool:
@@ -221,20 +229,20 @@ class OnnxArtefact:
 
     def whole(self, kernels: str) -> Run:
         outputs = [port.tensor for port in self.graph.outputs]
-        session = _open(self.model, kernels)
+        session = _open(self.model, self.stored, kernels)
 
         def run(case: Values) -> Values:
             return dict(zip(outputs, session.run(outputs, case), strict=True))
 
         return run
 
-    def trace(self, case: Values) -> Values:
+    def trace(self, case: Values, names: Collection[str] | None = None) -> Values:
         if self._tracer is None:
             model = copy.deepcopy(self.model)
             _set_outputs(model, sorted(self._cuts()))
-            self._tracer = _open(model, "as written")
-        names = [o.name for o in self._tracer.get_outputs()]
-        return dict(zip(names, self._tracer.run(names, case), strict=True)) | case
+            self._tracer = _open(model, self.stored, "as written")
+        fetched = [o.name for o in self._tracer.get_outputs() if names is None or o.name in names]
+        return dict(zip(fetched, self._tracer.run(fetched, case), strict=True) if fetched else ()) | case
 
     def _cuts(self) -> set[str]:
         """The tensors between operators."""
@@ -242,20 +250,21 @@ class OnnxArtefact:
         return produced - self.plumbing.inner - set(self.plumbing.origin)
 
     def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
-        return self._opened(self._lifted(weights), watch)
+        return self._opened(*self._lifted(weights), watch)
 
     def rounded(self, weights: Mapping[str, Array], grids: Mapping[str, Grid]) -> Run:
-        return self._opened(self._lifted(weights, grids))
+        return self._opened(*self._lifted(weights, grids))
 
-    def _opened(self, model: Any, watch: Sequence[str] = ()) -> Run:
-        """What runs a model in float: outputs and `watch`ed tensors."""
+    def _opened(self, model: Any, values: Values, watch: Sequence[str] = ()) -> Run:
+        """What runs a model in float: outputs and `watch`ed tensors. `values`: of its large initializers, by name."""
         outputs = [*dict.fromkeys([*(port.tensor for port in self.graph.outputs), *watch])]
         inputs = {i.name for i in model.graph.input}
-        content = model.SerializeToString()
+        digests = {i.name: hashlib.sha256(values[i.name].data).digest() for i in rewriting.bare(model.graph)}
+        content = model.SerializeToString() + repr(digests).encode()
 
         def opened() -> Run:
             _set_outputs(model, [name for name in outputs if name not in inputs])
-            session = _open(model, "as written")
+            session = _open(model, values, "as written")
             names = [o.name for o in session.get_outputs()]
 
             def run(case: Values) -> Values:
@@ -266,8 +275,11 @@ class OnnxArtefact:
 
         return Lifted(content, opened)
 
-    def _lifted(self, weights: Mapping[str, Array], grids: Mapping[str, Grid] | None = None) -> Any:
-        """The model in float with `weights` in their places; quantising nodes become Identity, so that names stay.
+    def _lifted(
+        self, weights: Mapping[str, Array], grids: Mapping[str, Grid] | None = None
+    ) -> tuple[Any, dict[str, Array]]:
+        """The model in float with `weights` in their places, and the values of its large initializers by name;
+        quantising nodes become Identity, so that names stay.
 
         With `grids`, the activations that have one there are rounded on it, and those that the file rounds by their
         own range stay so.
@@ -313,13 +325,12 @@ class OnnxArtefact:
         graph.node.extend(nodes)
         kept = [i for i in graph.initializer if i.name not in constants]
         del graph.initializer[:]
-        graph.initializer.extend(
-            kept + [numpy_helper.from_array(np.asarray(v, order="C"), n) for n, v in constants.items()]
-        )
+        constants = {name: np.asarray(value, order="C") for name, value in constants.items()}
+        graph.initializer.extend(kept + [rewriting.initializer(name, value) for name, value in constants.items()])
         for value in (*graph.input, *graph.output):
             if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT
-        return model
+        return model, {**self.stored, **constants}
 
     def reread(self) -> bool:
         return self.clips.reread()
@@ -335,21 +346,24 @@ class OnnxArtefact:
         constant = self.plumbing.constants[name]
         return np.asarray(weights.get(name, constant.real)).astype(np.float32)
 
-    def alone(self, kernels: str) -> Run:
-        return self._cut(copy.deepcopy(self.model), kernels)
+    def alone(self, kernels: str, operators: Sequence[Operator]) -> Run:
+        return self._cut(copy.deepcopy(self.model), self.stored, kernels, operators)
 
-    def alone_lifted(self) -> Run:
-        return self._cut(self._lifted({}), "as written")
+    def alone_lifted(self, operators: Sequence[Operator]) -> Run:
+        return self._cut(*self._lifted({}), "as written", operators)
 
-    def _cut(self, model: Any, kernels: str) -> Run:
-        """Each operator reads graph inputs of its own. Their types are those of the first values that are run."""
+    def _cut(self, model: Any, constants: Values, kernels: str, operators: Sequence[Operator]) -> Run:
+        """A model of `operators` alone, each of which reads graph inputs of its own. Their types are those of the first
+        values that are run. `constants`: what the model's large initializers hold."""
         cuts = self._cuts()
+        written = cuts & {name for op in operators for name in op.outputs}
+        rewriting.leave(model.graph, written, cuts)
         read = cuts & {name for node in model.graph.node for name in node.input}
         for node in model.graph.node:
             for place, name in enumerate(node.input):
                 if name in read:
                     node.input[place] = f"{name}/alone"
-        _set_outputs(model, sorted(cuts))
+        _set_outputs(model, sorted(written))
         opened: list[Any] = []
 
         def run(values: Values) -> Values:
@@ -358,7 +372,7 @@ class OnnxArtefact:
                     kind = helper.np_dtype_to_tensor_dtype(values[name].dtype)
                     shape = [None] * values[name].ndim
                     model.graph.input.append(helper.make_tensor_value_info(f"{name}/alone", kind, shape))
-                opened.append(_open(model, kernels))
+                opened.append(_open(model, constants, kernels))
             fed = {f"{name}/alone": values[name] for name in read}
             wanted = {i.name for i in opened[0].get_inputs()}
             fed |= {p.tensor: values[p.tensor] for p in self.graph.inputs if p.tensor in wanted}
@@ -420,9 +434,20 @@ def _set_outputs(model: Any, names: Sequence[str]) -> None:
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
 
 
-def _open(model: Any, kernels: str) -> Any:
+def _open(model: Any, values: Mapping[str, Array], kernels: str) -> Any:
+    """A session of a model. `values`: what its large initializers hold, which the session shares."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    options.enable_cpu_mem_arena = False  # many sessions live side by side here, and each would keep what it once used
+    if kernels == "as written":
+        options.add_session_config_entry("session.disable_prepacking", "1")  # no copies of weights
     options.graph_optimization_level = _LEVELS[kernels]
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    model = rewriting.without_idle(model)
+    names = [i.name for i in rewriting.bare(model.graph)]
+    shared = [onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(values[name], order="C")) for name in names]
+    if names:
+        options.add_external_initializers(names, shared)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session.shared = shared  # it reads them where they lie
+    return session

@@ -5,15 +5,20 @@ Pure, apart from NumPy and the proto that is changed in place.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 _MOVING = frozenset(  # operators whose results are values of their first input, whatever these stand for
     ("Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split", "Squeeze",
      "Tile", "Transpose", "Unsqueeze")
 )  # fmt: skip
+
+LARGE = 1 << 10  # bytes
+_SHARED = frozenset(("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8"))
 
 Scale = tuple[bytes, ...]  # what a DequantizeLinear's scale, zero point and attributes are, to tell two apart
 
@@ -35,6 +40,66 @@ def replace_nodes(graph: Any, nodes: list[Any]) -> None:
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]  # deleted under it otherwise
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def initializer(name: str, values: np.ndarray[Any, Any]) -> Any:
+    """An initializer. One that is large, and of a type that ONNX Runtime takes from NumPy, comes without its values, as
+    if they lay in a file beside the model."""
+    if values.nbytes <= LARGE or values.dtype.name not in _SHARED:
+        return numpy_helper.from_array(values, name)
+    proto = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape)
+    proto.data_location = TensorProto.EXTERNAL
+    proto.external_data.add(key="location", value="memory")
+    return proto
+
+
+def without_values(graph: Any) -> None:
+    """Take the values from large initializers. A model of hundreds of megabytes is copied and serialised for each link
+    of a proof; its values need not be."""
+    for each in graph.initializer:
+        each.CopyFrom(initializer(each.name, numpy_helper.to_array(each)))
+
+
+def with_values(graph: Any, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Give large initializers their values back."""
+    for each in bare(graph):
+        each.CopyFrom(numpy_helper.from_array(np.asarray(values[each.name], order="C"), each.name))
+
+
+def bare(graph: Any) -> list[Any]:
+    """The initializers without their values."""
+    return [i for i in graph.initializer if i.data_location == TensorProto.EXTERNAL]
+
+
+def without_idle(model: Any) -> Any:
+    """The model without initializers that nothing reads: ONNX Runtime drops them, and then misses what they hold."""
+    graph = model.graph
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    if all(i.name in read for i in graph.initializer):
+        return model
+    model = copy.deepcopy(model)
+    used = [i for i in graph.initializer if i.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(used)
+    return model
+
+
+def leave(graph: Any, written: Collection[str], cuts: Collection[str]) -> None:
+    """Drop every node and constant that the tensors in `written` do not need, where those in `cuts` are given."""
+    producer = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    pending = [producer[name] for name in written]
+    kept: set[int] = set()
+    while pending:
+        place = pending.pop()
+        if place not in kept:
+            kept.add(place)
+            pending += [producer[n] for n in graph.node[place].input if n in producer and n not in cuts]
+    replace_nodes(graph, [node for place, node in enumerate(graph.node) if place in kept])
+    read = {name for node in graph.node for name in node.input}
+    constants = [i for i in graph.initializer if i.name in read]
+    copies = [type(i).FromString(i.SerializeToString()) for i in constants]
+    del graph.initializer[:]
+    graph.initializer.extend(copies)
 
 
 def dequantise_first(graph: Any) -> None:

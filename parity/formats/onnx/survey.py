@@ -13,6 +13,7 @@ import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
 from parity.formats.graph import Constant, Grid
+from parity.formats.onnx import rewriting
 from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
 
 _MOVING = ("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
@@ -67,10 +68,23 @@ def _read(folder: str, notes: Mapping[str, Any], whole: bool) -> Survey:
     return read.survey
 
 
+def _light(model: Any) -> Any:
+    """A model without the values of large initializers, which no type follows from."""
+    light = type(model)(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    for name in ("node", "input", "output", "value_info"):
+        getattr(light.graph, name).extend(getattr(model.graph, name))
+    for each in model.graph.initializer:
+        absent = each.data_location == TensorProto.EXTERNAL
+        light.graph.initializer.append(
+            each if absent else rewriting.initializer(each.name, numpy_helper.to_array(each))
+        )
+    return light
+
+
 def _types(model: Any) -> dict[str, int]:
     """The element types of tensors by name, as far as they follow; a name of a sub-graph stands for itself."""
     try:
-        model = onnx.shape_inference.infer_shapes(model)
+        model = onnx.shape_inference.infer_shapes(_light(model))
     except Exception:  # a model of more than 2 GB, or one that is no model
         return {}
     types: dict[str, int] = {}

@@ -143,12 +143,12 @@ class TFLiteArtefact:
 
         return run
 
-    def trace(self, case: Values) -> Values:
+    def trace(self, case: Values, names: Collection[str] | None = None) -> Values:
         if self._tracer is None:
             self._tracer = open_content(self.content, "builtin", keep=True)
         self._feed(self._tracer, self._indices(self.graph.inputs), case)
         self._tracer.invoke()
-        wanted = set(self.graph.activations)
+        wanted = set(self.graph.activations if names is None else names)
         return {n: self._tracer.get_tensor(i) for i, n in enumerate(self.names) if n in wanted}
 
     def _feed(self, interpreter: Any, indices: Mapping[str, int], case: Values) -> None:
@@ -250,19 +250,20 @@ class TFLiteArtefact:
             and self.names[int(op.outputs[0])] not in self.graph.grids
         }
 
-    def alone(self, kernels: str) -> Run:
-        return self._cut(self._parse(), kernels)
+    def alone(self, kernels: str, operators: Sequence[Operator]) -> Run:
+        return self._cut(self._parse(), kernels, operators)
 
-    def alone_lifted(self) -> Run:
+    def alone_lifted(self, operators: Sequence[Operator]) -> Run:
         model, _ = self._lifted({}, join=False)
-        return self._cut(model, "builtin")
+        return self._cut(model, "builtin", operators)
 
     def reread(self) -> bool:
         return False
 
-    def _cut(self, model: Any, kernels: str) -> Run:
-        """A model in which each operator reads graph inputs of its own and writes graph outputs."""
+    def _cut(self, model: Any, kernels: str, operators: Sequence[Operator]) -> Run:
+        """A model of `operators` alone, each of which reads graph inputs of its own and writes graph outputs."""
         graph = model.subgraphs[0]
+        _leave(model, self.names, {name for op in operators for name in op.outputs})
         constants = {i for i, t in enumerate(graph.tensors) if constant(model, t) is not None}
         constants |= {  # constants that the file itself turns to float
             int(op.outputs[0]) for op in graph.operators if {int(i) for i in op.inputs} <= constants
@@ -292,6 +293,22 @@ class TFLiteArtefact:
             return {names[i]: interpreter.get_tensor(i) for i in outputs}
 
         return run
+
+
+def _leave(model: Any, names: Sequence[str], written: Collection[str]) -> None:
+    """Drop the operators that write none of the tensors in `written`, but for those that turn constants to float, and
+    the values that nobody reads then. `names` are the tensors' own."""
+    graph = model.subgraphs[0]
+    constants = {i for i, tensor in enumerate(graph.tensors) if constant(model, tensor) is not None}
+    graph.operators = [
+        op for op in graph.operators
+        if {int(i) for i in op.inputs} <= constants or any(names[int(i)] in written for i in op.outputs)
+    ]  # fmt: skip
+    read = {int(i) for op in graph.operators for i in op.inputs}
+    kept = {graph.tensors[i].buffer for i in constants & read}
+    for i in constants - read:
+        if graph.tensors[i].buffer not in kept:
+            model.buffers[graph.tensors[i].buffer].data = None
 
 
 def kind(model: Any, op: Any) -> str:
