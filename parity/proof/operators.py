@@ -51,6 +51,7 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
         "unexplained": [str(decision) for decision in strange],
         "module_random": sorted({*own.random}),
         "absent": sorted(absent(decided, own)),
+        "fewer": sorted(fewer(survey, decided, own)),
         "thresholds": sorted(_whole(survey.thresholds()) | _whole(own.thresholds)),
     }
     return Link.judged("operators", figures, [culprit for culprit in culprits if culprit is not None])
@@ -136,6 +137,24 @@ def absent(decided: Sequence[Decision], own: Behaviour) -> set[str]:
     given. A file may share what the module computes twice."""
     sites = {mine.site for mine in own.decisions if mine.site}
     return sites - {mine.site for mine in own.decisions if any(_same(theirs, mine) for theirs in decided)}
+
+
+def fewer(survey: Survey, decided: Sequence[Decision], own: Behaviour) -> set[str]:
+    """The sites of the module's bounds and choices that the file has fewer of, or none: beyond a bound, or for another
+    choice, it may compute something else. Of a file with sub-graphs, those that it has none of."""
+    least = 1 if survey.parted() else len(own.turns)
+    choices = [turn for turn in own.turns if turn.bound is None]
+    ranks = sum(decision.family == "rank" for decision in decided)
+    sites = {turn.site for turn in choices} if ranks < min(len(choices), least) else set()
+    if survey.saturates():
+        return sites
+    held = survey.bounds()
+    for turn in own.turns:
+        if turn.bound is not None:
+            alike = [other for other in own.turns if other.bound is not None and _near(other.bound, turn.bound)]
+            count = sum(value is None or _near(value, turn.bound) for value in held)
+            sites |= {turn.site} if count < min(len(alike), least) else set()
+    return sites
 
 
 def _same(theirs: Decision, mine: Decision) -> bool:

@@ -6,6 +6,7 @@ A run under a dispatch mode sees what any module executes, exportable or not. In
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parity.core.decisions import MANY, NO, YES, Decision, Family
+from parity.core.decisions import MANY, NO, YES, Decision, Family, Turn
 from parity.reference import modelling
 from parity.reference.following import Followed, Reading, place
 
@@ -34,6 +35,7 @@ _OF_ZERO = ("logical_not", "nonzero", "nonzero_numpy", "count_nonzero", "heavisi
 _TABLES = ("embedding", "index", "index_select", "gather", "take")
 _BOUNDED = ("remainder", "floor_divide", "fmod", "clamp", "clamp_min", "clamp_max", "minimum", "maximum")
 _FEW = 4  # distinct values of what is compared with thresholds; more are positions or labels
+TINY = 2.0**-14  # fp16 has no smaller normal number; below it a bound is a guard of a division, and stands for zero
 HUGE = 6e4  # from here on a constant stands for infinity, which formats write differently
 _RANDOM_WORDS = """
     rand randn randint randperm bernoulli multinomial normal poisson binomial rand_like randn_like
@@ -54,7 +56,8 @@ class Behaviour:
     """What a module did in one run: the operators that drew random numbers, those that normalised by the batch at hand,
     and what it decided by; `implied` are comparisons that an operator stands for, and a converter may write out.
     `thresholds` are the numbers that it compared with, clipped to or wrapped at. `outcomes` are the ways that decisions
-    on the inputs went, by their site: bits of YES, NO and MANY."""
+    on the inputs went, by their site: bits of YES, NO and MANY. `turns` are the bounds of its data and the choices
+    among them, one a call; `turned` which sides of a bound, or which choices, there were, by the site: two at most."""
 
     random: list[str] = field(default_factory=list)
     training: list[str] = field(default_factory=list)
@@ -62,6 +65,13 @@ class Behaviour:
     implied: set[Implied] = field(default_factory=set)
     thresholds: set[float] = field(default_factory=set)
     outcomes: dict[str, int] = field(default_factory=dict)
+    turns: list[Turn] = field(default_factory=list)
+    turned: dict[str, set[int]] = field(default_factory=dict)
+
+    def turn(self, turn: Turn, ways: set[int]) -> None:
+        """Note a bound or a choice, and its ways."""
+        self.turns.append(turn)
+        self.turned[turn.site] = set(sorted(self.turned.get(turn.site, set()) | ways)[:2])
 
     def decide(self, decision: Decision, outcome: int) -> None:
         """Note a decision, and which way it went."""
@@ -148,7 +158,11 @@ class _Watch(TorchDispatchMode):
             (self.seen.random if kind == "random" else self.seen.training).append(f"aten.{name}")
         follows = self.followed.any(args, keywords)
         decisions = self._decisions(name, func._schema, args, given, follows)
+        if follows:
+            self._bound(name, func._schema, given)
         result = func(*args, **keywords)
+        if follows and name in _CHOOSING:
+            self._choose(name, given, result)
         if follows and not name.startswith("new_") and not name.endswith("_like"):  # these take no more than a shape
             self.followed.write(func._schema, args, result)
         told = _told(name, func._schema, given, result) if decisions and decisions[0].site else result
@@ -172,6 +186,39 @@ class _Watch(TorchDispatchMode):
             return ""
         words = f" with {constants[0]:g}" if len(constants) == 1 else ""
         return f"{operator}{words} {place(self.names)}".rstrip()
+
+    def _bound(self, name: str, schema: Any, given: Mapping[str, Any]) -> None:
+        """Note the bounds of an operator that keeps its data inside of some."""
+        data, bounds = bounds_of(name, schema, given.get)
+        if data not in self.followed and bounds:  # minimum(6, x)
+            data, bounds = bounds[0][1], [(bounds[0][0], data)]
+        for side, bound in bounds:
+            value = self._number(bound)
+            if value is None or abs(value) >= HUGE or 0 < abs(value) < TINY:
+                continue
+            beyond = data.detach() > value if side == "above" else data.detach() < value
+            site = f"aten.{name.removesuffix('_')} {side} {value:g} {place(self.names)}".rstrip()
+            self.seen.turn(Turn(value, site), set(map(int, beyond.unique().tolist())))
+
+    def _number(self, bound: Any) -> float | None:
+        """The number that a bound is; None where it follows from the inputs, or is none, or several."""
+        if isinstance(bound, torch.Tensor):
+            few = bound not in self.followed and 0 < bound.numel() <= _MOST
+            values = bound.detach().unique() if few else bound.new_empty(2)
+            return float(values) if values.numel() == 1 else None
+        return float(bound) if isinstance(bound, (int, float)) else None
+
+    def _choose(self, name: str, given: Mapping[str, Any], result: Any) -> None:
+        """Note which of its data an operator chooses; no more than two of many choices."""
+        indices = result if isinstance(result, torch.Tensor) else result[1]
+        axis = given.get("dim", -1 if name in ("topk", "sort") else None)
+        if name in ("argmax", "argmin"):
+            rows = indices.detach().reshape(-1, 1)
+        else:
+            rows = indices.detach().movedim(axis if isinstance(axis, int) else -1, -1)
+            rows = rows.reshape(-1, rows.shape[-1])
+        ways = {zlib.crc32(row.numpy().tobytes()) for row in rows[:_ROWS].unique(dim=0)[:2]}
+        self.seen.turn(Turn(None, f"aten.{name} {place(self.names)}".rstrip()), ways)
 
     def _decisions(self, name: str, schema: Any, args: Any, given: Mapping[str, Any], follows: bool) -> list[Decision]:
         """What an operator decides. `follows`: whether any of its arguments depends on the inputs."""
@@ -213,6 +260,28 @@ class _Watch(TorchDispatchMode):
             if isinstance(side, torch.Tensor) and side not in self.followed and side.numel() <= _MOST:
                 return [float(value) for value in np.unique(side.detach().numpy())[:2]]
         return []
+
+
+_CHOOSING = ("argmax", "argmin", "topk", "sort")
+_ROWS = 4096  # of choices, looked at in one call
+_BOUNDS: Mapping[str, Mapping[str, str]] = {  # the arguments that bound the data from either side
+    "clamp": {"min": "below", "max": "above"},
+    "clip": {"min": "below", "max": "above"},
+    "clamp_min": {"min": "below"},
+    "clamp_max": {"max": "above"},
+    "hardtanh": {"min_val": "below", "max_val": "above"},
+    "minimum": {"other": "above"},
+    "maximum": {"other": "below"},
+}
+
+
+def bounds_of(name: str, schema: Any, argument: Callable[[str], Any]) -> tuple[Any, list[tuple[str, Any]]]:
+    """The data of an operator that keeps them inside of bounds, and each bound with its side, `above` or `below`; none
+    for any other operator."""
+    sides = _BOUNDS.get(name.removesuffix("_"), {})
+    defaults = {a.name: a.default_value for a in schema.arguments} if sides else {}
+    values = {key: argument(key) if argument(key) is not None else defaults.get(key) for key in sides}
+    return argument("self"), [(sides[key], value) for key, value in values.items() if value is not None]
 
 
 _NO_WAYS = ("searchsorted", "histc", "nonzero", "nonzero_numpy", "count_nonzero", "logical_not")
