@@ -204,6 +204,14 @@ class Survey:
         return bool(readers) and all(self._chooses(reader, node.outputs[0], index) for reader in readers)
 
     def _chooses(self, reader: Node, condition: str, index: str) -> bool:
+        if _is_copy(reader):  # add(i, order * size)
+            scaled = [node for node in self.nodes if not set(reader.outputs).isdisjoint(node.inputs)]
+            moved = [n for n in self.nodes for by in scaled if not set(by.outputs).isdisjoint(n.inputs)]
+            return (
+                bool(moved)
+                and all(_word(node.operator) == "mul" for node in scaled)
+                and all(_word(node.operator) == "add" and index in node.inputs for node in moved)
+            )
         moved = [name for name in reader.inputs if name not in (condition, index)]
         if len(moved) != 1 or index not in reader.inputs:
             return False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parity.core.decisions import MANY, NO, YES, Decision, Family, Turn
+from parity.core.decisions import MANY, NO, STEPS, YES, Decision, Family, Turn
 from parity.reference import modelling
 from parity.reference.following import Followed, Reading, place
 
@@ -47,14 +48,16 @@ _TRAINING = ("train", "training")
 _RATES = ("dropout_p", "dropout")
 
 
-Implied = tuple[Family, float | Literal["range"] | None]
-"""A comparison of a family with one number, with all of 0 to n - 1, or (None) with anything."""
+Implied = tuple[Family, float | Literal["range", "other"] | None]
+"""A comparison of a family with one number, with all of 0 to n - 1, with what is computed too (`other`), or (None) with
+anything."""
 
 
 @dataclass
 class Behaviour:
     """What a module did in one run: the operators that drew random numbers, those that normalised by the batch at hand,
-    and what it decided by; `implied` are comparisons that an operator stands for, and a converter may write out.
+    and what it decided by; `implied` are comparisons that an operator stands for, and a converter may write out, and
+    `written` the calls of such operators, by the family of the comparison.
     `thresholds` are the numbers that it compared with, clipped to or wrapped at. `outcomes` are the ways that decisions
     on the inputs went, by their site: bits of YES, NO and MANY. `turns` are the bounds of its data and the choices
     among them, one a call; `turned` which sides of a bound, or which choices, there were, by the site: two at most."""
@@ -63,6 +66,7 @@ class Behaviour:
     training: list[str] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     implied: set[Implied] = field(default_factory=set)
+    written: Counter[tuple[Family, str]] = field(default_factory=Counter)
     thresholds: set[float] = field(default_factory=set)
     outcomes: dict[str, int] = field(default_factory=dict)
     turns: list[Turn] = field(default_factory=list)
@@ -223,8 +227,12 @@ class _Watch(TorchDispatchMode):
     def _decisions(self, name: str, schema: Any, args: Any, given: Mapping[str, Any], follows: bool) -> list[Decision]:
         """What an operator decides. `follows`: whether any of its arguments depends on the inputs."""
         seen = self.seen
-        seen.implied.update(_implied(name, schema, given))
         compared = comparison(name)
+        implied = _implied(name, schema, given)
+        if compared is not None and compared[0] in STEPS:  # it counts as one of the module's own
+            implied -= {(compared[0], None)}
+        seen.implied |= implied
+        seen.written.update({(family, name.removesuffix("_")) for family, _ in implied})
         operator = f"aten.{name}"
         if compared is not None or name.removesuffix("_") in _BOUNDED:
             numbers = [np.unique(side).astype(np.float64) for side in _sides(args)]
@@ -337,19 +345,26 @@ def _integers(value: Any) -> bool:
 
 _FINITE: frozenset[Implied] = frozenset({("finite", None)})
 _ZERO: frozenset[Implied] = frozenset({("order", 0.0), ("equal", 0.0), ("equal", 1.0)})
-_ANY: frozenset[Implied] = frozenset({("order", None), ("equal", None)})
+_OTHERS: frozenset[Implied] = frozenset({("order", "other"), ("equal", "other")})
+_INFINITE: frozenset[Implied] = frozenset({("equal", HUGE), ("equal", -HUGE)})
 _ROUNDING: frozenset[Implied] = frozenset({("round", None), ("sign", None)})
 _CHOICE: frozenset[Implied] = frozenset({("rank", None), ("onehot", None)})
 _RESAMPLING = ("upsample", "_upsample", "grid_sampler", "affine_grid", "roi_", "deform", "fake_quantize", "quantize")
+_COMPARED: tuple[Family, ...] = ("order", "equal")
+_SORTING = ("bucketize", "searchsorted", "isin", "histc")  # by numbers of their own
 _WRITTEN_OUT: Mapping[str, frozenset[Implied]] = {  # as torch.onnx and coremltools were seen to write these out
-    "nan_to_num": _FINITE | {("order", 0.0)},
-    "atan2": _FINITE | {("order", None), ("equal", 0.0)},
+    "nan_to_num": _FINITE | _INFINITE | {("order", 0.0)},
+    "atan2": _FINITE | {("order", 0.0), ("equal", 0.0)},
+    "elu": frozenset({("order", 0.0)}),
+    "logsumexp": frozenset({("equal", 0.0)}),
     "scatter": frozenset({("equal", "range"), ("onehot", None)}),  # one_hot(i, n) is i == range(n)
-    **dict.fromkeys(("bucketize", "searchsorted", "isin", "histc", "heaviside"), _ANY),
+    **dict.fromkeys(_SORTING, _OTHERS | _ZERO),
+    "heaviside": _ZERO,
+    "sinc": _ZERO | _ROUNDING,
     **dict.fromkeys(("any", "all"), _ZERO),
     **dict.fromkeys(("floor_divide", "remainder", "fmod"), _ZERO | _ROUNDING),
-    **dict.fromkeys(("round", "trunc", "fix", "frac", "erf", "gelu", "hardshrink", "softshrink", "sinc"), _ROUNDING),
-    **dict.fromkeys(("sign", "sgn", "signbit", "copysign"), _ANY | {("sign", None)}),
+    **dict.fromkeys(("round", "trunc", "fix", "frac", "erf", "gelu", "hardshrink", "softshrink"), _ROUNDING),
+    **dict.fromkeys(("sign", "sgn", "signbit", "copysign"), _ZERO | {("sign", None)}),
     **dict.fromkeys(
         (
             "argmax",
@@ -369,6 +384,14 @@ _WRITTEN_OUT: Mapping[str, frozenset[Implied]] = {  # as torch.onnx and coremlto
     # a row that is masked throughout
     **dict.fromkeys(("_softmax", "_safe_softmax", "_scaled_dot_product_flash_attention_for_cpu"), _FINITE),
 }
+_TIMES: Mapping[tuple[Family, str], int] = {  # of a family, that an operator was seen to be written out in
+    ("order", "atan2"): 5,
+    ("finite", "nan_to_num"): 3,
+    **dict.fromkeys(((family, name) for family in _COMPARED for name in ("any", "all")), 1),
+    **dict.fromkeys(((family, name) for family in _COMPARED for name in _SORTING), 8),
+}
+_ONCE = ("sign", "rank", "onehot")
+_VARIED = ("max", "min", "max_pool2d_with_indices", "floor_divide", "remainder", "fmod", "div")
 _BOUND = {  # operators that go another way beyond a number of theirs, by the argument that gives it
     "softplus": "threshold",
     "threshold": "threshold",
@@ -377,6 +400,18 @@ _BOUND = {  # operators that go another way beyond a number of theirs, by the ar
     "huber_loss": "delta",
     "smooth_l1_loss": "beta",
 }
+
+
+def most_of(family: Family, operator: str) -> int:
+    """How many comparisons of a family a converter may write one call of an operator out in."""
+    if operator.startswith(_RESAMPLING):
+        return 6
+    return _TIMES.get((family, operator), 1 if family in _ONCE else 2)
+
+
+def varies(operator: str) -> bool:
+    """Whether the arguments of a call say in what it is written out: an index that nobody reads needs no rank."""
+    return operator in _VARIED
 
 
 def bound_of(name: str, schema: Any, argument: Callable[[str], Any]) -> float | None:
@@ -398,6 +433,10 @@ def _implied(name: str, schema: Any, given: Mapping[str, Any]) -> set[Implied]:
         implied |= _ROUNDING
     if (bound := bound_of(name, schema, given.get)) is not None:
         implied |= {("order", bound), ("order", -bound)}
+    if bare in _SORTING:
+        edges = [given.get(key) for key in ("boundaries", "sorted_sequence", "test_elements")]
+        numbers = {float(value) for side in _sides(edges) for value in np.unique(side).astype(np.float64)}
+        implied |= {(family, value) for value in numbers for family in _COMPARED}
     if bare == "div" and given.get("rounding_mode"):
         implied |= _ZERO | _ROUNDING
     return implied
