@@ -195,22 +195,26 @@ class Survey:
         """Whether a comparison with zero only turns a negative index into one from the other end:
 
             order(i, 0) -> select(order, i, add(i, size))
+            order(i, 0) -> cast -> mul(cast, size) -> add(i, mul)
 
         PyTorch allows negative indices, the look-ups of other formats do not.
         """
         if any(constants[name].any() for name in node.inputs if name in constants):
             return False
-        readers = [n for n in self.nodes if not set(node.outputs).isdisjoint(n.inputs)]
+        readers = self._readers(node)
         return bool(readers) and all(self._chooses(reader, node.outputs[0], index) for reader in readers)
 
+    def _readers(self, node: Node) -> list[Node]:
+        return [reader for reader in self.nodes if not set(node.outputs).isdisjoint(reader.inputs)]
+
     def _chooses(self, reader: Node, condition: str, index: str) -> bool:
-        if _is_copy(reader):  # add(i, order * size)
-            scaled = [node for node in self.nodes if not set(reader.outputs).isdisjoint(node.inputs)]
-            moved = [n for n in self.nodes for by in scaled if not set(by.outputs).isdisjoint(n.inputs)]
+        if _is_copy(reader):
+            scaling = self._readers(reader)
+            adding = [node for by in scaling for node in self._readers(by)]
             return (
-                bool(moved)
-                and all(_word(node.operator) == "mul" for node in scaled)
-                and all(_word(node.operator) == "add" and index in node.inputs for node in moved)
+                bool(adding)
+                and all(_word(node.operator) == "mul" for node in scaling)
+                and all(_word(node.operator) == "add" and index in node.inputs for node in adding)
             )
         moved = [name for name in reader.inputs if name not in (condition, index)]
         if len(moved) != 1 or index not in reader.inputs:

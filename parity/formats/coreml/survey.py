@@ -101,8 +101,9 @@ class _Reader:
         if kind == "cast":
             to = next((self._text(name) for name in reads.get("dtype", ())), "")
             floating = any(self.types.get(name) in _FLOATS for name in reads.get("x", ()))
-            whole = "round" if floating and to.startswith(("int", "uint")) else "same"
-            return "nonzero" if to == "bool" else whole
+            if floating and to.startswith(("int", "uint")):
+                return "round"
+            return "nonzero" if to == "bool" else "same"
         if kind.startswith("gather"):
             table = next(iter(reads.get("x", ())), "")
             constant = self.survey.constants.get(table)
