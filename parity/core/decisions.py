@@ -43,6 +43,12 @@ class Turn:
     site: str  # what a person is told of it
 
 
+def place_of_bound(site: str) -> str:
+    """Where a bound is, by its site, `OPERATOR above NUMBER PLACE`; empty of a choice."""
+    _, side, _, place = (*site.split(" ", 3), "", "", "")[:4]
+    return place if side in ("above", "below") else ""
+
+
 YES, NO, MANY = 1, 2, 4
 """The outcomes of a decision, as bits: of one on many elements, or made twice, both may be there at once."""
 

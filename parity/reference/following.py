@@ -124,7 +124,7 @@ def _noting(kind: type, note: Note) -> type:
 
 def place(names: Mapping[int, str]) -> str:
     """Where the project's code is now: `at model.py:12 (blocks.3)`, with the name of the innermost module by `names`,
-    of ids; of a reference file `at FILE:NODE`. Empty where no code of Python's stands behind it."""
+    of ids; of a reference file `at FILE:NODE`. Empty where no code and no module's name stands behind it."""
     where, module = "", ""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -139,4 +139,4 @@ def place(names: Mapping[int, str]) -> str:
         if where and module:
             break
         frame = frame.f_back
-    return f"{where} ({module})" if where and module else where
+    return " ".join(part for part in (where, f"({module})" if module else "") if part)

@@ -15,6 +15,7 @@ from parity.cases.drawing import Drawing
 from parity.cases.extremes import Sweep, edges, extremes, sweep
 from parity.cases.recipes import Fill, Recipe, family
 from parity.core.case import Case
+from parity.core.decisions import place_of_bound
 from parity.core.errors import ParityError
 from parity.core.kinds import PROPERTY
 from parity.core.plan import Cell
@@ -98,8 +99,8 @@ def _lacking(
         return [], []
     session, model, once = bench.session, bench.model, bench.session.memo.once
     golden = session.golden_if_any(model)
-    places = sorted({f"at {site.partition(' at ')[2]}" for site in sites})
-    made = once(partial(driving.driven, session), model, golden, recipes, places).cases
+    places = sorted({where for site in sites if (where := place_of_bound(site))})
+    made = once(partial(driving.driven, session), model, golden, recipes, places).cases if places else []
     found = once(partial(ways.turned, session), model, golden, recipes, [*driven, *made], sites)
     return found.one_way, bench.judge_cases([*made, *(recipe.case(model.contract) for recipe in found.turning)])
 
