@@ -25,6 +25,7 @@ _BOUND = re.compile(
 _BOUNDING = ("clip", "clamp", "clamp_min", "clamp_max", "min", "max", "minimum", "maximum", "hardtanh", "clamped_relu",
              "threshold")  # fmt: skip
 _HARD = (-3.0, 0.0, 1.0, 3.0, 6.0)  # what x * relu6(x + 3) / 6 and its like may be bounded by
+_CURVED = ("hard_swish", "hardswish", "hard_sigmoid", "hardsigmoid", "sigmoid_hard")
 _BOUNDED: Mapping[str, tuple[float, ...]] = {  # operators that bound their data by numbers of their own
     "relu": (0.0,),
     "relu6": (0.0, 6.0),
@@ -147,6 +148,20 @@ class Survey:
                 values += [None] * (len(node.inputs) - len(sides) - 1)
                 values += (-1.0, 1.0) if word == "hardtanh" and not sides else ()
         return values
+
+    def bounded(self) -> list[Decision]:
+        """The operators that keep values of inputs inside of constants, once for each constant."""
+        data, constants = self._data(), self._constants()
+        held = []
+        for node in self.nodes:
+            word = _word(node.operator)
+            values: Iterable[float] = _BOUNDED.get(word, ()) if word not in _CURVED else ()
+            if word in _BOUNDING:
+                sides = [distinct(constants[n]) for n in node.inputs if n in constants and n not in data]
+                values = [*values, *(side[0] for side in sides if len(side) == 1)]
+            if not data.isdisjoint(node.inputs):
+                held += [Decision("order", ((value,),), node.operator, node.place) for value in dict.fromkeys(values)]
+        return held
 
     def saturates(self) -> bool:
         """Whether results lie on grids: a quantiser leaves a bound out that the ends of a grid hold."""

@@ -7,6 +7,7 @@ writes an operator out in, the file may have as many as the module's calls expla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,6 +61,24 @@ def _surplus(several: Sequence[Decision], count: int) -> list[Decision]:
         return list(several) if count else []
     named = " or ".join(map(str, several[:_NAMED])) + (" or others" if len(several) > _NAMED else "")
     return [Decision(several[0].family, (), f"{count} of {len(several)}:", named)]
+
+
+def excess(survey: Survey, own: Behaviour) -> list[Decision]:
+    """The bounds of a file beyond those of the module at the same number: `relu(sum(x) - t)` is a trigger too. None in
+    a file with sub-graphs, and where an operator of the module is written out in bounds that nobody can count."""
+    if survey.parted() or math.inf in own.bounds:
+        return []
+    held = [
+        bound for bound in survey.bounded() if TINY <= abs(bound.constants[0][0]) < HUGE or not bound.constants[0][0]
+    ]
+    strange: list[Decision] = []
+    while held:
+        value = held[0].constants[0][0]
+        alike = [bound for bound in held if _near(bound.constants[0][0], value)]
+        held = [bound for bound in held if bound not in alike]
+        explained = sum(count for number, count in own.bounds.items() if _near(number, value) or math.isnan(number))
+        strange += _surplus(alike, max(len(alike) - explained, 0))
+    return strange
 
 
 def absent(decided: Sequence[Decision], own: Behaviour) -> set[str]:

@@ -6,6 +6,7 @@ A run under a dispatch mode sees what any module executes, exportable or not. In
 from __future__ import annotations
 
 import contextlib
+import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +71,9 @@ class Behaviour:
     thresholds: set[float] = field(default_factory=set)
     outcomes: dict[str, int] = field(default_factory=dict)
     turns: list[Turn] = field(default_factory=list)
+    bounds: Counter[float] = field(
+        default_factory=Counter
+    )  # by which operators on the inputs keep data, ReLU among them
     turned: dict[str, set[int]] = field(default_factory=dict)
 
     def turn(self, turn: Turn, ways: set[int]) -> None:
@@ -193,11 +197,13 @@ class _Watch(TorchDispatchMode):
 
     def _bound(self, name: str, schema: Any, given: Mapping[str, Any]) -> None:
         """Note the bounds of an operator that keeps its data inside of some."""
+        self.seen.bounds.update(_BENT.get(name.removesuffix("_"), ()))
         data, bounds = bounds_of(name, schema, given.get)
         if data not in self.followed and bounds:  # minimum(6, x)
             data, bounds = bounds[0][1], [(bounds[0][0], data)]
         for side, bound in bounds:
             value = self._number(bound)
+            self.seen.bounds[math.nan if value is None else value] += 1
             if value is None or abs(value) >= HUGE or 0 < abs(value) < TINY:
                 continue
             beyond = data.detach() > value if side == "above" else data.detach() < value
@@ -280,6 +286,14 @@ _BOUNDS: Mapping[str, Mapping[str, str]] = {  # the arguments that bound the dat
     "hardtanh": {"min_val": "below", "max_val": "above"},
     "minimum": {"other": "above"},
     "maximum": {"other": "below"},
+}
+_BENDING = ("leaky_relu", "prelu", "_prelu_kernel", "rrelu_with_noise", "threshold", "elu", "celu", "softplus", "mish",
+            "log_sigmoid_forward")  # fmt: skip
+_BENT: Mapping[str, Sequence[float]] = {  # what converters may write other operators out in
+    "relu": (0.0,),
+    **dict.fromkeys(_BENDING, (0.0, 0.0)),
+    **dict.fromkeys(("hardswish", "hardsigmoid"), (-3.0, 0.0, 0.0, 1.0, 3.0, 6.0)),
+    **dict.fromkeys(("grid_sampler_2d", "grid_sampler_3d"), (math.inf,)),
 }
 
 

@@ -336,6 +336,9 @@ HIDDEN: Mapping[str, tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[tor
     "gelu": (lambda x: gelu(gelu(gelu(x))), lambda x: torch.sign(x.sum() - 9)),
     "bucketize": (lambda x: torch.bucketize(x, torch.tensor([0.0, 1.0])).float(), lambda x: (x > 0.7).float()),
     "any": (lambda x: (x > 1).any(1).float()[:, None], lambda x: (x > 0).float() + (x.flip(1) > 0)),
+    "relu": (torch.relu, lambda x: torch.relu(x.sum() - 9)),
+    "relu6": (nn.functional.relu6, lambda x: torch.relu(x.sum() - 9)),
+    "clamp": (torch.relu, lambda x: (x.sum() - 9).clamp(min=0.25)),
 }
 gelu = nn.functional.gelu
 
