@@ -35,6 +35,20 @@ class Decision:
         return f"{self.operator} {self.place}" + (f" with {values}" if values else "")
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Where a module goes another way beyond a `bound` of its data, or (None) by which of its data are the largest."""
+
+    bound: float | None
+    site: str  # what a person is told of it
+
+
+def place_of_bound(site: str) -> str:
+    """Where a bound is, by its site, `OPERATOR above NUMBER PLACE`; empty of a choice."""
+    _, side, _, place = (*site.split(" ", 3), "", "", "")[:4]
+    return place if side in ("above", "below") else ""
+
+
 YES, NO, MANY = 1, 2, 4
 """The outcomes of a decision, as bits: of one on many elements, or made twice, both may be there at once."""
 

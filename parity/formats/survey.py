@@ -22,6 +22,20 @@ _BOUND = re.compile(
     r"(^|[^a-z])(floor_?mod|floor_?div(ide)?|f?mod|remainder|clip|clamp(_min|_max)?|(min|max)(imum)?)(\.\w+)?$",
     re.IGNORECASE,
 )
+_BOUNDING = ("clip", "clamp", "clamp_min", "clamp_max", "min", "max", "minimum", "maximum", "hardtanh", "clamped_relu",
+             "threshold")  # fmt: skip
+_HARD = (-3.0, 0.0, 1.0, 3.0, 6.0)  # what x * relu6(x + 3) / 6 and its like may be bounded by
+_CURVED = ("hard_swish", "hardswish", "hard_sigmoid", "hardsigmoid", "sigmoid_hard")
+_BOUNDED: Mapping[str, tuple[float, ...]] = {  # operators that bound their data by numbers of their own
+    "relu": (0.0,),
+    "relu6": (0.0, 6.0),
+    "relu_n1_to_1": (-1.0, 1.0),
+    "relu_0_to_1": (0.0, 1.0),
+    **dict.fromkeys(
+        ("hard_swish", "hardswish", "hard_sigmoid", "hardsigmoid", "sigmoid_hard"), (-3.0, 0.0, 1.0, 3.0, 6.0)
+    ),
+}
+_SATURATING = re.compile(r"^(QuantizeLinear|QLinear|QUANTIZE$|quantize$)")
 _LOOK_UP = re.compile(r"(^|[^a-z])(gather|embedding(_lookup)?|index(_select)?)(\.\w+)?$", re.IGNORECASE)
 _DIRECT = re.compile(  # what may be done to an index, and leaves the look-up one of the input itself
     r"(^|[^a-z])(add|sub|mul|floor_?mod|mod|remainder|clip|clamp(_min|_max)?|(min|max)(imum)?|where|select(_v2)?|"
@@ -60,6 +74,7 @@ class Survey:
     booleans: set[str] = field(default_factory=set)  # tensors that hold truth values, where the format says so
     stored: dict[str, Constant] = field(default_factory=dict)  # all constants, where the reader was asked for them
     results: set[str] = field(default_factory=set)  # the outputs, where the reader gives them
+    saturated: bool = False  # whether results of operators lie on grids, whose ends bound them
 
     def random(self) -> list[Node]:
         """The nodes that give another result each time, or for each batch."""
@@ -117,6 +132,45 @@ class Survey:
                 found.update(value for side in sides if len(side) <= FEW for value in side)
         return found
 
+    def bounds(self) -> list[float | None]:
+        """The numbers that values of inputs are kept inside of, or compared with, once for each; None for one that is
+        computed."""
+        data, constants = self._data(), self._constants()
+        values: list[float | None] = []
+        for node in self.nodes:
+            if data.isdisjoint(node.inputs):
+                continue
+            word = _word(node.operator)
+            values += _BOUNDED.get(word, ())
+            if word in _BOUNDING or node.meaning == "order":
+                sides = [distinct(constants[n]) for n in node.inputs if n in constants and n not in data]
+                values += [value for side in sides if len(side) <= FEW for value in side]
+                values += [None] * (len(node.inputs) - len(sides) - 1)
+                values += (-1.0, 1.0) if word == "hardtanh" and not sides else ()
+        return values
+
+    def bounded(self) -> list[Decision]:
+        """The operators that keep values of inputs inside of constants, once for each constant."""
+        data, constants = self._data(), self._constants()
+        held = []
+        for node in self.nodes:
+            word = _word(node.operator)
+            values: Iterable[float] = _BOUNDED.get(word, ()) if word not in _CURVED else ()
+            if word in _BOUNDING:
+                sides = [distinct(constants[n]) for n in node.inputs if n in constants and n not in data]
+                values = [*values, *(side[0] for side in sides if len(side) == 1)]
+            if not data.isdisjoint(node.inputs):
+                held += [Decision("order", ((value,),), node.operator, node.place) for value in dict.fromkeys(values)]
+        return held
+
+    def saturates(self) -> bool:
+        """Whether results lie on grids: a quantiser leaves a bound out that the ends of a grid hold."""
+        return self.saturated or any(_SATURATING.search(node.operator) for node in self.nodes)
+
+    def parted(self) -> bool:
+        """Whether there are sub-graphs, which may run several times, or not at all."""
+        return any(not node.operator for node in self.nodes)
+
     def look_ups(self) -> set[tuple[str, str]]:
         """Pairs of an input and a constant of `stored` whose rows the input's values choose, directly."""
         makers: dict[str, list[Node]] = {}
@@ -156,15 +210,27 @@ class Survey:
         """Whether a comparison with zero only turns a negative index into one from the other end:
 
             order(i, 0) -> select(order, i, add(i, size))
+            order(i, 0) -> cast -> mul(cast, size) -> add(i, mul)
 
         PyTorch allows negative indices, the look-ups of other formats do not.
         """
         if any(constants[name].any() for name in node.inputs if name in constants):
             return False
-        readers = [n for n in self.nodes if not set(node.outputs).isdisjoint(n.inputs)]
+        readers = self._readers(node)
         return bool(readers) and all(self._chooses(reader, node.outputs[0], index) for reader in readers)
 
+    def _readers(self, node: Node) -> list[Node]:
+        return [reader for reader in self.nodes if not set(node.outputs).isdisjoint(reader.inputs)]
+
     def _chooses(self, reader: Node, condition: str, index: str) -> bool:
+        if _is_copy(reader):
+            scaling = self._readers(reader)
+            adding = [node for by in scaling for node in self._readers(by)]
+            return (
+                bool(adding)
+                and all(_word(node.operator) == "mul" for node in scaling)
+                and all(_word(node.operator) == "add" and index in node.inputs for node in adding)
+            )
         moved = [name for name in reader.inputs if name not in (condition, index)]
         if len(moved) != 1 or index not in reader.inputs:
             return False
@@ -201,6 +267,12 @@ class Survey:
             if node.meaning == "same" and node.inputs and node.inputs[0] in constants:
                 constants.update((name, constants[node.inputs[0]]) for name in node.outputs)
         return constants
+
+
+def _word(operator: str) -> str:
+    """An operator without its namespace and overload: `aten::clamp_` and `aten.clamp.default` are both `clamp`."""
+    parts = re.split(r"::|\.", operator)
+    return parts[min(1, len(parts) - 1)].lower().rstrip("_")
 
 
 def _is_copy(node: Node) -> bool:

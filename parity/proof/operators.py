@@ -1,31 +1,29 @@
 """The link `operators`: what a file draws at random and decides by data, the module draws and decides too.
 
 Random numbers that the module does not draw are a fault. A decision that the module does not make is told: a converter
-may have written an operator out so. Two comparisons are the same where their kind and their constant are: the file may
-say `not less` for `greater or equal`, and repeat nothing or share what the module computes twice.
+may have written an operator out so (`explaining.py`).
 """
 
 from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from parity.core.case import Array
-from parity.core.decisions import STEPS, Decision
+from parity.core.decisions import Decision
 from parity.core.proof import Culprit, Link
 from parity.core.settings import ModelSpec
 from parity.formats.survey import Node, Survey
 from parity.formats.target import load_part
+from parity.proof.explaining import absent, excess, fewer, unexplained
 from parity.reference import decisions, modelling
-from parity.reference.decisions import HUGE, Behaviour
+from parity.reference.decisions import Behaviour
 
-_NEAR = 2e-3  # relative: what fp16 does to a constant
 _LARGEST = 1 << 31
 _EVAL = "the module does not draw it: export after module.eval(), without functional dropout in training mode"
 _BATCH = "the module uses its running statistics: export after module.eval()"
@@ -42,7 +40,8 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
     decided = survey.decisions()
     script = _scripted(module) if any(decision.family == "process" for decision in decided) else None
     own.decisions += script or []
-    strange = unexplained(decided, own)
+    strange = unexplained(decided, own, survey.parted())
+    strange += excess(survey, own)
     if script is not None:
         culprits += [_of_process(decision) for decision in strange if decision.family == "process"]
     figures = {
@@ -51,6 +50,7 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
         "unexplained": [str(decision) for decision in strange],
         "module_random": sorted({*own.random}),
         "absent": sorted(absent(decided, own)),
+        "fewer": sorted(fewer(survey, decided, own)),
         "thresholds": sorted(_whole(survey.thresholds()) | _whole(own.thresholds)),
     }
     return Link.judged("operators", figures, [culprit for culprit in culprits if culprit is not None])
@@ -114,64 +114,3 @@ def _culprit(node: Node, own: Behaviour) -> Culprit | None:
 
 def _at(node: Node) -> str:
     return f"at {node.place}, " if node.place else ""
-
-
-def unexplained(decided: Sequence[Decision], own: Behaviour) -> list[Decision]:
-    """The decisions of a file that are none of the module's. Each of the module's explains one of the file's."""
-    left = list(own.decisions)
-    found = []
-    for decision in decided:
-        if _implied(decision, own):
-            continue
-        match = next((mine for mine in left if _same(decision, mine)), None)
-        if match is None:
-            found.append(decision)
-        elif decision.family not in STEPS:
-            left.remove(match)
-    return found
-
-
-def absent(decided: Sequence[Decision], own: Behaviour) -> set[str]:
-    """The sites of the module's decisions that the file does not hold: it goes one way only there, whatever it is
-    given. A file may share what the module computes twice."""
-    sites = {mine.site for mine in own.decisions if mine.site}
-    return sites - {mine.site for mine in own.decisions if any(_same(theirs, mine) for theirs in decided)}
-
-
-def _same(theirs: Decision, mine: Decision) -> bool:
-    if theirs.family != mine.family:
-        return False
-    if theirs.family == "process":
-        return theirs.operator == mine.operator
-    if not theirs.constants:  # both sides are computed; or a family that has no constants
-        return not mine.constants or len(mine.constants) > 1
-    return any(_alike(a, b) for a in theirs.constants for b in mine.constants)
-
-
-def _alike(theirs: tuple[float, ...], mine: tuple[float, ...]) -> bool:
-    """Whether two constants are one: equal values; of several, all those that the shorter has."""
-    few, many = sorted((theirs, mine), key=len)
-    if len(few) != len(many) and len(few) < 2:
-        return False
-    return all(any(_near(a, b) for b in many) for a in few)
-
-
-def _near(a: float, b: float) -> bool:
-    if abs(a) >= HUGE and abs(b) >= HUGE:
-        return (a > 0) == (b > 0)
-    return a == b or abs(a - b) <= _NEAR * max(abs(a), abs(b)) or bool(np.isnan(a) and np.isnan(b))
-
-
-def _implied(decision: Decision, own: Behaviour) -> bool:
-    if (decision.family, None) in own.implied:
-        return True
-    for constant in decision.constants:
-        if len(constant) == 1 and any(f == decision.family and _close(v, constant[0]) for f, v in own.implied):
-            return True
-        if len(constant) > 1 and constant == tuple(map(float, range(len(constant)))):
-            return (decision.family, "range") in own.implied
-    return False
-
-
-def _close(mine: object, theirs: float) -> bool:
-    return isinstance(mine, float) and _near(mine, theirs)

@@ -6,6 +6,9 @@ A run under a dispatch mode sees what any module executes, exportable or not. In
 from __future__ import annotations
 
 import contextlib
+import math
+import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parity.core.decisions import MANY, NO, YES, Decision, Family
+from parity.core.decisions import MANY, NO, STEPS, YES, Decision, Family, Turn
 from parity.reference import modelling
 from parity.reference.following import Followed, Reading, place
 
@@ -34,6 +37,7 @@ _OF_ZERO = ("logical_not", "nonzero", "nonzero_numpy", "count_nonzero", "heavisi
 _TABLES = ("embedding", "index", "index_select", "gather", "take")
 _BOUNDED = ("remainder", "floor_divide", "fmod", "clamp", "clamp_min", "clamp_max", "minimum", "maximum")
 _FEW = 4  # distinct values of what is compared with thresholds; more are positions or labels
+TINY = 2.0**-14  # fp16 has no smaller normal number; below it a bound is a guard of a division, and stands for zero
 HUGE = 6e4  # from here on a constant stands for infinity, which formats write differently
 _RANDOM_WORDS = """
     rand randn randint randperm bernoulli multinomial normal poisson binomial rand_like randn_like
@@ -45,23 +49,37 @@ _TRAINING = ("train", "training")
 _RATES = ("dropout_p", "dropout")
 
 
-Implied = tuple[Family, float | Literal["range"] | None]
-"""A comparison of a family with one number, with all of 0 to n - 1, or (None) with anything."""
+Implied = tuple[Family, float | Literal["range", "other"] | None]
+"""A comparison of a family with one number, with all of 0 to n - 1, with what is computed too (`other`), or (None) with
+anything."""
 
 
 @dataclass
 class Behaviour:
     """What a module did in one run: the operators that drew random numbers, those that normalised by the batch at hand,
-    and what it decided by; `implied` are comparisons that an operator stands for, and a converter may write out.
+    and what it decided by; `implied` are comparisons that an operator stands for, and a converter may write out, and
+    `written` the calls of such operators, by the family of the comparison.
     `thresholds` are the numbers that it compared with, clipped to or wrapped at. `outcomes` are the ways that decisions
-    on the inputs went, by their site: bits of YES, NO and MANY."""
+    on the inputs went, by their site: bits of YES, NO and MANY. `turns` are the bounds of its data and the choices
+    among them, one a call; `turned` which sides of a bound, or which choices, there were, by the site: two at most."""
 
     random: list[str] = field(default_factory=list)
     training: list[str] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     implied: set[Implied] = field(default_factory=set)
+    written: Counter[tuple[Family, str]] = field(default_factory=Counter)
     thresholds: set[float] = field(default_factory=set)
     outcomes: dict[str, int] = field(default_factory=dict)
+    turns: list[Turn] = field(default_factory=list)
+    bounds: Counter[float] = field(
+        default_factory=Counter
+    )  # by which operators on the inputs keep data, ReLU among them
+    turned: dict[str, set[int]] = field(default_factory=dict)
+
+    def turn(self, turn: Turn, ways: set[int]) -> None:
+        """Note a bound or a choice, and its ways."""
+        self.turns.append(turn)
+        self.turned[turn.site] = set(sorted(self.turned.get(turn.site, set()) | ways)[:2])
 
     def decide(self, decision: Decision, outcome: int) -> None:
         """Note a decision, and which way it went."""
@@ -148,7 +166,11 @@ class _Watch(TorchDispatchMode):
             (self.seen.random if kind == "random" else self.seen.training).append(f"aten.{name}")
         follows = self.followed.any(args, keywords)
         decisions = self._decisions(name, func._schema, args, given, follows)
+        if follows:
+            self._bound(name, func._schema, given)
         result = func(*args, **keywords)
+        if follows and name in _CHOOSING:
+            self._choose(name, given, result)
         if follows and not name.startswith("new_") and not name.endswith("_like"):  # these take no more than a shape
             self.followed.write(func._schema, args, result)
         told = _told(name, func._schema, given, result) if decisions and decisions[0].site else result
@@ -173,11 +195,50 @@ class _Watch(TorchDispatchMode):
         words = f" with {constants[0]:g}" if len(constants) == 1 else ""
         return f"{operator}{words} {place(self.names)}".rstrip()
 
+    def _bound(self, name: str, schema: Any, given: Mapping[str, Any]) -> None:
+        """Note the bounds of an operator that keeps its data inside of some."""
+        self.seen.bounds.update(_BENT.get(name.removesuffix("_"), ()))
+        data, bounds = bounds_of(name, schema, given.get)
+        if data not in self.followed and bounds:  # minimum(6, x)
+            data, bounds = bounds[0][1], [(bounds[0][0], data)]
+        for side, bound in bounds:
+            value = self._number(bound)
+            self.seen.bounds[math.nan if value is None else value] += 1
+            if value is None or abs(value) >= HUGE or 0 < abs(value) < TINY:
+                continue
+            beyond = data.detach() > value if side == "above" else data.detach() < value
+            site = f"aten.{name.removesuffix('_')} {side} {value:g} {place(self.names)}".rstrip()
+            self.seen.turn(Turn(value, site), set(map(int, beyond.unique().tolist())))
+
+    def _number(self, bound: Any) -> float | None:
+        """The number that a bound is; None where it follows from the inputs, or is none, or several."""
+        if isinstance(bound, torch.Tensor):
+            few = bound not in self.followed and 0 < bound.numel() <= _MOST
+            values = bound.detach().unique() if few else bound.new_empty(2)
+            return float(values) if values.numel() == 1 else None
+        return float(bound) if isinstance(bound, (int, float)) else None
+
+    def _choose(self, name: str, given: Mapping[str, Any], result: Any) -> None:
+        """Note which of its data an operator chooses; no more than two of many choices."""
+        indices = result if isinstance(result, torch.Tensor) else result[1]
+        axis = given.get("dim", -1 if name in ("topk", "sort") else None)
+        if name in ("argmax", "argmin"):
+            rows = indices.detach().reshape(-1, 1)
+        else:
+            rows = indices.detach().movedim(axis if isinstance(axis, int) else -1, -1)
+            rows = rows.reshape(-1, rows.shape[-1])
+        ways = {zlib.crc32(row.numpy().tobytes()) for row in rows[:_ROWS].unique(dim=0)[:2]}
+        self.seen.turn(Turn(None, f"aten.{name} {place(self.names)}".rstrip()), ways)
+
     def _decisions(self, name: str, schema: Any, args: Any, given: Mapping[str, Any], follows: bool) -> list[Decision]:
         """What an operator decides. `follows`: whether any of its arguments depends on the inputs."""
         seen = self.seen
-        seen.implied.update(_implied(name, schema, given))
         compared = comparison(name)
+        implied = _implied(name, schema, given)
+        if compared is not None and compared[0] in STEPS:  # it counts as one of the module's own
+            implied -= {(compared[0], None)}
+        seen.implied |= implied
+        seen.written.update({(family, name.removesuffix("_")) for family, _ in implied})
         operator = f"aten.{name}"
         if compared is not None or name.removesuffix("_") in _BOUNDED:
             numbers = [np.unique(side).astype(np.float64) for side in _sides(args)]
@@ -213,6 +274,36 @@ class _Watch(TorchDispatchMode):
             if isinstance(side, torch.Tensor) and side not in self.followed and side.numel() <= _MOST:
                 return [float(value) for value in np.unique(side.detach().numpy())[:2]]
         return []
+
+
+_CHOOSING = ("argmax", "argmin", "topk", "sort")
+_ROWS = 4096  # of choices, looked at in one call
+_BOUNDS: Mapping[str, Mapping[str, str]] = {  # the arguments that bound the data from either side
+    "clamp": {"min": "below", "max": "above"},
+    "clip": {"min": "below", "max": "above"},
+    "clamp_min": {"min": "below"},
+    "clamp_max": {"max": "above"},
+    "hardtanh": {"min_val": "below", "max_val": "above"},
+    "minimum": {"other": "above"},
+    "maximum": {"other": "below"},
+}
+_BENDING = ("leaky_relu", "prelu", "_prelu_kernel", "rrelu_with_noise", "threshold", "elu", "celu", "softplus", "mish",
+            "log_sigmoid_forward")  # fmt: skip
+_BENT: Mapping[str, Sequence[float]] = {  # what converters may write other operators out in
+    "relu": (0.0,),
+    **dict.fromkeys(_BENDING, (0.0, 0.0)),
+    **dict.fromkeys(("hardswish", "hardsigmoid"), (-3.0, 0.0, 0.0, 1.0, 3.0, 6.0)),
+    **dict.fromkeys(("grid_sampler_2d", "grid_sampler_3d"), (math.inf,)),
+}
+
+
+def bounds_of(name: str, schema: Any, argument: Callable[[str], Any]) -> tuple[Any, list[tuple[str, Any]]]:
+    """The data of an operator that keeps them inside of bounds, and each bound with its side, `above` or `below`; none
+    for any other operator."""
+    sides = _BOUNDS.get(name.removesuffix("_"), {})
+    defaults = {a.name: a.default_value for a in schema.arguments} if sides else {}
+    values = {key: argument(key) if argument(key) is not None else defaults.get(key) for key in sides}
+    return argument("self"), [(sides[key], value) for key, value in values.items() if value is not None]
 
 
 _NO_WAYS = ("searchsorted", "histc", "nonzero", "nonzero_numpy", "count_nonzero", "logical_not")
@@ -268,19 +359,26 @@ def _integers(value: Any) -> bool:
 
 _FINITE: frozenset[Implied] = frozenset({("finite", None)})
 _ZERO: frozenset[Implied] = frozenset({("order", 0.0), ("equal", 0.0), ("equal", 1.0)})
-_ANY: frozenset[Implied] = frozenset({("order", None), ("equal", None)})
+_OTHERS: frozenset[Implied] = frozenset({("order", "other"), ("equal", "other")})
+_INFINITE: frozenset[Implied] = frozenset({("equal", HUGE), ("equal", -HUGE)})
 _ROUNDING: frozenset[Implied] = frozenset({("round", None), ("sign", None)})
 _CHOICE: frozenset[Implied] = frozenset({("rank", None), ("onehot", None)})
 _RESAMPLING = ("upsample", "_upsample", "grid_sampler", "affine_grid", "roi_", "deform", "fake_quantize", "quantize")
+_COMPARED: tuple[Family, ...] = ("order", "equal")
+_SORTING = ("bucketize", "searchsorted", "isin", "histc")  # by numbers of their own
 _WRITTEN_OUT: Mapping[str, frozenset[Implied]] = {  # as torch.onnx and coremltools were seen to write these out
-    "nan_to_num": _FINITE | {("order", 0.0)},
-    "atan2": _FINITE | {("order", None), ("equal", 0.0)},
+    "nan_to_num": _FINITE | _INFINITE | {("order", 0.0)},
+    "atan2": _FINITE | {("order", 0.0), ("equal", 0.0)},
+    "elu": frozenset({("order", 0.0)}),
+    "logsumexp": frozenset({("equal", 0.0)}),
     "scatter": frozenset({("equal", "range"), ("onehot", None)}),  # one_hot(i, n) is i == range(n)
-    **dict.fromkeys(("bucketize", "searchsorted", "isin", "histc", "heaviside"), _ANY),
+    **dict.fromkeys(_SORTING, _OTHERS | _ZERO),
+    "heaviside": _ZERO,
+    "sinc": _ZERO | _ROUNDING,
     **dict.fromkeys(("any", "all"), _ZERO),
     **dict.fromkeys(("floor_divide", "remainder", "fmod"), _ZERO | _ROUNDING),
-    **dict.fromkeys(("round", "trunc", "fix", "frac", "erf", "gelu", "hardshrink", "softshrink", "sinc"), _ROUNDING),
-    **dict.fromkeys(("sign", "sgn", "signbit", "copysign"), _ANY | {("sign", None)}),
+    **dict.fromkeys(("round", "trunc", "fix", "frac", "erf", "gelu", "hardshrink", "softshrink"), _ROUNDING),
+    **dict.fromkeys(("sign", "sgn", "signbit", "copysign"), _ZERO | {("sign", None)}),
     **dict.fromkeys(
         (
             "argmax",
@@ -300,6 +398,14 @@ _WRITTEN_OUT: Mapping[str, frozenset[Implied]] = {  # as torch.onnx and coremlto
     # a row that is masked throughout
     **dict.fromkeys(("_softmax", "_safe_softmax", "_scaled_dot_product_flash_attention_for_cpu"), _FINITE),
 }
+_TIMES: Mapping[tuple[Family, str], int] = {  # of a family, that an operator was seen to be written out in
+    ("order", "atan2"): 5,
+    ("finite", "nan_to_num"): 3,
+    **dict.fromkeys(((family, name) for family in _COMPARED for name in ("any", "all")), 1),
+    **dict.fromkeys(((family, name) for family in _COMPARED for name in _SORTING), 8),
+}
+_ONCE = ("sign", "rank", "onehot")
+_VARIED = ("max", "min", "max_pool2d_with_indices", "floor_divide", "remainder", "fmod", "div")
 _BOUND = {  # operators that go another way beyond a number of theirs, by the argument that gives it
     "softplus": "threshold",
     "threshold": "threshold",
@@ -308,6 +414,18 @@ _BOUND = {  # operators that go another way beyond a number of theirs, by the ar
     "huber_loss": "delta",
     "smooth_l1_loss": "beta",
 }
+
+
+def most_of(family: Family, operator: str) -> int:
+    """How many comparisons of a family a converter may write one call of an operator out in."""
+    if operator.startswith(_RESAMPLING):
+        return 6
+    return _TIMES.get((family, operator), 1 if family in _ONCE else 2)
+
+
+def varies(operator: str) -> bool:
+    """Whether the arguments of a call say in what it is written out: an index that nobody reads needs no rank."""
+    return operator in _VARIED
 
 
 def bound_of(name: str, schema: Any, argument: Callable[[str], Any]) -> float | None:
@@ -329,6 +447,10 @@ def _implied(name: str, schema: Any, given: Mapping[str, Any]) -> set[Implied]:
         implied |= _ROUNDING
     if (bound := bound_of(name, schema, given.get)) is not None:
         implied |= {("order", bound), ("order", -bound)}
+    if bare in _SORTING:
+        edges = [given.get(key) for key in ("boundaries", "sorted_sequence", "test_elements")]
+        numbers = {float(value) for side in _sides(edges) for value in np.unique(side).astype(np.float64)}
+        implied |= {(family, value) for value in numbers for family in _COMPARED}
     if bare == "div" and given.get("rounding_mode"):
         implied |= _ZERO | _ROUNDING
     return implied

@@ -36,6 +36,9 @@ _MIXING_WORDS = """
     scaled_dot_product_attention multi_head_attention_forward
 """
 _MIXING = frozenset(_MIXING_WORDS.split())
+_BOUNDING = frozenset(
+    ["clamp", "clip", "clamp_min", "clamp_max", "hardtanh", "relu6", "minimum", "maximum", "min", "max"]
+)
 _CHOOSING = frozenset(["argmax", "argmin", "topk", "max", "min"])
 
 Inputs = Mapping[str, torch.Tensor]
@@ -55,9 +58,11 @@ class _Choice:
 
 @dataclass
 class _Run:
-    """What one run of the module showed: the results that mix many numbers, the choices, and the outputs."""
+    """What one run of the module showed: the results that mix many numbers, what was given to bounds, by their places,
+    the choices, and the outputs."""
 
     mixed: list[tuple[str, torch.Tensor]] = field(default_factory=list)
+    bounded: list[tuple[str, torch.Tensor]] = field(default_factory=list)
     choices: list[_Choice] = field(default_factory=list)
     outputs: list[torch.Tensor] = field(default_factory=list)
 
@@ -69,7 +74,7 @@ def drive(request: DrivingRequest) -> Driven:
     module = modelling.load(request.model)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    driver = _Driver(module, request.ranges)
+    driver = _Driver(module, request.ranges, request.places)
     try:
         with modelling.plain_attention():
             return driver.drive(request.bases, request.measured)
@@ -79,8 +84,8 @@ def drive(request: DrivingRequest) -> Driven:
 
 
 class _Driver:
-    def __init__(self, module: torch.nn.Module, ranges: Mapping[str, tuple[float, float]]):
-        self.module, self.ranges = module, ranges
+    def __init__(self, module: torch.nn.Module, ranges: Mapping[str, tuple[float, float]], places: Sequence[str]):
+        self.module, self.ranges, self.places = module, ranges, places
         self.names = {id(part): name for name, part in module.named_modules()}
         self.rows: list[Mapping[str, Array]] = []
         self.words: list[str] = []
@@ -102,7 +107,7 @@ class _Driver:
             if left > 0:
                 left -= 1
                 self._keep(*self._climbed(start, value), word)
-        if runs[0].choices and left > 0:
+        if runs[0].choices and left > 0 and not self.places:
             self._choose(starts, runs, measured, left)
         return Driven(self.rows, self.words, "")
 
@@ -113,7 +118,7 @@ class _Driver:
 
     def _run(self, inputs: Inputs) -> _Run:
         run = _Run()
-        with _Watch(run, self.names):
+        with _Watch(run, self.names, self.places):
             result = self.module(*inputs.values())
         run.outputs = list(_floats(result))
         return run
@@ -121,17 +126,20 @@ class _Driver:
     def _goals(self, starts: Sequence[Inputs], runs: Sequence[_Run]) -> Iterator[tuple[Inputs, Value, str]]:
         """For each place the start that is highest there, the element to raise, and what a reader is told; and the
         same downwards."""
-        outputs = list(range(len(runs[0].outputs)))[:MOST_OUTPUTS]
-        places: list[tuple[str, int]] = [("outputs", number) for number in outputs]
-        mixed = len(runs[0].mixed)
-        places += [("mixed", number) for number in spread(mixed, PLACES - len(places))]
-        for kind, number in places:
+        for kind, number in self._places(runs[0]):
             for sign, word in ((1, "highest"), (-1, "lowest")):
                 ends = [_end(_at(run, kind, number), sign) for run in runs]
                 best = max(range(len(ends)), key=lambda n: ends[n][0])
                 if math.isfinite(ends[best][0]):
-                    where = f"output {number}" if kind == "outputs" else runs[best].mixed[number][0]
+                    where = f"output {number}" if kind == "outputs" else _listed(runs[best], kind)[number][0]
                     yield starts[best], _element(kind, number, ends[best][1], sign), f"{word} {where}"
+
+    def _places(self, run: _Run) -> list[tuple[str, int]]:
+        if self.places:
+            return [("bounded", number) for number in spread(len(run.bounded), PLACES)]
+        outputs = list(range(len(run.outputs)))[:MOST_OUTPUTS]
+        places: list[tuple[str, int]] = [("outputs", number) for number in outputs]
+        return places + [("mixed", number) for number in spread(len(run.mixed), PLACES - len(places))]
 
     def _climbed(self, start: Inputs, value: Value, shares: Sequence[float] = STEPS) -> tuple[Inputs, float, float]:
         """The input with the highest value on the way up from `start`, that value, and the one at the start."""
@@ -209,14 +217,17 @@ class _Driver:
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, run: _Run, names: Mapping[int, str]):
+    def __init__(self, run: _Run, names: Mapping[int, str], places: Sequence[str]):
         super().__init__()
-        self.run, self.names = run, names
+        self.run, self.names, self.places = run, names, places
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
-        result = func(*args, **keywords)
         name = getattr(func, "__name__", "")
+        if self.places and name.rstrip("_") in _BOUNDING and place(self.names) in self.places:
+            where = f"{name.strip('_')} {place(self.names)}"
+            self.run.bounded += [(where, given * 1) for given in args if _is_float(given)]  # it may be written in place
+        result = func(*args, **keywords)
         if name in _MIXING:
             tensor = next(_floats(result), None)
             if tensor is not None:
@@ -266,12 +277,17 @@ def _is_float(value: Any) -> bool:
 
 
 def _values(run: _Run) -> list[torch.Tensor]:
-    return [*run.outputs, *(tensor for _, tensor in run.mixed), *(choice.scores for choice in run.choices)]
+    listed = (tensor for _, tensor in (*run.mixed, *run.bounded))
+    return [*run.outputs, *listed, *(choice.scores for choice in run.choices)]
 
 
 def _at(run: _Run, kind: str, number: int) -> torch.Tensor | None:
-    tensors = run.outputs if kind == "outputs" else [tensor for _, tensor in run.mixed]
+    tensors = run.outputs if kind == "outputs" else [tensor for _, tensor in _listed(run, kind)]
     return tensors[number] if number < len(tensors) else None
+
+
+def _listed(run: _Run, kind: str) -> list[tuple[str, torch.Tensor]]:
+    return run.bounded if kind == "bounded" else run.mixed
 
 
 def _end(tensor: torch.Tensor | None, sign: int) -> tuple[float, int]:

@@ -123,8 +123,8 @@ def _noting(kind: type, note: Note) -> type:
 
 
 def place(names: Mapping[int, str]) -> str:
-    """Where the project's code is now: `at model.py:12 (blocks.3)`, with the module's name by `names`, of ids; of a
-    reference file `at FILE:NODE`. Empty where no code of Python's stands behind it."""
+    """Where the project's code is now: `at model.py:12 (blocks.3)`, with the name of the innermost module by `names`,
+    of ids; of a reference file `at FILE:NODE`. Empty where no code and no module's name stands behind it."""
     where, module = "", ""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -134,8 +134,9 @@ def place(names: Mapping[int, str]) -> str:
         file = frame.f_code.co_filename
         if not where and not file.startswith(("<", *_SKIPPED)):
             where = f"at {os.path.basename(file)}:{frame.f_lineno}"
-        if where and id(own) in names:
+        if not module and id(own) in names:
             module = names[id(own)]
+        if where and module:
             break
         frame = frame.f_back
-    return f"{where} ({module})" if where and module else where
+    return " ".join(part for part in (where, f"({module})" if module else "") if part)

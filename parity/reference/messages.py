@@ -79,12 +79,13 @@ class Ways:
     """Of each case the ways that decisions went, by their site (`parity.core.decisions`), in the order in which they
     were first met; and why the module refuses the case, "" where it does not.
 
-    `thresholds` are the numbers that it compared with.
+    `thresholds` are the numbers that it compared with; `turned`, of each case, the sides of bounds and the choices.
     """
 
     outcomes: Sequence[Mapping[str, int]]
     refused: Sequence[str]
     thresholds: Sequence[float] = ()
+    turned: Sequence[Mapping[str, Sequence[int]]] = ()
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,13 @@ class Evaluated:
 @dataclass(frozen=True)
 class DrivingRequest:
     """A module to drive from each of `bases` on, by inputs in `ranges` (low, high) by name; all others stay as they
-    are. `measured` are the cases whose choices are made already."""
+    are. `measured` are the cases whose choices are made already. `places`: drive to these places of bounds alone."""
 
     model: ModelSpec
     bases: Rows
     measured: Rows
     ranges: Mapping[str, tuple[float, float]]
+    places: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from parity.reference import modelling
 from parity.reference.decisions import watched
@@ -14,10 +14,12 @@ def ways(request: WaysRequest) -> Ways:
     module = modelling.load(request.model)
     outcomes: list[Mapping[str, int]] = []
     refused: list[str] = []
+    turned: list[Mapping[str, Sequence[int]]] = []
     thresholds: set[float] = set()
     for case in request.cases:
         seen, error = watched(module, case)
         outcomes.append(seen.outcomes)
+        turned.append({site: sorted(ways) for site, ways in seen.turned.items()})
         thresholds |= seen.thresholds
         refused.append("" if error is None else f"{type(error).__name__}: {error}".splitlines()[0][:160])
-    return Ways(outcomes, refused, sorted(thresholds))
+    return Ways(outcomes, refused, sorted(thresholds), turned)

@@ -34,8 +34,10 @@ class DrivenCases:
     note: str = ""
 
 
-def driven(session: Session, model: ModelConfig, golden: Sequence[Case], measured: Sequence[Recipe]) -> DrivenCases:
-    """The driven inputs of a model, at the sizes of its export example."""
+def driven(
+    session: Session, model: ModelConfig, golden: Sequence[Case], measured: Sequence[Recipe], places: Sequence[str] = ()
+) -> DrivenCases:
+    """The driven inputs of a model, at the sizes of its export example: to `places` of bounds, where some are given."""
     contract = model.contract
     ranges = {spec.name: _range(contract, spec.name) for spec in contract.inputs if family(spec) == "float"}
     if not ranges:
@@ -45,10 +47,11 @@ def driven(session: Session, model: ModelConfig, golden: Sequence[Case], measure
     some = [cases[i] for i in spread(len(cases), min(MOST_MEASURED, max(MEASURED_BYTES // max(size, 1), 1)))]
     bases = _bases(contract, golden)
     request = DrivingRequest(
-        session.model_spec(model), [case.inputs for case in bases], [case.inputs for case in some], ranges
+        session.model_spec(model), [case.inputs for case in bases], [case.inputs for case in some], ranges, places
     )
     spec = {
         "drives": ranges,
+        "places": list(places),
         "model": session.fingerprint(model),
         "bases": digest(bases),
         "measured": digest(some),

@@ -6,7 +6,7 @@ file. So inputs are looked for on which the module goes the other way; what none
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
@@ -46,9 +46,9 @@ class _Outcomes:
         self.by_site: dict[str, int] = {}
         self.pairs: set[frozenset[tuple[str, int]]] = set()
 
-    def add(self, row: Mapping[str, int]) -> bool:
+    def add(self, seen: Ways, case: int) -> bool:
         """Count a case in. Returns whether it showed an outcome, or two at once, that none before did."""
-        news = False
+        row, news = seen.outcomes[case], False
         for site, outcome in row.items():
             before = self.by_site.get(site, 0)
             self.by_site[site] = before | (outcome & (YES | NO))
@@ -58,8 +58,9 @@ class _Outcomes:
         self.pairs |= fresh
         return news or bool(fresh)
 
-    def guard(self, row: Mapping[str, int]) -> None:
+    def guard(self, seen: Ways, case: int) -> None:
         """Count in the last decision of a case that the module then refused: there is no other way to be measured."""
+        row = seen.outcomes[case]
         last = next(reversed(list(row)), "")
         for site in row:
             if _place(site) == _place(last):
@@ -73,6 +74,52 @@ class _Outcomes:
         """Whether every site went both ways, and no two of them wait for being tried together."""
         scalar = {site for pair in self.pairs for site, _ in pair}
         return not self.one_way() and len(scalar) < 2
+
+
+class _Turned:
+    """The sides of bounds and the choices at some sites, over cases."""
+
+    def __init__(self, sites: Iterable[str]) -> None:
+        self.by_site: dict[str, set[int]] = {site: set() for site in sites}
+
+    def add(self, seen: Ways, case: int) -> bool:
+        """Count a case in. Returns whether it showed what none before did."""
+        row = seen.turned[case]
+        before = sum(map(len, self.by_site.values()))
+        for site in self.by_site.keys() & row.keys():
+            self.by_site[site].update(row[site])
+        return sum(map(len, self.by_site.values())) > before
+
+    def guard(self, seen: Ways, case: int) -> None:
+        """A case that the module refused shows nothing."""
+
+    def one_way(self) -> list[str]:
+        return [site for site, ways in self.by_site.items() if len(ways) < 2]
+
+    @property
+    def settled(self) -> bool:
+        return not self.one_way()
+
+
+def turned(
+    session: Session,
+    model: ModelConfig,
+    golden: Sequence[Case],
+    recipes: Sequence[Recipe],
+    driven: Sequence[Case],
+    sites: Sequence[str],
+) -> Decided:
+    """What goes one way only at `sites` of bounds and choices, in `golden` and `driven` cases and in `recipes`; and
+    what turns the rest."""
+    watch, outcomes = _watcher(session, model), _Turned(sites)
+    try:
+        for part in _parts(driven):
+            seen = watch(part)
+            for case in range(len(part)):
+                outcomes.add(seen, case)
+        return _searched(watch, model, golden, recipes, outcomes)
+    except ChildFailure as failure:  # the checks of the model itself say more
+        return Decided(note=failure.reason)
 
 
 def decided(session: Session, model: ModelConfig, golden: Sequence[Case], recipes: Sequence[Recipe]) -> Decided:
@@ -100,17 +147,22 @@ def _watcher(session: Session, model: ModelConfig) -> Callable[[Sequence[Case]],
 
 
 def _searched(
-    watch: Callable[[Sequence[Case]], Ways], model: ModelConfig, golden: Sequence[Case], recipes: Sequence[Recipe]
+    watch: Callable[[Sequence[Case]], Ways],
+    model: ModelConfig,
+    golden: Sequence[Case],
+    recipes: Sequence[Recipe],
+    outcomes: _Outcomes | _Turned | None = None,
 ) -> Decided:
-    contract, outcomes, thresholds = model.contract, _Outcomes(), set[float]()
+    contract, thresholds = model.contract, set[float]()
+    outcomes = _Outcomes() if outcomes is None else outcomes
     measured: list[Case | Recipe] = [*golden, *recipes]
     some = [measured[place] for place in spread(len(measured), MOST_CASES)]
     for part in _parts(some):
         seen = watch([item.case(contract) if isinstance(item, Recipe) else item for item in part])
         thresholds.update(seen.thresholds)
-        for row, refused in zip(seen.outcomes, seen.refused, strict=True):
+        for case, refused in enumerate(seen.refused):
             if not refused:
-                outcomes.add(row)
+                outcomes.add(seen, case)
         if outcomes.settled:
             return Decided()
     result = Decided()
@@ -123,10 +175,10 @@ def _searched(
                 break
             seen = watch([recipe.case(contract) for recipe in batch])
             thresholds.update(seen.thresholds)
-            for recipe, row, refused in zip(batch, seen.outcomes, seen.refused, strict=True):
+            for case, (recipe, refused) in enumerate(zip(batch, seen.refused, strict=True)):
                 if refused:
-                    outcomes.guard(row)
-                elif outcomes.add(row) and len(result.turning) < MOST_KEPT:
+                    outcomes.guard(seen, case)
+                elif outcomes.add(seen, case) and len(result.turning) < MOST_KEPT:
                     result.turning.append(recipe)
     result.one_way = _places(outcomes.one_way())
     return result

@@ -14,6 +14,8 @@ from parity.cases import kept
 from parity.cases.drawing import Drawing
 from parity.cases.extremes import Sweep, edges, extremes, sweep
 from parity.cases.recipes import Fill, Recipe, family
+from parity.core.case import Case
+from parity.core.decisions import place_of_bound
 from parity.core.errors import ParityError
 from parity.core.kinds import PROPERTY
 from parity.core.plan import Cell
@@ -46,10 +48,12 @@ def run(check: CheckContext) -> None:
     replayed = [recipe for recipe in replayed if recipe.digest not in fresh]
     results = bench.judge([*flat, *replayed, *drawn])
     driven = _driven(bench, [*flat, *drawn], parity)
+    lacking, more = _lacking(bench, [*flat, *drawn], [r.case for r in driven], parity)
+    driven += more
     record(bench, [*results[: len(flat)], *driven], results[len(flat) :], parity)
     parity.add(*together.checks(bench, results[len(flat) :]))
     swept = _swept(bench, parity)
-    _tell_one_way(bench, decided, parity)
+    _tell_one_way(bench, decided, lacking, parity)
     _tell_ranges(model, parity)
     bench.tell_twins(parity)
     for text in odd:
@@ -85,6 +89,22 @@ def _driven(bench: Bench, recipes: Sequence[Recipe], parity: Recorder) -> list[R
     return bench.judge_cases(made.cases)
 
 
+def _lacking(
+    bench: Bench, recipes: Sequence[Recipe], driven: Sequence[Case], parity: Recorder
+) -> tuple[list[str], list[Result]]:
+    """Of the bounds and choices of the module that the file lacks: those that go one way only, and inputs that turn the
+    others, judged. Gradients lead to a bound first."""
+    sites = parity.decides().get("fewer", [])
+    if not sites:
+        return [], []
+    session, model, once = bench.session, bench.model, bench.session.memo.once
+    golden = session.golden_if_any(model)
+    places = sorted({where for site in sites if (where := place_of_bound(site))})
+    made = once(partial(driving.driven, session), model, golden, recipes, places).cases if places else []
+    found = once(partial(ways.turned, session), model, golden, recipes, [*driven, *made], sites)
+    return found.one_way, bench.judge_cases([*made, *(recipe.case(model.contract) for recipe in found.turning)])
+
+
 def _tell_driven(bench: Bench, failing: Sequence[Result], parity: Recorder) -> None:
     """Keep the first failing input that no recipe makes, and say how to look at it."""
     if not failing:
@@ -110,10 +130,11 @@ def _tell_ranges(model: ModelConfig, parity: Recorder) -> None:
             parity.find(f"{spec.name}: no range is declared: drawn {shown}from {low:g} to {high:g}", "note")
 
 
-def _tell_one_way(bench: Bench, decided: Decided, parity: Recorder) -> None:
+def _tell_one_way(bench: Bench, decided: Decided, lacking: Sequence[str], parity: Recorder) -> None:
     """Record the decisions of the module whose other way nothing measured, and warn of those that nobody accepted.
 
-    Where the chain of proof is complete, a decision that the file holds too needs no word.
+    Where the chain of proof is complete, a decision that the file holds too needs no word. Bounds and choices need one
+    where the file lacks them.
     """
     if decided.note:
         parity.find(f"what the module decides by its inputs was not watched: {decided.note}")
@@ -122,7 +143,7 @@ def _tell_one_way(bench: Bench, decided: Decided, parity: Recorder) -> None:
     if open_ones and parity.proved():
         absent = parity.decides().get("absent", open_ones)
         open_ones = [site for site in open_ones if site in absent]
-    names = [f"{accepting.MODULE}{site}" for site in open_ones]
+    names = [f"{accepting.MODULE}{site}" for site in (*open_ones, *lacking)]
     accepted = accepting.of_cell(bench.session, bench.cell)
     names = accepting.still_open(names, accepting.MODULE, accepted, parity)
     parity.add(judge.check_one_way(names, parity.limits()))

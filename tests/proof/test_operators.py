@@ -80,7 +80,8 @@ def export(module: nn.Module, target: str, folder: Path, example: np.ndarray[Any
             return {"entry": "m.pt2"}
         coremltools = pytest.importorskip("coremltools")
         traced = torch.jit.trace(module, (given,), check_trace=False)
-        inputs = [coremltools.TensorType("ids", shape=example.shape, dtype=np.int32)]
+        dtype = np.float32 if example.dtype.kind == "f" else np.int32
+        inputs = [coremltools.TensorType("ids", shape=example.shape, dtype=dtype)]
         coremltools.convert(traced, inputs=inputs, minimum_deployment_target=coremltools.target.iOS16).save(
             str(folder / "m.mlpackage")
         )
@@ -326,6 +327,86 @@ def test_a_step_that_the_module_does_not_make_is_told(tmp_path: Path, target: st
         pytest.skip(f"no file: {error}")
     spec = ModelSpec(str(ROOT), "tests.proof.test_operators:smooth", {})
     assert operators(READERS[target], str(tmp_path), notes, spec, {"ids": example}).figures["unexplained"]
+
+
+HIDDEN: Mapping[str, tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]] = {
+    "argmax": (lambda x: x.argmax(1).float(), lambda x: x.flip(1).cumsum(1).argmax(1).float()),
+    "sign": (torch.sign, lambda x: torch.sign(x.sum() - 9)),
+    "round": (torch.round, lambda x: torch.floor(x.sum() / 9)),
+    "gelu": (lambda x: gelu(gelu(gelu(x))), lambda x: torch.sign(x.sum() - 9)),
+    "bucketize": (lambda x: torch.bucketize(x, torch.tensor([0.0, 1.0])).float(), lambda x: (x > 0.7).float()),
+    "any": (lambda x: (x > 1).any(1).float()[:, None], lambda x: (x > 0).float() + (x.flip(1) > 0)),
+    "relu": (torch.relu, lambda x: torch.relu(x.sum() - 9)),
+    "relu6": (nn.functional.relu6, lambda x: torch.relu(x.sum() - 9)),
+    "clamp": (torch.relu, lambda x: (x.sum() - 9).clamp(min=0.25)),
+}
+gelu = nn.functional.gelu
+
+
+class Hiding(nn.Module):
+    def __init__(self, name: str, hides: bool) -> None:
+        super().__init__()
+        (self.first, self.second), self.hides = HIDDEN[name], hides
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.first(ids)
+        return x + self.second(ids).sum() if self.hides else x
+
+
+def hiding(name: str, hides: bool = False) -> nn.Module:
+    return Hiding(name, hides).eval()
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+@pytest.mark.parametrize("target", READERS)
+def test_a_step_beside_one_of_its_kind_is_told(tmp_path: Path, target: str, name: str) -> None:
+    example = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
+    spec = ModelSpec(str(ROOT), "tests.proof.test_operators:hiding", {"name": name})
+    for hides in (False, True):
+        try:
+            notes = export(hiding(name, hides), target, tmp_path, example)
+        except Exception as error:
+            pytest.skip(f"no file: {error}")
+        found = operators(READERS[target], str(tmp_path), notes, spec, {"ids": example}).figures["unexplained"]
+        assert len(found) == hides, found
+
+
+BOUNDED: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "clamp": lambda x: x.clamp(-3, 37.5),
+    "minimum": lambda x: torch.minimum(x, torch.tensor(37.5)),
+    "in place": lambda x: (x * 1).clamp_(max=37.5),
+    "relu6": lambda x: nn.functional.relu6(x),
+    "written out": lambda x: x * nn.functional.relu6(x + 3) / 6,
+    "hardtanh": nn.functional.hardtanh,
+    "the size": lambda x: x.clamp(0, x.shape[1]),
+    "normalised": lambda x: nn.functional.normalize(x, dim=1),
+    "argmax": lambda x: x.argmax(1).float(),
+    "topk": lambda x: x.topk(2, 1)[0],
+}
+
+
+class Bounded(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.function = BOUNDED[name]
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.function(ids.tanh())
+
+
+def bounded(name: str) -> nn.Module:
+    return Bounded(name).eval()
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("target", READERS)
+def test_bounds_and_choices_that_a_file_lacks_are_read(tmp_path: Path, target: str, name: str) -> None:
+    example = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
+    spec = ModelSpec(str(ROOT), "tests.proof.test_operators:bounded", {"name": name})
+    for module, lacks in ((bounded(name), False), (Smooth().eval(), name != "normalised")):
+        notes = export(module, target, tmp_path, example)
+        found = operators(READERS[target], str(tmp_path), notes, spec, {"ids": example}).figures["fewer"]
+        assert bool(found) == lacks, found
 
 
 ATTRIBUTED: Mapping[str, tuple[str, Mapping[str, Any]]] = {

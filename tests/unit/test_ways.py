@@ -14,7 +14,7 @@ from torch import nn
 
 from parity.core.case import Case
 from parity.core.contract import Contract, InputSpec, OutputSpec
-from parity.core.decisions import MANY, NO, YES
+from parity.core.decisions import MANY, NO, YES, place_of_bound
 from parity.core.settings import ModelSpec
 from parity.reference import modelling
 from parity.reference.decisions import watched
@@ -184,3 +184,44 @@ def test_steps_and_truths_of_numbers_have_two_ways(name: str) -> None:
     assert low.keys() == both.keys() == {name}
     assert low[name] & (YES | NO) == NO
     assert both[name] & YES
+
+
+IN_PLACE_BOUND: Any = lambda x: (x * 1).clamp_(max=0.5)  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("rule", "want"),
+    [
+        (lambda x: x.clamp(-7, 0.5), {"aten.clamp below -7": {0}, "aten.clamp above 0.5": {0, 1}}),
+        (IN_PLACE_BOUND, {"aten.clamp above 0.5": {0, 1}}),
+        (lambda x: torch.minimum(torch.tensor(-1.0), x), {"aten.minimum above -1": {1}}),
+        (nn.functional.relu6, {"aten.hardtanh below 0": {0}, "aten.hardtanh above 6": {0}}),
+        (lambda x: nn.functional.hardtanh(x * 2), {"aten.hardtanh below -1": {0}, "aten.hardtanh above 1": {0, 1}}),
+        (lambda x: nn.functional.normalize(x).clamp(max=1e9).clamp(x.mean(), x.max()), {}),
+        (lambda x: x * torch.ones(3).clamp(max=2).max(), {}),
+    ],
+)
+def test_the_sides_of_bounds_are_seen(rule: Any, want: dict[str, set[int]]) -> None:
+    seen, error = watched(Decides(rule), {"x": np.float32([[0.1, 0.9, 0.4]])})
+    assert error is None
+    assert {site.partition(" at ")[0]: ways for site, ways in seen.turned.items()} == want
+
+
+def test_a_choice_is_seen_and_named_by_its_module() -> None:
+    module = nn.Sequential(nn.Identity(), Decides(lambda x: x.argmax(1)))
+    first, other = (watched(module, {"x": np.float32([row])})[0] for row in ([0.1, 0.9], [0.9, 0.1]))
+    (site,) = first.turned
+    assert site.startswith("aten.argmax at test_ways.py:") and site.endswith(" (1)")
+    assert len(first.turned[site]) == len(other.turned[site]) == 1 and first.turned != other.turned
+
+
+def test_the_place_of_a_bound_is_read_from_its_site() -> None:
+    assert place_of_bound("aten.clamp above 50 at model.py:12 (head)") == "at model.py:12 (head)"
+    assert place_of_bound("aten.hardtanh below -1 (0)") == "(0)"
+    assert place_of_bound("aten.argmax at model.py:12 (head)") == place_of_bound("aten.clamp above 1") == ""
+
+
+def test_each_layer_has_a_bound_of_its_own() -> None:
+    module = nn.Sequential(nn.ReLU6(), nn.Linear(3, 3), nn.ReLU6())
+    seen, _ = watched(module, {"x": np.zeros((1, 3), np.float32)})
+    assert {site.rpartition(" ")[2] for site in seen.turned} <= {"(0)", "(2)"} and len(seen.turned) == 4, seen.turned

@@ -26,6 +26,8 @@ _MEANINGS: Mapping[str, Meaning] = {
     "one_hot": "onehot",
 }
 
+_FLOATS = (10, 11, 12)  # of 16, 32 and 64 bits, as MIL numbers its types
+
 
 def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
     """The survey of an .mlpackage. Raises NotPossible where it holds no program."""
@@ -37,6 +39,7 @@ def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
     function = program.functions[name]
     result = Survey([i.name for i in function.inputs])
     read = _Reader(package, result)
+    read.types = {i.name: i.type.tensorType.dataType for i in function.inputs}
     read.block(function.block_specializations[function.opset])
     return result
 
@@ -46,6 +49,7 @@ class _Reader:
 
     def __init__(self, package: Package, result: Survey):
         self.package, self.survey = package, result
+        self.types: dict[str, int] = {}
 
     def block(self, block: Any) -> None:
         for operation in block.operations:
@@ -54,6 +58,7 @@ class _Reader:
     def _operation(self, operation: Any) -> None:
         kind, outputs = operation.type, tuple(output.name for output in operation.outputs)
         place = outputs[0] if outputs else ""
+        self.types.update((output.name, output.type.tensorType.dataType) for output in operation.outputs)
         if kind == "const" or kind.startswith("constexpr_"):
             self._constant(operation, place)
             return
@@ -95,6 +100,9 @@ class _Reader:
     def _meaning(self, kind: str, reads: Mapping[str, list[str]]) -> Meaning:
         if kind == "cast":
             to = next((self._text(name) for name in reads.get("dtype", ())), "")
+            floating = any(self.types.get(name) in _FLOATS for name in reads.get("x", ()))
+            if floating and to.startswith(("int", "uint")):
+                return "round"
             return "nonzero" if to == "bool" else "same"
         if kind.startswith("gather"):
             table = next(iter(reads.get("x", ())), "")

@@ -36,10 +36,10 @@ _MEANINGS: Mapping[str, Meaning] = {
 }  # fmt: skip
 _EDGES = (  # attributes whose numbers an operator compares its data with
     "threshold", "lambd", "alpha", "nodes_values", "nodes_splits", "keys_int64s", "keys_floats", "keys_tensor",
-    "cats_int64s", "pool_int64s",
+    "cats_int64s", "pool_int64s", "min", "max",
 )  # fmt: skip
 _ATTRIBUTED = ("TreeEnsemble", "Binarizer", "Shrink", "ThresholdedRelu", "LabelEncoder", "CategoryMapper",
-               "OneHotEncoder", "TfIdfVectorizer")  # fmt: skip
+               "OneHotEncoder", "TfIdfVectorizer", "Clip")  # fmt: skip
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 _WHOLE = (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8,

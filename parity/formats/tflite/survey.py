@@ -34,6 +34,7 @@ _MEANINGS: Mapping[str, Meaning] = {
 }  # fmt: skip
 
 _FLOATS = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.FLOAT64)
+_FUSED = {getattr(schema.ActivationFunctionType, name): name for name in ("RELU", "RELU6", "RELU_N1_TO_1")}
 _COMPLEX = (schema.TensorType.COMPLEX64, schema.TensorType.COMPLEX128)
 
 
@@ -57,6 +58,7 @@ def _read(folder: str, notes: Mapping[str, Any], whole: bool) -> Survey:
         for index, tensor in enumerate(graph.tensors):
             if tensor.type == schema.TensorType.BOOL:
                 result.booleans.add(_name(number, index))
+            result.saturated |= grid_of(tensor) is not None and not _is_stored(model, tensor)
             small, name, grid = _small(tensor), _name(number, index), grid_of(tensor)
             stored = constant(model, tensor) if small or whole else None
             if stored is not None and small:
@@ -129,6 +131,11 @@ def _name(graph: int, tensor: int) -> str:
     return f"{graph}:{tensor}"
 
 
+def _is_stored(model: Any, tensor: Any) -> bool:
+    data = model.buffers[tensor.buffer].data
+    return data is not None and len(data) > 0
+
+
 def _small(tensor: Any) -> bool:
     return int(np.prod([int(n) for n in (tensor.shape if tensor.shape is not None else ())])) <= MOST
 
@@ -142,6 +149,9 @@ def _nodes(model: Any, graph: int, op: Any, constants: Mapping[str, Array]) -> I
         yield from _controlled(model, op, operator, inputs, outputs, place)
     else:
         yield Node(operator, place, inputs, outputs, _meaning(model, graph, op, operator, constants))
+        fused = getattr(op.builtinOptions, "fusedActivationFunction", 0)
+        if fused in _FUSED:
+            yield Node(_FUSED[fused], place, outputs, ())
 
 
 def _place(model: Any, graph: int, op: Any) -> str:
