@@ -147,14 +147,14 @@ def test_two_readers_of_one_table_have_one_scale(exports: Path, tmp_path: Path) 
 
 def test_dequantising_first_gives_the_same_to_the_bit(exports: Path) -> None:
     model = onnx.load(str(file(exports, "tagger", "onnx", "dynamic") / "model.onnx"))
-    before = onnx_graph._open(model, "as written")
+    before = onnx_graph._open(model, {}, "as written")
     moving = [n.op_type for n in model.graph.node if any("embed.weight_quantized" in i for i in n.input)]
     assert moving == ["Gather"]  # the converter still leaves what is to be rewritten
     rewriting.constants_to_initializers(model)
     rewriting.dequantise_first(model.graph)
     readers = [n.op_type for n in model.graph.node if any(i.endswith("embed.weight_quantized") for i in n.input)]
     assert readers == ["DequantizeLinear"]
-    after = onnx_graph._open(model, "as written")
+    after = onnx_graph._open(model, {}, "as written")
     for case in cases(WORDS, 3, 4):
         np.testing.assert_array_equal(before.run(None, case)[0], after.run(None, case)[0])
 
