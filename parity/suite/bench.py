@@ -46,6 +46,7 @@ class Result:
 
     case: Case
     recipe: Recipe | None = None
+    aimed: bool = False  # gradients led to it
     got: PostProcessed | None = None
     want: PostProcessed | None = None
     judged: dict[str, single.Judged] = field(default_factory=dict)
@@ -112,10 +113,12 @@ class Bench:
         """A result for each recipe, in order. Raises ChildFailure where the artefact's process died."""
         return self._judge([Result(r.case(self.model.contract, self.sizes(r.dims)), r) for r in recipes], stored)
 
-    def judge_cases(self, cases: Sequence[Case], wants: Sequence[Mapping[str, Array]] | None = None) -> list[Result]:
+    def judge_cases(
+        self, cases: Sequence[Case], wants: Sequence[Mapping[str, Array]] | None = None, *, aimed: bool = False
+    ) -> list[Result]:
         """A result for each case, in order. `wants` are the model's outputs, where the oracle is not to be asked for
-        them. Raises ChildFailure."""
-        results = [Result(case) for case in cases]
+        them; `aimed`: gradients led to the cases. Raises ChildFailure."""
+        results = [Result(case, aimed=aimed) for case in cases]
         for result, want in zip(results, wants or (), strict=wants is not None):
             result.want = post_process(self.model.contract.outputs, want)
         return self._judge(results, True)
@@ -276,8 +279,12 @@ class Bench:
     def promised(self, result: Result) -> bool:
         """Whether every input holds what the contract says that the model takes: a range is declared, and kept.
 
-        A mask that hides everything leaves a softmax nothing but its rounding, and is promised nowhere.
+        A mask that hides everything leaves a softmax nothing but its rounding, and is promised nowhere. Nor is an input
+        that gradients led to: it makes an exp() of ten thousand where pictures make one of ten, and what overflows
+        there in the twin, too, is the precision's.
         """
+        if result.aimed:
+            return False
         inputs = result.recipe.inputs if result.recipe else {}
         for spec in self.model.contract.inputs:
             fill = inputs.get(spec.name)

@@ -86,7 +86,7 @@ def _driven(bench: Bench, recipes: Sequence[Recipe], parity: Recorder) -> list[R
     made = session.memo.once(partial(driving.driven, session), model, session.golden_if_any(model), recipes)
     if made.note:
         parity.find(f"no input was driven to the ends of what the model computes: {made.note}", "note")
-    return bench.judge_cases(made.cases)
+    return bench.judge_cases(made.cases, aimed=True)
 
 
 def _lacking(
@@ -102,7 +102,8 @@ def _lacking(
     places = sorted({where for site in sites if (where := place_of_bound(site))})
     made = once(partial(driving.driven, session), model, golden, recipes, places).cases if places else []
     found = once(partial(ways.turned, session), model, golden, recipes, [*driven, *made], sites)
-    return found.one_way, bench.judge_cases([*made, *(recipe.case(model.contract) for recipe in found.turning)])
+    turning = [recipe.case(model.contract) for recipe in found.turning]
+    return found.one_way, bench.judge_cases([*made, *turning], aimed=True)
 
 
 def _tell_driven(bench: Bench, failing: Sequence[Result], parity: Recorder) -> None:
