@@ -156,7 +156,9 @@ class Survey:
         for node in self.nodes:
             word = _word(node.operator)
             values: Iterable[float] = _BOUNDED.get(word, ()) if word not in _CURVED else ()
-            if word in _BOUNDING:
+            along = node.operator.endswith(".dim") or len(node.outputs) > 1
+            ranks = word in ("max", "min") and along  # along an axis, which is no bound
+            if word in _BOUNDING and word != "threshold" and not ranks:  # a threshold is a decision
                 sides = [distinct(constants[n]) for n in node.inputs if n in constants and n not in data]
                 values = [*values, *(side[0] for side in sides if len(side) == 1)]
             if not data.isdisjoint(node.inputs):
