@@ -81,7 +81,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "error: make needs Python 3.11, found $$("$(PYTHON)" --version 2>&1): set PYTHON=path/to/python3.11"; exit 1; }
 	"$(PYTHON)" -m venv .venv
 	$(PY) -m pip install --constraint constraints.txt setuptools wheel
-	$(PY) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[all,dev]'
+	$(PY) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $(READY)
 
 clean:
