@@ -46,7 +46,7 @@ lint: $(READY)
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 
-# The core without torch or converters, on every Python from 3.10 to 3.13 that is here.
+# On every Python from 3.10 to 3.13 that is here: the core without torch or converters, and beside what users have.
 pythons: $(READY)
 	$(PY) -m tests.pythons $(ARGS)
 
