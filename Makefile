@@ -46,7 +46,7 @@ lint: $(READY)
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 
-# The core without torch or converters, on every Python from 3.10 to 3.13 that is here.
+# On every Python from 3.10 to 3.13 that is here: the core without torch or converters, and beside what users have.
 pythons: $(READY)
 	$(PY) -m tests.pythons $(ARGS)
 
@@ -81,7 +81,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "error: make needs Python 3.11, found $$("$(PYTHON)" --version 2>&1): set PYTHON=path/to/python3.11"; exit 1; }
 	"$(PYTHON)" -m venv .venv
 	$(PY) -m pip install --constraint constraints.txt setuptools wheel
-	$(PY) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[all,dev]'
+	$(PY) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $(READY)
 
 clean:

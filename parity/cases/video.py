@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -55,8 +55,7 @@ def decode(request: DecodeRequest) -> Decoded:
 
     Raises ParityError for a clip that cannot be opened or gives no frame.
     """
-    import cv2
-
+    cv2 = _opencv()
     name, stride, maximum = Path(request.path).name, request.stride, request.maximum
     clip = cv2.VideoCapture(request.path)
     if not clip.isOpened():
@@ -88,11 +87,21 @@ def decode(request: DecodeRequest) -> Decoded:
 def resize_opencv(request: ResizeRequest) -> list[Array]:
     """In a child: the frames resized by OpenCV's bilinear rule, which does not filter when it makes smaller, or by its
     rule of areas, which does."""
-    import cv2
-
+    cv2 = _opencv()
     rule = cv2.INTER_AREA if request.filtered else cv2.INTER_LINEAR
     size = request.width, request.height
     return [cv2.resize(frame, size, interpolation=rule) for frame in request.frames]
+
+
+def _opencv() -> Any:
+    """The module cv2, whichever of its distributions brings it. Raises ParityError where none is installed."""
+    try:
+        import cv2
+    except ModuleNotFoundError:
+        raise ParityError(
+            "clips are read by OpenCV (cv2), which is not installed: pip install opencv-python-headless"
+        ) from None
+    return cv2
 
 
 def upright(frame: Array, rotate: int = 0, crop: Crop | None = None) -> Array:

@@ -19,6 +19,8 @@ from parity.formats.target import Target, installed, lacking, version
 from parity.process import sandbox
 
 WIDTH = 12
+KEPT = "keep.txt"
+"""What is installed, as constraints. Without them pip moves packages that its newest onnx or ml_dtypes wants newer."""
 
 
 def add(commands: Any) -> None:
@@ -43,6 +45,10 @@ def run(options: argparse.Namespace) -> int:
         target = targets.get(name)
         wanted = not target.environment and (config is None or any(c.target == name for c in config.cells))
         lack = (_target(target, config) and wanted) or lack
+    if lack:
+        print(
+            f"{'':<{WIDTH}} first: {sys.executable} -m pip list --format=freeze > {KEPT}, and pip moves nothing of it"
+        )
     reason = lacking("coreml-runtime")
     print(f"Core ML's own prediction: {'yes' if reason is None else 'no: ' + reason}")
     if reason:
@@ -101,7 +107,7 @@ def _command(target: Target) -> str:
         home = Path(".parity", target.environment)
         return (f"{sys.executable} -m venv {home} && {home / 'bin' / 'python'} {add}, and name it: "
                 f"[tool.parity.routes.{target.environment}] python = \"{home / 'bin' / 'python'}\"")  # fmt: skip
-    return f"{sys.executable} {add}"
+    return f"{sys.executable} -m pip install -c {KEPT} 'pytest-parity[{target.extra}]'"
 
 
 def _confinement() -> None:

@@ -24,6 +24,7 @@ from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import PRECISIONS, Cell, choose
 from parity.core.settings import ModelConfig
 from parity.formats.target import version
+from parity.judging.baseline import INSTRUMENTS
 from parity.judging.check_cases import check_cases
 from parity.judging.limits import fallback, resolve
 from parity.judging.post_processing import post_process
@@ -61,8 +62,9 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--coreml runs the Core ML file alone, --target {options.target} is another: leave one out")
     if not options.video.is_file():
         raise ParityError(f"video {options.video}: no such file")
-    packages = [f"{n} {version(n)}" for n in ("torch", "numpy", "opencv-python", "pillow", "coremltools")]
-    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}; {', '.join(packages)}")
+    versions = {name: version(name) for name in ("torch", *INSTRUMENTS, "coremltools")}
+    packages = ", ".join(f"{name} {number}" for name, number in versions.items() if number != "absent")
+    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}; {packages}")
     cell = Cell(model.name, choose("target", options.target, targets.names()), options.precision)
     with project.session(config, options.cache) as session:
         decoded = _decode(session, options)

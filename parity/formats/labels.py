@@ -51,7 +51,10 @@ def appended(path: Path) -> list[str]:
 def in_extra_files(path: Path) -> list[str]:
     """The classes in the extra files of a TorchScript or ExportedProgram archive, where Ultralytics' exporter writes a
     `config.txt`. Empty where there are none, or they are broken."""
-    return _of_texts(_texts(path, "/extra/")) if zipfile.is_zipfile(path) else []
+    if not zipfile.is_zipfile(path):
+        return []
+    # PyTorch 2.6 and 2.7 put those of an ExportedProgram into a folder of another name.
+    return _of_texts(_texts(path, "/extra/") | _texts(path, "extra_files/"))
 
 
 def _texts(path: Path, folder: str) -> dict[str, str]:

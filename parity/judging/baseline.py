@@ -38,7 +38,14 @@ DEFAULT_PATH = "reports/baseline.json"
 
 # What computes or decodes besides a cell's own runtime. Converters are left out on purpose: drift that a new converter
 # brings is what the ledger is there to show, while another measuring instrument makes figures incomparable.
-INSTRUMENTS = ("numpy", "opencv-python", "pillow")
+# OpenCV's four distributions hold the same module; an environment has one of them.
+OPENCV = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+INSTRUMENTS = ("numpy", *OPENCV, "pillow")
 
 # Errors of the same code on the same machine repeat bit for bit, and a retrained model moves its worst case by some
 # ten per cent. Half as much again is neither.

@@ -28,6 +28,7 @@ from parity.core.words import plural
 from parity.formats.target import version
 from parity.judging import gate
 from parity.judging.applicable import unapplied
+from parity.judging.baseline import INSTRUMENTS
 from parity.process import processor
 from parity.pytest_plugin.heard import Heard
 from parity.report import publishing, terminal
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from parity.core.case import Case
     from parity.session.session import Session
 
-PACKAGES = ("numpy", "opencv-python", "pillow", "hypothesis", "pytest", "pytest-xdist", "pytest-parity")
+PACKAGES = (*INSTRUMENTS, "hypothesis", "pytest", "pytest-xdist", "pytest-parity")
 """What a run's numbers depend on beside what makes and runs its files."""
 
 

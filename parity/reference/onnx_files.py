@@ -254,7 +254,7 @@ def _first_line(error: Exception) -> str:
 
 def _recorded() -> bool:
     """Whether a trace or an export records what runs now."""
-    return torch._C._get_tracing_state() is not None or torch.compiler.is_exporting()
+    return torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
 
 
 def _watched() -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from parity.core.errors import ParityError
-from parity.files.torch_archives import open_program, open_script
+from parity.files.torch_archives import module_of, open_program, open_script
 from parity.files.torch_scripts import arguments_of, nodes
 
 _SCALAR_TYPES = {torch.float16: 5, torch.float32: 6, torch.float64: 7}  # as TorchScript writes them
@@ -54,7 +54,7 @@ def _retyped(value: Any, dtype: torch.dtype) -> Any:
 def program(path: Path, inputs: Sequence[str]) -> nn.Module:
     """The program in a .pt2 file, taking its inputs in the order of `inputs`: by name where those are the file's own
     names, else by position, as a factory's module is given them. Raises ParityError."""
-    module: Any = open_program(path).module(check_guards=False)
+    module: Any = module_of(open_program(path))
     module.graph.set_codegen(_flat(module.graph))
     made = Program(module, module.graph)
     return _ordered(made, [n.target for n in made.graph.nodes if n.op == "placeholder"], inputs, path)

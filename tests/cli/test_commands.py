@@ -335,7 +335,7 @@ def test_verify_compares_two_files_without_a_project(tmp_path, monkeypatch, run)
     module = space["tiny"]().eval()
     picture = torch.rand(2, 3, 17, 19)
     torch.export.save(
-        torch.export.export(module, (picture,), dynamic_shapes=({0: torch.export.Dim("batch")},)), "a.pt2"
+        torch.export.export(module, (picture,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False), "a.pt2"
     )
     for name, scale in (("right", 1.0), ("wrong", 1.001)):
         with torch.no_grad():

@@ -51,7 +51,7 @@ def convert(name: str, folder: Path) -> str:
             zoo.convert(module, x, path, precision, outputs=outputs)
             return path.name
         options = {"compute_precision": ct.precision.FLOAT16 if precision == "fp16" else ct.precision.FLOAT32}
-        program = torch.export.export(module, (x,)).run_decompositions({})
+        program = torch.export.export(module, (x,), strict=False).run_decompositions({})
         target = ct.target.iOS16
         ct.convert(program, outputs=outputs, minimum_deployment_target=target, skip_model_load=True, **options).save(
             str(path)

@@ -209,6 +209,7 @@ def test_new_and_removed_cells_and_figures() -> None:
         {"machine": "darwin-arm64"},
         {"packages": {**PACKAGES, "numpy": "2.0.0"}},
         {"packages": {k: v for k, v in PACKAGES.items() if k != "pillow"}},
+        {"packages": {**PACKAGES, "opencv-python-headless": "5.0.0.93"}},
     ],
 )
 def test_another_instrument_is_incomparable_and_not_regressed(other: dict[str, Any]) -> None:

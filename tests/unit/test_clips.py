@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,13 @@ def refused(path: Path, words: str) -> None:
     with pytest.raises(ParityError, match=words) as raised:
         video.decode(video.DecodeRequest(str(path)))
     assert "\n" not in str(raised.value)
+
+
+def test_where_opencv_is_missing_the_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)  # as if no distribution of it were here
+    for ask in (
+        lambda: video.decode(video.DecodeRequest(str(tmp_path / "clip.mp4"))),
+        lambda: video.resize_opencv(video.ResizeRequest([], 2, 2)),
+    ):
+        with pytest.raises(ParityError, match="pip install opencv-python-headless"):
+            ask()

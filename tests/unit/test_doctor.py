@@ -25,13 +25,15 @@ def test_what_is_missing_is_added_by_a_command_for_this_python(
     monkeypatch.setattr(doctor, "installed", lambda module: module not in ("ncnn", "coreai"))
     code, out = said(capsys)
     assert code == 1
-    assert f"ncnn         no: ncnn missing: {sys.executable} -m pip install 'pytest-parity[ncnn]'\n" in out
+    assert f"ncnn         no: ncnn missing: {sys.executable} -m pip install -c keep.txt 'pytest-parity[ncnn]'\n" in out
+    assert f"first: {sys.executable} -m pip list --format=freeze > keep.txt" in out
     assert "-m venv .parity/coreai && .parity/coreai/bin/python -m pip install 'pytest-parity[coreai]'" in out
     assert "onnx         yes: fp32, fp16, dynamic, int8" in out
     assert "no pyproject.toml with a [tool.parity] table" in out
     for absent, expected in (("coreai", 0), ("onnx", 1), ("", 0)):
         monkeypatch.setattr(doctor, "installed", lambda module, absent=absent: module != absent)
-        assert said(capsys)[0] == expected, absent
+        code, out = said(capsys)
+        assert (code, "keep.txt" in out) == (expected, bool(expected)), absent
 
 
 def test_packages_that_do_not_support_this_python_are_named(

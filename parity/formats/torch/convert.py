@@ -55,8 +55,12 @@ def export_program(
     arguments = tuple(torch.from_numpy(np.array(inputs[spec["name"]])) for spec in contract["inputs"])
     with modelling.plain_attention(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
+        # PyTorch 2.6 would go through TorchDynamo, which follows less; later versions do not unless asked to.
         program = torch.export.export(
-            module, arguments, dynamic_shapes=by_parameter(module.forward, shapes) if any(shapes) else None
+            module,
+            arguments,
+            dynamic_shapes=by_parameter(module.forward, shapes) if any(shapes) else None,
+            strict=False,
         )
     torch.export.save(without_vmap(program), str(Path(work, PROGRAM_FILE)))
     fixed = None if any(shapes) else {name: list(value.shape) for name, value in example.items()}

@@ -98,10 +98,10 @@ class ScriptSession(_TorchSession):
 
 class ProgramSession(_TorchSession):
     def load(self, path: Path) -> Any:
-        from parity.files.torch_archives import open_program
+        from parity.files.torch_archives import module_of, open_program
 
         self.program = open_program(path)
-        return self.program.module(check_guards=False)  # guards are source: never compiled from a file
+        return module_of(self.program)
 
     def inputs(self) -> list[dict[str, Any]]:
         user = set(self.program.graph_signature.user_inputs)
