@@ -220,3 +220,35 @@ def test_a_crash_of_torch_in_its_trace_is_no_crash_of_the_file(project: Project,
     assert cell.proof is not None and cell.proof.state == state, run.text
     assert "crash:" not in run.text and not any(c.passed is False for c in cell.checks), run.text
     assert state == "proved" or "torch crashes when it traces the module" in cell.proof.summary
+
+
+# ONNX Runtime ends with a segmentation fault on this model at fp16 when it is given without the types that it lists.
+ENCODER = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch = torch.nn.Conv2d(3, 16, 4, 4)
+        layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, activation="gelu")
+        self.encoder = torch.nn.TransformerEncoder(layer, 2)
+        self.head = torch.nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.patch(x.reshape(-1, 3, 16, 16)).flatten(2).transpose(1, 2)).mean(1))
+
+def tiny():
+    return Net().eval()
+"""
+
+
+def test_a_file_is_proved_whole_as_an_app_opens_it(project: Project) -> None:
+    pytest.importorskip("onnxruntime")
+    project.write("tinynet.py", ENCODER)
+    table = TABLE.format(precision="fp16", size=768, outputs='{ name = "y" }', examples=0)
+    project.write("pyproject.toml", table.replace("torchscript", "onnx"))
+    draw(project, 768, 1, 4)
+    run = project.run("-k", "golden or proof")
+    (cell,) = run.record.cells
+    assert run.code == 0 and cell.state == "pass", run.text

@@ -37,6 +37,7 @@ _WEIGHTS = {  # operator -> (slot of the weight, its layout, slot of the bias)
 }
 _INTEGER = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 _RESHAPING = ("Reshape", "Unsqueeze", "Squeeze", "Identity", "Cast")
+_PROVIDERS = ["CPUExecutionProvider"]
 _ACTIVATIONS = ("Relu", "Clip", "LeakyRelu")  # ONNX Runtime computes them together with what they follow
 _LEVELS = {
     "optimised": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -64,7 +65,8 @@ class OnnxArtefact:
     def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = ()):
         """`bounds` are the values at which the module clips activations. `example` among the notes are inputs by the
         model's names: where sizes decide an `If`, the branch that these take is read."""
-        model = onnx.load(str(Path(folder, notes["entry"])))
+        self.file = Path(folder, notes["entry"])
+        model = onnx.load(str(self.file))
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
         self.branches = branches.take(model, _fed(notes)) if "example" in notes else branches.Branches()
@@ -228,8 +230,13 @@ class OnnxArtefact:
     # Running.
 
     def whole(self, kernels: str) -> Run:
+        """The file as it lies there: ONNX Runtime may end on the same model without the types that it lists. Where one
+        branch of several is read, that branch."""
         outputs = [port.tensor for port in self.graph.outputs]
-        session = _open(self.model, self.stored, kernels)
+        if self.branched:
+            session = _open(self.model, self.stored, kernels)
+        else:
+            session = onnxruntime.InferenceSession(str(self.file), _options(kernels), providers=_PROVIDERS)
 
         def run(case: Values) -> Values:
             return dict(zip(outputs, session.run(outputs, case), strict=True))
@@ -436,6 +443,18 @@ def _set_outputs(model: Any, names: Sequence[str]) -> None:
 
 def _open(model: Any, values: Mapping[str, Array], kernels: str) -> Any:
     """A session of a model. `values`: what its large initializers hold, which the session shares."""
+    options = _options(kernels)
+    model = rewriting.without_idle(model)
+    names = [i.name for i in rewriting.bare(model.graph)]
+    shared = [onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(values[name], order="C")) for name in names]
+    if names:
+        options.add_external_initializers(names, shared)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=_PROVIDERS)
+    session.shared = shared  # it reads them where they lie
+    return session
+
+
+def _options(kernels: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -443,11 +462,4 @@ def _open(model: Any, values: Mapping[str, Array], kernels: str) -> Any:
     if kernels == "as written":
         options.add_session_config_entry("session.disable_prepacking", "1")  # no copies of weights
     options.graph_optimization_level = _LEVELS[kernels]
-    model = rewriting.without_idle(model)
-    names = [i.name for i in rewriting.bare(model.graph)]
-    shared = [onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(values[name], order="C")) for name in names]
-    if names:
-        options.add_external_initializers(names, shared)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    session.shared = shared  # it reads them where they lie
-    return session
+    return options
