@@ -21,6 +21,7 @@ from parity.judging.spec import Family
 from parity.reference import files
 from parity.session.ledger import Keeper
 from parity.session.profile import QUICK_CASES
+from parity.session.toolchains import unavailable
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,7 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool, planne
     model = config.models[cell.model]
     target = targets.get(cell.target)
     data = _data(config, model)
-    reason = target.unavailable(cell, model, target.python(config))
-    prebuilt = f"{cell.target}-{cell.precision}" in model.artifacts
-    if prebuilt and reason == NO_CALIBRATION:
-        reason = None
-    if reason is None and not prebuilt:
-        reason = target.cannot_start_from(model)
+    reason = unavailable(config, cell)
     return PlannedCell(
         cell,
         planned_kinds(model, target, data),

@@ -24,7 +24,7 @@ itself fails, and the plain conversion is right."""
 class TFLite(Target):
     name: ClassVar[str] = "tflite"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "dynamic", "int8")
-    requires: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnx2tf", "tensorflow", "ai_edge_litert")
+    requires: ClassVar[tuple[str, ...]] = ("torch", "onnx", "ai_edge_litert")
     extra: ClassVar[str] = "tflite"
     session: ClassVar[str] = "parity.formats.tflite.runtime:LiteRtSession"
     family: ClassVar[str] = "litert"
@@ -33,7 +33,7 @@ class TFLite(Target):
     order: ClassVar[int] = 20
     suffixes: ClassVar[tuple[str, ...]] = (".tflite",)
     kernels: ClassVar[tuple[str, ...]] = ("XNNPACK", "builtin", "reference")
-    environments: ClassVar[tuple[str, ...]] = ("litert",)
+    toolchains: ClassVar[tuple[str, ...]] = ("onnx2tf", "litert")
     delegate: ClassVar[str] = "Flex"
     signature: ClassVar[str] = "parity.formats.tflite.runtime:signature"
     graph: ClassVar[str] = "parity.formats.tflite.graph:TFLiteArtefact"
@@ -52,6 +52,7 @@ class TFLite(Target):
                 "parity.formats.tflite.convert:to_saved_model",
                 ("onnx2tf", "tensorflow"),
                 {"unrolled": how == UNROLLED, **({"corrected": False} if how == UNCORRECTED else {})},
+                toolchain="onnx2tf",
             )
             convert = Step(
                 cell.precision,
@@ -60,16 +61,21 @@ class TFLite(Target):
                 ("tensorflow",),
                 {"precision": cell.precision},
                 calibration=cell.precision == "int8",
+                toolchain="onnx2tf",
             )
             return Route(f"{export.name}+onnx2tf" + (f", {how}" if how else ""), (*export.steps, saved, convert))
 
         first, *others = export_routes(model, dynamic=False)
         routes = [by_onnx(first), by_onnx(first, UNROLLED), *map(by_onnx, others)]
         routes += [by_onnx(export, UNCORRECTED) for export in (first, *others)]
-        python = config.routes.get("litert") if model.reference is None else None
-        if cell.precision == "fp32" and python is not None and python.exists():
-            step = Step("litert", "litert-torch", "parity.formats.tflite.convert:convert_directly",
-                        ("litert-torch", "torch"),
-                        stage="export", python=str(python))  # fmt: skip
+        if cell.precision == "fp32" and model.reference is None:
+            step = Step(
+                "litert",
+                "litert-torch",
+                "parity.formats.tflite.convert:convert_directly",
+                ("litert-torch", "torch"),
+                stage="export",
+                toolchain="litert",
+            )
             routes.append(Route("litert-torch", (step,)))
         return routes
