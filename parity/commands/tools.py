@@ -15,7 +15,7 @@ from parity.process.toolchains import environments, interpreters
 from parity.process.toolchains.definitions import BUILT_IN, definition, off_platform, recipe
 from parity.process.toolchains.resolving import Toolchain, resolve
 from parity.session import project
-from parity.session.toolchains import toolchain, unavailable
+from parity.session.toolchains import forget, toolchain, unavailable
 
 WIDTH = 12
 
@@ -142,11 +142,13 @@ def _install(name: str, config: Config | None) -> None:
     if setting is not None and setting.is_environment:
         raise ParityError(chain.why)
     environment = environments.install(recipe(name, setting), _say)
+    forget()
     print(f"{name}: {environment.folder}")
 
 
 def _remove(name: str, config: Config | None) -> None:
     gone = environments.remove(name)
+    forget()
     if not gone and name not in known(config):
         definition(name)
     for folder in gone:

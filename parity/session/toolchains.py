@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 from parity import formats as targets
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
-from parity.core.settings import Config
+from parity.core.settings import Config, ToolchainConfig
 from parity.formats.target import NO_CALIBRATION, Route, Target
+from parity.process.toolchains import environments
 from parity.process.toolchains.resolving import Toolchain, resolve
 
 
 def toolchain(config: Config, name: str) -> Toolchain:
-    """The toolchain of that name, as the project sets it. Raises ParityError."""
-    return resolve(name, config.toolchains.get(name))
+    """The toolchain of that name, as the project sets it, looked for once in a process. Raises ParityError."""
+    return _resolved(name, config.toolchains.get(name), environments.home())
+
+
+@lru_cache
+def _resolved(name: str, setting: ToolchainConfig | None, _: Path) -> Toolchain:
+    return resolve(name, setting)
+
+
+def forget() -> None:
+    """Have toolchains looked for again, after one was made or removed."""
+    _resolved.cache_clear()
 
 
 def python_of(config: Config, target: Target) -> str:

@@ -6,7 +6,6 @@ Core ML itself predicts only on macOS. Everywhere else the file is executed by t
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -15,16 +14,13 @@ from parity.core.settings import Config, ModelConfig
 from parity.formats.target import Route, Step, Target
 from parity.formats.torch.target import export_step, trace_step
 
-_RUNTIME = ("coremltools",) if platform.system() == "Darwin" else ()
-"""What executes a file here: elsewhere it is this project's own evaluator."""
-
 
 class CoreML(Target):
     """ML Programs (.mlpackage)."""
 
     name: ClassVar[str] = "coreml"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "dynamic")
-    requires: ClassVar[tuple[str, ...]] = ("torch", *_RUNTIME)
+    requires: ClassVar[tuple[str, ...]] = ("torch", "coremltools")  # it brings the schema that files are read by
     extra: ClassVar[str] = "coreml"
     session: ClassVar[str] = "parity.formats.coreml.runtime:CoreMLSession"
     family: ClassVar[str] = "coreml"
