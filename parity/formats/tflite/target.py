@@ -68,14 +68,31 @@ class TFLite(Target):
         first, *others = export_routes(model, dynamic=False)
         routes = [by_onnx(first), by_onnx(first, UNROLLED), *map(by_onnx, others)]
         routes += [by_onnx(export, UNCORRECTED) for export in (first, *others)]
-        if cell.precision == "fp32" and model.reference is None:
-            step = Step(
-                "litert",
-                "litert-torch",
-                "parity.formats.tflite.convert:convert_directly",
-                ("litert-torch", "torch"),
-                stage="export",
-                toolchain="litert",
-            )
-            routes.append(Route("litert-torch", (step,)))
+        if model.reference is None:
+            routes.append(_by_litert(cell.precision))
         return routes
+
+
+def _by_litert(precision: str) -> Route:
+    """The module itself to a file by litert-torch, which ai-edge-quantizer then makes smaller."""
+    family, chain = "litert-torch", "litert"
+    convert = Step(
+        "litert",
+        family,
+        "parity.formats.tflite.convert:convert_directly",
+        ("litert-torch", "torch"),
+        stage="export",
+        toolchain=chain,
+    )
+    if precision == "fp32":
+        return Route("litert-torch", (convert,))
+    quantise = Step(
+        f"litert-{precision}",
+        family,
+        "parity.formats.tflite.quantise:quantise",
+        ("ai-edge-quantizer",),
+        {"precision": precision},
+        calibration=precision == "int8",
+        toolchain=chain,
+    )
+    return Route("litert-torch+ai-edge-quantizer", (convert, quantise))
