@@ -12,10 +12,10 @@ from parity.core.errors import ConfigError, ParityError
 from parity.core.settings import Config
 from parity.core.words import size
 from parity.process.toolchains import environments, interpreters
-from parity.process.toolchains.definitions import BUILT_IN, definition, off_platform, recipe
+from parity.process.toolchains.definitions import BUILT_IN, definition, off_platform, recipe, versioned
 from parity.process.toolchains.resolving import Toolchain, resolve
 from parity.session import project
-from parity.session.toolchains import forget, toolchain, unavailable
+from parity.session.toolchains import forget, routes_of, toolchain, unavailable
 
 WIDTH = 12
 
@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
     actions.add_parser("list", help="say which toolchains are here, and what each is for")
     install = actions.add_parser("install", help="make the environments of toolchains")
     install.add_argument(
-        "names", nargs="*", metavar="NAME", help="default: those that the project's cells need and that are missing"
+        "names", nargs="*", metavar="NAME[==VERSION]", help="default: those that the project's cells need and lack"
     )
     remove = actions.add_parser("remove", help="delete the environments of toolchains")
     remove.add_argument("names", nargs="+", metavar="NAME")
@@ -68,7 +68,7 @@ def needed(config: Config | None) -> tuple[str, ...]:
         if target.toolchain:
             names[target.toolchain] = None
         elif target.unavailable(cell, model) is None and target.cannot_start_from(model) is None:
-            names |= dict.fromkeys(step.toolchain for step in target.routes(cell, model, config)[0].steps)
+            names |= dict.fromkeys(step.toolchain for step in routes_of(config, cell)[0].steps)
     return tuple(name for name in names if name and resolved(name, config).why)
 
 
@@ -128,11 +128,13 @@ def _config(optional: bool) -> Config | None:
         raise
 
 
-def _install(name: str, config: Config | None) -> None:
-    setting = config.toolchains.get(name) if config else None
+def _install(text: str, config: Config | None) -> None:
+    """Make the toolchain NAME, as the project sets it, or with the version of its converter that is asked for."""
+    setting = config.toolchains.get(text) if config else None
+    name = text
     if setting is None:
-        definition(name)
-    chain = resolved(name, config)
+        name, setting = versioned(text)
+    chain = resolve(name, setting)
     if chain.python:
         print(f"{name}: {'this environment has it' if chain.is_own else f'it is there: {chain.python}'}")
         return

@@ -208,6 +208,9 @@ class Config:
     timeout: float = 600.0  # seconds that one step of an export, or one batch of cases, may take
     memory: int = 8 << 30  # bytes that one child process may hold
     toolchains: Mapping[str, ToolchainConfig] = field(default_factory=dict)  # those that are not as built in
+    chosen: Mapping[str, str] = field(
+        default_factory=dict
+    )  # target -> the toolchain that its routes must use, by option
     cache: str | None = None
     cache_size: int = 10 << 30
     gate_latency: bool = False  # whether a cell that became much slower than in the ledger blocks

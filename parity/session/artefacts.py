@@ -128,10 +128,8 @@ class Artefacts(Part):
         return spec
 
     def _routes(self, cell: Cell) -> Sequence[Route]:
-        config = self.resources.config
-        routes = targets.get(cell.target).routes(cell, config.models[cell.model], config)
         try:
-            return usable(config, routes)
+            return usable(self.resources.config, cell)
         except ParityError as error:
             raise ChildFailure("error", "export", str(error)) from None
 

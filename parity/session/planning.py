@@ -58,6 +58,7 @@ def make_plan(config: Config, options: Mapping[str, Any], planned_kinds: Planned
     # What the command line set is in no committed file: such a run is never a release verdict. A command of ours that
     # set it says itself, not how.
     settings = [f"--parity-set {s}" for s in options.get("set") or ()]
+    settings += [f"--parity-toolchain {t}" for t in options.get("toolchain") or ()]
     notes = [*([options["rerun"]] if options.get("rerun") else settings), *(["profile quick"] if quick else [])]
     plan = Plan(cells, "; ".join(notes) or None).narrow(
         models=options.get("models") or (),

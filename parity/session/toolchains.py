@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from parity import formats as targets
-from parity.core.errors import ParityError
+from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import Cell
 from parity.core.settings import Config, ToolchainConfig
 from parity.formats.target import NO_CALIBRATION, Route, Target
 from parity.process.toolchains import environments
+from parity.process.toolchains.definitions import versioned
 from parity.process.toolchains.resolving import Toolchain, resolve
 
 
@@ -38,10 +40,39 @@ def python_of(config: Config, target: Target) -> str:
     return toolchain(config, target.toolchain).python or sys.executable
 
 
-def usable(config: Config, routes: Sequence[Route]) -> tuple[Route, ...]:
-    """The routes whose toolchains are here, in order. Raises ParityError, with the first one's reason, for none."""
+def choose(config: Config, texts: Sequence[str]) -> Config:
+    """The configuration with toolchains chosen by TARGET=NAME or TARGET=NAME==VERSION. Raises ConfigError."""
+    chosen, settings = dict(config.chosen), dict(config.toolchains)
+    for text in texts:
+        name, equal, wanted = text.partition("=")
+        if not equal:
+            raise ConfigError(f"--parity-toolchain {text}: write TARGET=NAME, as in tflite=litert")
+        try:
+            target = targets.get(name)
+            chain, setting = versioned(wanted)
+        except ParityError as error:
+            raise ConfigError(f"--parity-toolchain {text}: {error}") from None
+        if chain not in target.toolchains:
+            there = ", ".join(target.toolchains) or "none"
+            raise ConfigError(f"--parity-toolchain {text}: {name} has no route by {chain!r}; its toolchains: {there}")
+        chosen[name] = chain
+        if setting is not None:
+            settings[chain] = setting
+    return replace(config, chosen=chosen, toolchains=settings)
+
+
+def routes_of(config: Config, cell: Cell) -> tuple[Route, ...]:
+    """The routes of a cell, best first; of those only the ones by its target's chosen toolchain, where one is."""
+    routes = targets.get(cell.target).routes(cell, config.models[cell.model], config)
+    chain = config.chosen.get(cell.target)
+    return tuple(r for r in routes if chain is None or any(step.toolchain == chain for step in r.steps))
+
+
+def usable(config: Config, cell: Cell) -> tuple[Route, ...]:
+    """The cell's routes whose toolchains are here, in order. Raises ParityError, with the first one's reason, for
+    none."""
     here, why = [], ""
-    for route in routes:
+    for route in routes_of(config, cell):
         reason = _missing(config, route)
         if not reason:
             here.append(route)
@@ -64,7 +95,7 @@ def unavailable(config: Config, cell: Cell) -> str | None:
     if reason is not None:
         return reason
     try:
-        usable(config, target.routes(cell, model, config))
+        usable(config, cell)
     except ParityError as error:
         return str(error)
     return None

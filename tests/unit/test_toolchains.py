@@ -24,19 +24,20 @@ from parity import formats as targets
 from parity.core.errors import ConfigError, ParityError
 from parity.core.settings import ToolchainConfig
 from parity.process.toolchains import environments, interpreters, resolving
-from parity.process.toolchains.definitions import BUILT_IN, Recipe, recipe
+from parity.process.toolchains.definitions import BUILT_IN, Definition, Recipe, recipe
 from parity.process.toolchains.resolving import resolve
+from parity.session import toolchains
 
 HERE = Path(__file__).parents[2]
 NOW = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def wheel(folder: Path, name: str = "tiny", version: str = "1.0") -> str:
+def wheel(folder: Path, name: str = "tiny", version: str = "1.0", python: str = ">=3.10") -> str:
     """A wheel of one module in `folder`; returns the SHA-256 of the file."""
     about = f"{name}-{version}.dist-info"
     content = {
         f"{name}.py": f"VERSION = {version!r}\n",
-        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: {python}\n",
         f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = ""
@@ -171,10 +172,10 @@ def test_two_at_once_make_one(lock: Path) -> None:
 
 
 def test_packages_are_identified_by_what_they_became(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BUILT_IN, "onnx2tf", BUILT_IN["pnnx"].__class__("onnx2tf", "", (NOW,), (), carried=("tiny",)))
+    monkeypatch.setitem(BUILT_IN, "onnx2tf", Definition("onnx2tf", "", (NOW,), (), carried=("tiny",)))
     setting = ToolchainConfig(packages=("tiny>=1",))
     chosen = recipe("onnx2tf", setting)
-    assert not chosen.locked and chosen.pythons == (NOW,)
+    assert not chosen.locked and chosen.pythons[0] == NOW
     first = environments.install(chosen, lambda line: None)
     assert first.lock == environments.digest(first.packages) != chosen.identity
     assert resolve("onnx2tf", setting).lock == first.lock
@@ -283,6 +284,66 @@ def test_a_wrong_setting_is_told_in_one_line(tmp_path: Path, extra: str, reason:
         configuration.parse(PROJECT.format(extra=extra), file, targets.facts())
     assert reason in str(caught.value) and "\n" not in str(caught.value)
     assert str(caught.value).startswith("pyproject.toml:")
+
+
+def test_a_toolchain_is_chosen_for_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    read = configuration.parse(PROJECT.format(extra=""), tmp_path / "pyproject.toml", targets.facts())
+    tflite, onnx = read.cells
+    names = {step.toolchain for route in toolchains.routes_of(read, tflite) for step in route.steps}
+    assert names == {"", "onnx2tf", "litert"}
+    by_litert = toolchains.choose(read, ["tflite=litert"])
+    assert [route.name for route in toolchains.routes_of(by_litert, tflite)] == ["litert-torch"]
+    assert toolchains.unavailable(by_litert, tflite) == (
+        "toolchain litert is not installed: parity tools install litert"
+    )
+    assert toolchains.routes_of(by_litert, onnx) == toolchains.routes_of(read, onnx)
+    newer = toolchains.choose(read, ["tflite=onnx2tf==2.6.9"])
+    assert newer.toolchains == {"onnx2tf": ToolchainConfig(packages=("onnx2tf==2.6.9",))}
+    assert toolchains.unavailable(newer, tflite) == (
+        "toolchain onnx2tf is not installed: parity tools install onnx2tf==2.6.9"
+    )
+    by_version = toolchains.choose(read, ["tflite=litert==0.10.0"]).toolchains["litert"]
+    assert by_version.packages == ("litert-torch==0.10.0",)
+    for wrong, reason in (
+        ("litert", "write TARGET=NAME, as in tflite=litert"),
+        ("tflit=litert", "no target 'tflit'"),
+        ("tflite=lite", "no toolchain 'lite' (did you mean 'litert'?)"),
+        ("tflite=coreai", "tflite has no route by 'coreai'; its toolchains: onnx2tf, litert"),
+        ("onnx=onnx2tf", "onnx has no route by 'onnx2tf'; its toolchains: none"),
+        ("tflite=onnx2tf==", "'' is no version"),
+        ("tflite=onnx2tf==--pre", "'--pre' is no version"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            toolchains.choose(read, [wrong])
+        assert reason in str(caught.value)
+
+
+def test_the_search_for_a_python_goes_on_where_a_version_refuses_the_first(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that wants another Python than the built-in lock's."""
+    others = [v for v in ("3.10", "3.11", "3.12", "3.13") if v != NOW and _is_here(v)]
+    if not others:
+        pytest.skip("one Python alone is here")
+    folder = Path(os.environ["PIP_FIND_LINKS"])
+    wheel(folder, "picky", "1.0", f"=={others[0]}.*")
+    monkeypatch.setitem(BUILT_IN, "onnx2tf", Definition("onnx2tf", "", (NOW, others[0]), (), carried=("tiny",)))
+    chosen = recipe("onnx2tf", ToolchainConfig(packages=("picky",)))
+    said: list[str] = []
+    made = environments.install(chosen, said.append)
+    assert made.python_version.startswith(others[0]) and made.packages["picky"] == "1.0"
+    assert any(line.endswith("trying another Python") for line in said)
+    assert environments.find(chosen) == made
+    with pytest.raises(ParityError, match=r"^onnx2tf: .*picky.* requires a different Python"):
+        environments.install(recipe("onnx2tf", ToolchainConfig(packages=("picky",), python=NOW)), said.append)
+
+
+def _is_here(version: str) -> bool:
+    try:
+        return interpreters.find((version,)).minor == version
+    except ParityError:
+        return False
 
 
 def test_paths_of_a_setting_start_at_the_project(tmp_path: Path) -> None:

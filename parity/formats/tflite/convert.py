@@ -13,7 +13,7 @@ from parity.core.errors import ParityError
 from parity.core.settings import ModelSpec
 from parity.formats.lengths import enumerated, named, variants
 from parity.formats.onnx.convert import FILE as ONNX_FILE
-from parity.formats.target import Array
+from parity.formats.target import Array, version
 from parity.formats.tflite import layout
 from parity.process.child import stage
 
@@ -46,7 +46,12 @@ def _saved_model(
     """One SavedModel, whose signature has the model's own input and output names."""
     import onnx
     import onnx2tf
-    import tensorflow as tf
+
+    try:
+        import tensorflow as tf
+    except ModuleNotFoundError:
+        brought = f"onnx2tf {version('onnx2tf')} came without TensorFlow, by which this route makes its files"
+        raise ParityError(f"{brought}: its releases from 2 on work in another way; choose one of 1.x") from None
 
     pictures = [v for v in example.values() if v.ndim == 4]
     rng = np.random.default_rng(0)

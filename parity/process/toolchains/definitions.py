@@ -28,7 +28,8 @@ class Definition:
     `pythons` are the Python versions that the lock is for, the best first. An environment whose distributions satisfy
     all of `requires` is as good as the locked one. `platforms` are those that the lock holds files for. `index` is a
     package index that pip and uv do not ask by themselves. `carried` is what parity's own code in a child of it needs,
-    for environments that somebody else's `packages` make up.
+    for environments that somebody else's `packages` make up. `distribution` is the one whose
+    version NAME==VERSION means, where it has another name.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Definition:
     platforms: tuple[str, ...] = ("linux-x86_64",)
     index: str = ""
     carried: tuple[str, ...] = ("numpy",)
+    distribution: str = ""
 
 
 BUILT_IN: Mapping[str, Definition] = {
@@ -56,6 +58,7 @@ BUILT_IN: Mapping[str, Definition] = {
             "PyTorch to TFLite, by litert-torch and ai-edge-quantizer",
             pythons=("3.11",),
             requires=("litert-torch>=0.9", "ai-edge-quantizer>=0.9", "torch>=2.6"),
+            distribution="litert-torch",
             index=TORCH_INDEX,
             carried=("numpy", "psutil", "safetensors", "pillow"),
         ),
@@ -79,6 +82,7 @@ BUILT_IN: Mapping[str, Definition] = {
             "PyTorch to Core AI, and its runtime",
             pythons=("3.11",),
             requires=("coreai-torch>=0.4", "coreai-core", "torch>=2.6"),
+            distribution="coreai-torch",
             index=TORCH_INDEX,
             carried=("numpy", "psutil", "safetensors", "pillow"),
         ),
@@ -112,13 +116,41 @@ def definition(name: str) -> Definition:
     return BUILT_IN[name]
 
 
+def versioned(text: str) -> tuple[str, ToolchainConfig | None]:
+    """The toolchain of "NAME" or "NAME==VERSION", and the setting that asks for that version of its converter.
+
+    Raises ParityError.
+    """
+    name, equal, version = text.partition("==")
+    built_in = definition(name)
+    if not equal:
+        return name, None
+    if not re.fullmatch(r"\d[\w.+!-]*", version):
+        raise ParityError(f"{text!r}: {version!r} is no version: write it as in onnx2tf==1.29.20")
+    packages = [f"{built_in.distribution or name}=={version}"]
+    return name, ToolchainConfig(packages=tuple(packages))
+
+
+def asked_as(name: str, setting: ToolchainConfig | None) -> str:
+    """How `versioned` is told of this toolchain; its name, where the project's own setting says the rest."""
+    if setting is None or setting.python or len(setting.packages) != 1 or name not in BUILT_IN:
+        return name
+    distribution, equal, version = setting.packages[0].partition("==")
+    is_version = equal and distribution == (BUILT_IN[name].distribution or name)
+    return f"{name}=={version}" if is_version else name
+
+
 def recipe(name: str, setting: ToolchainConfig | None) -> Recipe:
     """What the environment of a toolchain is made of, under its setting. Raises ConfigError or ParityError."""
     if not _NAME.match(name):
         raise ConfigError(f"toolchain {name!r}: use lower-case letters, digits and underscores")
     built_in = BUILT_IN.get(name)
     setting = setting or ToolchainConfig()
-    pythons = (setting.python,) if setting.python else built_in.pythons if built_in else PYTHONS
+    pythons = built_in.pythons if built_in else PYTHONS
+    if setting.packages:  # a version other than the lock's may want another Python
+        pythons = tuple(dict.fromkeys((*pythons, *PYTHONS)))
+    if setting.python:
+        pythons = (setting.python,)
     index = built_in.index if built_in else ""
     if setting.lock is not None:
         return Recipe(name, _read(name, setting.lock), True, pythons, index, str(setting.lock))

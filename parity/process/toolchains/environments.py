@@ -31,7 +31,7 @@ from parity.store.cache import default_root, key_of
 MARKER = "toolchain.json"
 Progress = Callable[[str], None]
 _TELLING = re.compile(r"^(Downloading|Building|Resolved|Prepared|Installed|Installing collected)\b")
-_INDENTED = re.compile(r"^\s*(cause|Caused by)\b")
+_PYTHON = re.compile(r"does not satisfy Python|different python version|requires a different Python", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,25 @@ def install(recipe: Recipe, say: Progress, download: bool = True) -> Environment
     there = find(recipe)
     if there is not None:
         return there
-    interpreter = _interpreter(recipe, download)
+    pythons = recipe.pythons
+    while True:
+        interpreter = _interpreter(recipe.name, pythons, download)
+        try:
+            return _installed(recipe, interpreter, say)
+        except _OtherPythonError as error:
+            minor = interpreter.minor
+            pythons = pythons[pythons.index(minor) + 1 :] if minor in pythons else ()
+            if recipe.locked or not pythons:
+                raise
+            say(f"{error}; trying another Python")
+
+
+class _OtherPythonError(ParityError):
+    """An installer has said that a package is not for this Python."""
+
+
+def _installed(recipe: Recipe, interpreter: Interpreter, say: Progress) -> Environment:
+    """The environment of `recipe` with this interpreter, made unless another process was quicker."""
     folder = home() / f"{_stem(recipe)}-{interpreter.version}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _held(folder, recipe.name, say) as lock:
@@ -123,11 +141,11 @@ def _python(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def _interpreter(recipe: Recipe, download: bool) -> Interpreter:
+def _interpreter(name: str, pythons: Sequence[str], download: bool) -> Interpreter:
     try:
-        return interpreters.find(recipe.pythons, download)
+        return interpreters.find(pythons, download)
     except ParityError as error:
-        raise ParityError(f"{recipe.name}: {error}") from None
+        raise ParityError(f"{name}: {error}") from None
 
 
 def _made_with(environment: Environment, recipe: Recipe) -> bool:
@@ -249,7 +267,7 @@ def _with_index(
         try:
             _run([*command, option, recipe.index], recipe.name, say, lock, env)
         except ParityError:
-            raise error from None
+            raise error from None  # what the user's own indexes said
 
 
 def _run(command: Sequence[str], name: str, say: Progress, lock: int, env: Mapping[str, str] | None = None) -> None:
@@ -271,7 +289,8 @@ def _run(command: Sequence[str], name: str, say: Progress, lock: int, env: Mappi
             process.terminate()
             raise
     if process.returncode != 0:
-        raise ParityError(f"{name}: {_last_telling(lines) or f'{command[0]} ended with code {process.returncode}'}")
+        why = f"{name}: {_last_telling(lines) or f'{command[0]} ended with code {process.returncode}'}"
+        raise _OtherPythonError(why) if any(map(_PYTHON.search, lines)) else ParityError(why)
 
 
 def _last_telling(lines: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from importlib import metadata
 from parity.core.errors import ParityError
 from parity.core.settings import ToolchainConfig
 from parity.process.toolchains import environments, interpreters
-from parity.process.toolchains.definitions import BUILT_IN, off_platform, recipe
+from parity.process.toolchains.definitions import BUILT_IN, asked_as, off_platform, recipe
 from parity.process.toolchains.interpreters import Interpreter
 
 
@@ -65,7 +65,7 @@ def resolve(name: str, setting: ToolchainConfig | None = None) -> Toolchain:
         return Toolchain(name, sys.executable, version=platform.python_version(), is_own=True)
     environment = environments.find(recipe(name, setting))
     if environment is None:
-        why = off_platform(name, setting) or f"parity tools install {name}"
+        why = off_platform(name, setting) or f"parity tools install {asked_as(name, setting)}"
         return Toolchain(name, why=f"toolchain {name} is not installed: {why}")
     return Toolchain(
         name, environment.python, environment.lock, environment.python_version, packages=environment.packages
