@@ -27,7 +27,7 @@ def test_an_environment_that_is_named_exports_and_runs(project):
     target = targets.get("coreai")
     with_one = replace(project, toolchains={"coreai": ToolchainConfig(python=sys.executable)})
     assert toolchains.python_of(with_one, target) == sys.executable
-    (step,) = target.routes(CELL, project.models["skin"], with_one)[0].steps
+    *_, step = target.routes(CELL, project.models["skin"], with_one)[0].steps
     assert step.toolchain == "coreai"
     absent = replace(project, toolchains={"coreai": ToolchainConfig(python="/no/such/python")})
     assert toolchains.python_of(absent, target) == sys.executable

@@ -293,7 +293,7 @@ def test_a_toolchain_is_chosen_for_a_run(tmp_path: Path, monkeypatch: pytest.Mon
     names = {step.toolchain for route in toolchains.routes_of(read, tflite) for step in route.steps}
     assert names == {"", "onnx2tf", "litert"}
     by_litert = toolchains.choose(read, ["tflite=litert"])
-    assert [route.name for route in toolchains.routes_of(by_litert, tflite)] == ["litert-torch"]
+    assert [route.name for route in toolchains.routes_of(by_litert, tflite)] == ["torch.export+litert-torch"]
     assert toolchains.unavailable(by_litert, tflite) == (
         "toolchain litert is not installed: parity tools install litert"
     )

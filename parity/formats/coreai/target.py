@@ -13,6 +13,7 @@ from typing import ClassVar
 from parity.core.plan import Cell
 from parity.core.settings import Config, ModelConfig
 from parity.formats.target import Route, Step, Target
+from parity.formats.torch.target import export_step
 
 
 class CoreAI(Target):
@@ -36,9 +37,11 @@ class CoreAI(Target):
         return "int32" if declared == "int64" else declared  # Core AI has no int64 inputs
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
-        options = {"half": cell.precision == "fp16"}
         step = Step(
-            f"aimodel-{cell.precision}", self.family, "parity.formats.coreai.convert:convert", self.packages, options,
-            stage="export", toolchain=self.toolchain,
-        )  # fmt: skip
-        return [Route("torch.export+coreai-torch", (step,))]
+            f"aimodel-{cell.precision}",
+            self.family,
+            "parity.formats.coreai.convert:convert",
+            self.packages,
+            toolchain=self.toolchain,
+        )
+        return [Route("torch.export+coreai-torch", (export_step(half=cell.precision == "fp16"), step))]

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from parity.core.plan import Cell
-from parity.core.settings import Config, ModelConfig
+from parity.core.settings import REFERENCE_KINDS, Config, ModelConfig
 from parity.formats.onnx.target import export_routes
 from parity.formats.target import Route, Step, Target
+from parity.formats.torch.target import export_step
 
 UNROLLED = "loops unrolled"
 """TensorFlow 2.19 segfaults when it quantises the loop of a recurrent layer; without the loop it does not."""
@@ -68,24 +69,24 @@ class TFLite(Target):
         first, *others = export_routes(model, dynamic=False)
         routes = [by_onnx(first), by_onnx(first, UNROLLED), *map(by_onnx, others)]
         routes += [by_onnx(export, UNCORRECTED) for export in (first, *others)]
-        if model.reference is None:
+        if not model.reference or REFERENCE_KINDS.get(model.reference.suffix) == "ExportedProgram":
             routes.append(_by_litert(cell.precision))
         return routes
 
 
 def _by_litert(precision: str) -> Route:
-    """The module itself to a file by litert-torch, which ai-edge-quantizer then makes smaller."""
+    """The exported program to a file by litert-torch, which ai-edge-quantizer then makes smaller. The program is what
+    travels: the toolchain has neither the user's code nor what that imports."""
     family, chain = "litert-torch", "litert"
     convert = Step(
         "litert",
         family,
-        "parity.formats.tflite.convert:convert_directly",
+        "parity.formats.tflite.convert:convert_program",
         ("litert-torch", "torch"),
-        stage="export",
         toolchain=chain,
     )
     if precision == "fp32":
-        return Route("litert-torch", (convert,))
+        return Route("torch.export+litert-torch", (export_step(), convert))
     quantise = Step(
         f"litert-{precision}",
         family,
@@ -95,4 +96,4 @@ def _by_litert(precision: str) -> Route:
         calibration=precision == "int8",
         toolchain=chain,
     )
-    return Route("litert-torch+ai-edge-quantizer", (convert, quantise))
+    return Route("torch.export+litert-torch+ai-edge-quantizer", (export_step(), convert, quantise))
