@@ -3,8 +3,8 @@
 # make lint     ruff, formatting, types, and which room imports which
 # make nightly  what takes long: whole conformance suite, every frame, fault power
 # make strangers  the suite on public architectures and files that nobody here has seen: an hour or two
-# make routes   the optional litert-torch environment, 2 GB
-# make coreai   the optional environment of the coreai target, 1 GB
+# make tools    the toolchains litert and coreai, 3 GB; ARGS names others
+# make locks    the locks of all toolchains again, by uv
 # make pictures the README's two pictures again, after a whole make parity that passed
 # make clean    remove .venv, reports and build leftovers (the artefact cache in your home stays)
 # Pass options on with ARGS: make parity ARGS="-k skin --parity-rebuild"
@@ -15,7 +15,7 @@ READY := .venv/.ready
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: parity test lint clean nightly strangers setup routes coreai conformance pictures pythons
+.PHONY: parity test lint clean nightly strangers setup tools locks conformance pictures pythons
 .DEFAULT_GOAL := parity
 
 parity: $(READY)
@@ -59,21 +59,13 @@ conformance: $(READY)
 
 setup: $(READY)
 
-# A second route to TFLite, tried where onnx2tf fails; its pins conflict with ours, so it has an environment of its own.
-routes: .venv-litert/.ready
+# Converters' environments of their own, in the user's cache folder. What the cells of this repository need is in .venv.
+tools: $(READY)
+	.venv/bin/parity tools install $(or $(ARGS),litert coreai)
 
-.venv-litert/.ready:
-	"$(PYTHON)" -m venv .venv-litert
-	.venv-litert/bin/python -m pip install "torch==2.13.0" "litert-torch==0.10.0" safetensors
-	@touch .venv-litert/.ready
-
-# Apple's Core AI converter and runtime; they want NumPy 2.3, where onnx2tf pins 1.26.
-coreai: .venv-coreai/.ready
-
-.venv-coreai/.ready:
-	"$(PYTHON)" -m venv .venv-coreai
-	.venv-coreai/bin/python -m pip install "torch==2.13.0" "coreai-torch==0.4.3" "coreai-core==1.0.0b3" safetensors psutil pillow
-	@touch .venv-coreai/.ready
+# The locks of the toolchains again, from the sources beside them. How torch's CPU build is found: .ci/locks.py.
+locks:
+	"$(PYTHON)" .ci/locks.py $(ARGS)
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up .venv: about 3.5 GB of converters and runtimes, once. This takes a minute or more."
@@ -85,5 +77,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf .venv .venv-litert .venv-coreai build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find reports -mindepth 1 ! -name baseline.json ! -name .gitkeep -delete

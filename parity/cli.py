@@ -18,6 +18,7 @@ from parity.commands import (
     promote,
     release,
     report,
+    tools,
     verify,
     video,
 )
@@ -25,7 +26,7 @@ from parity.core.errors import ConfigError, ParityError
 from parity.core.visible import visible
 from parity.formats.target import version
 
-COMMANDS = (init, demo, doctor, export, verify, video, gate, diff, release, report, promote, capsule, cache)
+COMMANDS = (init, demo, doctor, tools, export, verify, video, gate, diff, release, report, promote, capsule, cache)
 
 
 class _Parser(argparse.ArgumentParser):

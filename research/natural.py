@@ -41,6 +41,7 @@ from parity.reference.messages import Evaluated, TwinRequest  # noqa: E402
 from parity.reference.recipes import RECIPES  # noqa: E402
 from parity.session.proof import proof_of  # noqa: E402
 from parity.session.session import Session  # noqa: E402
+from parity.session.toolchains import unavailable  # noqa: E402
 from parity.store.cache import Store  # noqa: E402
 from research import zoo  # noqa: E402
 from research.natural_table import LINES, TABLE, Line, read, write  # noqa: E402
@@ -58,8 +59,6 @@ def prepare(work: Path, names: Iterable[str], wanted: list[str]) -> Config:
         f"targets = {json.dumps(wanted)}",
         f"precisions = {json.dumps(list(PRECISIONS))}",
         "timeout = 400",
-        "[tool.parity.routes.coreai]",
-        'python = ".venv-coreai/bin/python"',
     ]
     for name in names:
         entry, folder = zoo.ZOO[name], work / "models" / name
@@ -112,10 +111,10 @@ def measure(work: Path, config: Config) -> None:
                 save(file, session.reference(model, cases).outputs)
             for cell in model.cells:
                 start, done = time.monotonic(), work / "outputs" / f"{cell}.npz"
-                failed, target = done.with_suffix(".txt"), targets.get(cell.target)
+                failed = done.with_suffix(".txt")
                 if done.exists() or failed.exists():
                     continue
-                if why := target.unavailable(cell, model, target.python(config)):
+                if why := unavailable(config, cell):
                     print(f"{cell}: {why}", flush=True)
                     continue
                 try:

@@ -31,7 +31,6 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from parity import formats as targets  # noqa: E402
 from parity.cases import strategies  # noqa: E402
 from parity.cases.drawing import Drawing  # noqa: E402
 from parity.cases.recipes import Recipe  # noqa: E402
@@ -45,6 +44,7 @@ from parity.judging.floor import drawn as drawn_limit  # noqa: E402
 from parity.judging.limits import DRAWN, Limit, resolve  # noqa: E402
 from parity.session import project as project_config  # noqa: E402
 from parity.session.session import Session  # noqa: E402
+from parity.session.toolchains import unavailable  # noqa: E402
 from parity.suite.bench import Bench, Result  # noqa: E402
 from research import natural  # noqa: E402
 from research.natural_table import TRACED  # noqa: E402
@@ -293,9 +293,7 @@ def main() -> int:
     if options.zoo:
         trained = sorted(folder.name for folder in (options.zoo / "models").iterdir())
         config, store = natural.prepare(options.zoo.resolve(), trained, ["onnx", "tflite"]), str(options.zoo / "store")
-    python = {c.target: targets.get(c.target).python(config) for c in config.cells}
-    cells = [c for c in config.cells
-             if not targets.get(c.target).unavailable(c, config.models[c.model], python[c.target])]  # fmt: skip
+    cells = [c for c in config.cells if not unavailable(config, c)]
     cells = [c for c in cells if not options.cells or any(word in c.id for word in options.cells)]
     with project.session(config, store) as session:
         session.progress = lambda subject, stage: None

@@ -11,6 +11,7 @@ from parity.commands import project
 from parity.core.errors import ParityError
 from parity.core.plan import Cell, did_you_mean
 from parity.core.settings import Config
+from parity.core.words import size
 from parity.session import project as project_config
 from parity.store.cache import Store, differences
 
@@ -44,10 +45,10 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "sweep":
         keep = configuration.parse_size(options.keep) if options.keep else (config.cache_size if config else 10 << 30)
         count, freed = store.sweep(keep)
-        print(f"deleted {count} entries, {_size(freed)}; {_size(sum(e[1] for e in store.entries()))} left")
+        print(f"deleted {count} entries, {size(freed)}; {size(sum(e[1] for e in store.entries()))} left")
         return 0
     entries = list(store.entries())
-    print(f"{store.root}: {len(entries)} entries, {_size(sum(e[1] for e in entries))}")
+    print(f"{store.root}: {len(entries)} entries, {size(sum(e[1] for e in entries))}")
     return 0
 
 
@@ -75,12 +76,3 @@ def _why(config: Config, options: argparse.Namespace) -> int:
             for line in changed:
                 print(f"    {line}")
     return 0
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

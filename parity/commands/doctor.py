@@ -6,10 +6,10 @@ import argparse
 import platform
 import sys
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from parity import formats as targets
+from parity.commands.tools import known, lines, resolved
 from parity.core import extensions
 from parity.core.errors import ParityError
 from parity.core.plan import PRECISIONS, Cell
@@ -17,6 +17,7 @@ from parity.core.settings import Config
 from parity.core.words import plural
 from parity.formats.target import Target, installed, lacking, version
 from parity.process import sandbox
+from parity.session.toolchains import python_of
 
 WIDTH = 12
 KEPT = "keep.txt"
@@ -29,8 +30,8 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """1 when a target that the project has cells of (without a project, any) lacks a package, else 0. A target with an
-    environment of its own is an addition, and only told."""
+    """1 when a target that the project has cells of (without a project, any) lacks a package or its converter, else 0.
+    A target whose runtime needs a toolchain is an addition, and only told."""
     from parity.session import project
 
     config: Config | None = None
@@ -43,12 +44,13 @@ def run(options: argparse.Namespace) -> int:
     lack = False
     for name in targets.names():
         target = targets.get(name)
-        wanted = not target.environment and (config is None or any(c.target == name for c in config.cells))
+        wanted = not target.toolchain and (config is None or any(c.target == name for c in config.cells))
         lack = (_target(target, config) and wanted) or lack
     if lack:
         print(
             f"{'':<{WIDTH}} first: {sys.executable} -m pip list --format=freeze > {KEPT}, and pip moves nothing of it"
         )
+    _toolchains(config)
     reason = lacking("coreml-runtime")
     print(f"Core ML's own prediction: {'yes' if reason is None else 'no: ' + reason}")
     if reason:
@@ -84,13 +86,17 @@ def _refuses(package: str) -> str:
 
 def _target(target: Target, config: Config | None) -> bool:
     """Say what a target can do; True where something is missing that a command would add."""
-    python = target.python(config) if config is not None else sys.executable
+    python = python_of(config, target) if config is not None else sys.executable
     if python != sys.executable:
         print(f"{target.name:<{WIDTH}} by {python}: {', '.join(target.precisions)}")
         return False
     missing = [m for m in target.requires if not installed(m)]
     if missing:
         print(f"{target.name:<{WIDTH}} no: {', '.join(missing)} missing: {_command(target)}")
+        return True
+    converter = resolved(target.toolchains[0], config) if target.toolchains else None
+    if converter is not None and converter.why:
+        print(f"{target.name:<{WIDTH}} no: {converter.why}; files that you bring can be verified")
         return True
     print(f"{target.name:<{WIDTH}} yes: {', '.join(target.precisions)}; {target.runtime_package} "
           f"{version(target.runtime_package)}")  # fmt: skip
@@ -101,13 +107,16 @@ def _target(target: Target, config: Config | None) -> bool:
 
 
 def _command(target: Target) -> str:
-    """The command that adds a target, for this very interpreter; in an environment of its own where it needs one."""
-    add = f"-m pip install 'pytest-parity[{target.extra}]'"
-    if target.environment:
-        home = Path(".parity", target.environment)
-        return (f"{sys.executable} -m venv {home} && {home / 'bin' / 'python'} {add}, and name it: "
-                f"[tool.parity.routes.{target.environment}] python = \"{home / 'bin' / 'python'}\"")  # fmt: skip
-    return f"{sys.executable} -m pip install -c {KEPT} 'pytest-parity[{target.extra}]'"
+    """The command that adds a target, for this very interpreter or as a toolchain."""
+    if target.toolchain:
+        return f"parity tools install {target.toolchain}"
+    return f"{sys.executable} -m pip install -c {KEPT} '{target.distribution}'"
+
+
+def _toolchains(config: Config | None) -> None:
+    """Each toolchain, as `parity tools list` says it."""
+    for name in known(config):
+        print("toolchain " + next(lines(name, config)))
 
 
 def _confinement() -> None:

@@ -23,13 +23,14 @@ from parity import formats as targets
 from parity.commands import project
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import Cell
-from parity.core.settings import Config, ModelConfig
+from parity.core.settings import Config
 from parity.exporting import adapt, contracts, options, publish, table, torch_file, verify
 from parity.exporting.adapt import Work
 from parity.formats.target import version
 from parity.process.isolate import ChildFailure
 from parity.session import project as project_config
 from parity.session.session import Session
+from parity.session.toolchains import unavailable
 
 _FINE = ("pass", "unverified", "unavailable", "skipped")
 
@@ -130,9 +131,7 @@ def _result(job: Work) -> dict[str, Any]:
 
 def _export(session: Session, job: Work, staging: Path, given: argparse.Namespace) -> dict[str, Any]:
     cell, result = job.cell, _result(job)
-    model: ModelConfig = session.config.models[cell.model]
-    target = targets.get(cell.target)
-    reason = target.unavailable(cell, model, target.python(session.config))
+    reason = unavailable(session.config, cell)
     if reason:
         return result | {"state": "unavailable", "reason": reason}
     start = time.monotonic()

@@ -30,6 +30,7 @@ from parity.judging.limits import fallback, resolve
 from parity.judging.post_processing import post_process
 from parity.session import project as project_config
 from parity.session.session import Session
+from parity.session.toolchains import unavailable
 
 
 def add(commands: Any) -> None:
@@ -99,7 +100,7 @@ def _decode(session: Session, options: argparse.Namespace) -> videos.Decoded:
 
 
 def _run_file(session: Session, cell: Cell, model: ModelConfig, cases: Sequence[Case]) -> list[dict[str, Array]]:
-    reason = targets.get(cell.target).unavailable(cell, model)
+    reason = unavailable(session.config, cell)
     if reason:
         raise ParityError(f"{cell}: {reason}")
     runtime = session.runtime(cell)

@@ -13,7 +13,7 @@ from parity.config.rules import read_accepted, read_limits, read_waiver
 from parity.config.table import ContractReader, Reader, Table, no_contract, parse_size
 from parity.core.errors import ConfigError
 from parity.core.plan import PRECISIONS, did_you_mean
-from parity.core.settings import DEFAULT_TARGETS, Config, TargetFacts
+from parity.core.settings import DEFAULT_TARGETS, Config, TargetFacts, ToolchainConfig
 from parity.files import toml_lines
 
 __all__ = ["find", "load", "parse", "parse_size"]
@@ -50,7 +50,7 @@ def read_config(reader: Reader, data: Mapping[str, Any]) -> Config:
         seed=read_seed(top),
         timeout=top.positive("timeout", 600.0),
         memory=top.size("memory", 8 << 30),
-        routes=read_routes(reader, top.take("routes", dict, {})),
+        toolchains=read_toolchains(reader, top.take("toolchains", dict, {}), top.take("routes", dict, {})),
         cache=top.take("cache", str),
         cache_size=top.size("cache_size", 10 << 30),
         gate_latency=top.take("gate_latency", bool, False),
@@ -75,21 +75,39 @@ def read_seed(table: Table) -> int:
     return value
 
 
-def read_routes(reader: Reader, data: Mapping[str, Any]) -> dict[str, Path]:
-    """The Python interpreter of each route that needs an environment of its own. It need not exist: a route
-    whose interpreter is absent is not tried."""
-    found = {}
-    routes = [name for facts in reader.facts.values() for name in facts.environments]
-    for name, value in data.items():
-        if name not in routes:
-            raise reader.error(("routes", name), f"unknown route {name!r}{did_you_mean(name, routes)}")
-        table = Table(value, ("routes", name), reader)
-        python = table.take("python", str)
-        if not python:
-            raise table.error(None, 'needs python = "path of an interpreter"')
-        found[name] = reader.root / python  # not resolved: a venv's interpreter is a link that must stay one
-        table.done()
-    return found
+def read_toolchains(reader: Reader, data: Mapping[str, Any], routes: Mapping[str, Any]) -> dict[str, ToolchainConfig]:
+    """The toolchains that are not as built in, by name. `routes` is the table by the name that it once had."""
+    for name in routes:
+        raise reader.error(("routes", name), f"is now [tool.parity.toolchains.{name}], with the same python")
+    names = tuple(dict.fromkeys(name for facts in reader.facts.values() for name in facts.toolchains))
+    for name in data:
+        if name not in names:
+            raise reader.error(("toolchains", name), f"unknown toolchain {name!r}{did_you_mean(name, names)}")
+    return {name: _toolchain(Table(value, ("toolchains", name), reader)) for name, value in data.items()}
+
+
+def _toolchain(table: Table) -> ToolchainConfig:
+    """One of `packages`, `lock` or `python`; `python` may stand beside either of the others. The paths need not exist:
+    what is missing makes cells unavailable, on the machine where it is missing."""
+    packages = table.words("packages") or ()
+    lock, python = table.take("lock", str), table.take("python", str)
+    table.done()
+    if packages and lock:
+        raise table.error("lock", "cannot stand beside packages: a lock names them all")
+    if not packages and not lock and not python:
+        raise table.error(None, 'needs packages = ["NAME==1.0"], lock = "path" or python = "path/to/python"')
+    for package in packages:
+        if package.startswith("-") or not re.match(r"[A-Za-z0-9]", package):
+            raise table.error("packages", f"{package!r} is no requirement, such as 'onnx2tf==2.6.9'")
+    if python is None:
+        return ToolchainConfig(packages, table.reader.root / lock if lock else None)
+    if re.fullmatch(r"3\.\d+", python):
+        if not packages and not lock:
+            raise table.error("python", f"{python!r} is a version: it goes with packages or lock; else give a path")
+    else:
+        # Not resolved: an environment's interpreter is a link that must stay one.
+        python = str(table.reader.root / Path(python).expanduser())
+    return ToolchainConfig(packages, table.reader.root / lock if lock else None, python)
 
 
 def parse(

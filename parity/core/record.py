@@ -241,6 +241,15 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class ToolchainRecord:
+    """The environment that made a cell's file: `lock` is the hash of its lock, "" for the run's own environment."""
+
+    name: str
+    lock: str = ""
+    python: str = ""
+
+
+@dataclass(frozen=True)
 class CellRecord:
     id: str
     model: str
@@ -260,6 +269,7 @@ class CellRecord:
     route: str = ""
     routes_failed: tuple[str, ...] = ()  # "route: why", for the routes tried before
     artifact: ArtifactRecord | None = None
+    toolchain: ToolchainRecord | None = None
     checks: tuple[Check, ...] = ()
     findings: tuple[Finding, ...] = ()
     proof: ProofRecord | None = None

@@ -31,7 +31,26 @@ class TargetFacts:
     """What the configuration must know of a target; `formats.facts` says it of each."""
 
     kernels: tuple[str, ...] = ()  # kernel sets of its runtime that an app may choose, the default first
-    environments: tuple[str, ...] = ()  # keys of [tool.parity.routes] that it reads
+    toolchains: tuple[str, ...] = ()  # names of the toolchains that its routes use
+
+
+@dataclass(frozen=True)
+class ToolchainConfig:
+    """What `[tool.parity.toolchains.NAME]` says instead of the built-in lock.
+
+    `packages` are requirements, or `lock` a file of hash-pinned ones, of an environment that `parity tools install`
+    makes; `python` then is the version or interpreter to make it with. `python` alone is the interpreter of an
+    environment that somebody else made.
+    """
+
+    packages: tuple[str, ...] = ()
+    lock: Path | None = None
+    python: str | None = None
+
+    @property
+    def is_environment(self) -> bool:
+        """Whether this names a finished environment."""
+        return self.python is not None and not self.packages and self.lock is None
 
 
 @dataclass(frozen=True)
@@ -188,7 +207,10 @@ class Config:
     seed: int = 20260101
     timeout: float = 600.0  # seconds that one step of an export, or one batch of cases, may take
     memory: int = 8 << 30  # bytes that one child process may hold
-    routes: Mapping[str, Path] = field(default_factory=dict)  # route name -> the Python that runs it
+    toolchains: Mapping[str, ToolchainConfig] = field(default_factory=dict)  # those that are not as built in
+    chosen: Mapping[str, str] = field(
+        default_factory=dict
+    )  # target -> the toolchain that its routes must use, by option
     cache: str | None = None
     cache_size: int = 10 << 30
     gate_latency: bool = False  # whether a cell that became much slower than in the ledger blocks

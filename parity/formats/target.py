@@ -52,7 +52,7 @@ class Step:
     options: Mapping[str, Any] = field(default_factory=dict)
     calibration: bool = False
     stage: str = "convert"
-    python: str | None = None  # another interpreter than the session's own
+    toolchain: str = ""  # the toolchain whose interpreter runs it; "" is the session's own
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Target:
     # What makes and runs its files.
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
-    requires: ClassVar[tuple[str, ...]]  # modules that export and runtime import
+    requires: ClassVar[tuple[str, ...]]  # modules that export and runtime import here; toolchains hold the rest
     extra: ClassVar[str]  # the extra of this package that brings them
     session: ClassVar[str]  # part: the class of the Session, opened in the child `family`
     family: ClassVar[str]
@@ -83,8 +83,8 @@ class Target:
     fixed_dims: ClassVar[bool] = False  # the route exports every dynamic axis at the example's size
     enumerates: ClassVar[bool] = False  # but one file can hold several sizes of an axis that the model enumerates
     starts_from: ClassVar[tuple[str, ...]] = ("ExportedProgram", "TorchScript", "ONNX")  # besides a module
-    environment: ClassVar[str] = ""  # the route whose Python exports and runs, where that is not the session's own
-    environments: ClassVar[tuple[str, ...]] = ()  # the keys of [tool.parity.routes] that it reads
+    toolchain: ClassVar[str] = ""  # the toolchain that exports and runs, where the runtime needs one
+    toolchains: ClassVar[tuple[str, ...]] = ()  # all that its routes name, for [tool.parity.toolchains]
 
     # Its files, and the choices that an app has with them.
     suffixes: ClassVar[tuple[str, ...]] = ()  # `parity verify` knows a file of this format by them
@@ -106,13 +106,13 @@ class Target:
     lowering: ClassVar[str] = ""  # a module with `lower` and `risk`: execution with no activation rounded
     from_file: ClassVar[str] = ""  # converts a file that PyTorch wrote, without the module that it came from
 
-    def python(self, config: Config) -> str:
-        """The interpreter that exports and runs this target's files."""
-        other = config.routes.get(self.environment) if self.environment else None
-        return str(other) if other is not None and other.exists() else sys.executable
+    @property
+    def distribution(self) -> str:
+        """The requirement that brings its runtime."""
+        return f"pytest-parity[{self.extra}]"
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
-        """The chains to try for a cell, best first."""
+        """The chains to try for a cell, best first. Those whose toolchains are not here are passed over."""
         raise NotImplementedError
 
     def several_sizes(self, model: ModelConfig) -> bool:
@@ -147,15 +147,14 @@ class Target:
     def unavailable(self, cell: Cell, model: ModelConfig, python: str | None = None) -> str | None:
         """Why this cell cannot be measured on this machine, with what would change that; None when it can.
 
-        `python` is the interpreter of its environment, as `python` gave it: what is installed there shows when it runs.
+        `python` is the interpreter of its toolchain, where it has one: what is installed there shows when it runs.
         """
         if cell.precision not in self.precisions:
             return f"{self.name} has no {cell.precision} route"
         missing = [name for name in self.requires if not installed(name)] if python in (None, sys.executable) else []
         if missing:
-            why = f"{', '.join(missing)} not installed: pip install 'pytest-parity[{self.extra}]'"
-            return why + (f", or name a Python that has them in [tool.parity.routes.{self.environment}]"
-                          if self.environment else "")  # fmt: skip
+            add = f"parity tools install {self.toolchain}" if self.toolchain else f"pip install '{self.distribution}'"
+            return f"{', '.join(missing)} not installed: {add}"
         if cell.precision == "int8" and model.calibration is None:
             return NO_CALIBRATION
         return None

@@ -18,6 +18,7 @@ from parity.core.record import (
     ProofRecord,
     RiskRecord,
     RuntimeRecord,
+    ToolchainRecord,
     build,
 )
 
@@ -25,7 +26,7 @@ _GATHERED: Mapping[str, type[Any]] = {"exhibits": Exhibit, "distributions": Dist
 _LISTED: Mapping[str, type[Any]] = {"diagnosis": Explanation, "drift": Drift, **_GATHERED}
 _SINGLE: Mapping[str, type[Any]] = {
     "artifact": ArtifactRecord, "runtime": RuntimeRecord, "proof": ProofRecord, "power": Power,
-    "risk": RiskRecord,
+    "risk": RiskRecord, "toolchain": ToolchainRecord,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The child's side of isolation: `python -m parity.process.child` serves calls until its parent closes the pipe.
+"""The child's side of isolation: `main` serves calls until its parent closes the pipe.
 
 Whatever native code prints goes to the log (the file that the parent gave as stderr), never into the protocol. A
 child whose parent is gone is ended, whatever it is doing.
@@ -144,10 +144,3 @@ def main() -> None:
         except (TypeError, ValueError, RecursionError) as error:  # nothing was written: it is encoded as a whole
             _send({"event": "error", "message": f"{request['function']}: its result cannot be sent: {error}"[:500]})
     _end(0)
-
-
-if __name__ == "__main__":
-    # Under -m this file is __main__; hand over to the module that `stage` callers import.
-    from parity.process import child
-
-    child.main()

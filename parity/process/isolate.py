@@ -41,6 +41,9 @@ _SIGNALS = {
     "SIGFPE": "arithmetic fault",
 }
 _PIPE_BYTES = 1 << 20
+# `python -m` would import from the folder where the child stands first, and only some versions have an option (-P)
+# against that, which the child's need not be.
+_MAIN = "import sys; sys.path[:1] = filter(None, sys.path[:1]); from parity.process import child; child.main()"
 _POLL = 0.2  # seconds between looks at memory and clock, each of which costs a busy machine half a millisecond
 
 
@@ -103,15 +106,18 @@ def child_environment(root: Path | None, threads: int = 1, python: str = sys.exe
     env.pop("PYTEST_CURRENT_TEST", None)
     # Converters call tools of their own environment by name (onnx2tf: onnxsim), which need not be activated.
     env["PATH"] = os.pathsep.join([str(Path(python).parent), *filter(None, [env.get("PATH")])])
-    own = python == sys.executable
-    if own:
+    inherited = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if python == sys.executable:
         here = str(Path(__file__).resolve().parents[2])
         env.pop(serialise.CARRIED, None)
     else:
         here = str(Path(_alone().name, "package"))
         env[serialise.CARRIED] = str(Path(_alone().name, "libraries"))
+        # A folder of installed distributions is of another environment, perhaps of another Python.
+        inherited = [path for path in inherited if not any(Path(path).glob("*.dist-info"))]
+        env.pop("PYTHONHOME", None)
     paths = [str(path) for path in roots(root)] if root else []
-    env["PYTHONPATH"] = os.pathsep.join([*paths, here, *filter(None, [env.get("PYTHONPATH")])])
+    env["PYTHONPATH"] = os.pathsep.join([*paths, here, *inherited])
     return env
 
 
@@ -159,7 +165,7 @@ class Child:
         environment["PARITY_LIFELINE"] = str(lifeline)
         try:
             self._process = subprocess.Popen(
-                [self.python, *(["-P"] if sys.version_info >= (3, 11) else []), "-m", "parity.process.child"],
+                [self.python, "-c", _MAIN],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

@@ -35,7 +35,7 @@ from parity.report import publishing, terminal
 from parity.report.annotations import lines as annotated
 from parity.report.progress import Board
 from parity.report.redact import redacted
-from parity.session import origin, project
+from parity.session import origin, project, toolchains
 from parity.session.ledger import Keeper
 from parity.session.planning import make_plan, waiting
 from parity.session.profile import Profile
@@ -377,4 +377,5 @@ def prepare(start: Path, root: Path, options: Mapping[str, Any], shared: dict[st
     if options.get("update"):
         references.refuse_in_ci(os.environ)
     config = project.load(file, options.get("set") or (), factories=True)
+    config = toolchains.choose(config, options.get("toolchain") or ())
     return Control(config, make_plan(config, options, planned_kinds), options, shared)

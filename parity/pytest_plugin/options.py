@@ -92,6 +92,9 @@ def add(parser: pytest.Parser) -> None:
         help="ledger of the last release to compare with (default reports/baseline.json, if it exists)")  # fmt: skip
     declare("--parity-save-baseline", action="store_true",
         help="write the ledger, if the whole plan passes; where CI is set, only to a PATH that is named")  # fmt: skip
+    declare("--parity-toolchain", action="append", default=[], metavar="TARGET=NAME[==VERSION]",
+        help="go only the routes by this toolchain, as in tflite=litert or tflite=onnx2tf==1.29.20; the verdict is "
+             "then at most partial")  # fmt: skip
     declare("--parity-capsule", metavar="PATH",
         help="pack this run's cells into a capsule, to be executed on another machine: parity capsule run")  # fmt: skip
     declare("--parity-show-plan", action="store_true",
@@ -113,5 +116,5 @@ def given(config: pytest.Config) -> dict[str, Any]:
     """The options' values, without the prefix."""
     names = ("models", "targets", "precisions", "profile", "report", "no_report", "cache", "rebuild", "shard", "gate",
              "require", "show_plan", "power", "timeout", "baseline", "save_baseline", "capsule", "set",
-             "examples", "submodels", "update", "rerun")  # fmt: skip
+             "examples", "submodels", "update", "rerun", "toolchain")  # fmt: skip
     return {name: config.getoption(f"parity_{name}") for name in names}

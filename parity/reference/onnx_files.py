@@ -76,6 +76,7 @@ class Graph(nn.Module):
         self.nodes: list[Node] = []
         self.evaluators: list[Evaluator] = []
         self.executing: list[str] = []  # the file and node, for what watches a run
+        self.body = Body({}, [], ())  # taken before constants get places: the file may call some of them body.0.weight
         self.body = self._body(proto.graph, {})
 
     def _body(self, graph: Any, known: Mapping[str, Any]) -> Body:

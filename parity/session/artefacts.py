@@ -14,17 +14,19 @@ from parity import formats as targets
 from parity.core.case import digest
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
-from parity.core.record import ArtifactRecord, FileRecord, build, plain
+from parity.core.record import ArtifactRecord, FileRecord, ToolchainRecord, build, plain
 from parity.core.settings import ModelConfig
 from parity.formats.target import Route, Step, versions
 from parity.process.isolate import ChildFailure
 from parity.process.steps import StepRequest
+from parity.process.toolchains.resolving import Toolchain
 from parity.session.artefact_files import content_key, file_records
 from parity.session.cases import Cases
 from parity.session.memo import remembered
 from parity.session.models import Models
 from parity.session.resources import Part, Resources
 from parity.session.routes import FailedSteps, first_that_works
+from parity.session.toolchains import toolchain, usable
 from parity.store.cache import Entry, key_of
 from parity.store.code_key import code_key
 
@@ -42,6 +44,7 @@ class Artifact:
     routes_failed: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     steps_built: int = 0
+    toolchain: ToolchainRecord | None = None  # of the last step that ran in one
 
     @property
     def entry(self) -> Path:
@@ -85,6 +88,7 @@ class Artefacts(Part):
             tuple(value["routes_failed"]),
             tuple(value["findings"]),
             value["steps_built"],
+            build(ToolchainRecord, value["toolchain"]) if value["toolchain"] else None,
         )
 
     def step_keys(self, cell: Cell, route: Route | None = None) -> list[StepKey]:
@@ -106,7 +110,7 @@ class Artefacts(Part):
             "options": dict(step.options),
             "code": {name: code_key(name) for name in (RUN, step.function)},
             "packages": self._versions(step),
-            "python": platform.python_version(),
+            **self._interpreter(step),
             "machine": f"{sys.platform}-{platform.machine()}",
             "contract": contract_of(model),
         }
@@ -124,8 +128,10 @@ class Artefacts(Part):
         return spec
 
     def _routes(self, cell: Cell) -> Sequence[Route]:
-        config = self.resources.config
-        return targets.get(cell.target).routes(cell, config.models[cell.model], config)
+        try:
+            return usable(self.resources.config, cell)
+        except ParityError as error:
+            raise ChildFailure("error", "export", str(error)) from None
 
     def _export(self, cell: Cell) -> Artifact:
         """The artefact of a cell, exported or as it was given."""
@@ -192,34 +198,48 @@ class Artefacts(Part):
             route.name,
             findings=tuple(findings),
             steps_built=built,
+            toolchain=self._toolchain_of(route),
         )
+
+    def _toolchain_of(self, route: Route) -> ToolchainRecord | None:
+        """The last toolchain on the route, which decides what the file computes."""
+        names = [step.toolchain for step in route.steps if step.toolchain]
+        return ToolchainRecord(**self._resolved(names[-1]).identity) if names else None
 
     def _versions(self, step: Step) -> dict[str, str]:
         """Versions of the step's packages, as installed where the step runs."""
-        if step.python is None:
-            return versions(step.packages)
-        return self._foreign_versions(step.family, step.python, step.packages)
+        chain = self._toolchain(step)
+        return versions(step.packages) if chain is None else chain.versions(step.packages)
+
+    def _interpreter(self, step: Step) -> dict[str, Any]:
+        """What the step's key holds of the Python that runs it."""
+        chain = self._toolchain(step)
+        if chain is None:
+            return {"python": platform.python_version()}
+        return {"python": chain.version, "toolchain": chain.identity}
+
+    def _toolchain(self, step: Step) -> Toolchain | None:
+        """The toolchain that the step runs in; None for this environment.
+
+        Raises ChildFailure where it is missing.
+        """
+        if not step.toolchain:
+            return None
+        chain = self._resolved(step.toolchain)
+        if chain.why:
+            raise ChildFailure("error", step.stage, chain.why)
+        return None if chain.is_own else chain
 
     @remembered
-    def _foreign_versions(
-        self,
-        family: str,
-        python: str,
-        packages: tuple[str, ...],
-    ) -> dict[str, str]:
-        return self.resources.children.call(
-            family,
-            "parity.formats.target:versions",
-            packages,
-            dict[str, str],
-            python=python,
-            stage="export",
-        )
+    def _resolved(self, name: str) -> Toolchain:
+        return toolchain(self.resources.config, name)
 
     def _builder(
         self, cell: Cell, model: ModelConfig, step: Step, previous: Entry | None, key: str
     ) -> Callable[[Path], Mapping[str, Any]]:
         resources = self.resources
+        chain = self._toolchain(step)
+        python = chain.python if chain else sys.executable
 
         def on_stage(stage: str) -> None:
             resources.progress(cell.id, stage if stage == step.name else f"{step.name}: {stage}")
@@ -245,7 +265,7 @@ class Artefacts(Part):
                 request,
                 dict[str, Any],
                 stage=step.stage,
-                python=step.python or sys.executable,
+                python=python,
                 on_stage=on_stage,
             )
             entry = notes.get("entry")

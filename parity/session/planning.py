@@ -21,6 +21,7 @@ from parity.judging.spec import Family
 from parity.reference import files
 from parity.session.ledger import Keeper
 from parity.session.profile import QUICK_CASES
+from parity.session.toolchains import unavailable
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def make_plan(config: Config, options: Mapping[str, Any], planned_kinds: Planned
     # What the command line set is in no committed file: such a run is never a release verdict. A command of ours that
     # set it says itself, not how.
     settings = [f"--parity-set {s}" for s in options.get("set") or ()]
+    settings += [f"--parity-toolchain {t}" for t in options.get("toolchain") or ()]
     notes = [*([options["rerun"]] if options.get("rerun") else settings), *(["profile quick"] if quick else [])]
     plan = Plan(cells, "; ".join(notes) or None).narrow(
         models=options.get("models") or (),
@@ -74,12 +76,7 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool, planne
     model = config.models[cell.model]
     target = targets.get(cell.target)
     data = _data(config, model)
-    reason = target.unavailable(cell, model, target.python(config))
-    prebuilt = f"{cell.target}-{cell.precision}" in model.artifacts
-    if prebuilt and reason == NO_CALIBRATION:
-        reason = None
-    if reason is None and not prebuilt:
-        reason = target.cannot_start_from(model)
+    reason = unavailable(config, cell)
     return PlannedCell(
         cell,
         planned_kinds(model, target, data),

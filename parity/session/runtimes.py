@@ -20,6 +20,7 @@ from parity.formats.target import version
 from parity.process.isolate import ChildFailure
 from parity.session.artefacts import Artifact
 from parity.session.resources import Resources
+from parity.session.toolchains import python_of
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ class OpenFile:
     def __init__(self, resources: Resources, cell: Cell, artifact: Artifact):
         self.resources, self.cell, self.artifact = resources, cell, artifact
         self.target = targets.get(cell.target)
-        self.python = self.target.python(resources.config)
+        self.python = python_of(resources.config, self.target)
         self._request = OpenRequest(self.target.session, str(artifact.folder), artifact.notes)
         # A project's own session may need the network or a device; a file that somebody else made is confined all the
         # same. Settled here: a handle is known only to the child that opened the file.

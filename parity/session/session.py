@@ -95,6 +95,7 @@ class Session(Resources):
                 "route": artifact.route,
                 "routes_failed": artifact.routes_failed,
                 "artifact": artifact.record,
+                "toolchain": artifact.toolchain,
                 "steps_built": artifact.steps_built,
                 "rebuilt": (*artifact.findings, *self.model_findings(model)),
             }

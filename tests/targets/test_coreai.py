@@ -9,7 +9,10 @@ import pytest
 from parity import config
 from parity import formats as targets
 from parity.core.plan import Cell
+from parity.core.settings import ToolchainConfig
 from parity.formats import target as base
+from parity.process.toolchains.resolving import resolve
+from parity.session import toolchains
 
 ROOT = Path(__file__).parents[2]
 CELL = Cell("skin", "coreai", "fp32")
@@ -20,29 +23,29 @@ def project():
     return config.load(ROOT / "pyproject.toml", targets.facts())
 
 
-def test_an_environment_that_exists_is_used(project, tmp_path):
-    python = tmp_path / "python"
-    with_one = replace(project, routes={"coreai": python})
+def test_an_environment_that_is_named_exports_and_runs(project):
     target = targets.get("coreai")
-    assert target.python(with_one) == sys.executable
-    python.touch()
-    assert target.python(with_one) == str(python)
-    (step,) = target.routes(CELL, project.models["skin"], with_one)[0].steps
-    assert step.python == str(python)
-    assert targets.get("onnx").python(with_one) == sys.executable
+    with_one = replace(project, toolchains={"coreai": ToolchainConfig(python=sys.executable)})
+    assert toolchains.python_of(with_one, target) == sys.executable
+    *_, step = target.routes(CELL, project.models["skin"], with_one)[0].steps
+    assert step.toolchain == "coreai"
+    absent = replace(project, toolchains={"coreai": ToolchainConfig(python="/no/such/python")})
+    assert toolchains.python_of(absent, target) == sys.executable
+    why = toolchains.toolchain(absent, "coreai").why
+    assert why == "[tool.parity.toolchains.coreai]: /no/such/python: cannot be started: No such file or directory"
+    assert toolchains.python_of(absent, targets.get("onnx")) == sys.executable
 
 
-def test_without_wheels_or_environment_it_is_unavailable_and_says_what_helps(project, monkeypatch):
+def test_without_wheels_or_toolchain_it_is_unavailable_and_says_what_helps(project, monkeypatch):
     target, model = targets.get("coreai"), project.models["skin"]
     monkeypatch.setattr(base, "installed", lambda module: module == "torch")
     reason = target.unavailable(CELL, model, sys.executable)
-    assert "coreai_torch, coreai not installed" in reason
-    assert "[tool.parity.routes.coreai]" in reason
+    assert reason == "coreai_torch, coreai not installed: parity tools install coreai"
     assert target.unavailable(CELL, model, "/elsewhere/python") is None
     assert "no int8 route" in target.unavailable(replace(CELL, precision="int8"), model, "/elsewhere/python")
 
 
-@pytest.mark.skipif(not (ROOT / ".venv-coreai/bin/python").exists(), reason="make coreai has not been run")
+@pytest.mark.skipif(not resolve("coreai").python, reason="parity tools install coreai has not been run")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_file_is_made_and_run(project, precision, tmp_path):
     import numpy as np

@@ -22,6 +22,7 @@ from parity.core.plan import Cell
 from parity.formats import snippet
 from parity.judging.limits import resolve
 from parity.session.session import Session
+from parity.session.toolchains import unavailable
 from parity.store.cache import Store
 from parity.suite.bench import Bench
 
@@ -84,11 +85,6 @@ targets = TARGETS
 precisions = ["fp32"]
 """
 
-COREAI = """
-[tool.parity.routes.coreai]
-python = ".venv-coreai/bin/python"
-"""
-
 FIRST = ("picture-onnx-fp32", "words-onnx-fp32", "picture-torchscript-fp32")
 CELLS = [f"picture-{t}-{p}" for t in targets.names() for p in targets.get(t).precisions]
 CELLS += [f"words-{t}-fp32" for t in targets.names() if t != "ncnn"]  # which cannot load what pnnx makes of it
@@ -104,10 +100,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         rows = {"image": rng.uniform(-1, 1, (1, 3, 6, 9)), "extra": rng.uniform(-1, 1, (1, 7))}
         np.savez(root / "calibration" / f"{i}.npz", **{k: v.astype(np.float32) for k, v in rows.items()})
     names = str(list(targets.names())).replace("'", '"')
-    apart = Path(__file__).parents[2] / ".venv-coreai"  # made by `make coreai`
-    if apart.exists():
-        (root / apart.name).symlink_to(apart)
-    (root / "pyproject.toml").write_text((CONFIG + COREAI * apart.exists()).replace("TARGETS", names))
+    (root / "pyproject.toml").write_text(CONFIG.replace("TARGETS", names))
     config = configuration.load(root / "pyproject.toml", targets.facts())
     opened = Session(config, "test", store=Store(root / "cache"))
     yield opened
@@ -128,8 +121,7 @@ def printed(script: list[str], root: Path, python: str) -> tuple[float, float]:
 def test_the_script_of_a_failing_input_shows_the_failure(session: Session, id: str) -> None:
     cell = Cell.parse(id, targets.names())
     model = session.config.models[cell.model]
-    target = targets.get(cell.target)
-    if reason := target.unavailable(cell, model, target.python(session.config)):
+    if reason := unavailable(session.config, cell):
         pytest.skip(reason)
     bench = Bench(session.runtime(cell), lambda output: resolve((), cell, output))
     dims = {name: sizes[-1] for name, sizes in model.contract.sizes().items()}

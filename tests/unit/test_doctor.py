@@ -27,7 +27,8 @@ def test_what_is_missing_is_added_by_a_command_for_this_python(
     assert code == 1
     assert f"ncnn         no: ncnn missing: {sys.executable} -m pip install -c keep.txt 'pytest-parity[ncnn]'\n" in out
     assert f"first: {sys.executable} -m pip list --format=freeze > keep.txt" in out
-    assert "-m venv .parity/coreai && .parity/coreai/bin/python -m pip install 'pytest-parity[coreai]'" in out
+    assert "coreai       no: coreai missing: parity tools install coreai\n" in out
+    assert "toolchain onnx2tf      this environment has it\n" in out
     assert "onnx         yes: fp32, fp16, dynamic, int8" in out
     assert "no pyproject.toml with a [tool.parity] table" in out
     for absent, expected in (("coreai", 0), ("onnx", 1), ("", 0)):

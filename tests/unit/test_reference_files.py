@@ -271,6 +271,22 @@ def test_an_operator_is_onnxruntimes(kind: str, inputs: Any, attributes: Any, re
     assert "onnxruntime's" in graph.confirm({"x0": inputs[0]})
 
 
+def test_constants_may_be_called_as_attributes_of_the_graph_are(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    names = ["body.0.weight", "nodes.bias", "path.x", "evaluators.0"]
+    held = [numpy_helper.from_array(np.full(3, 2.0**k, np.float32), name) for k, name in enumerate(names)]
+    steps = ["x0", "a", "b", "c", "y0"]
+    nodes = [helper.make_node("Add", [steps[k], name], [steps[k + 1]]) for k, name in enumerate(names)]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3]) for n in ("x0", "y0")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, str(tmp_path / "named.onnx"))
+    module = files.module(tmp_path / "named.onnx", ["x0"], ["y0"])
+    assert isinstance(module, onnx_files.Graph), getattr(module, "no_twin", "")
+    assert "onnxruntime's" in module.confirm({"x0": np.ones((1, 3), np.float32)})
+
+
 def test_every_operator_is_tested() -> None:
     assert set(OPERATORS) - {n[0] for n in NODES} <= {"CastLike", "RMSNormalization"}  # not in ONNX Runtime 1.23's CPU
 

@@ -1,4 +1,4 @@
-"""The step that makes a Core AI asset, in the child: torch.export, then coreai-torch."""
+"""The step that makes a Core AI asset of an exported program, in the child of its toolchain: coreai-torch."""
 
 from __future__ import annotations
 
@@ -8,37 +8,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parity.core.settings import ModelSpec
 from parity.formats.target import Array
-from parity.formats.torch.convert import prepared
+from parity.formats.torch.convert import PROGRAM_FILE
 from parity.process.child import stage
 
 ASSET = "model.aimodel"
 
 
 def convert(
-    work: str, options: Mapping[str, Any], model: ModelSpec, contract: Mapping[str, Any],
-    example: Mapping[str, Array], **_: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """Export at the example's sizes and convert under the declared names. fp16 is the module in float16 between
-    float32 inputs and outputs, as apps feed them."""
+    work: str, after: str, contract: Mapping[str, Any], example: Mapping[str, Array], **_: Any
+) -> dict[str, Any]:
+    """The exported program under the declared names. fp16 is the module in float16 between float32 inputs and outputs,
+    as apps feed them."""
     import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it compares "2.13.0+cpu" with "2.13.0"
         from coreai_torch import TorchConverter, get_decomp_table
 
-    from parity.reference import modelling
-
-    module = prepared(model, options["half"])
+    stage("convert")
     names = [spec["name"] for spec in contract["inputs"]]
-    arguments = tuple(torch.from_numpy(example[name].copy()) for name in names)
-    with modelling.plain_attention(), warnings.catch_warnings(), torch.no_grad():
+    outputs = [spec["name"] for spec in contract["outputs"]]
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        program = torch.export.export(module, arguments).run_decompositions(get_decomp_table())
-        stage("convert")
+        program = torch.export.load(str(Path(after, PROGRAM_FILE))).run_decompositions(get_decomp_table())
         converter = TorchConverter()
-        outputs = [spec["name"] for spec in contract["outputs"]]
         converter.add_exported_program(program, input_names=names, output_names=outputs)
         converter.to_coreai().save_asset(Path(work, ASSET))
     operators = Counter(str(n.target) for n in program.graph.nodes if n.op == "call_function")

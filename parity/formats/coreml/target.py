@@ -20,7 +20,7 @@ class CoreML(Target):
 
     name: ClassVar[str] = "coreml"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "dynamic")
-    requires: ClassVar[tuple[str, ...]] = ("torch", "coremltools")
+    requires: ClassVar[tuple[str, ...]] = ("torch", "coremltools")  # it brings the schema that files are read by
     extra: ClassVar[str] = "coreml"
     session: ClassVar[str] = "parity.formats.coreml.runtime:CoreMLSession"
     family: ClassVar[str] = "coreml"
@@ -36,6 +36,7 @@ class CoreML(Target):
     draft: ClassVar[str] = "parity.formats.coreml.draft:CoreMLDraft"
     script: ClassVar[str] = "parity.formats.coreml.script:lines"
     lowering: ClassVar[str] = "parity.formats.coreml.modes"
+    toolchains: ClassVar[tuple[str, ...]] = ("coremltools",)
     from_file: ClassVar[str] = "parity.formats.coreml.from_file:convert"
     fixed_dims: ClassVar[bool] = True
     enumerates: ClassVar[bool] = True
@@ -60,6 +61,7 @@ class CoreML(Target):
             "parity.formats.coreml.convert:convert",
             ("coremltools",),
             options,
+            toolchain="coremltools",
         )
         routes = [Route("coremltools", (trace_step(), step))]
         if not model.enumerated:  # enumerated sizes need the traced module
@@ -97,7 +99,8 @@ class CoreMLNeuralNetwork(CoreML):
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         options = {"precision": cell.precision, "backend": self.backend, **_system(model)}
         name = f"neuralnetwork-{cell.precision}"
-        step = Step(name, "coremltools", "parity.formats.coreml.convert:convert", ("coremltools",), options)
+        step = Step(name, "coremltools", "parity.formats.coreml.convert:convert", ("coremltools",), options,
+                    toolchain="coremltools")  # fmt: skip
         return [Route("coremltools", (trace_step(), step))]
 
 
@@ -109,7 +112,7 @@ def _system(model: ModelConfig) -> dict[str, str]:
 def _exported(name: str, step: str, options: Mapping[str, Any]) -> Route:
     """By way of torch.export, and coremltools' front end for that."""
     function, packages = "parity.formats.coreml.convert:convert_exported", ("coremltools", "torch")
-    return Route(name, (export_step(), Step(step, "coremltools", function, packages, options)))
+    return Route(name, (export_step(), Step(step, "coremltools", function, packages, options, toolchain="coremltools")))
 
 
 def _stateful(model: ModelConfig, options: Mapping[str, Any]) -> Route:
@@ -129,5 +132,6 @@ def _stateful(model: ModelConfig, options: Mapping[str, Any]) -> Route:
         "parity.formats.coreml.state:convert",
         ("coremltools",),
         {"deployment_target": "iOS18", **options, **held},
+        toolchain="coremltools",
     )
     return Route("coremltools, stateful", (trace, convert))

@@ -16,7 +16,7 @@ from parity.formats.torch.target import trace_step
 class Ncnn(Target):
     name: ClassVar[str] = "ncnn"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16")
-    requires: ClassVar[tuple[str, ...]] = ("torch", "ncnn", "pnnx")
+    requires: ClassVar[tuple[str, ...]] = ("torch", "ncnn")
     extra: ClassVar[str] = "ncnn"
     session: ClassVar[str] = "parity.formats.ncnn.runtime:NcnnSession"
     family: ClassVar[str] = "ncnn"
@@ -30,6 +30,7 @@ class Ncnn(Target):
     draft: ClassVar[str] = "parity.formats.ncnn.draft:NcnnDraft"
     script: ClassVar[str] = "parity.formats.ncnn.script:lines"
     fixed_dims: ClassVar[bool] = True
+    toolchains: ClassVar[tuple[str, ...]] = ("pnnx",)
 
     def unavailable(self, cell: Cell, model: ModelConfig, python: str | None = None) -> str | None:
         if cell.precision in ("dynamic", "int8"):
@@ -38,7 +39,8 @@ class Ncnn(Target):
 
     def routes(self, cell: Cell, model: ModelConfig, config: Config) -> Sequence[Route]:
         options = {"half": cell.precision == "fp16"}
-        convert = Step(f"pnnx-{cell.precision}", "ncnn", "parity.formats.ncnn.convert:convert", ("pnnx",), options)
+        function, name = "parity.formats.ncnn.convert:convert", f"pnnx-{cell.precision}"
+        convert = Step(name, "ncnn", function, ("pnnx",), options, toolchain="pnnx")
         return [Route("pnnx", (trace_step(), convert))]
 
     def files(self, path: Path) -> tuple[Path, ...]:

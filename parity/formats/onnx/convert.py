@@ -34,7 +34,7 @@ def export(
 
     reference = model.reference
     if reference and reference.endswith(".onnx"):
-        return _given(Path(reference), Path(work), options["dynamic"], contract, example)
+        return _given(Path(reference), Path(work), contract)
     module: Any = modelling.load(model)
     stage("export")
     inputs, outputs = names_of(contract)
@@ -61,20 +61,29 @@ def export(
     return notes(inputs, outputs, options["opset"])
 
 
-def _given(
-    file: Path, work: Path, dynamic: bool, contract: Mapping[str, Any], example: Mapping[str, Array]
-) -> dict[str, Any]:
-    """The reference file itself; with every axis fixed, where that is wanted, for each enumerated size."""
+def _given(file: Path, work: Path, contract: Mapping[str, Any]) -> dict[str, Any]:
+    """The reference file itself."""
     import onnx
 
     stage("export")
-    model = onnx.load(str(file))
-    for suffix, inputs in ({"": example} if dynamic else variants(contract, example)).items():
-        if not dynamic:
-            from onnxsim import simplify
+    onnx.save(onnx.load(str(file)), str(work / FILE))
+    return notes(*names_of(contract), opset_of(file))
 
-            fixed, _ = simplify(model, overwrite_input_shapes={n: list(v.shape) for n, v in inputs.items()})
-        onnx.save(model if dynamic else fixed, str(work / named(FILE, suffix)))
+
+def fix_sizes(
+    work: str, model: ModelSpec, contract: Mapping[str, Any], example: Mapping[str, Array], **_: Any
+) -> dict[str, Any]:
+    """The ONNX file that is the reference with every axis fixed, for each enumerated size."""
+    import onnx
+    from onnxsim import simplify
+
+    assert model.reference is not None
+    file = Path(model.reference)
+    stage("export")
+    loaded = onnx.load(str(file))
+    for suffix, inputs in variants(contract, example).items():
+        fixed, _ = simplify(loaded, overwrite_input_shapes={n: list(v.shape) for n, v in inputs.items()})
+        onnx.save(fixed, str(Path(work, named(FILE, suffix))))
     return notes(*names_of(contract), opset_of(file))
 
 

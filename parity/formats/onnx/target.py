@@ -79,11 +79,17 @@ def export_routes(model: ModelConfig, *, dynamic: bool) -> list[Route]:
         stage="export",
     )
     if kind == "ONNX":
-        return [Route("the reference file", (traced,))]
+        return [Route("the reference file", (traced if dynamic else _fixed_step(),))]
     routes = [Route("torch.onnx", (traced,))]
     if kind != "TorchScript":
         routes.append(Route("torch.onnx dynamo", (_dynamo_step(model, dynamic=dynamic),)))
     return routes
+
+
+def _fixed_step() -> Step:
+    """The step that writes an ONNX reference with every axis fixed, for onnx2tf and by what its toolchain holds."""
+    function, packages = "parity.formats.onnx.convert:fix_sizes", ("onnx", "onnxsim")
+    return Step("onnx-fixed", "tensorflow", function, packages, stage="export", toolchain="onnx2tf")
 
 
 def _dynamo_step(model: ModelConfig, *, dynamic: bool) -> Step:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from parity.core.errors import ParityError
-from parity.core.settings import ModelSpec
 from parity.formats.lengths import enumerated, named, variants
 from parity.formats.onnx.convert import FILE as ONNX_FILE
-from parity.formats.target import Array
+from parity.formats.target import Array, version
 from parity.formats.tflite import layout
+from parity.formats.torch.convert import PROGRAM_FILE
 from parity.process.child import stage
 
 FILE = "model.tflite"
@@ -46,7 +46,12 @@ def _saved_model(
     """One SavedModel, whose signature has the model's own input and output names."""
     import onnx
     import onnx2tf
-    import tensorflow as tf
+
+    try:
+        import tensorflow as tf
+    except ModuleNotFoundError:
+        brought = f"onnx2tf {version('onnx2tf')} came without TensorFlow, by which this route makes its files"
+        raise ParityError(f"{brought}: its releases from 2 on work in another way; choose one of 1.x") from None
 
     pictures = [v for v in example.values() if v.ndim == 4]
     rng = np.random.default_rng(0)
@@ -156,18 +161,16 @@ def _tflite(saved_model: str, precision: str, rows: Sequence[Mapping[str, Array]
     return bytes(converter.convert())
 
 
-def convert_directly(
-    work: str, model: ModelSpec, contract: Mapping[str, Any], example: Mapping[str, Array], **_: Any
+def convert_program(
+    work: str, after: str, contract: Mapping[str, Any], example: Mapping[str, Array], **_: Any
 ) -> dict[str, Any]:
-    """litert-torch, in its own environment: the module to fp32 TFLite without ONNX. Layouts stay as in PyTorch, and
+    """litert-torch, in its toolchain: the exported program to fp32 TFLite without ONNX. Layouts stay as in PyTorch, and
     the signature's names are args_0 ... and output_0 ..., in the order of the contract."""
     import litert_torch
     import torch
 
-    from parity.reference import modelling
-
-    module = modelling.load(model)
     stage("convert")
+    module = torch.export.load(str(Path(after, PROGRAM_FILE))).module()
     arguments = tuple(torch.from_numpy(np.array(example[spec["name"]])) for spec in contract["inputs"])
     litert_torch.convert(module, arguments).export(str(Path(work, FILE)))
     return {

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from parity.core.plan import Cell
-from parity.core.settings import Config, ModelConfig
+from parity.core.settings import REFERENCE_KINDS, Config, ModelConfig
 from parity.formats.onnx.target import export_routes
 from parity.formats.target import Route, Step, Target
+from parity.formats.torch.target import export_step
 
 UNROLLED = "loops unrolled"
 """TensorFlow 2.19 segfaults when it quantises the loop of a recurrent layer; without the loop it does not."""
@@ -24,7 +25,7 @@ itself fails, and the plain conversion is right."""
 class TFLite(Target):
     name: ClassVar[str] = "tflite"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "dynamic", "int8")
-    requires: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnx2tf", "tensorflow", "ai_edge_litert")
+    requires: ClassVar[tuple[str, ...]] = ("torch", "onnx", "ai_edge_litert")
     extra: ClassVar[str] = "tflite"
     session: ClassVar[str] = "parity.formats.tflite.runtime:LiteRtSession"
     family: ClassVar[str] = "litert"
@@ -33,7 +34,7 @@ class TFLite(Target):
     order: ClassVar[int] = 20
     suffixes: ClassVar[tuple[str, ...]] = (".tflite",)
     kernels: ClassVar[tuple[str, ...]] = ("XNNPACK", "builtin", "reference")
-    environments: ClassVar[tuple[str, ...]] = ("litert",)
+    toolchains: ClassVar[tuple[str, ...]] = ("onnx2tf", "litert")
     delegate: ClassVar[str] = "Flex"
     signature: ClassVar[str] = "parity.formats.tflite.runtime:signature"
     graph: ClassVar[str] = "parity.formats.tflite.graph:TFLiteArtefact"
@@ -52,6 +53,7 @@ class TFLite(Target):
                 "parity.formats.tflite.convert:to_saved_model",
                 ("onnx2tf", "tensorflow"),
                 {"unrolled": how == UNROLLED, **({"corrected": False} if how == UNCORRECTED else {})},
+                toolchain="onnx2tf",
             )
             convert = Step(
                 cell.precision,
@@ -60,16 +62,38 @@ class TFLite(Target):
                 ("tensorflow",),
                 {"precision": cell.precision},
                 calibration=cell.precision == "int8",
+                toolchain="onnx2tf",
             )
             return Route(f"{export.name}+onnx2tf" + (f", {how}" if how else ""), (*export.steps, saved, convert))
 
         first, *others = export_routes(model, dynamic=False)
         routes = [by_onnx(first), by_onnx(first, UNROLLED), *map(by_onnx, others)]
         routes += [by_onnx(export, UNCORRECTED) for export in (first, *others)]
-        python = config.routes.get("litert") if model.reference is None else None
-        if cell.precision == "fp32" and python is not None and python.exists():
-            step = Step("litert", "litert-torch", "parity.formats.tflite.convert:convert_directly",
-                        ("litert-torch", "torch"),
-                        stage="export", python=str(python))  # fmt: skip
-            routes.append(Route("litert-torch", (step,)))
+        if not model.reference or REFERENCE_KINDS.get(model.reference.suffix) == "ExportedProgram":
+            routes.append(_by_litert(cell.precision))
         return routes
+
+
+def _by_litert(precision: str) -> Route:
+    """The exported program to a file by litert-torch, which ai-edge-quantizer then makes smaller. The program is what
+    travels: the toolchain has neither the user's code nor what that imports."""
+    family, chain = "litert-torch", "litert"
+    convert = Step(
+        "litert",
+        family,
+        "parity.formats.tflite.convert:convert_program",
+        ("litert-torch", "torch"),
+        toolchain=chain,
+    )
+    if precision == "fp32":
+        return Route("torch.export+litert-torch", (export_step(), convert))
+    quantise = Step(
+        f"litert-{precision}",
+        family,
+        "parity.formats.tflite.quantise:quantise",
+        ("ai-edge-quantizer",),
+        {"precision": precision},
+        calibration=precision == "int8",
+        toolchain=chain,
+    )
+    return Route("torch.export+litert-torch+ai-edge-quantizer", (export_step(), convert, quantise))
