@@ -49,7 +49,7 @@ def read_config(reader: Reader, data: Mapping[str, Any]) -> Config:
         reader.root, reader.file, models, rules, waive, accept, require,
         seed=read_seed(top),
         timeout=top.positive("timeout", 600.0),
-        memory=top.size("memory", 8 << 30),
+        memory=top.size("memory", 0),
         toolchains=read_toolchains(reader, top.take("toolchains", dict, {}), top.take("routes", dict, {})),
         cache=top.take("cache", str),
         cache_size=top.size("cache_size", 10 << 30),

@@ -206,7 +206,7 @@ class Config:
     require: tuple[str, ...] = ()
     seed: int = 20260101
     timeout: float = 600.0  # seconds that one step of an export, or one batch of cases, may take
-    memory: int = 8 << 30  # bytes that one child process may hold
+    memory: int = 0  # bytes that one child process may hold; 0 for what the machine has to give
     toolchains: Mapping[str, ToolchainConfig] = field(default_factory=dict)  # those that are not as built in
     chosen: Mapping[str, str] = field(
         default_factory=dict

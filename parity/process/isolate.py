@@ -269,7 +269,7 @@ class Child:
             raise ChildFailure("timeout", self.stage, reason, self._tail(log_start)) from None
         except MemoryError:
             self.kill()
-            reason = f"used more than {budget.memory / (1 << 30):.1f} GiB, ended"
+            reason = f"used more than {budget.memory / (1 << 30):.1f} GiB, ended: `memory` in [tool.parity] raises it"
             raise ChildFailure("crash", self.stage, reason, self._tail(log_start)) from None
         except (EOFError, BrokenPipeError, ValueError) as error:
             reason = self._obituary(0 if isinstance(error, ValueError) else 5)

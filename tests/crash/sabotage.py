@@ -23,7 +23,7 @@ WAYS = {  # way -> (state, what the reason says)
     "stack": ("crash", "SIGSEGV (segmentation fault)"),
     "bus": ("crash", "SIGBUS (bus error)"),
     "quit": ("crash", "exited with code 3"),
-    "memory": ("crash", "used more than 0.6 GiB, ended"),
+    "memory": ("crash", "used more than 0.6 GiB, ended: `memory` in [tool.parity] raises it"),
     "garbage": ("crash", "broke off its answer"),
     "half": ("crash", "SIGKILL"),
     "hang": ("timeout", "no answer within"),

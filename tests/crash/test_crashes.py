@@ -27,7 +27,7 @@ DEATHS = {
     "exit": ("error", "called sys.exit(3)"),
     "raise": ("error", "ValueError: unsupported operator aten::nothing"),
     "hang": ("timeout", "no answer within"),
-    "memory": ("crash", "used more than 0.6 GiB, ended"),
+    "memory": ("crash", "used more than 0.6 GiB, ended: `memory` in [tool.parity] raises it"),
 }
 
 

@@ -70,7 +70,7 @@ def test_the_smallest_configuration_takes_every_default() -> None:
     ]
     assert config.root == Path("/nowhere") and config.file == Path("/nowhere/pyproject.toml")
     assert (config.require, config.rules, config.waive) == ((), (), ())
-    assert (config.seed, config.timeout, config.memory, config.cache_size) == (20260101, 600.0, 8 << 30, 10 << 30)
+    assert (config.seed, config.timeout, config.memory, config.cache_size) == (20260101, 600.0, 0, 10 << 30)
     assert config.cache is None
     model = config.models["skin"]
     assert model.contract.inputs[0].dtype == "float32" and model.contract.inputs[0].range is None
