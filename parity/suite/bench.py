@@ -228,7 +228,7 @@ class Bench:
             twin = post_process(self.model.contract.outputs, raw, result.want).outputs
             for name, judged in result.judged.items():
                 got, want = result.got.outputs.get(name), result.want.outputs[name]
-                equal = got is not None and np.array_equal(got, twin[name])
+                equal = got is not None and np.array_equal(got, twin[name], equal_nan=twin[name].dtype.kind == "f")
                 bounded = self.promised(result) and not equal
                 most = self.most(name, judged, want) if bounded else math.inf
                 result.judged[name] = single.settle(judged, got, want, twin[name], most)
