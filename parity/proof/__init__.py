@@ -134,7 +134,12 @@ def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
             continue
         stage(name)
         reason = request.ended.get(name)
-        made.append(_made(name, make) if reason is None else Link(name, "not possible", reason=reason))
+        link = _made(name, make) if reason is None else Link(name, "not possible", reason=reason)
+        if name == "local" and whole:
+            link = _made(name, partial(local.weighed, link, artefact, some, wants))
+        if name == "range":
+            link = _made(name, partial(range.weighed, link, artefact, weights, some, wants))
+        made.append(link)
         give_back()
         if not whole and made[-1].state == "failed":
             return made, None, read

@@ -336,6 +336,7 @@ def _differs(got: Array, want: Array, folds: bool) -> float:
     return relative_rms(got * factor, want)
 
 
-def whole_error(artefact: Artefact, cases: Sequence[Case], oracle: Sequence[Case]) -> float:
-    """Relative rms error of the artefact itself, as apps run it: what is left for the precision to answer for."""
-    return max(_errors(artefact.graph, artefact.whole(artefact.kernels[0]), cases, oracle).values())
+def whole_error(artefact: Artefact, cases: Sequence[Case], oracle: Sequence[Case], kernels: str = "") -> float:
+    """Relative rms error of the artefact itself, on `kernels` or else as apps run it: what is left for the precision to
+    answer for."""
+    return max(_errors(artefact.graph, artefact.whole(kernels or artefact.kernels[0]), cases, oracle).values())

@@ -1,6 +1,7 @@
 """Every operator of the artefact by itself, on the artefact's own inputs: a float kernel's answer, put on the grid, may
 be one step away from the integer kernel's. Run on every kernel set of the runtime: an operator that is wrong on one
-and right on another is the runtime's fault, one that is wrong on all is the file's.
+and right on another is the runtime's fault, one that is wrong on all is the file's. `weighed` asks what a fault of the
+runtime costs.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import numpy as np
 from parity.core.proof import Culprit, Link
 from parity.formats.graph import Array, Artefact, Graph, Operator, Run, Values, feed
 from parity.process.memory import give_back
-from parity.proof.lift import Case
+from parity.proof.lift import Case, whole_error
 
 STEPS = 1.0  # integer kernels round their products once more; +-1 step is legal and differs between kernel sets
 FLOAT = 1e-4  # of the largest output: float kernels approximate transcendental functions and sum in another order
 PORTION = 64 << 20  # bytes of activations that operators are judged on at a time
 _SIZED = 256  # activations that are fetched at a time to learn their sizes
 HALF = 4e-3  # the same where activations are fp16: a few units in the last place
+RUNTIME_COST = 1.5  # times the error without a fault of the runtime, up to which it is a warning
 _TIES = ("ARG_MAX", "ARG_MIN", "TOPK_V2", "ArgMax", "ArgMin", "TopK")  # equal integers may be told apart as floats
 
 
@@ -59,9 +61,27 @@ def local(artefact: Artefact, cases: Sequence[Case], whole: bool = True) -> Link
         "worst": {k: round(max(s.worst.values(), default=0.0), 4) for k, s in ran.items()},
         "elsewhere": [str(culprit) for culprit in elsewhere],
         "refused": {k: s.refused for k, s in scores.items() if s.refused},
+        "right_on": [k for k, s in ran.items() if max(s.worst.values(), default=0.0) <= 1],
         "cases": len(cases),
     }
     return Link.judged("local", figures, [culprit for _, culprit in culprits])
+
+
+def weighed(link: Link, artefact: Artefact, cases: Sequence[Case], oracle: Sequence[Case]) -> Link:
+    """The link, unless all that fails in it is the runtime's fault and costs the outputs little: the file is right, and
+    the noise ratio has the last word. What it costs is the file's error over that on kernels without the fault."""
+    first = artefact.kernels[0]
+    right = [kernels for kernels in link.figures.get("right_on", ()) if kernels != first]
+    if link.state != "failed" or not right or any(culprit.kind != "runtime" for culprit in link.culprits):
+        return link
+    least = min(whole_error(artefact, cases, oracle, kernels) for kernels in right)
+    error = whole_error(artefact, cases, oracle, first)
+    figures = {**link.figures, "runtime_costs": error / least if least else float("inf")}
+    if not figures["runtime_costs"] <= RUNTIME_COST:
+        return Link("local", "failed", figures, link.culprits)
+    more = f" (and {len(link.culprits) - 1} more)" if len(link.culprits) > 1 else ""
+    words = f"the outputs are {figures['runtime_costs']:.2f} times as far off as on {' or '.join(right)}"
+    return Link("local", "not possible", figures, reason=f"{link.culprits[0]}{more}; {words}")
 
 
 def _scores(artefact: Artefact, cases: Sequence[Case], whole: bool) -> dict[str, _Score]:

@@ -7,20 +7,21 @@ counted, and clipping upstream does not hide clipping downstream.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from parity.core.proof import Culprit, Link
-from parity.formats.graph import Array, Artefact, Graph, Grid, Run, Values, feed
+from parity.formats.graph import Array, Artefact, Graph, Grid, Run, Values, feed, relative_rms
 from parity.formats.kept import known
 from parity.proof import levels
 from parity.proof.audit import CLIP_COST
 from parity.proof.calibration import calibrated, clamped
-from parity.proof.lift import Case
+from parity.proof.lift import Case, whole_error
 
 CLIPPED = 0.03  # share of a tensor's elements, as surely more (two standard errors over cases)
+FELT = 0.1  # of the file's own error, from which on clipping is felt in the outputs
 BEYOND = 1.01  # steps outside the grid that count: sigmoid's and softmax's fixed grids end one step below 1
 FP16_MAX = 65504.0
 BLURRED = 1e-3  # of the output; grids are held to a hundredth of what they reach
@@ -118,6 +119,7 @@ def range_(
         figures["clip_worst_tensor"] = worst
         figures["range_used_median"] = float(np.median([s.used(graph.grids[n]) for n, s in seen.items()] or [1.0]))
         clipped = [name for name in shares if seen[name].clipped]
+        figures["clipped"] = clipped
         for name in sorted(clipped, key=lambda n: -shares[n]):
             s, grid = seen[name], graph.grids[name]
             low, high = (float((q - grid.zero[0]) * grid.scale[0]) for q in (grid.low, grid.high))
@@ -137,6 +139,27 @@ def range_(
         culprits += [Culprit("tensor", name, f"reaches {value:.4g}; fp16 ends at {FP16_MAX:.0f}")
                      for name, value in reach.items() if value > FP16_MAX]  # fmt: skip
     return Link.judged("range", figures, culprits)
+
+
+def weighed(link: Link, artefact: Artefact, weights: Values, cases: Sequence[Case], oracle: Sequence[Case]) -> Link:
+    """The link without clipping that the outputs do not feel: the mean of a LayerNorm is subtracted from values that are a
+    hundred times as large. What clipping costs is taken from a run in which the clipped tensors alone lie on their grids.
+    """
+    clipped = link.figures.get("clipped", ())
+    if link.state != "failed" or not clipped:
+        return link
+    graph = artefact.graph
+    exact, rounded = artefact.lift(weights), artefact.rounded(weights, {name: graph.grids[name] for name in clipped})
+    effect = 0.0
+    fed = [feed(graph, case) for case in cases]
+    for before, after in ((exact(values), rounded(values)) for values in fed):
+        for port in graph.outputs:
+            want, got = (np.asarray(row[port.tensor], np.float64) for row in (before, after))
+            effect = max(effect, relative_rms(got, want))
+    figures = {**link.figures, "clipping_costs": effect}
+    if effect > FELT * whole_error(artefact, cases, oracle):
+        return replace(link, figures=figures)
+    return Link.judged("range", figures, [culprit for culprit in link.culprits if culprit.name not in clipped])
 
 
 def _watched(

@@ -13,7 +13,7 @@ from parity.core.proof import Link
 from parity.formats.graph import Array, Graph, Grid, Operator, Port, Run, Values
 from parity.formats.kept import Lifted
 from parity.proof.lift import blind, lift
-from parity.proof.local import local
+from parity.proof.local import local, weighed
 from parity.proof.range import range_
 
 X = Grid(np.array([0.05]), np.array([0.0]), 0, -128, 127)
@@ -63,6 +63,17 @@ class Asked(Double):
     def alone(self, kernels: str, operators: Sequence[Operator]) -> Run:
         self.asked.append(kernels)
         return super().alone(kernels, operators)
+
+
+class Costs(Double):
+    """Is off by `errors` of its outputs, by kernel set."""
+
+    def __init__(self, off: Mapping[str, int], errors: Mapping[str, float]):
+        super().__init__(off)
+        self.errors = errors
+
+    def whole(self, kernels: str) -> Run:
+        return lambda case: {"y": (1 + self.errors[kernels]) * self.factor * case["x"].astype(np.float64)}
 
 
 class Remembered(Double):
@@ -144,6 +155,27 @@ def test_two_steps_on_the_first_kernel_set_are_the_runtimes_fault() -> None:
     link = local(Double({"fast": 2}), cases(2, reach=4))
     assert link.state == "failed"
     assert (link.culprits[0].kind, link.culprits[0].name) == ("runtime", "fast MUL")
+
+
+@pytest.mark.parametrize(
+    ("off", "errors", "state"),
+    [
+        ({"fast": 2}, {"fast": 0.12, "plain": 0.1}, "not possible"),
+        ({"fast": 2}, {"fast": 0.2, "plain": 0.1}, "failed"),
+        ({"fast": 2}, {"fast": np.nan, "plain": 0.1}, "failed"),
+        ({"fast": 2, "plain": 2}, {"fast": 0.1, "plain": 0.1}, "failed"),
+        ({}, {"fast": 0.12, "plain": 0.1}, "proved"),
+    ],
+)
+def test_a_fault_of_the_runtime_that_costs_little_is_told(
+    off: dict[str, int], errors: dict[str, float], state: str
+) -> None:
+    artefact, inputs = Costs(off, errors), cases(2, reach=4)
+    oracle = [{"b": 2.0 * case["a"].astype(np.float64)} for case in inputs]
+    link = weighed(local(artefact, inputs), artefact, inputs, oracle)
+    assert link.state == state
+    if state == "not possible":
+        assert "right on plain" in link.reason and "1.20 times as far off as on plain" in link.reason
 
 
 def test_two_steps_on_every_kernel_set_are_the_files_fault() -> None:
