@@ -142,8 +142,8 @@ def range_(
 
 
 def weighed(link: Link, artefact: Artefact, weights: Values, cases: Sequence[Case], oracle: Sequence[Case]) -> Link:
-    """The link without clipping that the outputs do not feel: the mean of a LayerNorm is subtracted from values that are
-    a hundred times as large. What clipping costs shows in a run in which the clipped tensors alone lie on their grids.
+    """The link without clipping that the outputs do not feel: the mean of a LayerNorm is subtracted from values that
+    are a hundred times as large. What it costs shows in a run in which the clipped tensors alone lie on their grids.
     """
     clipped = link.figures.get("clipped", ())
     if link.state != "failed" or not clipped:

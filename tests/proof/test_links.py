@@ -15,6 +15,7 @@ from parity.formats.kept import Lifted
 from parity.proof.lift import blind, lift
 from parity.proof.local import local, weighed
 from parity.proof.range import range_
+from parity.proof.range import weighed as weighed_range
 
 X = Grid(np.array([0.05]), np.array([0.0]), 0, -128, 127)
 Y = Grid(np.array([0.1]), np.array([0.0]), 0, -128, 127)
@@ -74,6 +75,9 @@ class Costs(Double):
 
     def whole(self, kernels: str) -> Run:
         return lambda case: {"y": (1 + self.errors[kernels]) * self.factor * case["x"].astype(np.float64)}
+
+    def rounded(self, weights: Mapping[str, Array], grids: Mapping[str, Grid]) -> Run:
+        return lambda case: {"y": (1 + self.errors["clipped"]) * self.factor * case["x"].astype(np.float64)}
 
 
 class Remembered(Double):
@@ -176,6 +180,15 @@ def test_a_fault_of_the_runtime_that_costs_little_is_told(
     assert link.state == state
     if state == "not possible":
         assert "right on plain" in link.reason and "1.20 times as far off as on plain" in link.reason
+
+
+@pytest.mark.parametrize(("cost", "state"), [(0.005, "proved"), (0.02, "failed"), (np.inf, "failed")])
+def test_clipping_that_the_outputs_do_not_feel_is_no_fault(cost: float, state: str) -> None:
+    artefact, inputs = Costs({}, {"fast": 0.1, "clipped": cost}), cases(4, reach=100)
+    oracle = [{"b": 2.0 * case["a"].astype(np.float64)} for case in inputs]
+    link = range_(artefact, {}, inputs, "int8")
+    assert link.state == "failed" and "clipped" in str(link.culprits[0])
+    assert weighed_range(link, artefact, {}, inputs, oracle).state == state
 
 
 def test_two_steps_on_every_kernel_set_are_the_files_fault() -> None:
