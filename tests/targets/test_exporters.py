@@ -81,6 +81,28 @@ class Crossed(nn.Module):
         return x + y.transpose(1, 2).reshape(x.shape)
 
 
+class Halved(nn.Module):
+    """A size that is computed: a trace takes it for a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.embed = nn.Embedding(20, 8)
+
+    def forward(self, ids):
+        return self.embed(ids)[:, : self.half(ids.shape[1])].mean(1)
+
+    def half(self, size):
+        return torch.sym_int(size / 2)
+
+
+class Baked(Halved):
+    """One that no exporter follows."""
+
+    def half(self, size):
+        return int(size) // 2
+
+
 class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -126,6 +148,20 @@ factory = "models:Decided"
 inputs = [{ name = "ids", shape = ["batch", 6], dtype = "int64", range = [0, 19] }]
 outputs = [{ name = "logits" }]
 golden = "ids"
+
+[tool.parity.models.halved]
+factory = "models:Halved"
+inputs = [{ name = "ids", shape = ["batch", "sequence"], dtype = "int64", range = [0, 19] }]
+outputs = [{ name = "logits" }]
+golden = "ids"
+dims = { sequence = [6, 4] }
+
+[tool.parity.models.baked]
+factory = "models:Baked"
+inputs = [{ name = "ids", shape = ["batch", "sequence"], dtype = "int64", range = [0, 19] }]
+outputs = [{ name = "logits" }]
+golden = "ids"
+dims = { sequence = [6, 4] }
 
 [tool.parity.models.crossed]
 factory = "models:Crossed"
@@ -251,3 +287,29 @@ def test_an_axis_that_was_fixed_is_refused(session: Session) -> None:
         dynamo.check(other, contract, options)
     with pytest.raises(ParityError, match="wrote opset 18 where 16 was asked for"):
         dynamo.check(file, contract, {"opset": 16, "dynamic": True})
+
+
+def by_batch(session: Session, cell: Cell) -> str:
+    """What running the cell's file at other sizes says against it."""
+    recorder = Recorder(cell, "batch")
+    golden = session.golden(session.config.models[cell.model])
+    suite.batch.run(CheckContext(session.runtime(cell), recorder, golden=golden))
+    return recorder.verdict()
+
+
+def test_a_size_that_the_trace_bakes_is_kept_by_the_other_exporter(session: Session) -> None:
+    cell = Cell("halved", "onnx", "fp32")
+    artifact = session.artifact(cell)
+    assert artifact.route == "torch.onnx dynamo", artifact.routes_failed
+    (failed,) = artifact.routes_failed
+    assert failed.startswith("torch.onnx: export: torch.onnx baked sizes in: at batch=5, sequence=4 'logits'")
+    assert by_batch(session, cell) == ""
+
+
+def test_a_file_whose_sizes_every_exporter_bakes_is_judged_all_the_same(session: Session) -> None:
+    cell = Cell("baked", "onnx", "fp32")
+    artifact = session.artifact(cell)
+    assert artifact.route == "torch.onnx, other sizes untried"
+    traced, exported = artifact.routes_failed
+    assert "torch.onnx baked sizes in" in traced and "fixed the axis 'sequence' of 'ids' at 6" in exported
+    assert "sequence=4" in by_batch(session, cell)

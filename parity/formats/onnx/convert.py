@@ -11,6 +11,7 @@ import numpy as np
 
 from parity.core.settings import ModelSpec
 from parity.formats.lengths import named, variants
+from parity.formats.onnx import sizes
 from parity.formats.target import Array
 from parity.process.child import stage
 
@@ -58,6 +59,8 @@ def export(
                 input_names=inputs, output_names=outputs, dynamic_axes=axes, do_constant_folding=True,
             )  # fmt: skip
         onnx.checker.check_model(file, full_check=True)
+    if options["dynamic"] and options.get("tried", True):
+        sizes.try_others(Path(work, FILE), module, contract, example)
     return notes(inputs, outputs, options["opset"]) | operators(Path(work))
 
 

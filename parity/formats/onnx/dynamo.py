@@ -18,6 +18,7 @@ import numpy as np
 from parity.core.errors import ParityError
 from parity.core.settings import ModelSpec
 from parity.formats.lengths import named, variants
+from parity.formats.onnx import sizes
 from parity.formats.onnx.convert import FILE, names_of, notes, operators, opset_of
 from parity.formats.onnx.target import NATIVE_OPSET
 from parity.formats.target import Array
@@ -78,6 +79,8 @@ def export(
             _lower(file, options["opset"])
         onnx.checker.check_model(str(file), full_check=True)
         check(file, contract, options)
+        if options["dynamic"]:
+            sizes.try_others(file, module, contract, values)
     return notes(inputs, outputs, options["opset"]) | operators(Path(work))
 
 
