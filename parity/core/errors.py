@@ -17,5 +17,9 @@ class NoTwin(ParityError):
     content without a noise floor must not be content with those."""
 
 
+class Unconvertible(ParityError):
+    """A converter's step that fails at what it was given, as at an operator: it does so at every precision."""
+
+
 class Disagrees(ParityError):
     """A file whose execution here computes something else than its own runtime does, or fails where that does not."""

@@ -57,10 +57,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Route:
-    """A named chain of steps from the PyTorch model to an artefact."""
+    """A named chain of steps from the PyTorch model to an artefact.
+
+    One that names `operators` is for graphs with any of them: it is passed over where a step notes `operators` of its
+    graph and none of these is among them.
+    """
 
     name: str
     steps: tuple[Step, ...]
+    operators: tuple[str, ...] = ()
 
 
 class Target:

@@ -19,7 +19,7 @@ import typing
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from parity.core.errors import ParityError
+from parity.core.errors import ParityError, Unconvertible
 from parity.process import processor, sandbox, serialise, wire
 
 _out: BinaryIO | None = None
@@ -92,7 +92,7 @@ def _call(message: Any) -> Any:
         return {"event": "result", "value": _answer(message)}
     except ParityError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return {"event": "error", "message": str(error)}
+        return {"event": "error", "message": str(error), "of_input": isinstance(error, Unconvertible)}
     except SystemExit as error:
         traceback.print_exc()
         return {"event": "error", "message": f"called sys.exit({error.code!r})"}

@@ -32,6 +32,8 @@ from parity.process import serialise, wire
 T = TypeVar("T")
 
 LOG_TAIL = 4000  # characters of a child's log that a failure carries
+# How the reasons of a child begin that had too little memory: ended here, by itself, or by the kernel.
+_OUT_OF_MEMORY = ("used more than ", "MemoryError", "SIGKILL ")
 _SIGNALS = {
     "SIGSEGV": "segmentation fault",
     "SIGABRT": "abort",
@@ -48,21 +50,41 @@ _POLL = 0.2  # seconds between looks at memory and clock, each of which costs a 
 
 
 class ChildFailure(ParityError):
-    """A call that did not come back with a result: `state` is crash, timeout or error."""
+    """A call that did not come back with a result: `state` is crash, timeout or error.
 
-    def __init__(self, state: str, stage: str, reason: str, log: str = ""):
+    `of_input` says that a converter's step failed at what it was given, whatever the precision; `routes_failed` is why
+    each route of a cell failed, "route: why", where several did.
+    """
+
+    def __init__(
+        self,
+        state: str,
+        stage: str,
+        reason: str,
+        log: str = "",
+        of_input: bool = False,
+        routes_failed: Sequence[str] = (),
+    ):
         super().__init__(f"{stage}: {reason}" if stage else reason)
         self.state, self.stage, self.reason, self.log = state, stage, reason, log
+        self.of_input, self.routes_failed = of_input, tuple(routes_failed)
 
     @property
-    def notes(self) -> dict[str, str]:
+    def notes(self) -> dict[str, Any]:
         """The failure as builtins; `ChildFailure(**notes)` is it again."""
         return {
             "state": self.state,
             "stage": self.stage,
             "reason": self.reason,
             "log": self.log,
+            "of_input": self.of_input,
+            "routes_failed": list(self.routes_failed),
         }
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether time or memory ran out, as they would again for the same work."""
+        return self.state == "timeout" or self.reason.startswith(_OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -260,6 +282,7 @@ class Child:
                     case {"event": "result", "value": value}:
                         return value
                     case {"event": "error", "message": str(reason)}:
+                        of_input = message.get("of_input") is True
                         break
                     case _:
                         raise ValueError("no answer")
@@ -277,7 +300,7 @@ class Child:
         except BaseException:
             self.kill()  # interrupted in mid-message: the pipe is of no more use
             raise
-        raise ChildFailure("error", self.stage, reason, self._tail(log_start))
+        raise ChildFailure("error", self.stage, reason, self._tail(log_start), of_input)
 
     def _obituary(self, seconds: float) -> str:
         """Why the process is gone, in words. Ends it where it is not gone after `seconds`."""

@@ -6,12 +6,15 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from parity.core.case import Array
+from parity.core.errors import ParityError, Unconvertible
 from parity.core.settings import ModelSpec
+from parity.process import telling
 from parity.process.child import stage
 
 
@@ -39,7 +42,8 @@ class StepRequest:
 def run(request: StepRequest) -> dict[str, Any]:
     """What the step notes of what it made: it runs with a private scratch folder as working
     directory, which is gone afterwards. Converters drop files where they stand; two of them must
-    never meet."""
+    never meet. Raises ParityError with the line that tells what the converter could not do, and where;
+    Unconvertible where that is an operator of the model."""
     stage(request.start)
     module, _, name = request.function.partition(":")
     step = getattr(importlib.import_module(module), name)
@@ -58,5 +62,11 @@ def run(request: StepRequest) -> dict[str, Any]:
                     calibration=request.calibration,
                 )
             )
+        except (ParityError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            text, at_operator = telling.told(error)
+            raise (Unconvertible if at_operator else ParityError)(text) from None
         finally:
             os.chdir(before)

@@ -10,6 +10,8 @@ from parity.core.plan import PlannedCell
 from parity.core.record import CellRecord, Check, Finding, build
 from parity.judging import detail, gate
 
+_STAGES_OF_THE_FILE = ("export", "convert", "load")
+
 
 @dataclass
 class Heard:
@@ -26,8 +28,9 @@ class Heard:
     def hear(self, told: Mapping[str, Any]) -> None:
         """Take in the report of one phase of one test."""
         self.seconds += told.get("seconds", 0.0)
-        if told.get("failure") and (self.failure is None or self.failure["state"] == "error"):
-            self.failure = told["failure"]
+        failure = told.get("failure")
+        if failure and (self.failure is None or _outweighs(failure, self.failure)):
+            self.failure = failure
         if told.get("skipped"):
             self.skipped = told["skipped"]
         for data in told.get("checks", ()):
@@ -80,6 +83,15 @@ class Heard:
         if record.state == "missing" and self.skipped:
             record = replace(record, reason=f"{record.reason} (skipped: {self.skipped})")
         return record
+
+
+def _outweighs(new: Mapping[str, str], old: Mapping[str, str]) -> bool:
+    """Whether a failure is to be told in place of one that was heard before: of the file itself before one of what it
+    is measured against, then a crash or time-out before an error."""
+    of_the_file = new["stage"] in _STAGES_OF_THE_FILE
+    if of_the_file != (old["stage"] in _STAGES_OF_THE_FILE):
+        return of_the_file
+    return old["state"] == "error"
 
 
 def _place(check: Check, planned: PlannedCell) -> int:

@@ -25,7 +25,7 @@ from parity.session.cases import Cases
 from parity.session.memo import remembered
 from parity.session.models import Models
 from parity.session.resources import Part, Resources
-from parity.session.routes import FailedSteps, first_that_works
+from parity.session.routes import FailedSteps, Passed, StepKey, first_that_works
 from parity.session.toolchains import toolchain, usable
 from parity.store.cache import Entry, key_of
 from parity.store.code_key import code_key
@@ -51,7 +51,7 @@ class Artifact:
         return self.folder / str(self.notes["entry"])
 
 
-StepKey = tuple[str, str, dict[str, Any]]  # name, key, specification
+NamedStep = tuple[str, str, dict[str, Any]]  # name, key, specification
 
 
 class Artefacts(Part):
@@ -91,7 +91,7 @@ class Artefacts(Part):
             build(ToolchainRecord, value["toolchain"]) if value["toolchain"] else None,
         )
 
-    def step_keys(self, cell: Cell, route: Route | None = None) -> list[StepKey]:
+    def step_keys(self, cell: Cell, route: Route | None = None) -> list[NamedStep]:
         """(name, key, specification) of each step of a route, by default the cell's first, as they
         would be built now."""
         model, after, result = self.resources.config.models[cell.model], None, []
@@ -157,9 +157,14 @@ class Artefacts(Part):
         return FailedSteps(resources.store, resources.run, budget, resources.rebuild_since)
 
     def _export_by(self, cell: Cell, model: ModelConfig, route: Route) -> Artifact:
-        """The artefact by one route. Raises StepFailure, also for a step that is known to fail."""
+        """The artefact by one route.
+
+        Raises StepFailure, also for a step that is known to fail, and Passed for a route that the model has no use for.
+        """
         resources, failed_steps = self.resources, self._failed_steps()
-        failed_steps.check(key for _, key, _ in self.step_keys(cell, route))
+        failed_steps.check(
+            StepKey.of(step, spec) for step, (_, _, spec) in zip(route.steps, self.step_keys(cell, route), strict=True)
+        )
         remote = resources.store.remote
         previous: Entry | None = None
         built, seconds = 0, 0.0
@@ -171,11 +176,14 @@ class Artefacts(Part):
                 entry = resources.store.build(
                     spec,
                     f"{cell.id}~{number}-{step.name}",
-                    self._builder(cell, model, step, previous, key_of(spec)),
+                    self._builder(cell, model, step, previous, StepKey.of(step, spec)),
                     rebuild_since=resources.rebuild_since,
                 )
             except ChildFailure as failure:
-                raise failed_steps.noted(key_of(spec), failure) from failure
+                raise failed_steps.noted(StepKey.of(step, spec), failure) from failure
+            operators = entry.notes.get("operators")
+            if route.operators and operators is not None and not set(route.operators) & set(operators):
+                raise Passed(route.name)
             if entry.damaged:
                 damaged = f"the cached result of step {step.name!r} was damaged"
                 findings.append(f"{damaged} and was built again")
@@ -235,7 +243,7 @@ class Artefacts(Part):
         return toolchain(self.resources.config, name)
 
     def _builder(
-        self, cell: Cell, model: ModelConfig, step: Step, previous: Entry | None, key: str
+        self, cell: Cell, model: ModelConfig, step: Step, previous: Entry | None, key: StepKey
     ) -> Callable[[Path], Mapping[str, Any]]:
         resources = self.resources
         chain = self._toolchain(step)

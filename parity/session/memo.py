@@ -51,6 +51,11 @@ class Memo:
         result = self._results.get(digest(function, *args, **kwargs))
         return None if isinstance(result, ParityError) else result
 
+    def failed(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> ParityError | None:
+        """The error of that call; None where it was not made yet, or did not fail."""
+        result = self._results.get(digest(function, *args, **kwargs))
+        return result if isinstance(result, ParityError) else None
+
 
 class Remembers(Protocol):
     """A part of a session: it works with the session's memo."""

@@ -10,11 +10,12 @@ it failed, remembered or not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from parity.core.plan import Cell
-from parity.formats.target import Route
+from parity.formats.target import Route, Step
 from parity.process.isolate import Budget, ChildFailure
 from parity.store.cache import Store, key_of
 
@@ -22,11 +23,48 @@ T = TypeVar("T")
 
 
 class StepFailure(ChildFailure):
-    """A step of a route that did not deliver. `key`: the content address of what it was to make."""
+    """A step of a route that did not deliver. `made` is what it was to make."""
 
-    def __init__(self, key: str, failure: ChildFailure):
-        super().__init__(failure.state, failure.stage, failure.reason, failure.log)
-        self.key = key
+    def __init__(self, made: StepKey, failure: ChildFailure):
+        super().__init__(**failure.notes)
+        self.made = made
+
+    @property
+    def key(self) -> str:
+        """The address by which it is remembered: of what the step was given, where it fails at that."""
+        return self.made.of_input if self.of_input else self.made.key
+
+    def foretells(self, route: Route, other: Route) -> bool:
+        """Whether `other` would fail as `route` did.
+
+        A converter that ran out of time or memory does so again, whatever its options. What a step lacks an operator
+        for is lacking in every variant of the steps before it that begins with the same export.
+        """
+        if self.exhausted:
+            return self.made.step.function in {step.function for step in other.steps}
+        same_export = route.steps[0] == other.steps[0]
+        return self.of_input and same_export and self.made.step in other.steps[1:]
+
+
+class Passed(Exception):
+    """A route that is not for this model."""
+
+
+@dataclass(frozen=True)
+class StepKey:
+    """What a step is to make. `key` is its content address, `of_input` the address without the precision: of what the
+    step is given and does."""
+
+    step: Step
+    key: str
+    of_input: str
+
+    @classmethod
+    def of(cls, step: Step, spec: Mapping[str, Any]) -> StepKey:
+        """The addresses of a step by its specification."""
+        general = {name: value for name, value in spec.items() if name not in ("step", "calibration")}
+        general["options"] = {name: value for name, value in spec["options"].items() if name != "precision"}
+        return cls(step, key_of(spec), key_of({"at every precision": general}))
 
 
 class FailedSteps:
@@ -38,21 +76,27 @@ class FailedSteps:
     def __init__(self, store: Store, run: str, budget: Budget, rebuild_since: float | None = None):
         self.store, self.run, self.budget, self.rebuild_since = store, run, budget, rebuild_since
 
-    def check(self, keys: Iterable[str]) -> None:
+    def check(self, steps: Iterable[StepKey]) -> None:
         """Raise the StepFailure of the first of these steps that is known to fail."""
-        for key in keys:
-            notes = self.store.noted(self.run, self._note(key))
-            if notes is None and self.rebuild_since is None:
-                entry = self.store.get(key_of(self._spec(key)))
-                notes = entry.notes if entry else None
-            if notes is not None:
-                raise StepFailure(key, ChildFailure(**notes))
+        for step in steps:
+            for key in (step.key, step.of_input):
+                notes = self._notes(key)
+                if notes is not None:
+                    raise StepFailure(step, ChildFailure(**notes))
 
-    def noted(self, key: str, failure: ChildFailure) -> StepFailure:
+    def _notes(self, key: str) -> Any:
+        notes = self.store.noted(self.run, self._note(key))
+        if notes is None and self.rebuild_since is None:
+            entry = self.store.get(key_of(self._spec(key)))
+            notes = entry.notes if entry else None
+        return notes
+
+    def noted(self, step: StepKey, failure: ChildFailure) -> StepFailure:
         """The failure of the step, which all processes of the run now know."""
+        known = StepFailure(step, failure)
         if not isinstance(failure, StepFailure):
-            self.store.note(self.run, self._note(key), failure.notes)
-        return StepFailure(key, failure)
+            self.store.note(self.run, self._note(known.key), failure.notes)
+        return known
 
     def keep(self, name: str, failure: StepFailure) -> None:
         """Have later runs know it too. A time-out is not kept: a busy machine is no property of the step."""
@@ -71,24 +115,37 @@ def first_that_works(
 ) -> tuple[T, tuple[str, ...]]:
     """What the first route that delivers makes, and why each before it did not.
 
-    `export_by` raises StepFailure. Routes that fail at one and the same step are told once, under the first's name.
-    Raises the first route's failure when none delivers: that is the one to mend; the others' reasons stand behind it.
+    `export_by` raises StepFailure, or Passed for a route that is not for this model. Routes that fail at one and the
+    same step are told once, under the first's name; what an earlier failure foretells is not tried. Raises the first
+    route's failure when none delivers: that is the one to mend; with it goes why each failed.
     """
     failed: list[tuple[Route, StepFailure]] = []
     for route in routes:
+        if any(failure.foretells(earlier, route) for earlier, failure in failed):
+            continue
         try:
             made = export_by(route)
+        except Passed:
+            continue
         except StepFailure as failure:
             failed.append((route, failure))
             continue
         for earlier, why in failed:
             failed_steps.keep(f"{cell.id}~failed {earlier.name}", why)
-        return made, tuple(f"{earlier.name}: {why}" for earlier, why in _once(failed))
+        return made, _told(failed)
     if not failed:
         raise ChildFailure("error", "export", f"no route exports {cell}")
-    first = failed[0][1]
-    others = "".join(f"; {route.name}: {failure}" for route, failure in _once(failed)[1:])
-    raise ChildFailure(first.state, first.stage, first.reason + others, first.log)
+    first, reasons = failed[0][1], _told(failed)
+    others = len(reasons) - 1
+    if not others:
+        raise ChildFailure(first.state, first.stage, first.reason, first.log)
+    more = f" ({others} other route{'s' if others > 1 else ''} failed too)"
+    raise ChildFailure(first.state, first.stage, first.reason + more, first.log, routes_failed=reasons)
+
+
+def _told(failed: Sequence[tuple[Route, StepFailure]]) -> tuple[str, ...]:
+    """Why each route failed."""
+    return tuple(f"{route.name}: {failure}" for route, failure in _once(failed))
 
 
 def _once(failed: Sequence[tuple[Route, StepFailure]]) -> list[tuple[Route, StepFailure]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from parity.core.plan import Cell
 from parity.core.settings import Config
-from parity.process.isolate import Budget
+from parity.process.isolate import Budget, ChildFailure
 from parity.session.artefacts import Artefacts, Artifact
 from parity.session.cases import Cases
 from parity.session.evaluations import Evaluations
@@ -99,6 +99,9 @@ class Session(Resources):
                 "steps_built": artifact.steps_built,
                 "rebuilt": (*artifact.findings, *self.model_findings(model)),
             }
+        failure = self.memo.failed(self.artifact, cell)
+        if isinstance(failure, ChildFailure):
+            details["routes_failed"] = failure.routes_failed
         if runtime is not None:
             details["runtime"] = runtime.record()
         return details

@@ -1,100 +1,116 @@
-"""Golden cases that show nothing count once, and too few that show something leave a cell without a measurement."""
+"""The line that a converter's error is told by: the operator, the module and the line of the model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from parity.core.case import Array, Case, telling
-from parity.core.contract import OutputSpec
-from parity.core.record import CellRecord, Check
-from parity.judging.check_cases import check_cases
-from parity.judging.gate import settle
-from parity.judging.limits import Limit
-from parity.judging.post_processing import PostProcessed
-
-RANDOM = np.random.default_rng(0)
-PICTURES = [RANDOM.random((1, 3, 8, 8), np.float32) for _ in range(3)]
-BLACK, WHITE = (np.full((1, 3, 8, 8), value, np.float32) for value in (0, 1))
-CACHE = np.zeros((1, 2, 4), np.float32)
+from parity.formats.ncnn.convert import _why
+from parity.formats.tflite.convert import _lacking, _speaking
+from parity.process.telling import told
 
 
-def cases(*rows: Array | Mapping[str, Array]) -> list[Case]:
-    inputs = [row if isinstance(row, Mapping) else {"image": row} for row in rows]
-    return [Case(f"case{i}", row) for i, row in enumerate(inputs)]
+class Inner(nn.Module):
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.function(x)
 
 
-def token(number: int) -> dict[str, Array]:
-    return {"token": np.array([[number]]), "cache": CACHE}
+class Net(nn.Module):
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Inner(torch.relu), Inner(function)])
+
+    def forward(self, x: torch.Tensor) -> Any:
+        for block in self.blocks:
+            x = block(x)
+        return x
 
 
-@pytest.mark.parametrize(
-    ("given", "counted"),
-    [
-        (cases(*PICTURES), [0, 1, 2]),
-        (cases(PICTURES[0], PICTURES[1], PICTURES[0].copy()), [0, 1]),
-        (cases(BLACK, WHITE, BLACK, PICTURES[0]), [0, 3]),
-        (cases(PICTURES[0], PICTURES[0].astype(np.float64)), [0, 1]),
-        (cases(np.zeros((1, 4)), np.zeros((1, 5))), [0]),
-        (cases(np.array([1.0]), np.array([2.0])), [0, 1]),
-        (cases(token(3), token(4), token(3)), [0, 1]),
-        ([], []),
-    ],
-    ids=[
-        "different",
-        "identical",
-        "constant",
-        "another dtype",
-        "constant of other sizes",
-        "scalars",
-        "decoder",
-        "none",
-    ],
-)
-def test_identical_cases_and_constant_ones_count_once(given: Sequence[Case], counted: list[int]) -> None:
-    assert telling(given) == counted
+def error_of(call: Callable[[], Any]) -> BaseException:
+    with pytest.raises(BaseException) as caught:  # noqa: PT011  (whatever it is, its frames are read)
+        call()
+    return caught.value
 
 
-def cell(telling_cases: int | None) -> CellRecord:
-    checks = tuple(Check("golden", f"case{i}", "logits", "max_abs", 0.1, 0.5, "max", True) for i in range(3))
-    return CellRecord(
-        "skin-onnx-fp32", "skin", "onnx", "fp32", "missing", planned=("golden",), measured=("golden",), checks=checks,
-        planned_cases=3, telling_cases=telling_cases, planned_outputs=("logits",),
-    )  # fmt: skip
+def test_a_branch_on_data_is_told_with_its_module_and_line() -> None:
+    net = Net(lambda x: x * 2 if x.sum() > 3 else x)
+    text, at_operator = told(error_of(lambda: torch.export.export(net, (torch.ones(1, 4),), strict=False)))
+    assert text.startswith("the module decides by its data (GuardOnDataDependentSymNode: ")
+    assert "in blocks.1 at test_telling.py:" in text and "if x.sum() > 3 else x" in text
+    assert not at_operator
 
 
-@pytest.mark.parametrize(("count", "state"), [(0, "missing"), (1, "missing"), (2, "pass"), (3, "pass"), (None, "pass")])
-def test_a_cell_needs_two_cases_that_tell(count: int | None, state: str) -> None:
-    settled = settle(cell(count))
-    assert settled.state == state
-    if state == "missing":
-        assert f"its 3 cases count as {count}" in settled.reason and "add other inputs" in settled.reason
+def test_an_operator_without_an_onnx_form_is_told_with_its_module(tmp_path: Path) -> None:
+    file, net = str(tmp_path / "x.onnx"), Net(torch.special.i0)
+    for dynamo, operator in ((False, "aten::i0"), (True, "bessel_i0")):
+
+        def export() -> None:
+            torch.onnx.export(net, (torch.ones(1, 4),), file, dynamo=dynamo, verbose=False)  # noqa: B023
+
+        error = error_of(export)
+        while error.__cause__ is not None:
+            error = error.__cause__
+        text, at_operator = told(error)
+        assert operator in text and text.endswith(", in blocks.1") and at_operator
 
 
-def test_a_figure_beyond_its_limit_fails_however_little_the_cases_tell() -> None:
-    broken = replace(
-        cell(1), checks=(*cell(1).checks, Check("golden", "all", "logits", "top1", 0.1, 0.9, "min", False))
-    )
-    assert settle(broken).state == "fail"
+def test_the_innermost_module_of_a_wrong_shape_is_told() -> None:
+    net = Net(lambda x: x @ torch.ones(3, 3))
+    text, _ = told(error_of(lambda: net(torch.ones(2, 4))))
+    assert text.startswith("RuntimeError: ") and ", in blocks.1 at test_telling.py:" in text
 
 
-def test_a_share_counts_identical_cases_once() -> None:
-    """Sixty copies of a right answer decide nothing, and do not hide the one wrong answer among three."""
-    spec = OutputSpec("logits", "logits")
-    rows = [np.eye(3)[[i % 3]] for i in (0, 1, 2)] + [np.eye(3)[[0]]] * 57
-    got = [rows[0], np.roll(rows[1], 1), *rows[2:]]
-    limits = {"logits": {"top1": Limit("top1", 0.9, "pyproject.toml:4")}}
-    ids = [f"case{i}" for i in range(len(rows))]
-    outputs, oracle = [{"logits": row} for row in got], [PostProcessed({"logits": row}) for row in rows]
-    loose = Limit("rel_rms", 10.0, "test")
+def test_an_error_without_a_model_is_its_first_line() -> None:
+    def fail() -> None:
+        raise KeyError("odd\nmore")
 
-    def top1(counted: Sequence[int] | None) -> Check:
-        checks = check_cases("golden", [spec], ids, outputs, oracle, {}, limits, loose, counted).checks
-        return next(check for check in checks if check.metric == "top1")
+    assert told(error_of(fail)) == ("KeyError: 'odd\\nmore'", False)
 
-    assert top1(None).passed
-    assert not top1([0, 1, 2]).passed
-    assert top1([0, 1, 2]).value == pytest.approx(2 / 3)
+
+def test_what_onnx2tf_prints_before_it_exits_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    graph_node = pytest.importorskip("onnx_graphsurgeon").Node("DFT", "/blocks.1/DFT")
+
+    def convert() -> None:
+        assert graph_node.op
+        print("\x1b[31mERROR:\x1b[0m", "DFT input last dimension must be 1 or 2.")
+        print("\x1b[31mERROR:\x1b[0m", "Also, for models that include NonMaxSuppression, try the -onwdt option.")
+        raise SystemExit(1)
+
+    text, at_operator = told(error_of(lambda: _speaking(convert)))
+    assert text == "onnx2tf: DFT input last dimension must be 1 or 2, in /blocks.1/DFT" and at_operator
+    assert "-onwdt" in capsys.readouterr().out  # and still in the log
+
+
+def test_an_operator_that_onnx2tf_lacks_is_told() -> None:
+    def convert() -> None:
+        raise ModuleNotFoundError("No module named 'onnx2tf.ops.Det'", name="onnx2tf.ops.Det")
+
+    assert told(error_of(lambda: _speaking(convert)))[0] == "onnx2tf does not know the operator Det"
+
+
+MLIR = """Could not translate MLIR to FlatBuffer.<unknown>:0: error: loc(callsite(callsite(fused["ResizeBicubic:", \
+"model/tf.image.resize/resize/ResizeBicubic@__inference_serve_53"] at fused["PartitionedCall:", "x"]))): \
+'tf.ResizeBicubic' op is neither a custom op nor a flex op
+<unknown>:0: note: Error code: ERROR_NEEDS_FLEX_OPS""".replace("\\\n", "")
+
+
+def test_what_tflite_lacks_is_told_by_the_node_of_the_onnx_graph() -> None:
+    want = "TFLite itself lacks ResizeBicubic in {}: only TensorFlow's Flex delegate runs that"
+    assert _lacking(MLIR, {"tf.image.resize": "/up/Resize"}) == want.format("/up/Resize")
+    assert _lacking(MLIR, {}) == want.format("tf.image.resize")
+    assert _lacking("requires all operands to be 4D", {}) == ""
+
+
+def test_the_error_of_the_model_inside_pnnx_is_told() -> None:
+    printed = "    return torch.linalg_inv(_4)\n           ~~~~ <--- HERE\nRuntimeError: no LAPACK.\n"
+    assert _why(-6, printed) == "pnnx was ended by SIGABRT: RuntimeError: no LAPACK, at return torch.linalg_inv(_4)"
+    assert _why(255, "nothing") == "pnnx ended with code 255"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import re
+import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +43,7 @@ def convert(
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     print(done.stdout)
     if done.returncode != 0:
-        raise ParityError(f"pnnx ended with code {done.returncode}")
+        raise ParityError(_why(done.returncode, done.stdout))
     for name in (PARAM, BIN):
         if not Path(name).is_file():
             raise ParityError(f"pnnx reported success and left no {name}")
@@ -59,6 +62,17 @@ def convert(
         "outputs": {s["name"]: {"name": f"out{i}"} for i, s in enumerate(contract["outputs"])},
         "fixed": {n: list(v.shape) for n, v in example.items()},
     }
+
+
+def _why(code: int, printed: str) -> str:
+    """Why pnnx ended: the last error of its output, which is PyTorch's own where the model did not run in it."""
+    ended = f"pnnx was ended by {signal.Signals(-code).name}" if code < 0 else f"pnnx ended with code {code}"
+    lines = [line.strip() for line in printed.splitlines()]
+    errors = [line for line in lines if re.match(r"(\w+Error|what\(\)): ", line)]
+    if not errors:
+        return ended
+    at = [before for before, line in itertools.pairwise(lines) if "<--- HERE" in line]
+    return f"{ended}: {errors[-1].rstrip('.'):.300}" + (f", at {at[0]:.100}" if at else "")
 
 
 _CODES = {

@@ -11,6 +11,7 @@ import numpy as np
 
 from parity.core.settings import ModelSpec
 from parity.formats.lengths import named, variants
+from parity.formats.onnx import sizes
 from parity.formats.target import Array
 from parity.process.child import stage
 
@@ -58,7 +59,9 @@ def export(
                 input_names=inputs, output_names=outputs, dynamic_axes=axes, do_constant_folding=True,
             )  # fmt: skip
         onnx.checker.check_model(file, full_check=True)
-    return notes(inputs, outputs, options["opset"])
+    if options["dynamic"] and options.get("tried", True):
+        sizes.try_others(Path(work, FILE), module, contract, example)
+    return notes(inputs, outputs, options["opset"]) | operators(Path(work))
 
 
 def _given(file: Path, work: Path, contract: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def _given(file: Path, work: Path, contract: Mapping[str, Any]) -> dict[str, Any
 
     stage("export")
     onnx.save(onnx.load(str(file)), str(work / FILE))
-    return notes(*names_of(contract), opset_of(file))
+    return notes(*names_of(contract), opset_of(file)) | operators(work)
 
 
 def fix_sizes(
@@ -84,7 +87,7 @@ def fix_sizes(
     for suffix, inputs in variants(contract, example).items():
         fixed, _ = simplify(loaded, overwrite_input_shapes={n: list(v.shape) for n, v in inputs.items()})
         onnx.save(fixed, str(Path(work, named(FILE, suffix))))
-    return notes(*names_of(contract), opset_of(file))
+    return notes(*names_of(contract), opset_of(file)) | operators(Path(work))
 
 
 def notes(inputs: list[str], outputs: list[str], opset: int) -> dict[str, Any]:
@@ -95,6 +98,14 @@ def notes(inputs: list[str], outputs: list[str], opset: int) -> dict[str, Any]:
         "outputs": {name: {"name": name} for name in outputs},
         "opset": opset,
     }
+
+
+def operators(work: Path) -> dict[str, Any]:
+    """The operators of the graph written in `work`, for routes that are for some of them."""
+    import onnx
+
+    graph = onnx.load(str(work / FILE), load_external_data=False).graph
+    return {"operators": sorted({node.op_type for node in graph.node})}
 
 
 def names_of(contract: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -8,7 +8,6 @@ and weights in a second file where one file can hold them.
 from __future__ import annotations
 
 import itertools
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,8 @@ import numpy as np
 from parity.core.errors import ParityError
 from parity.core.settings import ModelSpec
 from parity.formats.lengths import named, variants
-from parity.formats.onnx.convert import FILE, names_of, notes, opset_of
+from parity.formats.onnx import sizes
+from parity.formats.onnx.convert import FILE, names_of, notes, operators, opset_of
 from parity.formats.onnx.target import NATIVE_OPSET
 from parity.formats.target import Array
 from parity.formats.torch.convert import by_parameter, dynamic_example
@@ -73,25 +73,22 @@ def export(
                     verbose=False,
                 )
             except torch.onnx.OnnxExporterError as error:
-                raise ParityError(_cause(error)) from error
+                raise _cause(error) from None
         _name(file, {_placeholder(name): name for name in (*inputs, *outputs)})
         if options["opset"] < NATIVE_OPSET:
             _lower(file, options["opset"])
         onnx.checker.check_model(str(file), full_check=True)
         check(file, contract, options)
-    return notes(inputs, outputs, options["opset"])
+        if options["dynamic"]:
+            sizes.try_others(file, module, contract, values)
+    return notes(inputs, outputs, options["opset"]) | operators(Path(work))
 
 
-def _cause(error: BaseException) -> str:
-    """The line that tells what the exporter could not do, and with which node of the graph; its own error begins with
-    advice to whoever develops torch."""
-    node = ""
+def _cause(error: BaseException) -> BaseException:
+    """The error that tells what the exporter could not do: its own begins with advice to whoever develops torch."""
     while error.__cause__ is not None:
         error = error.__cause__
-        if told := re.match(r"Error when translating node %(\w+)", str(error)):
-            node = f"{told[1]}: "
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"{node}{type(error).__name__}: {lines[0]:.300}"
+    return error
 
 
 def _placeholder(name: str) -> str:

@@ -1,6 +1,7 @@
 """ONNX: exported by torch.onnx, quantised and halved by ONNX Runtime's own tools, run by ONNX Runtime on the CPU.
 
-torch.onnx has two exporters: one traces the module, the other goes through torch.export. The first to deliver is taken.
+torch.onnx has two exporters: one traces the module, the other goes through torch.export. The first is taken whose file
+keeps the declared axes, which is tried by running it at other sizes.
 """
 
 from __future__ import annotations
@@ -70,20 +71,29 @@ def export_routes(model: ModelConfig, *, dynamic: bool) -> list[Route]:
     follow.
     """
     kind = REFERENCE_KINDS.get(model.reference.suffix) if model.reference else None
-    traced = Step(
-        "onnx" if dynamic else "onnx-static",
-        "torch",
-        "parity.formats.onnx.convert:export",
-        ("torch", "onnx"),
-        {"opset": model.opset or TRACED_OPSET, "dynamic": dynamic},
-        stage="export",
-    )
+    traced = _traced_step(model, dynamic=dynamic)
     if kind == "ONNX":
         return [Route("the reference file", (traced if dynamic else _fixed_step(),))]
     routes = [Route("torch.onnx", (traced,))]
     if kind != "TorchScript":
         routes.append(Route("torch.onnx dynamo", (_dynamo_step(model, dynamic=dynamic),)))
+    if dynamic and model.contract.sizes():
+        # Where no exporter keeps the axes, the cell is judged by the first one's file, at the sizes that it has.
+        routes.append(Route("torch.onnx, other sizes untried", (_traced_step(model, dynamic=True, tried=False),)))
     return routes
+
+
+def _traced_step(model: ModelConfig, *, dynamic: bool, tried: bool = True) -> Step:
+    """The step that traces; with declared axes the file is `tried` at other sizes than the example's."""
+    options = {"opset": model.opset or TRACED_OPSET, "dynamic": dynamic}
+    return Step(
+        "onnx" if dynamic else "onnx-static",
+        "torch",
+        "parity.formats.onnx.convert:export",
+        ("torch", "onnx", "onnxruntime") if dynamic else ("torch", "onnx"),
+        options if tried else {**options, "tried": False},
+        stage="export",
+    )
 
 
 def _fixed_step() -> Step:
@@ -100,7 +110,7 @@ def _dynamo_step(model: ModelConfig, *, dynamic: bool) -> Step:
         "onnx-dynamo" if dynamic else "onnx-dynamo-static",
         "torch",
         "parity.formats.onnx.dynamo:export",
-        ("torch", "onnx", "onnxscript"),
+        ("torch", "onnx", "onnxscript", "onnxruntime") if dynamic else ("torch", "onnx", "onnxscript"),
         {"opset": opset if dynamic else max(opset, NATIVE_OPSET), "dynamic": dynamic},
         stage="export",
     )

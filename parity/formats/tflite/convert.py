@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
-from parity.core.errors import ParityError
+from parity.core.errors import ParityError, Unconvertible
 from parity.formats.lengths import enumerated, named, variants
 from parity.formats.onnx.convert import FILE as ONNX_FILE
 from parity.formats.target import Array, version
 from parity.formats.tflite import layout
 from parity.formats.torch.convert import PROGRAM_FILE
+from parity.process import telling
 from parity.process.child import stage
 
 FILE = "model.tflite"
@@ -60,12 +65,10 @@ def _saved_model(
     source = "model.onnx"  # a copy in the scratch folder: onnx2tf saves its simplified graph over its input
     shutil.copyfile(onnx_file, source)
     graph = onnx.load(source, load_external_data=False).graph
-    unrolled = bool(options.get("unrolled"))
-    if unrolled and not {node.op_type for node in graph.node} & {"GRU", "LSTM", "RNN"}:
-        raise ParityError("the model has no recurrent layer to unroll")
     maps = layout.maps_read(graph)
     plain = [n for n, v in example.items() if v.ndim != 4]
-    keras_model = onnx2tf.convert(
+    keras_model = _speaking(
+        onnx2tf.convert,
         input_onnx_file_path=source,
         output_folder_path="converted",
         output_signaturedefs=True,
@@ -74,7 +77,7 @@ def _saved_model(
         keep_shape_absolutely_input_names=[n for n in plain if n not in maps] or None,
         keep_ncw_or_nchw_or_ncdhw_input_names=[n for n in plain if n in maps] or None,
         replace_to_pseudo_operators=["erf"],  # plain LiteRT has no Erf: it would become a Flex operator
-        enable_rnn_unroll=unrolled,
+        enable_rnn_unroll=bool(options.get("unrolled")),
         disable_strict_mode=not options.get("corrected", True),
         disable_model_save=True,  # its own files have other names and are of no use here
         non_verbose=True,
@@ -113,7 +116,51 @@ def _saved_model(
             for n, t in zip(onnx_outputs, keras_model.outputs, strict=True)
         },
         "fixed": {n: list(v.shape) for n, v in example.items()},
+        "layers": {layer.name: name for layer in keras_model.layers if (name := _node_name(layer))},
     }
+
+
+def _node_name(layer: Any) -> str:
+    """The name of the ONNX node that a layer was made for, which onnx2tf hands on with the call; else ""."""
+    name = next((str(name) for node in layer.inbound_nodes if (name := node.call_kwargs.get("name"))), "")
+    return name.removeprefix("wa") if name.startswith("wa/") else name  # TensorFlow wants no slash first
+
+
+def _speaking(convert: Callable[..., Any], **options: Any) -> Any:
+    """What onnx2tf converts. Where it leaves by sys.exit, the error that it printed before is raised."""
+    printed = _Echo(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(printed):
+            return convert(**options)
+    except SystemExit as error:
+        raise telling.ConverterError(printed.first_error).with_traceback(error.__traceback__) from None
+    except ModuleNotFoundError as error:
+        package, _, operator = str(error.name).rpartition(".")
+        if package != "onnx2tf.ops":
+            raise
+        why = f"onnx2tf does not know the operator {operator}"
+        raise telling.ConverterError(why).with_traceback(error.__traceback__) from None
+
+
+class _Echo(io.TextIOBase):
+    """Writes to `stream`, and keeps the text."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self.text = stream, ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return self.stream.write(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    @property
+    def first_error(self) -> str:
+        """The first line that onnx2tf marked as an error, without its colour; advice follows it."""
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.text)
+        lines = plain.partition("ERROR:")[2].strip().splitlines()
+        return f"onnx2tf: {lines[0]}" if lines else "onnx2tf gave up without a word"
 
 
 def convert(
@@ -138,7 +185,8 @@ def convert(
     ]
     suffixes = [""] if options["precision"] == "int8" else notes["suffixes"]
     for suffix in suffixes:
-        content = _tflite(str(Path(after, suffix)) if suffix else after, options["precision"], rows)
+        folder = str(Path(after, suffix)) if suffix else after
+        content = _tflite(folder, options["precision"], rows, notes["layers"])
         Path(work, named(FILE, suffix)).write_bytes(content)
     found = {"entry": FILE, **{k: notes[k] for k in ("inputs", "outputs", "fixed")}}
     if len(suffixes) > 1:
@@ -146,8 +194,10 @@ def convert(
     return found
 
 
-def _tflite(saved_model: str, precision: str, rows: Sequence[Mapping[str, Array]]) -> bytes:
+def _tflite(saved_model: str, precision: str, rows: Sequence[Mapping[str, Array]], layers: Mapping[str, str]) -> bytes:
+    """The SavedModel converted. Raises Unconvertible where TFLite itself lacks an operator."""
     import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
 
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
     if precision != "fp32":
@@ -158,7 +208,28 @@ def _tflite(saved_model: str, precision: str, rows: Sequence[Mapping[str, Array]
         converter.representative_dataset = lambda: iter(rows)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.int8
-    return bytes(converter.convert())
+    try:
+        return bytes(converter.convert())
+    except ConverterError as error:
+        if lacking := _lacking(str(error), layers):
+            raise Unconvertible(lacking) from None
+        raise
+
+
+def _lacking(message: str, layers: Mapping[str, str]) -> str:
+    """What TFLite lacks, by the words of its converter; "" where they say something else."""
+    lacking = {}
+    for line in message.splitlines():
+        operator = re.search(r"'tf\.(\w+)' op is neither a custom op nor a flex op", line)
+        if operator is None:
+            continue
+        layer = re.search(r'"[^"/]+/([^"/]+)/', line)  # "model/LAYER/.../Operator@function"
+        place = layers.get(layer[1], layer[1]) if layer else ""
+        lacking[f"{operator[1]} in {place}" if place else operator[1]] = True
+    if not lacking:
+        return ""
+    others = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+    return f"TFLite itself lacks {', '.join([*lacking][:3])}{others}: only TensorFlow's Flex delegate runs that"
 
 
 def convert_program(

@@ -17,6 +17,7 @@ from parity.formats.torch.target import export_step
 
 UNROLLED = "loops unrolled"
 """TensorFlow 2.19 segfaults when it quantises the loop of a recurrent layer; without the loop it does not."""
+RECURRENT = ("GRU", "LSTM", "RNN")
 UNCORRECTED = "uncorrected"
 """onnx2tf compares each operator with ONNX Runtime and tries other layouts until they agree. On some graphs that search
 itself fails, and the plain conversion is right."""
@@ -64,7 +65,8 @@ class TFLite(Target):
                 calibration=cell.precision == "int8",
                 toolchain="onnx2tf",
             )
-            return Route(f"{export.name}+onnx2tf" + (f", {how}" if how else ""), (*export.steps, saved, convert))
+            name = f"{export.name}+onnx2tf" + (f", {how}" if how else "")
+            return Route(name, (*export.steps, saved, convert), RECURRENT if how == UNROLLED else ())
 
         first, *others = export_routes(model, dynamic=False)
         routes = [by_onnx(first), by_onnx(first, UNROLLED), *map(by_onnx, others)]

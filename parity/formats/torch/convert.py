@@ -82,7 +82,12 @@ def dynamic_example(
         {i: dims[d] for i, d in enumerate(spec["shape"]) if isinstance(d, str) and d in dims}
         for spec in contract["inputs"]
     ]
-    return draw.inputs(_contract(contract), sizes, 0) if sizes else dict(example), shapes
+    return drawn_at(contract, sizes) if sizes else dict(example), shapes
+
+
+def drawn_at(contract: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Array]:
+    """Inputs that fit the contract, with its axes at these sizes."""
+    return draw.inputs(_contract(contract), sizes, 0)
 
 
 def by_parameter(forward: Callable[..., Any], shapes: Sequence[Mapping[int, Any]]) -> dict[str, Any]:
