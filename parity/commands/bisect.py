@@ -256,8 +256,9 @@ def sentence_of(
 
 
 def hints(package: str, measure: Measure, before: Trial, after: Trial, newest: Trial) -> list[str]:
-    """What else is worth knowing: packages that moved along, another route, and a further change."""
-    lines = []
+    """What else is worth knowing: the figures, packages that moved along, another route, and a further change."""
+    figures = [f"{figure} with {trial.version}" for trial in (before, after) if (figure := measure.figure(trial))]
+    lines = [f"worst figure: {', '.join(figures)}"] if figures else []
     names = sorted({*before.moved, *after.moved})
     along = [name for name in names if _now(before, after, name) != _now(after, before, name)]
     if along:

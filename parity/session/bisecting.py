@@ -68,8 +68,8 @@ class Measure:
         check = self.worst(trial)
         if self.limit is None or check is None or check.value is None:
             return trial.state
-        is_inside = check.value <= self.limit if check.sense == "max" else check.value >= self.limit
-        return "inside" if is_inside else "outside"
+        is_within = check.value <= self.limit if check.sense == "max" else check.value >= self.limit
+        return "within" if is_within else "beyond"
 
     def worst(self, trial: Trial) -> Check | None:
         """The worst finite figure of the metric; None where nothing measured it."""
@@ -84,15 +84,15 @@ class Measure:
     def does(self, trial: Trial) -> str:
         """The verb of a sentence about the cell: "passes", "fails", or on which side of the limit it is."""
         side = self.side(trial)
-        if side in ("inside", "outside"):
+        if side in ("within", "beyond"):
             return f"is {side} {self.metric} {self.limit:g}"
         return _DOES[side]
 
     def why(self, trial: Trial) -> str:
         """What a sentence says of a trial that is not right: its reason, or its figure against the limit."""
         side = self.side(trial)
-        if side in ("inside", "outside"):
-            return self.figure(trial) if side == "outside" else ""
+        if side in ("within", "beyond"):
+            return self.figure(trial) if side == "beyond" else ""
         return "" if side == "pass" else trial.cause
 
 

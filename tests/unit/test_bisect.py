@@ -3,13 +3,20 @@ command says and refuses."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
+from parity import cli
 from parity.commands.bisect import hints, sentence_of
-from parity.core.errors import ConfigError
+from parity.core.errors import ConfigError, ParityError
 from parity.core.record import Check
+from parity.process.toolchains import environments, versions
+from parity.process.toolchains.definitions import Recipe
 from parity.process.toolchains.versions import Base, moved, ordered
 from parity.session.bisecting import Change, Measure, Range, Trial, first_change, ranges, tried_ends
+from tests.unit.test_toolchains import NOW, wheel
 
 TEN = tuple(f"1.{i}" for i in range(10))
 
@@ -89,15 +96,15 @@ def test_a_limit_makes_a_change_of_a_figure() -> None:
     trials = [Trial("1.0", "pass", checks=(check(0.9), check(1.2))), Trial("1.1", "pass", checks=(check(1.3),))]
     state, limit = Measure(), Measure(limit=1.25)
     assert [state.side(trial) for trial in trials] == ["pass", "pass"]
-    assert [limit.side(trial) for trial in trials] == ["inside", "outside"]
+    assert [limit.side(trial) for trial in trials] == ["within", "beyond"]
     assert state.figure(trials[0]) == "noise_ratio 1.2 (logits)"
     assert limit.side(Trial("1.2", "crash", "signal 11")) == "crash"
     nothing = Trial("1.3", "fail", checks=(check(None),))
     assert limit.worst(nothing) is None and limit.side(nothing) == "fail"
     cosine = Trial("1.4", "pass", checks=(check(0.9, "cosine", "min"), check(0.99, "cosine", "min")))
-    assert Measure("cosine", 0.95).side(cosine) == "outside"
+    assert Measure("cosine", 0.95).side(cosine) == "beyond"
     assert sentence_of("a-onnx-int8", "tool", limit, *trials, ()) == (
-        "a-onnx-int8 is inside noise_ratio 1.25 with tool 1.0 and is outside noise_ratio 1.25 from 1.1 on: "
+        "a-onnx-int8 is within noise_ratio 1.25 with tool 1.0 and is beyond noise_ratio 1.25 from 1.1 on: "
         "noise_ratio 1.3 (logits)"
     )
 
@@ -118,9 +125,87 @@ def test_the_sentence_and_its_hints() -> None:
         "it changes again: with 1.29.9 it ends in an error; --good 1.29.0 --bad 1.29.9 finds where",
     ]
     assert hints("onnx2tf", Measure(), before, before, before) == []
+    measured = [Trial("1", "pass", checks=(check(0.9),)), Trial("2", "crash", "signal 11")]
+    assert hints("onnx2tf", Measure(), *measured, measured[1]) == ["worst figure: noise_ratio 0.9 (logits) with 1"]
 
 
 def test_what_a_version_moves_beside_itself() -> None:
     base = Base("project", "python", "3.11", {"Tool_A": "1.0", "numpy": "1.26.4", "pip": "23"})
     now = {"tool-a": "2.0", "numpy": "2.0.0", "New.One": "3", "pip": "24"}
     assert moved(base, now, "tool.a") == {"numpy": ("1.26.4", "2.0.0"), "new-one": ("", "3")}
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of wheels that stands for the package index, and a cache folder of the test's own."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return folder
+
+
+def test_a_version_lies_over_an_environment_that_stays_as_it_is(index: Path) -> None:
+    for version in ("1.0", "1.9", "1.10", "2.0rc1"):
+        wheel(index, "tiny", version)
+    wheel(index, "tiny", "3.0", "==3.99.*")  # a folder, unlike an index, does not say so beforehand
+    wheel(index, "beside", "5.0")
+    assert versions.offered("tiny", NOW) == ("1.0", "1.9", "1.10", "3.0")
+    with pytest.raises(ParityError, match=r"^nothing: No matching distribution found for nothing$"):
+        versions.offered("nothing", NOW)
+
+    below = environments.install(Recipe("onnx2tf", "tiny==1.9\nbeside\n", False, (NOW,)), print)
+    base = versions.base_of("onnx2tf", below.python)
+    assert (base.minor, base.version("Tiny"), base.version("absent")) == (NOW, "1.9", "")
+    other = versions.with_version(base, "tiny", "1.10", print)
+    assert (other.packages["tiny"], other.packages["beside"]) == ("1.10", "5.0")
+    assert not list(other.folder.glob("lib/python*/site-packages/beside*"))
+    assert moved(base, other.packages, "tiny") == {}
+    assert versions.base_of("onnx2tf", below.python) == base
+    assert versions.with_version(base, "tiny", "1.10", print) == other  # made once
+    with pytest.raises(ParityError, match=r"^onnx2tf: .*tiny.* requires a different Python"):
+        versions.with_version(base, "tiny", "3.0", print)
+
+
+PROJECT = """
+[tool.parity]
+targets = ["onnx", "tflite"]
+precisions = ["fp32"]
+[tool.parity.models.net]
+factory = "nets:net"
+inputs = [{ name = "x", shape = [1, 4], range = [-1, 1] }]
+outputs = [{ name = "y" }]
+"""
+
+
+def test_mistakes_are_one_line_that_says_what_to_do(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "nets.py").write_text("def net(): ...\n")
+    monkeypatch.chdir(tmp_path)
+
+    def says(*arguments: str, code: int = 2) -> str:
+        assert cli.main(["bisect", *arguments]) == code
+        out, err = capsys.readouterr()
+        assert not out and err.count("\n") == 1
+        return err
+
+    assert "unknown cell 'net-onnx-fp23' (did you mean 'net-onnx-fp32'?)" in says("net-onnx-fp23", "--package", "x")
+    assert "unknown metric 'noise'" in says("net-onnx-fp32", "--package", "pytest", "--metric", "noise")
+    assert "unknown toolchain 'pnnx'" in says("net-tflite-fp32", "--package", "pnnx", "--toolchain", "pnnx")
+    said = says("net-onnx-fp32", "--package", "onnxruntim")
+    assert "neither this environment nor a toolchain of onnx" in said and "did you mean" in said
+    assert "No matching distribution found for pytest" in says("net-onnx-fp32", "--package", "pytest", code=1)
+    wheel(index, "pytest", "1.0")
+    assert "pytest 1.0: the index offers no such" not in says("net-onnx-fp32", "--package", "pytest")
+    wheel(index, "pytest", "1.1")
+    wrong = says("net-onnx-fp32", "--package", "pytest", "--good", "1.2")
+    assert "--good 1.2: the index offers no such release for this Python" in wrong
+    assert "--good and --bad are both 1.1" in says(
+        "net-onnx-fp32", "--package", "pytest", "--good", "1.1", "--bad", "1.1"
+    )
