@@ -22,38 +22,30 @@ import argparse
 import functools
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import Requirement
-
-from parity import formats as targets
 from parity.core.errors import ConfigError, ParityError
-from parity.core.plan import PROFILES, Cell, choose, did_you_mean
+from parity.core.plan import PROFILES, Cell, choose
 from parity.core.record import Check, read
 from parity.core.settings import Config
 from parity.core.visible import visible
 from parity.core.words import plural
 from parity.judging.registry import METRICS
-from parity.process.toolchains import environments, versions
-from parity.process.toolchains.definitions import BUILT_IN, Definition, off_platform, recipe
-from parity.process.toolchains.resolving import Toolchain
-from parity.process.toolchains.versions import Base, normal
-from parity.session import bisecting, project
+from parity.process.toolchains import versions
+from parity.process.toolchains.versions import normal
+from parity.session import bisecting, packages, project
 from parity.session.bisecting import Change, Measure, Trial
-from parity.session.toolchains import forget, toolchain
+from parity.session.packages import HERE, Place
 from parity.store import atomic
 
 SCHEMA = "parity.bisect/1"
-HERE = "here"
-"""What --toolchain says of the environment that this command runs in."""
 
 
 def add(commands: Any) -> None:
@@ -85,15 +77,15 @@ def run(options: argparse.Namespace) -> int:
     choose("metric", options.metric, METRICS)
     is_brought = f"{cell.target}-{cell.precision}" in config.models[cell.model].artifacts
     # No converter makes a file that the project brings: only this environment has a say in it.
-    place = _place(config, cell, options.package, HERE if is_brought else options.toolchain)
+    place = packages.place_of(config, cell, options.package, HERE if is_brought else options.toolchain, say)
     every = versions.offered(options.package, place.base.minor)
-    usual = _usual(every, options.package, place)
+    usual = packages.usual(every, options.package, place)
     current = next(iter(versions.ordered([place.base.version(options.package)])), "")
     search = _Search(config, cell, options, place)
     ranges = list(bisecting.ranges(every, usual, current, options.good, options.bad))
     if not ranges:
         raise ConfigError(f"{options.package} {current or every[0]} is the only version that there is to try")
-    search.say(
+    say(
         f"{cell.id}: {options.package} {current} in {place.words}, Python {place.base.minor}; the index has "
         f"{plural(len(every), 'release')} for it, {every[0]} to {every[-1]}"
     )
@@ -105,27 +97,20 @@ def run(options: argparse.Namespace) -> int:
         if search.measure.side(low) == search.measure.side(high):
             search.note_equal(low, high)
             continue
+        between = len(ends.versions) - 2
+        say(f"  these differ; {plural(between, 'release')} between them, some {between.bit_length()} to try")
         return search.found(bisecting.first_change(ends.versions, search.side))
     return search.no_change()
 
 
-@dataclass(frozen=True)
-class _Place:
-    """The environment that holds the package: that of a toolchain, or this one where `chain` is "" and the whole run
-    goes under another version."""
-
-    base: Base
-    chain: str = ""
-
-    @property
-    def words(self) -> str:
-        return f"the toolchain {self.chain}" if self.chain else "this environment"
+def say(line: str) -> None:
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 class _Search:
     """The trials of one command: each version is run once, told, and noted in the record."""
 
-    def __init__(self, config: Config, cell: Cell, options: argparse.Namespace, place: _Place):
+    def __init__(self, config: Config, cell: Cell, options: argparse.Namespace, place: Place):
         self.config, self.cell, self.place = config, cell, place
         self.package, self.profile = str(options.package), str(options.profile)
         self.measure = Measure(options.metric, options.limit)
@@ -133,9 +118,6 @@ class _Search:
         self.folder, self.record = options.output.resolve() / stem, options.output / f"{stem}.json"
         self.trials: dict[str, Trial] = {}
         self.equal = ""
-
-    def say(self, line: str) -> None:
-        print(visible(line), file=sys.stderr, flush=True)
 
     def side(self, version: str) -> str | None:
         trial = self.trial(version)
@@ -157,7 +139,7 @@ class _Search:
         said = [trial.state or "cannot be tried", self.measure.figure(trial), f"{trial.seconds:.0f} s"]
         said += [f"with {name} {now}" for name, (_, now) in trial.moved.items()]
         line = f"  {self.package} {trial.version}: {', '.join(filter(None, said))}"
-        self.say(line if trial.state == "pass" or not trial.reason else f"{line}: {trial.cause}")
+        say(line if trial.state == "pass" or not trial.reason else f"{line}: {trial.cause}")
 
     def _run(self, version: str) -> Trial:
         """Measure the cell with that version. Raises ParityError where it cannot be installed, or nothing runs."""
@@ -177,6 +159,8 @@ class _Search:
             setting = f"toolchains.{self.place.chain} = {{ python = {json.dumps(python)} }}"
             options += [f"--parity-set={setting}", "--parity-toolchain", f"{cell.target}={self.place.chain}"]
             python = sys.executable
+        else:
+            _check_visible(python, self.package, version)
         log = html.with_suffix(".log")
         code = _pytest(python, self.config, options, log)
         if not record.is_file():
@@ -186,7 +170,7 @@ class _Search:
     def _installing(self, line: str) -> None:
         """Of an installer's lines only that it waits or downloads, which may last."""
         if "Downloading" in line or "waiting" in line:
-            self.say(f"    {line.partition(': ')[2]}")
+            say(f"    {line.partition(': ')[2]}")
 
     def note_equal(self, low: Trial, high: Trial) -> None:
         figures = [self.measure.figure(trial) or f"no {self.measure.metric}" for trial in (low, high)]
@@ -206,13 +190,13 @@ class _Search:
 
     def found(self, change: Change) -> int:
         before, after = self.trials[change.before], self.trials[change.after]
-        sentence = sentence_of(self.cell.id, self.package, self.measure, before, after, change.untried)
+        sentence = bisecting.sentence_of(self.cell.id, self.package, self.measure, before, after, change.untried)
         self._write(sentence, change)
         newest = max((trial for trial in self.trials.values() if trial.was_tried), key=_place_of(change, self.trials))
-        for line in hints(self.package, self.measure, before, after, newest):
-            self.say(line)
-        self.say(f"record: {self.record}")
-        self.say(f"figure by figure: parity diff {_short(before.report)} {_short(after.report)}")
+        for line in bisecting.hints(self.package, self.measure, before, after, newest):
+            say(line)
+        say(f"record: {self.record}")
+        say(f"figure by figure: parity diff {_short(before.report)} {_short(after.report)}")
         print(visible(sentence))
         return 0
 
@@ -239,46 +223,6 @@ class _Search:
 def _place_of(change: Change, trials: Mapping[str, Trial]) -> Any:
     order = versions.ordered(trials)
     return lambda trial: order.index(trial.version)
-
-
-def sentence_of(
-    cell: str, package: str, measure: Measure, before: Trial, after: Trial, untried: tuple[str, ...]
-) -> str:
-    """What was found, in a sentence."""
-    reasons = [measure.why(before), measure.why(after)]
-    first = f" ({reasons[0]})" if reasons[0] else ""
-    second = f": {reasons[1]}" if reasons[1] else ""
-    gap = f" ({', '.join(untried)} could not be tried)" if untried else ""
-    return (
-        f"{cell} {measure.does(before)} with {package} {before.version}{first} and {measure.does(after)} from "
-        f"{after.version} on{gap}{second}"
-    )
-
-
-def hints(package: str, measure: Measure, before: Trial, after: Trial, newest: Trial) -> list[str]:
-    """What else is worth knowing: the figures, packages that moved along, another route, and a further change."""
-    figures = [f"{figure} with {trial.version}" for trial in (before, after) if (figure := measure.figure(trial))]
-    lines = [f"worst figure: {', '.join(figures)}"] if figures else []
-    names = sorted({*before.moved, *after.moved})
-    along = [name for name in names if _now(before, after, name) != _now(after, before, name)]
-    if along:
-        pairs = [f"{name} {_now(before, after, name)} -> {_now(after, before, name)}" for name in along]
-        lines.append(f"{package} {after.version} brings others along, which may be the cause: {', '.join(pairs)}")
-    if before.route and after.route and before.route != after.route:
-        lines.append(f"the file is made otherwise: by {before.route}, then by {after.route}")
-    if measure.side(newest) != measure.side(after):
-        lines.append(
-            f"it changes again: with {newest.version} it {measure.does(newest)}; --good {after.version} --bad "
-            f"{newest.version} finds where"
-        )
-    return lines
-
-
-def _now(trial: Trial, other: Trial, name: str) -> str:
-    """The version of a distribution that moved in one of two trials, in the first of them."""
-    if name in trial.moved:
-        return trial.moved[name][1]
-    return other.moved[name][0] or "absent"
 
 
 def _entry(trial: Trial, measure: Measure) -> dict[str, Any]:
@@ -311,72 +255,13 @@ def _cell(config: Config, name: str) -> Cell:
     return cells[choose("cell", name, cells)]
 
 
-def _place(config: Config, cell: Cell, package: str, asked: str) -> _Place:
-    """The environment that holds the package. Raises ConfigError or ParityError."""
-    chains = targets.get(cell.target).toolchains
-    if asked:
-        name = choose("toolchain", asked, (HERE, *chains))
-        return _of_chain(config, name) if name != HERE else _this(package, cell)
-    mine = next((name for name in chains if normal(package) in _converters(name)), None)
-    if mine is not None:
-        return _of_chain(config, mine)
-    here = versions.base_of("project", sys.executable)
-    if here.version(package):
-        return _Place(here)
-    holding = [name for name in chains if _holds(config, name, package)]
-    if holding:
-        return _of_chain(config, holding[0])
-    names = dict.fromkeys((*map(normal, here.packages), *(n for c in chains for n in _converters(c))))
-    raise ConfigError(
-        f"--package {package}: neither this environment nor a toolchain of {cell.target} "
-        f"({', '.join(chains) or 'it has none'}) holds it{did_you_mean(normal(package), names)}"
-    )
-
-
-def _this(package: str, cell: Cell) -> _Place:
-    base = versions.base_of("project", sys.executable)
-    if not base.version(package):
-        raise ConfigError(f"--package {package}: {cell.id} runs in this environment, which does not have it")
-    return _Place(base)
-
-
-def _converters(name: str) -> tuple[str, ...]:
-    built_in: Definition | None = BUILT_IN.get(name)
-    return (normal(built_in.distribution or name),) if built_in else (normal(name),)
-
-
-def _holds(config: Config, name: str, package: str) -> bool:
-    """Whether the toolchain's lock, or its environment where that is here, has the package."""
-    chain = toolchain(config, name)
-    if chain.python and not chain.is_own:
-        return chain.versions((package,))[package] != "absent"
-    text = recipe(name, config.toolchains.get(name)).text
-    return any(re.match(r"[\w.-]+", line) and normal(re.split(r"[^\w.-]", line)[0]) == normal(package)
-               for line in text.splitlines())  # fmt: skip
-
-
-def _of_chain(config: Config, name: str) -> _Place:
-    """The toolchain's environment, made first where it is not here."""
-    chain: Toolchain = toolchain(config, name)
-    if not chain.python:
-        setting = config.toolchains.get(name)
-        reason = off_platform(name, setting) or (chain.why if setting is not None and setting.is_environment else "")
-        if reason:
-            raise ParityError(f"{name}: {reason}")
-        environments.install(recipe(name, setting), lambda line: print(line, file=sys.stderr, flush=True))
-        forget()
-        chain = toolchain(config, name)
-    return _Place(versions.base_of(name, chain.python), name)
-
-
-def _usual(every: tuple[str, ...], package: str, place: _Place) -> tuple[str, ...]:
-    """The versions that ends are taken from where nobody names them: those that the toolchain's route takes."""
-    built_in = BUILT_IN.get(place.chain)
-    for text in built_in.requires if built_in else ():
-        requirement = Requirement(text)
-        if normal(requirement.name) == normal(package):
-            return tuple(version for version in every if requirement.specifier.contains(version)) or every
-    return every
+def _check_visible(python: str, package: str, version: str) -> None:
+    """Raise ParityError where PYTHONPATH puts another release before the one that `python` has."""
+    code = f"from importlib import metadata; print(metadata.version({package!r}))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    seen = done.stdout.strip()
+    if versions.ordered([seen]) != versions.ordered([version]):
+        raise ParityError(f"a folder of PYTHONPATH holds {package} {seen or 'in part'}, which would be used instead")
 
 
 def _pytest(python: str, config: Config, options: list[str], log: Path) -> int:

@@ -186,3 +186,43 @@ def _inwards(is_named: bool, trial: Trial, place: int) -> int:
     if is_named:
         raise ConfigError(f"{trial.version} could not be tried: {trial.reason}")
     return place
+
+
+def sentence_of(
+    cell: str, package: str, measure: Measure, before: Trial, after: Trial, untried: tuple[str, ...]
+) -> str:
+    """What was found, in a sentence."""
+    reasons = [measure.why(before), measure.why(after)]
+    first = f" ({reasons[0]})" if reasons[0] else ""
+    second = f": {reasons[1]}" if reasons[1] else ""
+    gap = f" ({', '.join(untried)} could not be tried)" if untried else ""
+    return (
+        f"{cell} {measure.does(before)} with {package} {before.version}{first} and {measure.does(after)} from "
+        f"{after.version} on{gap}{second}"
+    )
+
+
+def hints(package: str, measure: Measure, before: Trial, after: Trial, newest: Trial) -> list[str]:
+    """What else is worth knowing: the figures, packages that moved along, another route, and a further change."""
+    figures = [f"{figure} with {trial.version}" for trial in (before, after) if (figure := measure.figure(trial))]
+    lines = [f"worst figure: {', '.join(figures)}"] if figures else []
+    names = sorted({*before.moved, *after.moved})
+    along = [name for name in names if _now(before, after, name) != _now(after, before, name)]
+    if along:
+        pairs = [f"{name} {_now(before, after, name)} -> {_now(after, before, name)}" for name in along]
+        lines.append(f"{package} {after.version} brings others along, which may be the cause: {', '.join(pairs)}")
+    if before.route and after.route and before.route != after.route:
+        lines.append(f"the file is made otherwise: by {before.route}, then by {after.route}")
+    if measure.side(newest) != measure.side(after):
+        lines.append(
+            f"it changes again: with {newest.version} it {measure.does(newest)}; --good {after.version} --bad "
+            f"{newest.version} finds where"
+        )
+    return lines
+
+
+def _now(trial: Trial, other: Trial, name: str) -> str:
+    """The version of a distribution that moved in one of two trials, in the first of them."""
+    if name in trial.moved:
+        return trial.moved[name][1]
+    return other.moved[name][0] or "absent"

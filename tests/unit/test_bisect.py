@@ -9,13 +9,22 @@ from pathlib import Path
 import pytest
 
 from parity import cli
-from parity.commands.bisect import hints, sentence_of
 from parity.core.errors import ConfigError, ParityError
 from parity.core.record import Check
 from parity.process.toolchains import environments, versions
 from parity.process.toolchains.definitions import Recipe
 from parity.process.toolchains.versions import Base, moved, ordered
-from parity.session.bisecting import Change, Measure, Range, Trial, first_change, ranges, tried_ends
+from parity.session.bisecting import (
+    Change,
+    Measure,
+    Range,
+    Trial,
+    first_change,
+    hints,
+    ranges,
+    sentence_of,
+    tried_ends,
+)
 from tests.unit.test_toolchains import NOW, wheel
 
 TEN = tuple(f"1.{i}" for i in range(10))
