@@ -26,7 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
             continue
         low, high = search.trial(ends.versions[0]), search.trial(ends.versions[-1])
         if search.measure.side(low) == search.measure.side(high):
-            search.note_equal(low, high)
+            search.alike |= {low.version: low, high.version: high}
             continue
         between = len(ends.versions) - 2
         say(f"  these differ; {plural(between, 'release')} between them, some {between.bit_length()} to try")
@@ -117,7 +116,7 @@ class _Search:
         stem = f"{cell.id}-{normal(self.package)}"
         self.folder, self.record = options.output.resolve() / stem, options.output / f"{stem}.json"
         self.trials: dict[str, Trial] = {}
-        self.equal = ""
+        self.alike: dict[str, Trial] = {}  # ends that do not differ
 
     def side(self, version: str) -> str | None:
         trial = self.trial(version)
@@ -172,18 +171,10 @@ class _Search:
         if "Downloading" in line or "waiting" in line:
             say(f"    {line.partition(': ')[2]}")
 
-    def note_equal(self, low: Trial, high: Trial) -> None:
-        figures = [self.measure.figure(trial) or f"no {self.measure.metric}" for trial in (low, high)]
-        does = self.measure.does(low)
-        self.equal = (
-            f"no change: {self.cell.id} {does} with {self.package} {low.version} and {high.version}: "
-            f"{figures[0]} and {figures[1]}"
-        )
-        if low.reason and low.state != "pass":
-            self.equal += f"; {low.cause}"
-
     def no_change(self) -> int:
-        sentence = self.equal or f"no two versions of {self.package} could be tried"
+        sentence = f"no two versions of {self.package} could be tried"
+        if self.alike:
+            sentence = bisecting.no_change(self.cell.id, self.package, self.measure, list(self.alike.values()))
         self._write(sentence, None)
         print(visible(sentence))
         return 1
@@ -192,7 +183,7 @@ class _Search:
         before, after = self.trials[change.before], self.trials[change.after]
         sentence = bisecting.sentence_of(self.cell.id, self.package, self.measure, before, after, change.untried)
         self._write(sentence, change)
-        newest = max((trial for trial in self.trials.values() if trial.was_tried), key=_place_of(change, self.trials))
+        newest = self.trials[versions.ordered(v for v, trial in self.trials.items() if trial.was_tried)[-1]]
         for line in bisecting.hints(self.package, self.measure, before, after, newest):
             say(line)
         say(f"record: {self.record}")
@@ -218,11 +209,6 @@ class _Search:
         }
         self.record.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(self.record, json.dumps(said, indent=1) + "\n")
-
-
-def _place_of(change: Change, trials: Mapping[str, Trial]) -> Any:
-    order = versions.ordered(trials)
-    return lambda trial: order.index(trial.version)
 
 
 def _entry(trial: Trial, measure: Measure) -> dict[str, Any]:

@@ -202,6 +202,14 @@ def sentence_of(
     )
 
 
+def no_change(cell: str, package: str, measure: Measure, alike: Sequence[Trial]) -> str:
+    """What is said where all ends that were tried are on one side, with the figure of each."""
+    ends = [f"{trial.version} ({measure.figure(trial) or f'no {measure.metric}'})" for trial in alike]
+    why = measure.why(alike[0])
+    said = f"no change: {cell} {measure.does(alike[0])} with {package} {' and '.join(ends)}"
+    return f"{said}: {why}" if why else said
+
+
 def hints(package: str, measure: Measure, before: Trial, after: Trial, newest: Trial) -> list[str]:
     """What else is worth knowing: the figures, packages that moved along, another route, and a further change."""
     figures = [f"{figure} with {trial.version}" for trial in (before, after) if (figure := measure.figure(trial))]

@@ -21,6 +21,7 @@ from parity.session.bisecting import (
     Trial,
     first_change,
     hints,
+    no_change,
     ranges,
     sentence_of,
     tried_ends,
@@ -136,6 +137,22 @@ def test_the_sentence_and_its_hints() -> None:
     assert hints("onnx2tf", Measure(), before, before, before) == []
     measured = [Trial("1", "pass", checks=(check(0.9),)), Trial("2", "crash", "signal 11")]
     assert hints("onnx2tf", Measure(), *measured, measured[1]) == ["worst figure: noise_ratio 0.9 (logits) with 1"]
+
+
+def test_ends_that_do_not_differ_are_told_with_their_figures() -> None:
+    alike = [
+        Trial("1.0", "pass", checks=(check(1.0),)),
+        Trial("1.4", "pass", checks=(check(1.24),)),
+        Trial("2", "pass"),
+    ]
+    assert no_change("a-onnx-int8", "tool", Measure(), alike) == (
+        "no change: a-onnx-int8 passes with tool 1.0 (noise_ratio 1 (logits)) and 1.4 (noise_ratio 1.24 (logits)) and "
+        "2 (no noise_ratio)"
+    )
+    failing = [Trial("1.0", "fail", "wrong; and more"), Trial("1.4", "fail", "wrong")]
+    assert no_change("c", "tool", Measure("cosine"), failing) == (
+        "no change: c fails with tool 1.0 (no cosine) and 1.4 (no cosine): wrong"
+    )
 
 
 def test_what_a_version_moves_beside_itself() -> None:
