@@ -4,6 +4,7 @@ command says and refuses."""
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from parity.core.record import Check
 from parity.process.toolchains import environments, versions
 from parity.process.toolchains.definitions import Recipe
 from parity.process.toolchains.versions import Base, moved, ordered
+from parity.session import packages, project
 from parity.session.bisecting import (
     Change,
     Measure,
@@ -26,6 +28,7 @@ from parity.session.bisecting import (
     sentence_of,
     tried_ends,
 )
+from parity.session.packages import Place, usual
 from tests.unit.test_toolchains import NOW, wheel
 
 TEN = tuple(f"1.{i}" for i in range(10))
@@ -235,3 +238,17 @@ def test_mistakes_are_one_line_that_says_what_to_do(
     assert "--good and --bad are both 1.1" in says(
         "net-onnx-fp32", "--package", "pytest", "--good", "1.1", "--bad", "1.1"
     )
+
+
+def test_a_package_is_found_in_the_lock_of_a_toolchain_that_is_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "nets.py").write_text("def net(): ...\n")
+    config = project.load(tmp_path / "pyproject.toml")
+    assert packages._holds(config, "litert", "AI_Edge.quantizer") and not packages._holds(config, "litert", "sha256")
+    here = versions.base_of("project", sys.executable)
+    place = Place(here, "onnx2tf")
+    assert usual(("1.27.9", "1.28.0", "1.29.1", "2.0"), "onnx2tf", place) == ("1.28.0", "1.29.1")
+    assert usual(("0.1", "0.2"), "onnx2tf", place) == usual(("0.1", "0.2"), "numpy", Place(here)) == ("0.1", "0.2")
