@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from parity.commands import (
+    bisect,
     cache,
     capsule,
     demo,
@@ -26,7 +27,23 @@ from parity.core.errors import ConfigError, ParityError
 from parity.core.visible import visible
 from parity.formats.target import version
 
-COMMANDS = (init, demo, doctor, tools, export, verify, video, gate, diff, release, report, promote, capsule, cache)
+COMMANDS = (
+    init,
+    demo,
+    doctor,
+    tools,
+    export,
+    verify,
+    video,
+    gate,
+    diff,
+    bisect,
+    release,
+    report,
+    promote,
+    capsule,
+    cache,
+)
 
 
 class _Parser(argparse.ArgumentParser):

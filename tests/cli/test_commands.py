@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-COMMANDS = ("init", "demo", "verify", "doctor", "export", "video", "gate", "report", "cache")
+COMMANDS = ("init", "demo", "verify", "doctor", "export", "video", "gate", "report", "cache", "bisect")
 
 
 def one_line(text: str, *parts: str) -> None:

@@ -95,6 +95,7 @@ class Recipe:
     """What an environment is made of: a lock (`locked`), or requirements that are resolved when it is made.
 
     `identity` is the hash of that text, `pythons` the versions it may be made with, or the path of one interpreter.
+    With `over`, folders of installed distributions, the environment sees those, and holds only what they lack.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Recipe:
     pythons: tuple[str, ...]
     index: str = ""
     source: str = ""
+    over: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:

@@ -209,7 +209,7 @@ def _make(folder: Path, recipe: Recipe, interpreter: Interpreter, say: Progress,
 
 def _filled(folder: Path, recipe: Recipe, interpreter: Interpreter, file: Path, say: Progress, lock: int) -> str:
     """Make and fill the environment; returns by what. Raises ParityError."""
-    if interpreters.uv():
+    if interpreters.uv() and not recipe.over:  # uv does not see what a .pth file adds
         try:
             _by_uv(folder, recipe, interpreter, file, say, lock)
         except ParityError as error:
@@ -245,8 +245,24 @@ _FOR_UV = {
 
 def _by_pip(folder: Path, recipe: Recipe, interpreter: Interpreter, file: Path, say: Progress, lock: int) -> None:
     _run([interpreter.path, "-m", "venv", str(folder)], recipe.name, say, lock)
+    if recipe.over:
+        _lay_over(folder, recipe, interpreter)
     command = [str(_python(folder)), "-m", "pip", "install", "--progress-bar", "off", *_locked(recipe), "-r", str(file)]
     _with_index(command, "--extra-index-url", recipe, say, lock)
+
+
+def _lay_over(folder: Path, recipe: Recipe, interpreter: Interpreter) -> None:
+    """Have a fresh environment see the packages and scripts of the one below, behind its own.
+
+    pip takes those packages for installed, so that it installs what differs, and never touches what is outside.
+    """
+    lines = "".join(f"import site; site.addsitedir({below!r})\n" for below in recipe.over)
+    for site in folder.glob("lib/python*/site-packages"):
+        (site / "below.pth").write_text(lines, encoding="utf-8")
+    scripts = _python(folder).parent
+    for script in Path(interpreter.path).parent.iterdir():
+        if not script.name.startswith(("python", "pip", "activate")) and not (scripts / script.name).exists():
+            (scripts / script.name).symlink_to(script)
 
 
 def _locked(recipe: Recipe) -> list[str]:

@@ -20,7 +20,11 @@ _SECONDS = 60.0
 _ASK = (
     "import json, sys; from importlib import metadata; "
     "print(json.dumps(['%d.%d.%d' % sys.version_info[:3], sys.prefix, "
-    "{d.metadata['Name']: d.version for d in metadata.distributions()}]))"
+    "{d.metadata['Name']: d.version for d in reversed(list(metadata.distributions()))}]))"  # the first is imported
+)
+_SITE = (
+    "import json, site; user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []; "
+    "print(json.dumps([*user, *site.getsitepackages()]))"
 )
 
 
@@ -54,6 +58,15 @@ def ask(path: str) -> Interpreter:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         why = lines[-1].strip() if lines else f"it ended with code {done.returncode} and said nothing"
         raise ParityError(f"{place} is no Python that works: {why}"[:300]) from None
+
+
+def site_folders(path: str) -> tuple[str, ...]:
+    """The folders of installed distributions of the interpreter at `path`. Raises ParityError."""
+    done = subprocess.run([path, "-c", _SITE], capture_output=True, text=True, timeout=_SECONDS, check=False)
+    try:
+        return tuple(folder for folder in json.loads(done.stdout) if Path(folder).is_dir())
+    except (ValueError, TypeError):
+        raise ParityError(f"{path} does not say where its packages are: {done.stderr.strip()[-200:]}") from None
 
 
 @cache
