@@ -134,7 +134,7 @@ def _of_module(
     seen = used(module, request.cases[0], sizes)
     tensors = [_tensor(*pair) for pair in seen.tables.items()]  # first, so that a copy bears the name of its look-up
     tensors += [_tensor(name, value) for name, value in _attributes(module) if value.is_floating_point()]
-    tensors += [_tensor(*pair) for pair in seen.computed.items()]
+    tensors += [_computed(*pair) for pair in seen.computed.items()]
     if source is not None:
         tensors += [Tensor(t.name, t.values, t.magnitude) for t in source.terms]
         weights = [each for weight in source.weights for each in (weight, weight.unfolded) if each is not None]
@@ -166,6 +166,13 @@ def _attributes(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 def _tensor(name: str, value: torch.Tensor) -> Tensor:
     values = np.asarray(value.detach().double().numpy())
     return Tensor(name, values, np.abs(values))
+
+
+def _computed(name: str, value: torch.Tensor) -> Tensor:
+    """A tensor that the module computes in float32, and a converter in an order of its own: its values round by what
+    they were summed from, which is as large as the largest (a weight less its mean, over its deviation)."""
+    plain = _tensor(name, value)
+    return Tensor(name, plain.values, np.full_like(plain.values, plain.magnitude.max(initial=0.0)))
 
 
 def _is_large(constant: Constant) -> bool:
