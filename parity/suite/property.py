@@ -26,7 +26,7 @@ from parity.judging.single import GIVES_NAN
 from parity.session import driving, ways
 from parity.session.session import Runtime
 from parity.session.ways import Decided
-from parity.suite import accepting, together
+from parity.suite import accepting, reach, together
 from parity.suite.bench import Bench, Result
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
@@ -55,6 +55,7 @@ def run(check: CheckContext) -> None:
     driven += more
     record(bench, [*results[: len(flat)], *driven], results[len(flat) :], parity)
     parity.add(*together.checks(bench, results[len(flat) :]))
+    reach.check(bench, results[len(flat) :], parity)
     swept = _swept(bench, parity)
     _tell_one_way(bench, decided, lacking, parity)
     _tell_ranges(model, parity)
