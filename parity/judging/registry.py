@@ -344,6 +344,15 @@ _EXTRA = MetricSpec(
     "proof",
     "cell",
 )
+_DRAWN_COST = MetricSpec(
+    "drawn_cost",
+    "max",
+    "ratio",
+    "int8: error over the rms of the output on drawn inputs within the declared range. Far more than on golden data "
+    "where calibration data do not reach over the range.",
+    "drawn",
+    "all cases",
+)
 _ONE_WAY = MetricSpec(
     "one_way_decisions",
     "max",
@@ -493,6 +502,7 @@ METRICS: dict[str, MetricSpec] = {
         _UNEXPLAINED,
         _EXTRA,
         _ONE_WAY,
+        _DRAWN_COST,
         *_RESIZING,
         *_DESCRIPTIONS,
         *_MEASUREMENTS,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,9 +32,11 @@ from parity.judging.scales import BESIDE, below, count, gaps, lost_on_one_grid, 
 from parity.judging.ties import excused, largest_jump
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Values = TypeVar("Values", Array, Array | None)
 
 OVERFLOWS = "the model itself overflows at this precision: its twin does"
 GIVES_NAN = "the model itself gives NaN"
+BESIDE_NAN = "the model itself gives NaN in another output"
 TIE = "the model decides between equals"
 FURTHER = 2.0  # than the furthest of a few tries may jump, a right file is not
 AMPLIFIED = 10.0  # times what the precision usually costs: a twin that is off by more draws its error by chance
@@ -208,8 +210,8 @@ class Judged:
     where not finite or not the oracle's shape.
 
     `costs`: rms error of each twin that was asked, infinite where it is not finite. `reason` says why there is no
-    finite ratio; `undefined` that the input cannot be judged, because the model itself (or its twin) is not finite on
-    it.
+    finite ratio; `undefined` that the output cannot be judged on this input, because the model itself (or its twin) is
+    not finite there. Where the model gives NaN in some elements, `skipped` of them, the others are judged.
     """
 
     ratio: float
@@ -221,6 +223,7 @@ class Judged:
     exact: bool = False  # integers: `ratio` is the share of elements that differ
     silent: str = ""  # why this output, on this input, says nothing of the artefact
     parts: tuple[Part | Small, ...] = ()
+    skipped: int = 0
 
     @property
     def words(self) -> str:
@@ -241,10 +244,12 @@ def judge(got: Array | None, want: Array, usual: Usual, flat: bool = False) -> J
 
     `flat`: the input is of one level. A normalisation finds nothing in it but rounding, and an output that nothing
     feeds is nearly 0: such an output may be off by what one of the usual size may be. Infinities of the oracle's, a
-    mask's say, have to be the artefact's too.
+    mask's say, have to be the artefact's too. Where the oracle gives NaN, the artefact may give anything, and nowhere
+    else.
     """
-    if want.dtype.kind == "f" and np.isnan(want).any():
-        return Judged(math.inf, 0.0, math.inf, undefined=GIVES_NAN)
+    skipped = int(np.isnan(want).sum()) if want.dtype.kind == "f" else 0
+    if skipped and skipped == want.size:
+        return Judged(math.inf, 0.0, math.inf, undefined=GIVES_NAN, skipped=skipped)
     if got is None:
         return Judged(math.inf, 0.0, math.inf, reason="the artefact does not give this output")
     if got.shape != want.shape:
@@ -254,24 +259,27 @@ def judge(got: Array | None, want: Array, usual: Usual, flat: bool = False) -> J
     if want.dtype.kind != "f":
         share = float((got != want).mean()) if want.size else 0.0
         return Judged(share, 1.0, share, exact=True)
+    got, want = _defined(got, want), _defined(want, want)
     size = max(size_of(want), usual.typical or 0.0) if flat else size_of(want)
     floor = usual.floor(got, want, size)
     (off,) = differences([got], [want])
     if not _finite(off):
         bad = int((~np.isfinite(off)).sum())
         whose = "NaN or infinite" if _finite(want) else "NaN, or infinite where the oracle's are not, or the reverse"
-        return Judged(math.inf, floor, math.inf, reason=f"{bad} of {got.size} elements are {whose}")
+        reason = f"{bad} of {got.size} elements are {whose}"
+        return Judged(math.inf, floor, math.inf, reason=reason, skipped=skipped)
     parts: tuple[Part | Small, ...] = (*usual.parts(got, want, off, floor), *usual.small(got, want, off))
-    return Judged(0.0, floor, rms(off), parts=parts).settled()
+    return Judged(0.0, floor, rms(off), parts=parts, skipped=skipped).settled()
 
 
 def settle(judged: Judged, got: Array | None, want: Array, twin: Array, most: float = math.inf) -> Judged:
     """The ratio with one more twin taken into the floor, which counts for no more than `most`."""
+    got, twin, want = _defined(got, want), _defined(twin, want), _defined(want, want)
     cost = distance(twin, want)
     judged = replace(judged, costs=(*judged.costs, cost))
     if judged.undefined or twin.shape != want.shape:
         return judged
-    if math.isinf(cost) and (math.isinf(most) or not _finite(want)):
+    if math.isinf(cost) and (math.isinf(most) or judged.skipped or not _finite(want)):
         return replace(judged, undefined=OVERFLOWS)
     if got is None or not math.isfinite(judged.error):
         return judged
@@ -289,8 +297,10 @@ def settle(judged: Judged, got: Array | None, want: Array, twin: Array, most: fl
 def settle_tie(judged: Judged, got: Array | None, want: Array, tries: Sequence[Array], usual: Usual) -> Judged:
     """What `tries` of tie breakers leave of an error: integers that are ties are no error, and an input on which a
     float output jumps at least about as far as the file is off says nothing about the file."""
-    if got is None or got.shape != want.shape or not math.isfinite(judged.error):
+    if judged.undefined or got is None or got.shape != want.shape or not math.isfinite(judged.error):
         return judged
+    tries = [_defined(values, want) for values in tries]
+    got, want = _defined(got, want), _defined(want, want)
     if want.dtype.kind != "f":
         wrong = (got != want) & ~excused(got, want, tries, usual.precision == "fp32")
         return replace(judged, ratio=min(judged.ratio, float(wrong.mean()) if wrong.size else 0.0))
@@ -307,8 +317,9 @@ def unless_amplified(judged: Judged, want: Array, usual: Usual, single: Array) -
     such results are two draws of chance, and their ratio says nothing. A gross one, or one that is not finite, is wrong
     all the same.
     """
+    single, want = _defined(single, want), _defined(want, want)
     alone = distance(single, want)
-    if want.dtype.kind != "f" or math.isinf(alone):
+    if judged.undefined or want.dtype.kind != "f" or math.isinf(alone):
         return judged
     size = max(size_of(want), usual.typical or 0.0)
     costs = [cost for cost in (alone, *judged.costs) if math.isfinite(cost)]
@@ -317,6 +328,12 @@ def unless_amplified(judged: Judged, want: Array, usual: Usual, single: Array) -
     if not (by_float32 or by_precision) or judged.error > GROSS * max(size, *costs):
         return judged
     return replace(judged, silent=f"the model amplifies rounding there: {alone:.2g} rms in float32")
+
+
+def beside_nan(judged: Judged) -> Judged:
+    """An output that may be decided by NaN in another: which of several NaN an argmax or a sort takes is a matter of
+    the runtime."""
+    return judged if judged.undefined or judged.reason else replace(judged, undefined=BESIDE_NAN)
 
 
 def distance(values: Array, want: Array) -> float:
@@ -335,6 +352,14 @@ def size_of(want: Array) -> float:
 def rms(values: Array) -> float:
     """Root mean square of one array."""
     return rms_over([values])
+
+
+def _defined(values: Values, want: Array) -> Values:
+    """The values with 0 where the oracle gives NaN: there is nothing to compare."""
+    if values is None or want.dtype.kind != "f" or values.shape != want.shape:
+        return values
+    undefined = np.isnan(want)
+    return np.where(undefined, np.zeros_like(values), values) if undefined.any() else values
 
 
 def _finite(values: Array) -> bool:

@@ -24,7 +24,7 @@ from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.formats.target import Target
 from parity.judging import judge
-from parity.judging.single import GIVES_NAN, OVERFLOWS, distance, size_of
+from parity.judging.single import GIVES_NAN, distance, size_of
 from parity.process.isolate import ChildFailure
 from parity.session.planning import Data
 from parity.session.session import Runtime
@@ -65,13 +65,13 @@ def run(check: CheckContext) -> None:
     bench = Bench(runtime, parity.limits, parity.proved)
     session, model = runtime.session, bench.model
     if bench.fixed:
-        _record(bench, bench.judge_cases(_held(bench, session.config.seed, parity)), parity)
+        _declared(bench, bench.judge_cases(_held(bench, session.config.seed, parity)), parity)
         return
     sizes = model.contract.sizes()
     batches = _batches(runtime, model, sizes)
     cases = _sizes(model.contract, session.config.seed)
     cases = _taken(bench, cases, parity)
-    _record(bench, _judged(bench, batches, cases, parity), parity)
+    _declared(bench, _judged(bench, batches, cases, parity), parity)
     _undeclared(bench, parity)
     if not parity.checks:
         raise ParityError("no size to try that the model takes: list two or more in dims")
@@ -363,16 +363,21 @@ def _id(dims: Mapping[str, int]) -> str:
     return ",".join(f"{axis}={size}" for axis, size in dims.items())
 
 
+def _declared(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
+    """Record what came of declared sizes. Raises ParityError where the model gives nothing to compare with at one."""
+    for result in results:
+        if result.refused:
+            raise ParityError(f"batch {result.case.id}: {result.refused}: narrow the range of its input")
+        if any(judged.skipped for judged in result.judged.values()) and not bench.fails(result):
+            raise ParityError(f"batch {result.case.id}: {GIVES_NAN}: {_MAKE_NUMBERS}")
+    _record(bench, results, parity)
+
+
 def _record(bench: Bench, results: Sequence[Result], parity: Recorder) -> None:
     for result in results:
         undefined = {name: judged.undefined for name, judged in result.judged.items() if judged.undefined}
-        reasons = {result.refused, *undefined.values()} - {"", OVERFLOWS}
-        if reasons:
-            reason = reasons.pop()
-            advice = _MAKE_NUMBERS if reason == GIVES_NAN else "narrow the range of its input"
-            raise ParityError(f"batch {result.case.id}: {reason}: {advice}")
-        if undefined:  # says nothing of the file; the drawn inputs tell how often
-            parity.find(f"not judged: {result.case.id}: {OVERFLOWS}", "note")
+        for name, why in undefined.items():  # says nothing of the file; the drawn inputs tell how often
+            parity.find(f"not judged: {name} of {result.case.id}: {why}", "note")
         for spec in bench.model.contract.outputs:
             want = result.want.outputs.get(spec.name) if result.want else None
             got = result.got.outputs.get(spec.name) if result.got else None

@@ -57,11 +57,18 @@ class Result:
     @property
     def silent(self) -> dict[str, str]:
         """The outputs that say nothing of the artefact on this input, and why."""
-        return {name: judged.silent for name, judged in self.judged.items() if judged.silent}
+        return {name: why for name, j in self.judged.items() if (why := j.silent or j.undefined)}
 
     @property
     def undefined(self) -> str:
-        return self.refused or next((j.undefined for j in self.judged.values() if j.undefined), "")
+        """Why nothing can be judged on this input, not one output; else empty."""
+        reasons = [judged.undefined for judged in self.judged.values()]
+        return self.refused or (reasons[0] if reasons and all(reasons) else "")
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the model is undefined on this input, in one element of one output at least."""
+        return bool(self.refused) or any(j.undefined or j.skipped for j in self.judged.values())
 
 
 class Bench:
@@ -130,7 +137,7 @@ class Bench:
         judgeable = [r for r in results if not r.refused and not r.broke]
         self._settle(judgeable, stored)
         if stored:
-            self._lift([r for r in judgeable if self._over(r) and not r.undefined])
+            self._lift([r for r in judgeable if self._over(r)])
         return results
 
     def _lift(self, results: Sequence[Result]) -> None:
@@ -194,11 +201,22 @@ class Bench:
                 if name in self.usual:
                     got, flat = result.got.outputs.get(name), bool(result.recipe and result.recipe.flat)
                     result.judged[name] = single.judge(got, want, self.usual[name], flat)
+            self._set_aside(result)
+
+    def _set_aside(self, result: Result) -> None:
+        """Beside an output of NaN, judge no integers, and beyond the declared range nothing."""
+        if not result.skipped:
+            return
+        fills = result.recipe.inputs.values() if result.recipe else ()
+        beyond = any(fill.magnitude > 1 for fill in fills)
+        for name, judged in result.judged.items():
+            if beyond or judged.exact:
+                result.judged[name] = single.beside_nan(judged)
 
     def _settle(self, results: Sequence[Result], stored: bool) -> None:
         """Ask the twins, the cell's own first, about what golden floors leave undecided; each can only excuse."""
         for flavour in self.flavours():
-            open_ = [r for r in results if self._over(r) and not r.undefined]
+            open_ = [r for r in results if self._over(r)]
             if not open_:
                 return
             try:
@@ -209,15 +227,15 @@ class Bench:
                 self.without[flavour] = str(error)
                 continue
             self._excuse(open_, rows)
-        open_ = [r for r in results if self._over(r) and not r.undefined]
+        open_ = [r for r in results if self._over(r)]
         if open_ and self.session.runs_plainly(self.cell):
             with contextlib.suppress(NoTwin):
                 self._excuse(open_, self.session.plain(self.model, [r.case for r in open_], self.cell.precision))
-        open_ = [r for r in results if self._over(r) and not r.undefined]
+        open_ = [r for r in results if self._over(r)]
         if open_ and self.cell.precision == "fp32":
             with contextlib.suppress(NoTwin):
                 self._excuse(open_, placed(self.session, self.cell, [r.case for r in open_]).outputs)
-        self._settle_ties([r for r in results if self._over(r) and not r.undefined])
+        self._settle_ties([r for r in results if self._over(r)])
         self._excuse_amplified([r for r in results if r.recipe and r.recipe.flat and self._over(r)], stored)
 
     def _excuse(self, results: Sequence[Result], rows: Sequence[Mapping[str, Array]]) -> None:
@@ -253,18 +271,17 @@ class Bench:
 
     def _excuse_amplified(self, results: Sequence[Result], stored: bool) -> None:
         """Let flat inputs say nothing where the model amplifies rounding; its float32 twin shows it."""
-        open_ = [r for r in results if not r.undefined]
-        if not open_:
+        if not results:
             return
         flavour = next(iter(RECIPES["fp32"]))
         try:
             rows = self.session.evaluated(
-                self.model, [r.case for r in open_], "twin", stored, precision="fp32", flavour=flavour
+                self.model, [r.case for r in results], "twin", stored, precision="fp32", flavour=flavour
             )
         except NoTwin as error:
             self.without[flavour] = str(error)
             return
-        for result, raw in zip(open_, rows, strict=True):
+        for result, raw in zip(results, rows, strict=True):
             assert result.want is not None
             twin = post_process(self.model.contract.outputs, raw, result.want).outputs
             for name, judged in result.judged.items():
@@ -310,12 +327,12 @@ class Bench:
 
     def within(self, output: str, judged: single.Judged) -> bool:
         bound = self.limit(output, judged).value
-        if judged.silent:
+        if judged.silent or judged.undefined:
             return True
         return judged.ratio <= (bound if bound is not None else math.inf) and not judged.reason
 
     def fails(self, result: Result) -> bool:
-        return bool(result.broke) or (not result.undefined and not result.lifted and self._over(result))
+        return bool(result.broke) or (not result.refused and not result.lifted and self._over(result))
 
     def simplest(self, source: Any, count: int, seed: int, known: Sequence[Result]) -> Result | None:
         """The simplest recipe that fails, reached from the same draws; at most SHRINKS more evaluations."""

@@ -6,6 +6,7 @@ when it looks for the simplest input that fails.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,16 @@ from parity.core.kinds import PROPERTY
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.judging import judge
+from parity.judging.single import GIVES_NAN
 from parity.session import driving, ways
 from parity.session.session import Runtime
 from parity.session.ways import Decided
-from parity.suite import accepting, together
+from parity.suite import accepting, reach, together
 from parity.suite.bench import Bench, Result
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
 
+MOST_NAMED = 6  # reasons, in one note
 MOST_UNDEFINED = 0.5  # share of the inputs that may say nothing of an output: the model is undefined there, or a tie
 
 
@@ -52,6 +55,7 @@ def run(check: CheckContext) -> None:
     driven += more
     record(bench, [*results[: len(flat)], *driven], results[len(flat) :], parity)
     parity.add(*together.checks(bench, results[len(flat) :]))
+    reach.check(bench, results[len(flat) :], parity)
     swept = _swept(bench, parity)
     _tell_one_way(bench, decided, lacking, parity)
     _tell_ranges(model, parity)
@@ -215,19 +219,20 @@ def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], pari
             if spec.name not in result.silent:
                 parity.add(bench.check("property", result, spec))
     parity.add(*bench.lift_checks("property", [*flat, *results]))
-    for result in _first_silent(flat, undefined):
+    for result in _first_silent(flat):
         if result in undefined:
             parity.find(f"not judged: {result.case.id}: {result.undefined}", "note")
+            continue
         for name, why in result.silent.items():
             parity.find(f"not judged: {name} of {result.case.id}: {why}", "note")
     contract = bench.model.contract
     invented = {axis for axis in contract.sizes() if axis not in contract.dims and not contract.is_batch(axis)}
     results = [r for r in results if not (r.refused and invented)]  # nobody said that the model takes such sizes
-    undefined = [r for r in undefined if r in results]
-    share = len(undefined) / len(results) if results else 0.0
-    detail = f"{len(results)} recipes, {len(undefined)} of them undefined at {bench.cell.precision}"
-    if undefined:
-        detail += f", as {undefined[0].case.id}: {undefined[0].undefined}"
+    skipped = [r for r in results if r.skipped]
+    share = len(skipped) / len(results) if results else 0.0
+    detail = f"{len(results)} recipes, {len(skipped)} of them undefined at {bench.cell.precision}"
+    if skipped:
+        detail += f", as {skipped[0].case.id}: {_words_of_skipped(skipped)}"
         parity.find(detail, "note")
     parity.add(judge.limited("property", "all", "undefined_share", share, MOST_UNDEFINED, detail))
     if ties := bench.words_of_ties(results):
@@ -236,11 +241,21 @@ def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], pari
         parity.add(judge.limited("property", "ties", "undefined_share", share, MOST_UNDEFINED, ties))
 
 
-def _first_silent(flat: Sequence[Result], undefined: Sequence[Result]) -> list[Result]:
+def _words_of_skipped(results: Sequence[Result]) -> str:
+    """How many inputs were not judged, or not in which outputs, and why."""
+    reasons = Counter(r.refused for r in results if r.refused)
+    for result in results:
+        reasons.update(f"{name}: {judged.undefined}" for name, judged in result.judged.items() if judged.undefined)
+        in_part = [name for name, judged in result.judged.items() if judged.skipped and not judged.undefined]
+        reasons.update(f"{name}: {GIVES_NAN} in some elements, the others were judged" for name in in_part)
+    return "; ".join(f"{why} (on {count})" for why, count in reasons.most_common(MOST_NAMED))
+
+
+def _first_silent(flat: Sequence[Result]) -> list[Result]:
     """`flat` with one undefined edge and one undefined driven input at most: a model that refuses one tends to refuse
     its neighbours."""
-    at_edges = [r for r in flat if r in undefined and r.recipe and r.recipe.on_edge]
-    driven = [r for r in flat if r in undefined and not r.recipe]
+    at_edges = [r for r in flat if r.skipped and r.recipe and r.recipe.on_edge]
+    driven = [r for r in flat if r.skipped and not r.recipe]
     return [r for r in flat if r not in at_edges[1:] and r not in driven[1:]]
 
 

@@ -165,7 +165,7 @@ def _judge(
         except NoTwin:
             continue
         judged = [single.settle(j, g, w, t[spec.name]) for j, g, w, t in zip(judged, got, want, twin, strict=True)]
-    wrong = [n for n, j in enumerate(judged) if not bench.within(spec.name, j)]
+    wrong = [n for n, j in enumerate(judged) if j.undefined or not bench.within(spec.name, j)]
     for number, verdict in enumerate(judged):
         result = Result(Case(f"{name} {number}", {}), judged={spec.name: verdict})
         parity.add(bench.check("sequence", result, spec))

@@ -54,10 +54,10 @@ def _unsure(bench: Bench, spec: OutputSpec) -> bool:
 
 def _counts(bench: Bench, result: Result) -> bool:
     """Whether an input shows what the precision costs: a declared one, on which all outputs were judged."""
-    if result.recipe is None or result.recipe.flat or result.undefined or result.broke or result.silent:
+    if result.recipe is None or result.recipe.flat or result.skipped or result.broke or result.silent:
         return False
     judged = result.judged.values()
-    return bench.promised(result) and not any(j.reason or j.undefined for j in judged)
+    return bench.promised(result) and not any(j.reason for j in judged)
 
 
 def _twin(bench: Bench, results: Sequence[Result], flavour: str) -> list[Mapping[str, Array]]:

@@ -56,6 +56,19 @@ def test_the_model_itself_may_be_undefined_and_then_nothing_is_judged() -> None:
     assert "overflows" in settle(judged, over, WANT, over).undefined
 
 
+def test_elements_that_the_model_gives_nan_in_are_free_and_all_others_are_judged() -> None:
+    want = np.where(WANT > 0.5, np.nan, WANT)
+    free = judge(np.where(WANT > 0.5, 7.0, WANT), want, USUAL)
+    assert free.ratio == 0.0 and free.skipped == int((WANT > 0.5).sum()) and not free.undefined
+    leaked = np.where(WANT > 0.2, np.nan, WANT)
+    judged = judge(leaked, want, USUAL)
+    assert judged.reason and not judged.undefined
+    assert settle(judged, leaked, want, want, most=1.0).reason  # the twin has numbers there
+    assert settle(judged, leaked, want, leaked, most=1.0).undefined  # rounding decides where it is NaN
+    off = judge(want + 1e-3, want, USUAL)
+    assert off.ratio > 100 and settle(off, want + 1e-3, want, want + 1e-3).ratio <= 1.0
+
+
 def test_infinities_that_the_oracle_has_too_are_equal_and_all_others_are_wrong() -> None:
     masked = np.where(WANT > 0.5, -np.inf, WANT)
     assert judge(masked, masked, USUAL).ratio == 0.0
