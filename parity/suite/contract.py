@@ -70,7 +70,7 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
     for labels in (described.get("labels", []), described.get("label_attributes", [])):
         _labels(model, labels, parity)
     _order(runtime, model, prebuilt, parity)
-    _names(runtime, model, parity)
+    _names(runtime, model, prebuilt, parity)
     _signatures(runtime, parity)
     if any(d["shape"] is None for d in described["inputs"]):
         parity.find(f"{runtime.cell.target} files do not declare the shapes of their inputs: checked by running only")
@@ -154,10 +154,11 @@ def _order(runtime: Runtime, model: ModelConfig, prebuilt: bool, parity: Recorde
             parity.find(f"{text}: an app has to take them by name, by index it gets others", level)
 
 
-def _names(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
+def _names(runtime: Runtime, model: ModelConfig, prebuilt: bool, parity: Recorder) -> None:
     """The names that a file has for its inputs and outputs beside those by which they were taken here: TFLite's
     tensors, the arguments of a script and the fields that it returns. A name that is the model's for another port is
-    wrong; where the two differ by their numbers alone, as converters number, it is a warning."""
+    wrong. It is a warning where the two differ by their numbers alone, as converters number, and in a file made here,
+    which has the names of the module's own arguments."""
     for side, names in runtime.description.get("tensor_names", {}).items():
         notes = runtime.artifact.notes[side]
         ports = {spec.name: notes.get(spec.name, {"name": spec.name})["name"] for spec in getattr(model.contract, side)}
@@ -167,7 +168,8 @@ def _names(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
             if not others or text in (_plain(name), _plain(port)):
                 continue
             said = f"the file's own name of {side[:-1]} {name} is {names[port]!r}, which is {others[0]} of the model"
-            if _numberless(text) in (_numberless(_plain(name)), _numberless(_plain(port))):
+            numbered = _numberless(text) in (_numberless(_plain(name)), _numberless(_plain(port)))
+            if numbered or not prebuilt:
                 parity.find(f"{said}: an app must not take it by that name", "warning")
             else:
                 parity.add(judge.fact("signature", name, "tensor_name", False, said))

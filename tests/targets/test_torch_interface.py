@@ -323,3 +323,16 @@ def test_the_class_names_in_an_attribute_of_a_script(tmp_path: Path, turned: boo
     text = "cat\ndog\nbird"
     assert checks(tmp_path, module, "torchscript")["labels"].passed is not turned
     assert checks(tmp_path, module, "torchscript", names=text, file="labels.txt")["labels"].passed is not turned
+
+
+def exchanged_arguments() -> nn.Module:
+    return ExchangedArguments().eval()
+
+
+def test_a_file_made_here_may_have_the_names_of_the_modules_own_arguments(tmp_path: Path) -> None:
+    """The contract names them in another order than the module does."""
+    config = SIDES.replace('artifacts = { "torchscript-fp32" = "net.pt" }', "").replace(
+        ":sides", ":exchanged_arguments"
+    )
+    result = measured(tmp_path, config)
+    assert "tensor_name" not in result and result["repeats"].passed
