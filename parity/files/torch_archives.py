@@ -45,6 +45,7 @@ _RECORD = re.compile(
     r"models/\w+\.json|data/(weights|constants|sample_inputs)/\w+(\.(json|pt))?|extra/[\w./-]+|"
     r"archive_(format|version)|version|byteorder|\.format_version|\.storage_alignment|\.data/\w+"
 )  # what torch.export.save writes; compiled code (data/aotinductor/) is not among it
+_BYTECODE = "bytecode.pkl"  # records are looked up without regard to case
 _FLAT_PROGRAM = "serialized_exported_program.json"  # it marks the layout of 2.6 and 2.7
 _FLAT_PICKLES = ("serialized_state_dict.pt", "serialized_constants.pt", "serialized_example_inputs.pt")
 _FLAT = {_FLAT_PROGRAM, *_FLAT_PICKLES, "version"}
@@ -137,6 +138,21 @@ def _checked(path: Path, content: bytes) -> tuple[bytes, Any]:
     if reason:
         raise _refused(path, reason)
     return content, _json(reader.get_record("models/model.json"))
+
+
+def other_programs(path: Path) -> list[str]:
+    """The names of the programs in a .pt2 file beside `model`, which `open_program` reads."""
+    with zipfile.ZipFile(path) as archive:
+        parts = [name.split("/") for name in archive.namelist() if name.endswith(".json")]
+    names = {part[-1].removesuffix(".json") for part in parts if part[-2:-1] == ["models"]}
+    return sorted(names - {"model"})
+
+
+def mobile_programs(path: Path) -> list[str]:
+    """The programs in a TorchScript file that only PyTorch Mobile's interpreter runs, by the names of their records."""
+    with zipfile.ZipFile(path) as archive:
+        names = {name.partition("/")[2] for name in archive.namelist()}
+    return sorted(name for name in names if name.lower() == _BYTECODE)
 
 
 def open_script(path: Path) -> torch.jit.ScriptModule:

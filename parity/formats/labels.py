@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_KEYS = ("names", "classes", "id2label", "labels", "class_names", "class_labels", "label_names", "categories")
+KEYS = ("names", "classes", "id2label", "labels", "class_names", "class_labels", "label_names", "categories")
 """Of Ultralytics, of Create ML and older exporters of detectors, of transformers, and as people write by hand."""
 _INDICES = ("label2id", "label_map", "class_to_idx")  # from a class to its place
 _WITHIN = ("config", "metadata", "preview.params")  # a dictionary that holds one of the above, and no list itself
@@ -27,7 +27,7 @@ def of_metadata(metadata: Mapping[str, Any]) -> list[str]:
     commas, `cat,dog`, under the usual keys in any case, and dictionaries from a class to its index.
     """
     entries = {str(key).lower(): _parsed(value) for key, value in metadata.items()}
-    for key in _KEYS:
+    for key in KEYS:
         names = entries.get(key, "")
         if labels := _in_order(names):
             return labels

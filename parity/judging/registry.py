@@ -403,8 +403,8 @@ _CELL = (
         "unmeasured_signatures",
         "max",
         "count",
-        "Signatures of a TFLite file, or methods of a TorchScript file, beside the one that was measured, which nobody "
-        "accepted: an app may call them.",
+        "Signatures of a TFLite file, functions of a Core ML file, programs of a .pt2 file, or other ways to run a "
+        "TorchScript file, beside the one that was measured, which nobody accepted: an app may call them.",
         "operators",
         "cell",
         limits={"default": 0.0},
@@ -485,6 +485,7 @@ _CONTRACT = tuple(
         ("opset", "The ONNX operator set is the one that was asked for."),
         ("labels", "The classes that the file names are the declared labels, in their order."),
         ("repeats", "Two runs on one input give the same bits."),
+        ("tensor_name", "The file's own name of an input or output is not the model's name of another."),
         ("overwrites", "The file writes into an input only where the module does so too: its caller still holds it."),
     )
 )

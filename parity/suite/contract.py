@@ -67,8 +67,10 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
                     parity.find(said)
                 parity.add(*_enumerated(spec, found, notes.get("enumerated", {})))
             _dtype(runtime, spec, found, prebuilt, parity)
-    _labels(model, described.get("labels", []), parity)
+    for labels in (described.get("labels", []), described.get("label_attributes", [])):
+        _labels(model, labels, parity)
     _order(runtime, model, prebuilt, parity)
+    _names(runtime, model, prebuilt, parity)
     _signatures(runtime, parity)
     if any(d["shape"] is None for d in described["inputs"]):
         parity.find(f"{runtime.cell.target} files do not declare the shapes of their inputs: checked by running only")
@@ -150,6 +152,36 @@ def _order(runtime: Runtime, model: ModelConfig, prebuilt: bool, parity: Recorde
             text = f"{side} stand in the order {', '.join(have)} in the file, the model's is {', '.join(mine)}"
             level = "warning" if prebuilt else "note"
             parity.find(f"{text}: an app has to take them by name, by index it gets others", level)
+
+
+def _names(runtime: Runtime, model: ModelConfig, prebuilt: bool, parity: Recorder) -> None:
+    """The names that a file has for its inputs and outputs beside those by which they were taken here: TFLite's
+    tensors, the arguments of a script and the fields that it returns. A name that is the model's for another port is
+    wrong. It is a warning where the two differ by their numbers alone, as converters number, and in a file made here,
+    which has the names of the module's own arguments."""
+    for side, names in runtime.description.get("tensor_names", {}).items():
+        notes = runtime.artifact.notes[side]
+        ports = {spec.name: notes.get(spec.name, {"name": spec.name})["name"] for spec in getattr(model.contract, side)}
+        for name, port in ports.items():
+            text = _plain(names.get(port, ""))
+            others = [n for n in ports if n != name and text in (_plain(n), _plain(ports[n]))]
+            if not others or text in (_plain(name), _plain(port)):
+                continue
+            said = f"the file's own name of {side[:-1]} {name} is {names[port]!r}, which is {others[0]} of the model"
+            numbered = _numberless(text) in (_numberless(_plain(name)), _numberless(_plain(port)))
+            if numbered or not prebuilt:
+                parity.find(f"{said}: an app must not take it by that name", "warning")
+            else:
+                parity.add(judge.fact("signature", name, "tensor_name", False, said))
+
+
+def _plain(name: str) -> str:
+    """A name without what converters change of it: case, and characters that are no part of an identifier."""
+    return "".join(c if c.isalnum() else "_" for c in name.casefold()).strip("_")
+
+
+def _numberless(name: str) -> str:
+    return name.rstrip("0123456789").rstrip("_")
 
 
 def _dtype(runtime: Runtime, spec: Any, found: Mapping[str, Any], prebuilt: bool, parity: Recorder) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +262,84 @@ def test_the_order_of_a_tflite_file_is_told(tmp_path: Path) -> None:
     recorder, _ = contract(tmp_path, config, "tflite")
     warned = [f.text for f in recorder.findings if f.level == "warning"]
     assert any("inputs stand in the order q, p in the file" in text for text in warned), warned
+
+
+def edited(content: bytes, change: Callable[[Any], None]) -> bytes:
+    """A TFLite file whose parsed model was changed."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    change(model)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@pytest.mark.parametrize(
+    "names", [[b"serving_default_q:0", b"serving_default_p:0"], [b"Q", b"P"], [b"net/q", b"net/p"]]
+)
+def test_the_names_of_tflite_tensors_may_not_be_those_of_other_inputs(tmp_path: Path, names: list[bytes]) -> None:
+    """The signature is right; an app that looks tensors up by their names gets the other."""
+
+    def exchange(model: Any) -> None:
+        places = {port.name: port.tensorIndex for port in model.signatureDefs[0].inputs}
+        for port, name in zip((b"p", b"q"), names, strict=True):
+            model.subgraphs[0].tensors[places[port]].name = name
+
+    (tmp_path / "net.tflite").write_bytes(edited(tflite_content(["serving_default"]), exchange))
+    recorder, _ = contract(tmp_path, CONFIG.format(target="tflite", file="net.tflite"), "tflite")
+    failed = [check for check in recorder.checks if check.metric == "tensor_name"]
+    assert [(check.output, check.passed) for check in failed] == [("p", False), ("q", False)]
+    assert "the file's own name of input p is" in failed[0].detail and "which is q of the model" in failed[0].detail
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [([b"PartitionedCall:1", b"PartitionedCall:0"], 0), ([b"Y", b"Identity"], 0), ([b"out", b"y_z"], 0)],
+)
+def test_the_names_that_converters_write_are_no_fault(tmp_path: Path, names: list[bytes], warned: int) -> None:
+    def rename(model: Any) -> None:
+        for port, name in zip(model.signatureDefs[0].outputs, names, strict=True):
+            model.subgraphs[0].tensors[port.tensorIndex].name = name
+
+    (tmp_path / "net.tflite").write_bytes(edited(tflite_content(["serving_default"]), rename))
+    recorder, _ = contract(tmp_path, CONFIG.format(target="tflite", file="net.tflite"), "tflite")
+    assert not [check for check in recorder.checks if check.metric in ("tensor_name", "unmeasured_signatures")]
+    assert len([finding for finding in recorder.findings if "the file's own name" in finding.text]) == warned
+
+
+def test_names_that_differ_by_their_numbers_alone_are_a_warning(tmp_path: Path) -> None:
+    """Converters number outputs in an order of their own."""
+
+    def number(model: Any) -> None:
+        ports = {port.name: port for port in model.signatureDefs[0].outputs}
+        for name, new, own in ((b"y", b"output_0", b"output_1"), (b"z", b"output_1", b"output_0")):
+            ports[name].name = new
+            model.subgraphs[0].tensors[ports[name].tensorIndex].name = own
+
+    (tmp_path / "net.tflite").write_bytes(edited(tflite_content(["serving_default"]), number))
+    config = CONFIG.format(target="tflite", file="net.tflite").replace('"y"', '"output_0"').replace('"z"', '"output_1"')
+    recorder, _ = contract(tmp_path, config, "tflite")
+    assert "tensor_name" not in {check.metric for check in recorder.checks}
+    warned = [f.text for f in recorder.findings if f.level == "warning" and "the file's own name" in f.text]
+    assert len(warned) == 2 and "output_0 is 'output_1', which is output_1 of the model" in warned[0]
+
+
+@pytest.mark.parametrize("kind", ["second graph", "other output"])
+def test_what_an_interpreter_without_a_signature_runs_is_measured_or_named(tmp_path: Path, kind: str) -> None:
+    """The signature is of the second graph, or the graph gives a tensor more than the signature."""
+
+    def change(model: Any) -> None:
+        graph = model.subgraphs[0]
+        if kind == "other output":
+            graph.outputs = [graph.inputs[0], *graph.outputs]
+            return
+        model.subgraphs.append(copy.deepcopy(graph))
+        model.signatureDefs[0].subgraphIndex = 1
+
+    (tmp_path / "net.tflite").write_bytes(edited(tflite_content(["serving_default"]), change))
+    recorder, _ = contract(tmp_path, CONFIG.format(target="tflite", file="net.tflite"), "tflite")
+    (check,) = [check for check in recorder.checks if check.metric == "unmeasured_signatures"]
+    assert not check.passed
+    assert check.detail == "measured by signature serving_default; not measured: signature of the graph itself"

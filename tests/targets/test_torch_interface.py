@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -79,6 +80,80 @@ class Methods(Plain):
         return self.out(x) * 2
 
 
+def halved(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+    return output / 2
+
+
+def passing(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    return inputs
+
+
+class Hooked(Plain):
+    """An inner module has a hook, which TorchScript compiles into `forward`; the outermost one too where `outer`."""
+
+    def __init__(self, outer: str = "") -> None:
+        super().__init__()
+        self.inner = nn.Identity()
+        self.inner.register_forward_hook(halved)
+        if outer == "hook":
+            self.register_forward_hook(halved)
+        if outer == "pre-hook":
+            self.register_forward_pre_hook(passing)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(self.out(x))
+
+
+class Moded(Plain):
+    """Computes something else after `eval()`, in an inner module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Mode()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(self.out(x))
+
+
+class Mode(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.training else x * 2
+
+
+class Classes(Plain):
+    """Holds its class names as an attribute."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.classes = names
+
+
+class Fields(NamedTuple):
+    z: torch.Tensor
+    y: torch.Tensor
+
+
+class Sides(nn.Module):
+    """p, q [1, 4] -> y, z [1, 4]."""
+
+    def forward(self, p: torch.Tensor, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return p * 2, q * 3
+
+
+class ExchangedArguments(nn.Module):
+    def forward(self, q: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return q * 2, p * 3
+
+
+class ExchangedFields(nn.Module):
+    def forward(self, p: torch.Tensor, q: torch.Tensor) -> Fields:
+        return Fields(p * 2, q * 3)
+
+
+def sides() -> nn.Module:
+    return Sides().eval()
+
+
 def plain() -> nn.Module:
     return Plain().eval()
 
@@ -91,6 +166,7 @@ def checks(root: Path, module: nn.Module, target: str, *, factory: str = "plain"
            file: str = "config.txt") -> dict[str, Check]:  # fmt: skip
     """The checks of a file's contract, by metric."""
     extra = {file: names} if names else {}
+    text = CONFIG.format(target=target, factory=f"tests.targets.test_torch_interface:{factory}")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         if target == "torchscript":
@@ -98,9 +174,14 @@ def checks(root: Path, module: nn.Module, target: str, *, factory: str = "plain"
         else:
             program = torch.export.export(module.eval(), (torch.zeros(1, 4),), strict=False)
             torch.export.save(program, str(root / "net.pt"), extra_files=extra)
+    return measured(root, text + more)
+
+
+def measured(root: Path, text: str) -> dict[str, Check]:
+    """The checks of the contract of the file net.pt in a project of the configuration `text`, by metric."""
+    target = "exported" if 'targets = ["exported"]' in text else "torchscript"
     (root / "labels.txt").write_text("cat\ndog\nbird\n")
-    text = CONFIG.format(target=target, factory=f"tests.targets.test_torch_interface:{factory}")
-    (root / "pyproject.toml").write_text(text + more)
+    (root / "pyproject.toml").write_text(text)
     session = Session(configuration.load(root / "pyproject.toml", targets.facts()), "test", store=Store(root / "cache"))
     try:
         cell = Cell("net", target, "fp32")
@@ -168,3 +249,90 @@ def test_the_keys_by_which_metadata_lists_classes(metadata: dict[str, str]) -> N
 )
 def test_what_lists_no_classes_is_left(metadata: dict[str, str]) -> None:
     assert of_metadata(metadata) == []
+
+
+PLAIN = CONFIG.format(target="torchscript", factory="tests.targets.test_torch_interface:plain")
+SIDES = """
+[tool.parity]
+targets = ["torchscript"]
+precisions = ["fp32"]
+[tool.parity.models.net]
+factory = "tests.targets.test_torch_interface:sides"
+inputs = [{ name = "p", shape = [1, 4] }, { name = "q", shape = [1, 4] }]
+outputs = [{ name = "y" }, { name = "z" }]
+artifacts = { "torchscript-fp32" = "net.pt" }
+"""
+
+
+@pytest.mark.parametrize("outer", ["", "hook", "pre-hook"])
+def test_hooks_of_the_outermost_module_are_named(tmp_path: Path, outer: str) -> None:
+    """`module(x)` runs them, `module.forward(x)` of a C++ app does not."""
+    check = checks(tmp_path, Hooked(outer), "torchscript").get("unmeasured_signatures")
+    if not outer:
+        assert check is None
+    else:
+        assert check is not None and not check.passed
+        assert check.detail == "measured by signature forward; not measured: signature forward without hooks"
+
+
+@pytest.mark.parametrize(("module", "training", "named"), [
+    (Moded(), True, True), (Moded(), False, False), (Plain(), True, False),
+])  # fmt: skip
+def test_a_script_in_training_mode_that_reads_it_is_named(
+    tmp_path: Path, module: nn.Module, training: bool, named: bool
+) -> None:
+    torch.jit.script(module.train(training)).save(str(tmp_path / "net.pt"))
+    check = measured(tmp_path, PLAIN).get("unmeasured_signatures")
+    assert (check is not None) is named
+    assert check is None or check.detail.endswith("not measured: signature forward after eval()")
+
+
+def test_the_program_of_the_mobile_interpreter_is_named(tmp_path: Path) -> None:
+    torch.jit.script(plain())._save_for_lite_interpreter(str(tmp_path / "net.pt"))
+    check = measured(tmp_path, PLAIN)["unmeasured_signatures"]
+    assert (check.passed, check.detail.endswith("not measured: signature bytecode.pkl")) == (False, True)
+
+
+def test_a_second_program_of_a_pt2_file_is_named(tmp_path: Path) -> None:
+    package = pytest.importorskip("torch.export.pt2_archive._package")
+    program = torch.export.export(plain(), (torch.zeros(1, 4),))
+    package.package_pt2(str(tmp_path / "net.pt2"), exported_programs={"model": program, "other": program})
+    (tmp_path / "net.pt2").rename(tmp_path / "net.pt")
+    check = measured(tmp_path, PLAIN.replace("torchscript", "exported"))["unmeasured_signatures"]
+    assert (check.passed, check.detail) == (False, "measured by signature model; not measured: signature other")
+
+
+@pytest.mark.parametrize(("module", "detail"), [
+    (ExchangedArguments(), "input q is 'p', which is p of the model"),
+    (ExchangedFields(), "output z is 'y', which is y of the model"),
+])  # fmt: skip
+def test_names_of_arguments_and_fields_may_not_be_those_of_others(
+    tmp_path: Path, module: nn.Module, detail: str
+) -> None:
+    torch.jit.script(module).save(str(tmp_path / "net.pt"))
+    check = measured(tmp_path, SIDES)["tensor_name"]
+    assert not check.passed and check.detail.endswith(detail)
+    torch.jit.script(Sides()).save(str(tmp_path / "net.pt"))
+    assert "tensor_name" not in measured(tmp_path, SIDES)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_class_names_in_an_attribute_of_a_script(tmp_path: Path, turned: bool) -> None:
+    """Right names in an extra file do not hide them."""
+    module = Classes(["dog", "cat", "bird"] if turned else ["cat", "dog", "bird"])
+    text = "cat\ndog\nbird"
+    assert checks(tmp_path, module, "torchscript")["labels"].passed is not turned
+    assert checks(tmp_path, module, "torchscript", names=text, file="labels.txt")["labels"].passed is not turned
+
+
+def exchanged_arguments() -> nn.Module:
+    return ExchangedArguments().eval()
+
+
+def test_a_file_made_here_may_have_the_names_of_the_modules_own_arguments(tmp_path: Path) -> None:
+    """The contract names them in another order than the module does."""
+    config = SIDES.replace('artifacts = { "torchscript-fp32" = "net.pt" }', "").replace(
+        ":sides", ":exchanged_arguments"
+    )
+    result = measured(tmp_path, config)
+    assert "tensor_name" not in result and result["repeats"].passed

@@ -30,8 +30,10 @@ class LiteRtSession:
                                  "ops": operators(first.path), "signature": first.signature}  # fmt: skip
         found["positional"] = {"inputs": first.positional("inputs"), "outputs": first.positional("outputs")}
         found["labels"] = appended(first.path)
-        if len(first.signatures) > 1:
-            found["unmeasured_signatures"] = signatures.others(first.path.read_bytes(), first.signature)
+        found["tensor_names"] = {"inputs": first.tensor_names("inputs"), "outputs": first.tensor_names("outputs")}
+        others = signatures.others(first.path.read_bytes(), first.signature)
+        if others or len(first.signatures) > 1:
+            found["unmeasured_signatures"] = others
         for spec in found["inputs"]:
             spec["shapes"] = [list(file.shape(spec["name"])) for file in self.files]
         return found | ({"executor": f"{self.kernels} kernels"} if self.kernels != "XNNPACK" else {})
@@ -72,6 +74,17 @@ class _File:
         places = [d["index"] for d in given]
         held = [name for name, detail in details.items() if detail["index"] in places]
         return sorted(held, key=lambda name: places.index(details[name]["index"]))
+
+    def tensor_names(self, side: str) -> dict[str, str]:
+        """The names of the tensors themselves, by which apps without signatures take them, by those in the signature.
+
+        A converter writes `serving_default_x:0` for the input x.
+        """
+        details = self.inputs if side == "inputs" else self.outputs
+        given = self.interpreter.get_input_details() if side == "inputs" else self.interpreter.get_output_details()
+        texts = {d["index"]: str(d["name"]).rpartition("/")[2].partition(":")[0] for d in given}
+        texts = {index: text.removeprefix(f"{self.signature}_") for index, text in texts.items()}
+        return {name: texts[d["index"]] for name, d in details.items() if d["index"] in texts}
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(int(s) for s in self.inputs[name]["shape"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+GRAPH = "of the graph itself"  # its own inputs and outputs, which an interpreter runs that is asked for no signature
 _DEFAULT = "serving_default"  # what TensorFlow's converters call a model's only signature
 
 
@@ -31,7 +32,8 @@ def definition(model: Any, notes: Mapping[str, Any]) -> Any | None:
 
 def others(content: bytes, measured: str) -> list[str]:
     """The signatures of a file that give something else than the one that was `measured`: they are in another graph, or
-    give a name to another tensor."""
+    give a name to another tensor. `GRAPH` is among them where an interpreter that is asked for no signature takes or
+    gives tensors that no signature names, in the first graph."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
@@ -39,7 +41,13 @@ def others(content: bytes, measured: str) -> list[str]:
         _text(entry.signatureKey): (entry.subgraphIndex, _ports(entry, "inputs"), _ports(entry, "outputs"))
         for entry in model.signatureDefs or []
     }
-    return [key for key, entry in by_key.items() if entry != by_key.get(measured)]
+    unmeasured = [key for key, entry in by_key.items() if entry != by_key.get(measured)]
+    graph = {side: set(map(int, getattr(model.subgraphs[0], side))) for side in ("inputs", "outputs")}
+    covered = any(
+        place == 0 and set(inputs.values()) == graph["inputs"] and set(outputs.values()) == graph["outputs"]
+        for place, inputs, outputs in by_key.values()
+    )
+    return unmeasured if covered or not measured else [*unmeasured, GRAPH]
 
 
 def _ports(entry: Any, side: str) -> dict[str, int]:

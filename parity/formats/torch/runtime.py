@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.formats.labels import in_extra_files
+from parity.formats.labels import KEYS, in_extra_files, of_metadata
 from parity.formats.target import Array
 
 
@@ -69,9 +70,23 @@ class _TorchSession:
 
 class ScriptSession(_TorchSession):
     def describe(self) -> dict[str, Any]:
-        others = other_methods(self.module)
-        told = {"signature": "forward", "unmeasured_signatures": others} if others else {}
-        return super().describe() | told
+        from parity.files.torch_archives import mobile_programs
+
+        others = other_methods(self.module) + other_ways(self.module)
+        others += mobile_programs(Path(self.folder, self.notes["entry"]))
+        measured = {"signature": "forward", "unmeasured_signatures": others} if others else {}
+        attributes = {name: getattr(self.module, name) for name in KEYS if hasattr(self.module, name)}
+        names = {"tensor_names": self._names(), "label_attributes": of_metadata(attributes)}
+        return super().describe() | measured | names
+
+    def _names(self) -> dict[str, dict[str, str]]:
+        """The names of the arguments of `forward` and of the fields of the named tuple that it returns, by the names of
+        the inputs and outputs at their places."""
+        arguments = [argument.name for argument in self.module.forward.schema.arguments[1:]]
+        output = next(self.module.inlined_graph.outputs()).type().str()
+        fields = re.findall(r"(\w+) : ", output) if output.startswith("NamedTuple(") else []
+        sides = (("inputs", arguments), ("outputs", fields))
+        return {side: dict(zip(self.notes[side], names, strict=False)) for side, names in sides}
 
     def load(self, path: Path) -> Any:
         from parity.files.torch_archives import open_script
@@ -102,6 +117,13 @@ class ProgramSession(_TorchSession):
 
         self.program = open_program(path)
         return module_of(self.program)
+
+    def describe(self) -> dict[str, Any]:
+        from parity.files.torch_archives import other_programs
+
+        others = other_programs(Path(self.folder, self.notes["entry"]))
+        measured = {"signature": "model", "unmeasured_signatures": others} if others else {}
+        return super().describe() | measured
 
     def inputs(self) -> list[dict[str, Any]]:
         user = set(self.program.graph_signature.user_inputs)
@@ -138,6 +160,39 @@ def other_methods(module: Any) -> list[str]:
                 ahead.append(name)
     names = module._c._method_names()
     return sorted(name for name in names if name != "forward" and name not in helpers and not name.startswith("_"))
+
+
+def other_ways(module: Any) -> list[str]:
+    """How else an app may run what `module(x)` runs, where that may give something else.
+
+    Hooks of the outermost module run in `module(x)` and not in `module.forward(x)`, as C++ apps call it; hooks of inner
+    modules are part of the code that calls these. `eval()` changes a module that was saved in training mode and reads
+    it.
+    """
+    ways = []
+    if module._c._get_forward_hooks() or module._c._get_forward_pre_hooks():
+        ways.append("forward without hooks")
+    if _reads_training(module):
+        ways.append("forward after eval()")
+    return ways
+
+
+def _reads_training(module: Any) -> bool:
+    """Whether `forward` reads the mode of a module that is in training mode."""
+    from parity.files.torch_scripts import nodes
+
+    graph = module.inlined_graph
+    modules = {next(graph.inputs()).debugName(): module}
+    for node in nodes(graph):
+        if node.kind() != "prim::GetAttr" or next(node.inputs()).debugName() not in modules:
+            continue
+        owner = modules[next(node.inputs()).debugName()]
+        if node.s("name") == "training" and owner.training and node.output().uses():
+            return True
+        value = getattr(owner, node.s("name"), None)
+        if hasattr(value, "training"):
+            modules[node.output().debugName()] = value
+    return False
 
 
 def script_signature(file: Path) -> dict[str, Any]:
