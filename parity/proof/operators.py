@@ -51,7 +51,7 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
         "module_random": sorted({*own.random}),
         "absent": sorted(absent(decided, own)),
         "fewer": sorted(fewer(survey, decided, own)),
-        "thresholds": sorted(_whole(survey.thresholds()) | _whole(own.thresholds)),
+        "thresholds": sorted(_whole(survey.thresholds() | survey.zeros() | own.thresholds)),
     }
     return Link.judged("operators", figures, [culprit for culprit in culprits if culprit is not None])
 

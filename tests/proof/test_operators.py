@@ -146,6 +146,32 @@ def test_the_numbers_that_file_or_module_decides_by_are_read(tmp_path: Path, tar
     assert {0, 50, 64} <= set(link(tmp_path, notes, target).figures["thresholds"])
 
 
+SHIFTED: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "difference": lambda ids: 1 // (1 + (ids - 1234) * (ids - 1234)),
+    "in two steps": lambda ids: 1 // (1 + (1000 - ids + 234) * (1000 - ids + 234)),
+    "multiple": lambda ids: 1 // (1 + (2 * ids - 2468) * (2 * ids - 2468)),
+}
+
+
+class Shifted(Tagger):
+    """`Tagger` that takes one id for another, by a division of integers."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(ids + SHIFTED[self.way](ids))
+
+
+@pytest.mark.parametrize("target", READERS)
+@pytest.mark.parametrize("way", SHIFTED)
+def test_a_number_that_ids_are_measured_from_is_read(tmp_path: Path, target: str, way: str) -> None:
+    torch.manual_seed(0)
+    notes = export(Shifted(way).eval().requires_grad_(False), target, tmp_path)
+    assert 1234 in link(tmp_path, notes, target).figures["thresholds"]
+
+
 class Noisy(Tagger):
     """`Tagger` that adds noise to what it looks up, as some augmentations do when they are left in."""
 
