@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ FURTHER = 1.5  # times the largest declared size, at least
 MANY = (4, 17)  # rows: files go wrong at one number of them, and from 8 or from 16 on
 CROWDS = (32, 64)  # rows, where they are cheap: what a server gathers
 FAR = (2, 4)  # times the largest declared size, where that is cheap
+MOST_PAIRS = 16  # combinations of declared sizes, beside those that are tried anyway
 LEAST = 2  # of a length: one of 1 is broadcast, and exporters take it for another kind of axis
 READ = 64  # golden files that are looked at for the range of integers
 
@@ -174,6 +176,35 @@ def equal_sizes(contract: Contract, larger: Mapping[str, int]) -> dict[str, int]
     if size == 1:
         size = min((size for known in lengths for size in known if size > 1), default=LEAST)
     return dict.fromkeys(larger, size)
+
+
+def covering(sizes: Mapping[str, Sequence[int]], tried: Sequence[Mapping[str, int]]) -> list[dict[str, int]]:
+    """Combinations of `sizes` that are not `tried`: all, where there are few; else as many as it takes for every size
+    of each axis to meet every size of each other, `MOST_PAIRS` at most."""
+    axes = [axis for axis, values in sizes.items() if len(values) > 1]
+    if len(axes) < 2:
+        return []
+    if math.prod(len(sizes[axis]) for axis in axes) <= MOST_PAIRS:
+        seen = [{axis: dims[axis] for axis in axes} for dims in tried]
+        every = (dict(zip(axes, values, strict=True)) for values in itertools.product(*(sizes[a] for a in axes)))
+        return [each for each in every if each not in seen]
+    left = {((a, x), (b, y)) for a, b in itertools.combinations(axes, 2) for x in sizes[a] for y in sizes[b]}
+    for each in tried:
+        left -= _pairs(each, axes)
+    chosen: list[dict[str, int]] = []
+    while left and len(chosen) < MOST_PAIRS:
+        dims: dict[str, int] = dict(min(left))
+        for axis in axes:
+            if axis not in dims:
+                rest = [{**dims, axis: size} for size in sizes[axis]]
+                dims = max(rest, key=lambda each: len(left & _pairs(each, axes)))
+        left -= _pairs(dims, axes)
+        chosen.append(dims)
+    return chosen
+
+
+def _pairs(dims: Mapping[str, int], axes: Sequence[str]) -> set[tuple[tuple[str, int], tuple[str, int]]]:
+    return set(itertools.combinations([(axis, dims[axis]) for axis in axes if axis in dims], 2))
 
 
 def _exchanged(contract: Contract, lengths: Mapping[str, int]) -> dict[str, int]:

@@ -37,6 +37,8 @@ _BOUNDED: Mapping[str, tuple[float, ...]] = {  # operators that bound their data
 }
 _SATURATING = re.compile(r"^(QuantizeLinear|QLinear|QUANTIZE$|quantize$)")
 _LOOK_UP = re.compile(r"(^|[^a-z])(gather|embedding(_lookup)?|index(_select)?)(\.\w+)?$", re.IGNORECASE)
+MOST_LINES = 16  # ways in which one tensor follows from an input by constants; more are not read
+_LINEAR = ("add", "add_n", "sub", "subtract", "rsub", "mul", "multiply", "neg", "negative")
 _DIRECT = re.compile(  # what may be done to an index, and leaves the look-up one of the input itself
     r"(^|[^a-z])(add|sub|mul|floor_?mod|mod|remainder|clip|clamp(_min|_max)?|(min|max)(imum)?|where|select(_v2)?|"
     r"transpose|flatten|(strided_?)?slice|relu)(\.\w+)?$",
@@ -132,6 +134,35 @@ class Survey:
                 found.update(value for side in sides if len(side) <= FEW for value in side)
         return found
 
+    def zeros(self) -> set[float]:
+        """Where inputs that constants are added to, subtracted from or multiplied with come to zero, or to another
+        constant: `1 // (1 + (id - k)^2)` is one at k alone, and compares nothing."""
+        data = self._data()
+        constants = {name: values for name, values in self._constants().items() if values.dtype.kind in "fiu"}
+        lines: dict[str, set[tuple[float, float]]] = {name: {(1.0, 0.0)} for name in self.inputs}  # factor, shift
+        found: set[float] = set()
+        ahead = list(self.inputs)
+        while ahead:
+            name = ahead.pop()
+            for node in self.nodes:
+                if name not in node.inputs or node.meaning == "shape":
+                    continue
+                line = lines[name]
+                others = [n for n in node.inputs[:2] if n in constants and n not in data]
+                given = distinct(constants[others[0]]) if others and name in node.inputs[:2] else ()
+                given = given if len(given) <= FEW else ()
+                if _word(node.operator) not in _LINEAR and not _is_copy(node):
+                    found.update((c - shift) / factor for factor, shift in line for c in given)
+                    continue
+                moved = line if _is_copy(node) else _moved(node, name, line, given)
+                found.update(-shift / factor for factor, shift in moved)
+                for result in node.outputs:
+                    before = lines.setdefault(result, set())
+                    if moved - before and len(before) < MOST_LINES:
+                        before |= moved
+                        ahead.append(result)
+        return {value for value in found if value}
+
     def bounds(self) -> list[float | None]:
         """The numbers that values of inputs are kept inside of, or compared with, once for each; None for one that is
         computed."""
@@ -164,6 +195,11 @@ class Survey:
             if not data.isdisjoint(node.inputs):
                 held += [Decision("order", ((value,),), node.operator, node.place) for value in dict.fromkeys(values)]
         return held
+
+    def computing(self) -> list[tuple[str, Node]]:
+        """The nodes that compute with values of inputs, each with the bare word of its operator."""
+        data = self._data()
+        return [(_word(node.operator), node) for node in self.nodes if not data.isdisjoint(node.inputs)]
 
     def saturates(self) -> bool:
         """Whether results lie on grids: a quantiser leaves a bound out that the ends of a grid hold."""
@@ -275,6 +311,21 @@ def _word(operator: str) -> str:
     """An operator without its namespace and overload: `aten::clamp_` and `aten.clamp.default` are both `clamp`."""
     parts = re.split(r"::|\.", operator)
     return parts[min(1, len(parts) - 1)].lower().rstrip("_")
+
+
+def _moved(
+    node: Node, name: str, lines: Iterable[tuple[float, float]], given: Sequence[float]
+) -> set[tuple[float, float]]:
+    """The factors and shifts of the result of a linear operator, from those of its operand `name`."""
+    word, first = _word(node.operator), node.inputs[0] == name
+    if word in ("neg", "negative"):
+        return {(-factor, -shift) for factor, shift in lines}
+    if word in ("mul", "multiply"):
+        return {(factor * c, shift * c) for factor, shift in lines for c in given if c}
+    if word in ("add", "add_n"):
+        return {(factor, shift + c) for factor, shift in lines for c in given}
+    sign = 1 if first == (word != "rsub") else -1
+    return {(sign * factor, sign * (shift - c)) for factor, shift in lines for c in given}
 
 
 def _is_copy(node: Node) -> bool:

@@ -36,7 +36,7 @@ def unexplained(decided: Sequence[Decision], own: Behaviour, parted: bool = Fals
         else:
             strange.append(decision)
     for family, several in counted.items() if not parted else ():
-        strange += _surplus(several, len(several) - _explained(family, len(several), own))
+        strange += surplus(several, len(several) - _explained(family, len(several), own))
     return strange
 
 
@@ -55,7 +55,7 @@ def _explained(family: Family, count: int, own: Behaviour) -> int:
     return max(min(high, count) for low, high in reached if low <= count)
 
 
-def _surplus(several: Sequence[Decision], count: int) -> list[Decision]:
+def surplus(several: Sequence[Decision], count: int) -> list[Decision]:
     """Decisions of one family of which `count` are too many: which of them, nothing says."""
     if count in (0, len(several)):
         return list(several) if count else []
@@ -77,7 +77,7 @@ def excess(survey: Survey, own: Behaviour) -> list[Decision]:
         alike = [bound for bound in held if _near(bound.constants[0][0], value)]
         held = [bound for bound in held if bound not in alike]
         explained = sum(count for number, count in own.bounds.items() if _near(number, value) or math.isnan(number))
-        strange += _surplus(alike, max(len(alike) - explained, 0))
+        strange += surplus(alike, max(len(alike) - explained, 0))
     return strange
 
 

@@ -20,6 +20,7 @@ from parity.core.proof import Culprit, Link
 from parity.core.settings import ModelSpec
 from parity.formats.survey import Node, Survey
 from parity.formats.target import load_part
+from parity.proof.bends import bends
 from parity.proof.explaining import absent, excess, fewer, unexplained
 from parity.reference import decisions, modelling
 from parity.reference.decisions import Behaviour
@@ -42,6 +43,7 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
     own.decisions += script or []
     strange = unexplained(decided, own, survey.parted())
     strange += excess(survey, own)
+    strange += bends(survey, own)
     if script is not None:
         culprits += [_of_process(decision) for decision in strange if decision.family == "process"]
     figures = {
@@ -51,7 +53,7 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
         "module_random": sorted({*own.random}),
         "absent": sorted(absent(decided, own)),
         "fewer": sorted(fewer(survey, decided, own)),
-        "thresholds": sorted(_whole(survey.thresholds()) | _whole(own.thresholds)),
+        "thresholds": sorted(_whole(survey.thresholds() | survey.zeros() | own.thresholds)),
     }
     return Link.judged("operators", figures, [culprit for culprit in culprits if culprit is not None])
 

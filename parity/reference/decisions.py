@@ -75,6 +75,7 @@ class Behaviour:
         default_factory=Counter
     )  # by which operators on the inputs keep data, ReLU among them
     turned: dict[str, set[int]] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)  # of each operator, on what follows from the inputs
 
     def turn(self, turn: Turn, ways: set[int]) -> None:
         """Note a bound or a choice, and its ways."""
@@ -167,6 +168,7 @@ class _Watch(TorchDispatchMode):
         follows = self.followed.any(args, keywords)
         decisions = self._decisions(name, func._schema, args, given, follows)
         if follows:
+            self.seen.calls[name.removesuffix("_")] += 1
             self._bound(name, func._schema, given)
         result = func(*args, **keywords)
         if follows and name in _CHOOSING:

@@ -15,7 +15,7 @@ import numpy as np
 
 from parity.cases import draw
 from parity.cases.recipes import ELEMENTS
-from parity.cases.sizes import batches_beside, beyond, crowds, equal_sizes, far_lengths, lengths_beside
+from parity.cases.sizes import batches_beside, beyond, covering, crowds, equal_sizes, far_lengths, lengths_beside
 from parity.core.case import Array, Case
 from parity.core.contract import Contract
 from parity.core.errors import ParityError
@@ -71,6 +71,7 @@ def run(check: CheckContext) -> None:
     batches = _batches(runtime, model, sizes)
     cases = _sizes(model.contract, session.config.seed)
     cases = _taken(bench, cases, parity)
+    cases += _combined(bench, parity)
     _declared(bench, _judged(bench, batches, cases, parity), parity)
     _undeclared(bench, parity)
     if not parity.checks:
@@ -114,6 +115,31 @@ def _refusal(bench: Bench, case: Case) -> str:
             raise
         return f"the model itself refuses it: {failure.reason}"
     return GIVES_NAN if any(np.isnan(value).any() for value in row.values() if value.dtype.kind == "f") else ""
+
+
+def _combined(bench: Bench, parity: Recorder) -> list[Case]:
+    """Combinations of the sizes that somebody declared for several axes, where they cost little. One that the model
+    itself refuses says nothing: sizes may belong together."""
+    contract, seed = bench.model.contract, bench.session.config.seed
+    declared = {axis: sizes for axis, sizes in contract.sizes().items()
+                if axis in contract.dims and axis not in bench.model.enumerated}  # fmt: skip
+    dims = [{**contract.example(), **sizes} for sizes in covering(declared, _planned(contract))]
+    if not dims:
+        return []
+    most = min(ELEMENTS, SECONDS / _seconds(bench) * _numbers(contract, contract.example()))
+    taken, left = [], []
+    for sizes in dims:
+        case = _drawn(contract, sizes, seed)
+        why = "it would take too long" if _numbers(contract, sizes) > most else _refusal(bench, case)
+        if why:
+            left.append((case.id, why))
+        else:
+            taken.append(case)
+    if left:
+        (first, why), *rest = left
+        also = "".join(f"; nor was {case}" for case, _ in rest)
+        parity.find(f"{first}, a combination of sizes in dims, was not measured: {why}{also}", "note")
+    return taken
 
 
 def _undeclared(bench: Bench, parity: Recorder) -> None:
@@ -334,13 +360,18 @@ def _alone(
 
 
 def _sizes(contract: Contract, seed: int) -> list[Case]:
-    """Drawn inputs with all dynamic axes moved together, to sizes that differ pairwise where they can; every declared
-    size of every axis occurs."""
+    """Drawn inputs at the planned sizes."""
+    return [_drawn(contract, dims, seed) for dims in _planned(contract)]
+
+
+def _planned(contract: Contract) -> list[dict[str, int]]:
+    """All dynamic axes moved together, to sizes that differ pairwise where they can; every declared size of every axis
+    occurs."""
     sizes = contract.sizes()
     others = [name for name in sizes if not contract.is_batch(name)]
     if not others:
         return []
-    cases = []
+    cases: list[dict[str, int]] = []
     for turn in range(max(len(sizes[name]) for name in others)):
         dims: dict[str, int] = {}
         for place, (name, values) in enumerate(sizes.items()):
@@ -352,7 +383,7 @@ def _sizes(contract: Contract, seed: int) -> list[Case]:
     for name in others:
         missing = set(sizes[name]) - {d[name] for d in cases}
         cases += [{**contract.example(), name: size} for size in sorted(missing)]
-    return [_drawn(contract, dims, seed) for dims in cases]
+    return cases
 
 
 def _drawn(contract: Contract, dims: Mapping[str, int], seed: int) -> Case:

@@ -56,6 +56,9 @@ class View(torch.nn.Module):
         elif self.square:
             view = view[:, :, :min(height, width), :min(height, width)]
         pool = torch.nn.functional.max_pool2d(self.body(view).relu(), 2, ceil_mode=self.wrong != "odd")
+        if self.wrong == "pair":
+            sizes = torch.ones_like(view[0, 0, :, 0]).sum() * 100 + torch.ones_like(view[0, 0, 0]).sum()
+            return pool.mean((2, 3)) + (sizes == 2440).float()
         return pool.mean((2, 3))
 
 class Tokens(torch.nn.Module):

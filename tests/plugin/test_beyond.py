@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from parity.cases.sizes import batches_beside, beyond, crowds, equal_sizes, far_lengths, further, lengths_beside
+from parity.cases.sizes import (
+    batches_beside,
+    beyond,
+    covering,
+    crowds,
+    equal_sizes,
+    far_lengths,
+    further,
+    lengths_beside,
+)
 from parity.core.contract import Contract, InputSpec, OutputSpec
 from tests.plugin.onnx_project import prepared
 from tests.plugin.tiny_project import Project
@@ -92,6 +103,30 @@ def test_sizes_far_from_the_declared_ones_are_one_and_more_and_those_alike_suit_
     assert crowds(contract, larger) == [{"batch": 32}, {"batch": 64}]
     assert crowds(contract, {"h": 8}) == [] and far_lengths(contract, {}) == []
     assert equal_sizes(contract, {"h": 8}) == {}
+
+
+def test_few_combinations_of_declared_sizes_are_all_tried() -> None:
+    sizes = {"h": (16, 24, 32, 40), "w": (16, 24, 32, 40), "fixed": (7,)}
+    tried = [{"batch": 1, "h": size, "w": size, "fixed": 7} for size in sizes["h"]]
+    pairs = {(dims["h"], dims["w"]) for dims in covering(sizes, tried)}
+    assert len(pairs) == 12 and (24, 40) in pairs and (16, 16) not in pairs
+    assert covering({"h": (16, 24), "fixed": (7,)}, []) == []
+
+
+def test_of_many_combinations_every_two_sizes_of_two_axes_meet() -> None:
+    sizes = {"h": (16, 24, 32), "w": (8, 9, 10), "t": (1, 2, 3)}
+    chosen = covering(sizes, [{"h": 16, "w": 8, "t": 1}])
+    assert len(chosen) <= 14
+    for a, b in itertools.combinations(sizes, 2):
+        met = {(dims[a], dims[b]) for dims in chosen} | {(sizes[a][0], sizes[b][0])}
+        assert met == set(itertools.product(sizes[a], sizes[b]))
+
+
+def test_a_file_that_is_wrong_at_one_declared_pair_fails(project: Project) -> None:
+    dims = "dims = { height = [16, 24, 32, 40], width = [16, 24, 32, 40] }"
+    run = prepared(project, "view", "pair", dims).run("-k", "batch")
+    (cell,) = run.record.cells
+    assert run.code == 1 and {c.case for c in cell.checks if not c.passed} == {"batch=1,height=24,width=40"}, run.text
 
 
 def test_a_batch_of_many_large_rows_is_not_tried_and_says_so(project: Project) -> None:
