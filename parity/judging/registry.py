@@ -476,6 +476,7 @@ _CONTRACT = tuple(
         ("opset", "The ONNX operator set is the one that was asked for."),
         ("labels", "The classes that the file names are the declared labels, in their order."),
         ("repeats", "Two runs on one input give the same bits."),
+        ("uninitialised", "An output follows memory that nothing wrote only where the module's does so too."),
         ("overwrites", "The file writes into an input only where the module does so too: its caller still holds it."),
     )
 )

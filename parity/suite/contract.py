@@ -13,13 +13,13 @@ from parity.core.kinds import CONTRACT
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.judging import judge
-from parity.reference.messages import WaysRequest
+from parity.reference.messages import Memory, WaysRequest
 from parity.session.session import Runtime
 from parity.suite import accepting, hint
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
 
-OVERWRITTEN = "parity.reference.overwriting:overwritten"
+MEMORY = "parity.reference.memory:of_module"
 
 
 def run(check: CheckContext) -> None:
@@ -237,20 +237,35 @@ def _repeats(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
         if spec.name in first and spec.name in second:
             same = first[spec.name].tobytes() == second[spec.name].tobytes()
             parity.add(judge.fact("repeat", spec.name, "repeats", same, "two runs on one input, bit for bit"))
-    _overwrites(runtime, model, inputs, parity)
+    _memory(runtime, model, inputs, parity)
 
 
-def _overwrites(runtime: Runtime, model: ModelConfig, inputs: Mapping[str, Array], parity: Recorder) -> None:
-    """The file leaves its inputs as they are, unless the module changes them too: the caller still holds them."""
-    if not runtime.overwritten:
+def _memory(runtime: Runtime, model: ModelConfig, inputs: Mapping[str, Array], parity: Recorder) -> None:
+    """What an app sees and one run after another does not: inputs that the file writes into or returns, threads, and
+    memory that was used before. What the module does too is its own."""
+    ways = runtime.otherwise(inputs)
+    for way in ways:
+        if way.way.endswith("threads"):
+            parity.find(f"with {way.way} {', '.join(way.outputs)} are not what one thread gives: the file writes "
+                        "to one place more than once, in an order that threads do not keep; apps often have several",
+                        "warning")  # fmt: skip
+    uninitialised = sorted({name for way in ways if way.way == "used memory" for name in way.outputs})
+    if not (runtime.overwritten or runtime.returned or uninitialised):
         return
     session = runtime.session
     request = WaysRequest(session.model_spec(model), [inputs])
-    theirs = session.children.call("torch", OVERWRITTEN, request, list[str], stage="oracle")
+    theirs = session.children.call("torch", MEMORY, request, Memory, stage="oracle")
     for name in sorted(runtime.overwritten):
-        also = name in theirs
+        also = name in theirs.overwritten
         text = f"the file writes into this input; the module does {'so too' if also else 'not'}"
         parity.add(judge.fact("signature", name, "overwrites", also, text))
+    for name in sorted(runtime.returned - set(theirs.returned)):
+        parity.find(f"an output of the file lies in the memory of its input {name}, the module's does not: an app that "
+                    "fills that memory anew changes outputs that it keeps", "warning")  # fmt: skip
+    for name in uninitialised:
+        also = theirs.uninitialised
+        text = f"follows memory that nothing wrote; the module's {'does so too' if also else 'does not'}"
+        parity.add(judge.fact("repeat", name, "uninitialised", also, text))
 
 
 @measures(CONTRACT)
