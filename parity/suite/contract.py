@@ -19,6 +19,7 @@ from parity.suite import accepting, hint
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
 
+_PIXELS = 0.01  # of the range from the darkest to the brightest pixel: 127 for 127.5 is no other preprocessing
 MEMORY = "parity.reference.memory:of_module"
 
 
@@ -68,6 +69,7 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
                 parity.add(*_enumerated(spec, found, notes.get("enumerated", {})))
             _dtype(runtime, spec, found, prebuilt, parity)
     _labels(model, described.get("labels", []), parity)
+    _picture(model, described.get("picture"), parity)
     _order(runtime, model, prebuilt, parity)
     _signatures(runtime, parity)
     if any(d["shape"] is None for d in described["inputs"]):
@@ -115,6 +117,25 @@ def _labels(model: ModelConfig, have: Sequence[str], parity: Recorder) -> None:
         elif len(ours) == len(theirs):
             text = f"{spec.name}: the file names other classes than the labels: {have[0]!r} for {spec.labels[0]!r}"
             parity.find(text, "warning")
+
+
+def _picture(model: ModelConfig, have: Mapping[str, Any] | None, parity: Recorder) -> None:
+    """How a picture becomes an input by the file's metadata, which apps may follow, against `preprocess`: for each
+    channel, what the darkest and the brightest pixel become."""
+    how = model.contract.preprocess
+    if how is None or not have:
+        return
+    pixels = np.array([[0.0], [255.0]]) / how.scale
+    mine = (pixels - np.array(how.mean)) / np.array(how.std)
+    theirs = np.array([have["low"], have["high"]])
+    spans = np.abs(mine[1] - mine[0])
+    comparable = len(have["low"]) in (1, len(how.mean))
+    apart = comparable and bool((np.abs(mine - theirs) > _PIXELS * spans).any())
+    if apart or have["color"] not in ("", how.color):
+        values = [", ".join(f"{value:.4g}" for value in side) for side in (how.mean, how.std)]
+        ours = f"{how.color}, pixels / {how.scale:g}, mean {values[0]}, std {values[1]}"
+        parity.find(f"the file's metadata says how a picture becomes its input: {have['text']}; preprocess says: {ours}: an "
+                    "app that follows the file gives it other numbers than were measured", "warning")  # fmt: skip
 
 
 def _signatures(runtime: Runtime, parity: Recorder) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from parity.formats.labels import appended
+from parity.formats.pictures import of_tflite
 from parity.formats.target import Array
 from parity.formats.tflite import signatures
 
@@ -30,6 +31,7 @@ class LiteRtSession:
                                  "ops": operators(first.path), "signature": first.signature}  # fmt: skip
         found["positional"] = {"inputs": first.positional("inputs"), "outputs": first.positional("outputs")}
         found["labels"] = appended(first.path)
+        found["picture"] = of_tflite(first.path.read_bytes())
         if len(first.signatures) > 1:
             found["unmeasured_signatures"] = signatures.others(first.path.read_bytes(), first.signature)
         for spec in found["inputs"]:
