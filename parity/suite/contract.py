@@ -134,8 +134,8 @@ def _picture(model: ModelConfig, have: Mapping[str, Any] | None, parity: Recorde
     if apart or have["color"] not in ("", how.color):
         values = [", ".join(f"{value:.4g}" for value in side) for side in (how.mean, how.std)]
         ours = f"{how.color}, pixels / {how.scale:g}, mean {values[0]}, std {values[1]}"
-        parity.find(f"the file's metadata says how a picture becomes its input: {have['text']}; preprocess says: {ours}: an "
-                    "app that follows the file gives it other numbers than were measured", "warning")  # fmt: skip
+        text = f"the file's metadata says how a picture becomes its input: {have['text']}; preprocess says: {ours}"
+        parity.find(f"{text}: an app that follows the file gives it other numbers than were measured", "warning")
 
 
 def _signatures(runtime: Runtime, parity: Recorder) -> None:
