@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from parity.cases import sequence
+from parity.cases.differing import differs
 from parity.cases.recipes import Layout, viewed
 from parity.cases.sequence import Free
 from parity.core.case import Array
@@ -19,6 +20,7 @@ from parity.process.child import stage
 
 Rows = Sequence[Mapping[str, Array]]
 
+_RUNS, _SECONDS = 8, 1.0  # in another way, at most: what threads do differs from run to run
 _CANONICAL = {3: "NCL", 4: "NCHW", 5: "NCDHW"}
 _open: dict[int, tuple[Any, Mapping[str, Any]]] = {}
 _takes: dict[int, list[str]] = {}  # by handle, what the file calls its inputs; empty where it does not say
@@ -58,12 +60,21 @@ class Outputs:
     """Outputs of every case by the model's names, in order; `milliseconds` are those of inference alone.
 
     `overwritten` are the model's inputs that the file was seen to write into since it was opened, where the runtime
-    hands it the caller's own memory.
+    hands it the caller's own memory; `returned` are those in whose memory an output was seen to lie.
     """
 
     outputs: Rows
     milliseconds: Sequence[float]
     overwritten: Sequence[str] = ()
+    returned: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Otherwise:
+    """A way of running a file, and the outputs that differ in it by more than rounding."""
+
+    way: str
+    outputs: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,34 @@ def run(request: RunRequest) -> Outputs:
         got = _answer(request.handle, given)
         milliseconds.append(1000 * (time.perf_counter() - start))
         outputs.append(named(notes, got))
-    return Outputs(outputs, milliseconds, sorted(getattr(session, "overwritten", ())))
+    overwritten, returned = (sorted(getattr(session, seen, ())) for seen in ("overwritten", "returned"))
+    return Outputs(outputs, milliseconds, overwritten, returned)
+
+
+def otherwise(request: RunRequest) -> list[Otherwise]:
+    """The ways in which an app may run the file and in which it gives something else than as it is measured."""
+    stage("run")
+    session, notes = _open[request.handle]
+    seen: list[Otherwise] = []
+    for way, run_otherwise in session.otherwise() if hasattr(session, "otherwise") else ():
+        for case in request.cases:
+            usual = named(notes, session.run(fed(notes, case)))
+            end = time.perf_counter() + _SECONDS
+            for _ in range(_RUNS if "threads" in way else 1):
+                got = _tried(notes, run_otherwise, fed(notes, case))
+                names = [n for n, value in usual.items() if n not in got or differs(np.array(value), np.array(got[n]))]
+                seen += [Otherwise(way, names)] if names else []
+                if names or time.perf_counter() > end:
+                    break
+    return seen
+
+
+def _tried(notes: Mapping[str, Any], run_otherwise: Any, given: Mapping[str, Array]) -> Mapping[str, Any]:
+    """What a run gives; nothing where it fails, as numbers from nowhere may be indices."""
+    try:
+        return named(notes, run_otherwise(given))
+    except Exception:
+        return {}
 
 
 def play(request: PlayRequest) -> list[dict[str, Array]]:

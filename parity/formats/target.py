@@ -34,6 +34,9 @@ def narrowed(inputs: Mapping[str, Array]) -> dict[str, Array]:
     return {name: v.astype(np.int32) if v.dtype == np.int64 else v for name, v in inputs.items()}
 
 
+THREADS = 4  # of a run as an app has it; measurements have one, so that workers do not fight for cores
+
+
 @dataclass(frozen=True)
 class Step:
     """One converter call. `function` is `module:name`, run in the warm child `family` as

@@ -486,6 +486,7 @@ _CONTRACT = tuple(
         ("labels", "The classes that the file names are the declared labels, in their order."),
         ("repeats", "Two runs on one input give the same bits."),
         ("tensor_name", "The file's own name of an input or output is not the model's name of another."),
+        ("uninitialised", "An output follows memory that nothing wrote only where the module's does so too."),
         ("overwrites", "The file writes into an input only where the module does so too: its caller still holds it."),
     )
 )

@@ -145,3 +145,13 @@ class Driven:
     words: Sequence[str]
     note: str
     reads: Reads = field(default_factory=Reads)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Names of inputs that a module writes into, and of those in whose memory one of its outputs lies; whether its
+    outputs follow memory that nothing wrote."""
+
+    overwritten: Sequence[str]
+    returned: Sequence[str]
+    uninitialised: bool

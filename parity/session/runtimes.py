@@ -15,7 +15,7 @@ from parity.core.case import Array
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.record import RuntimeRecord
-from parity.formats.serve import Opened, OpenRequest, Outputs, PlayRequest, RunRequest
+from parity.formats.serve import Opened, OpenRequest, Otherwise, Outputs, PlayRequest, RunRequest
 from parity.formats.target import version
 from parity.process.isolate import ChildFailure
 from parity.session.artefacts import Artifact
@@ -45,6 +45,7 @@ class OpenFile:
         self.description: Mapping[str, Any] = {}
         self.milliseconds: list[float] = []
         self.overwritten: set[str] = set()  # inputs of the model that the file was seen to write into
+        self.returned: set[str] = set()  # inputs of the model in whose memory an output was seen to lie
         self._handle: int | None = None
         self._pid: int | None = None
 
@@ -75,6 +76,7 @@ class OpenFile:
             raise ParityError(f"{self.cell}: {len(inputs)} cases were run and {len(result.outputs)} came back")
         self.milliseconds += result.milliseconds
         self.overwritten.update(result.overwritten)
+        self.returned.update(result.returned)
         return [dict(row) for row in result.outputs]
 
     def _run(
@@ -89,6 +91,10 @@ class OpenFile:
             if failure.state != "error":
                 self._handle = None
             raise
+
+    def otherwise(self, inputs: Mapping[str, Array]) -> list[Otherwise]:
+        """The ways in which an app may run the file and in which it gives something else. Raises ChildFailure."""
+        return self._call("otherwise", RunRequest(self._opened(), [inputs]), list[Otherwise], "run", again=False)
 
     def _opened(self) -> int:
         """The handle of the open artefact."""

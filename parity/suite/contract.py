@@ -13,13 +13,14 @@ from parity.core.kinds import CONTRACT
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.judging import judge
-from parity.reference.messages import WaysRequest
+from parity.reference.messages import Memory, WaysRequest
 from parity.session.session import Runtime
 from parity.suite import accepting, hint
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
 
-OVERWRITTEN = "parity.reference.overwriting:overwritten"
+_PIXELS = 0.01  # of the range from the darkest to the brightest pixel: 127 for 127.5 is no other preprocessing
+MEMORY = "parity.reference.memory:of_module"
 
 
 def run(check: CheckContext) -> None:
@@ -69,6 +70,7 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
             _dtype(runtime, spec, found, prebuilt, parity)
     for labels in (described.get("labels", []), described.get("label_attributes", [])):
         _labels(model, labels, parity)
+    _picture(model, described.get("picture"), parity)
     _order(runtime, model, prebuilt, parity)
     _names(runtime, model, prebuilt, parity)
     _signatures(runtime, parity)
@@ -117,6 +119,25 @@ def _labels(model: ModelConfig, have: Sequence[str], parity: Recorder) -> None:
         elif len(ours) == len(theirs):
             text = f"{spec.name}: the file names other classes than the labels: {have[0]!r} for {spec.labels[0]!r}"
             parity.find(text, "warning")
+
+
+def _picture(model: ModelConfig, have: Mapping[str, Any] | None, parity: Recorder) -> None:
+    """How a picture becomes an input by the file's metadata, which apps may follow, against `preprocess`: for each
+    channel, what the darkest and the brightest pixel become."""
+    how = model.contract.preprocess
+    if how is None or not have:
+        return
+    pixels = np.array([[0.0], [255.0]]) / how.scale
+    mine = (pixels - np.array(how.mean)) / np.array(how.std)
+    theirs = np.array([have["low"], have["high"]])
+    spans = np.abs(mine[1] - mine[0])
+    comparable = len(have["low"]) in (1, len(how.mean))
+    apart = comparable and bool((np.abs(mine - theirs) > _PIXELS * spans).any())
+    if apart or have["color"] not in ("", how.color):
+        values = [", ".join(f"{value:.4g}" for value in side) for side in (how.mean, how.std)]
+        ours = f"{how.color}, pixels / {how.scale:g}, mean {values[0]}, std {values[1]}"
+        text = f"the file's metadata says how a picture becomes its input: {have['text']}; preprocess says: {ours}"
+        parity.find(f"{text}: an app that follows the file gives it other numbers than were measured", "warning")
 
 
 def _signatures(runtime: Runtime, parity: Recorder) -> None:
@@ -269,20 +290,35 @@ def _repeats(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
         if spec.name in first and spec.name in second:
             same = first[spec.name].tobytes() == second[spec.name].tobytes()
             parity.add(judge.fact("repeat", spec.name, "repeats", same, "two runs on one input, bit for bit"))
-    _overwrites(runtime, model, inputs, parity)
+    _memory(runtime, model, inputs, parity)
 
 
-def _overwrites(runtime: Runtime, model: ModelConfig, inputs: Mapping[str, Array], parity: Recorder) -> None:
-    """The file leaves its inputs as they are, unless the module changes them too: the caller still holds them."""
-    if not runtime.overwritten:
+def _memory(runtime: Runtime, model: ModelConfig, inputs: Mapping[str, Array], parity: Recorder) -> None:
+    """What an app sees and one run after another does not: inputs that the file writes into or returns, threads, and
+    memory that was used before. What the module does too is its own."""
+    ways = runtime.otherwise(inputs)
+    for way in ways:
+        if way.way.endswith("threads"):
+            parity.find(f"with {way.way} {', '.join(way.outputs)} are not what one thread gives: the file writes "
+                        "to one place more than once, in an order that threads do not keep; apps often have several",
+                        "warning")  # fmt: skip
+    uninitialised = sorted({name for way in ways if way.way == "used memory" for name in way.outputs})
+    if not (runtime.overwritten or runtime.returned or uninitialised):
         return
     session = runtime.session
     request = WaysRequest(session.model_spec(model), [inputs])
-    theirs = session.children.call("torch", OVERWRITTEN, request, list[str], stage="oracle")
+    theirs = session.children.call("torch", MEMORY, request, Memory, stage="oracle")
     for name in sorted(runtime.overwritten):
-        also = name in theirs
+        also = name in theirs.overwritten
         text = f"the file writes into this input; the module does {'so too' if also else 'not'}"
         parity.add(judge.fact("signature", name, "overwrites", also, text))
+    for name in sorted(runtime.returned - set(theirs.returned)):
+        parity.find(f"an output of the file lies in the memory of its input {name}, the module's does not: an app that "
+                    "fills that memory anew changes outputs that it keeps", "warning")  # fmt: skip
+    for name in uninitialised:
+        also = theirs.uninitialised
+        text = f"follows memory that nothing wrote; the module's {'does so too' if also else 'does not'}"
+        parity.add(judge.fact("repeat", name, "uninitialised", also, text))
 
 
 @measures(CONTRACT)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -256,3 +257,51 @@ def test_a_variable_of_a_tflite_file_that_is_assigned_in_a_run_is_state(counts: 
     if counts:
         assert "keeps state for the next call" in found.culprits[0].what
         assert found.culprits[0].name == "ASSIGN_VARIABLE"
+
+
+class Carrying(Plain):
+    """Adds what the call before gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("last", torch.zeros(1, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.out(x)
+        result = y + 2.0 * self.last
+        self.last[:] = y
+        return result
+
+
+class Rewriting(Carrying):
+    """Writes its state in each call before it reads it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last[:] = self.out(x)
+        return self.last * 1.0
+
+
+@pytest.mark.parametrize(
+    ("module", "states", "verdict"),
+    [
+        (Carrying, {}, "failed"),
+        (Carrying, {"last": "next_last"}, "proved"),  # each call is measured with a state that is given
+        (Rewriting, {}, "proved"),
+    ],
+)
+def test_a_state_of_a_core_ml_file_that_the_contract_does_not_declare_is_refused(
+    module: type[Plain], states: dict[str, str], verdict: str, tmp_path: Path
+) -> None:
+    ct = pytest.importorskip("coremltools")
+    traced = torch.jit.trace(module().eval(), X, check_trace=False)
+    held = ct.StateType(wrapped_type=ct.TensorType(shape=(1, 3), dtype=np.float16), name="last")
+    made = ct.convert(traced, inputs=[ct.TensorType("x", shape=X.shape)], outputs=[ct.TensorType("y")], states=[held],
+                      minimum_deployment_target=ct.target.iOS18, skip_model_load=True)  # fmt: skip
+    made.save(str(tmp_path / "m.mlpackage"))
+    notes = {"entry": "m.mlpackage", "states": states}
+    spec = ModelSpec(str(ROOT), "tests.proof.test_state:plain", {})
+    link = operators("parity.formats.coreml.survey:survey", str(tmp_path), notes, spec, {"x": X.numpy()})
+    assert link.state == verdict, link
+    if verdict == "failed":
+        assert [(culprit.name, "keeps state" in culprit.what) for culprit in link.culprits] == [("write_state", True)]
+        assert "at last," in link.culprits[0].what

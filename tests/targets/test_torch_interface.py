@@ -165,6 +165,12 @@ def in_place_first() -> nn.Module:
 def checks(root: Path, module: nn.Module, target: str, *, factory: str = "plain", more: str = "", names: str = "",
            file: str = "config.txt") -> dict[str, Check]:  # fmt: skip
     """The checks of a file's contract, by metric."""
+    return contract(root, module, target, factory=factory, more=more, names=names, file=file)[0]
+
+
+def contract(root: Path, module: nn.Module, target: str, *, factory: str = "plain", more: str = "", names: str = "",
+             file: str = "config.txt") -> tuple[dict[str, Check], list[str]]:  # fmt: skip
+    """The checks of a file's contract, by metric, and its warnings."""
     extra = {file: names} if names else {}
     text = CONFIG.format(target=target, factory=f"tests.targets.test_torch_interface:{factory}")
     with warnings.catch_warnings(), torch.no_grad():
@@ -187,7 +193,8 @@ def measured(root: Path, text: str) -> dict[str, Check]:
         cell = Cell("net", target, "fp32")
         recorder = Recorder(cell, "contract")
         suite.contract.run(CheckContext(session.runtime(cell), recorder))
-        return {check.metric: check for check in recorder.checks}
+        warned = [finding.text for finding in recorder.findings if finding.level == "warning"]
+        return {check.metric: check for check in recorder.checks}, warned
     finally:
         session.close()
 
@@ -336,3 +343,82 @@ def test_a_file_made_here_may_have_the_names_of_the_modules_own_arguments(tmp_pa
     )
     result = measured(tmp_path, config)
     assert "tensor_name" not in result and result["repeats"].passed
+
+
+class Copying(Plain):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+
+class Returning(Plain):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :3]
+
+
+class Unwritten(Plain):
+    """Adds a part of a large block that nothing wrote: zeros in a new process."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x) + torch.nan_to_num(torch.empty([1000003], dtype=torch.float32)[1000:1003])
+
+
+class Written(Plain):
+    """Writes an empty tensor part by part before anything reads it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.out(x)
+        whole = torch.empty_like(y)
+        whole[:, :2] = y[:, :2]
+        whole[:, 2:] = y[:, 2:]
+        return whole + x.new_empty([3]).fill_(0.0)
+
+
+class Racing(Plain):
+    """Writes to one place often; one thread keeps the order, in which the right values come last."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.out(x)
+        rows = torch.cat([-3.0 * y.expand(1200000, 3), y.expand(400000, 3)])
+        places = torch.zeros([1600000], dtype=torch.long)
+        return torch.index_put(torch.zeros_like(y), [places], rows)
+
+
+class Placing(Plain):
+    """Writes to many places, to each once."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.out(x)
+        return torch.index_put(torch.zeros([400000, 3]), [torch.arange(400000)], y.expand(400000, 3))[:1]
+
+
+def returning() -> nn.Module:
+    return Returning().eval()
+
+
+def unwritten() -> nn.Module:
+    return Unwritten().eval()
+
+
+@pytest.mark.parametrize("target", ["torchscript", "exported"])
+def test_a_file_that_returns_memory_of_its_input_is_warned_of_unless_the_module_does(
+    tmp_path: Path, target: str
+) -> None:
+    _, warned = contract(tmp_path, Returning(), target)
+    assert any("lies in the memory of its input x, the module's does not" in text for text in warned), warned
+    assert contract(tmp_path, Returning(), target, factory="returning")[1] == []
+    assert contract(tmp_path, Copying(), target)[1] == []
+
+
+@pytest.mark.parametrize("target", ["torchscript", "exported"])
+def test_a_file_whose_output_follows_unwritten_memory_fails_unless_the_module_does(tmp_path: Path, target: str) -> None:
+    check = checks(tmp_path, Unwritten(), target)["uninitialised"]
+    assert not check.passed and "follows memory that nothing wrote; the module's does not" in check.detail
+    assert checks(tmp_path, Unwritten(), target, factory="unwritten")["uninitialised"].passed
+    assert "uninitialised" not in checks(tmp_path, Written(), target)
+
+
+@pytest.mark.parametrize("target", ["torchscript", "exported"])
+def test_a_file_that_writes_to_one_place_in_no_fixed_order_is_warned_of(tmp_path: Path, target: str) -> None:
+    _, warned = contract(tmp_path, Racing(), target)
+    assert any("with 4 threads y are not what one thread gives" in text for text in warned), warned
+    assert contract(tmp_path, Placing(), target)[1] == []

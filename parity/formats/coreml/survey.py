@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,25 +37,35 @@ def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
     program = package.spec.mlProgram
     name = package.spec.description.defaultFunctionName or "main"
     function = program.functions[name]
+    block = function.block_specializations[function.opset]
     result = Survey([i.name for i in function.inputs])
     read = _Reader(package, result)
     read.types = {i.name: i.type.tensorType.dataType for i in function.inputs}
-    read.block(function.block_specializations[function.opset])
+    read.block(block)
+    declared = notes.get("states", {})  # each call is measured with them written before and read after
+    result.keep({n: node for n, node in read.writers.items() if n not in declared}, read.reads, block.outputs)
     return result
 
 
 class _Reader:
-    """Fills a survey. Names are unique in a function, blocks included."""
+    """Fills a survey. Names are unique in a function, blocks included.
+
+    `writers` and `reads` are, by the name of a state, the operator that writes it and the values that are read of it.
+    """
 
     def __init__(self, package: Package, result: Survey):
         self.package, self.survey = package, result
         self.types: dict[str, int] = {}
+        self.writers: dict[str, Node] = {}
+        self.reads: dict[str, list[str]] = {}
+        self.replaced: set[str] = set()  # states that every call has written so far
 
-    def block(self, block: Any) -> None:
+    def block(self, block: Any, always: bool = True) -> None:
+        """`always`: the block is executed in every call."""
         for operation in block.operations:
-            self._operation(operation)
+            self._operation(operation, always)
 
-    def _operation(self, operation: Any) -> None:
+    def _operation(self, operation: Any, always: bool) -> None:
         kind, outputs = operation.type, tuple(output.name for output in operation.outputs)
         place = outputs[0] if outputs else ""
         self.types.update((output.name, output.type.tensorType.dataType) for output in operation.outputs)
@@ -74,12 +84,24 @@ class _Reader:
                     reads[key].append(literal)
         order = sorted(reads, key=lambda key: key not in ("x", "data"))  # what a node is about comes first
         inputs = tuple(name for key in order for name in reads[key])
+        self._state(kind, reads, outputs, always)
         for block in operation.blocks:
-            self.block(block)
+            self.block(block, always=False)
         if operation.blocks:
             self.survey.nodes += self._controlled(operation, reads, outputs, place)
         else:
             self.survey.nodes.append(Node(kind, place, inputs, outputs, self._meaning(kind, reads)))
+
+    def _state(self, kind: str, reads: Mapping[str, list[str]], outputs: Sequence[str], always: bool) -> None:
+        """Note the state that an operator reads or writes. What is read after every call has written it anew carries
+        nothing over."""
+        name = next(iter(reads.get("input", ())), "")
+        if kind == "read_state" and name not in self.replaced:
+            self.reads.setdefault(name, []).extend(outputs)
+        elif kind == "write_state":
+            self.writers.setdefault(name, Node(kind, name, (), ()))
+            if always:
+                self.replaced.add(name)
 
     def _controlled(
         self, operation: Any, reads: Mapping[str, list[str]], outputs: tuple[str, ...], place: str

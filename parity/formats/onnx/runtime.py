@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from parity.files.onnx_external import external_files
 from parity.formats.labels import of_metadata
 from parity.formats.onnx.convert import opset_of
-from parity.formats.target import Array
+from parity.formats.pictures import of_onnx
+from parity.formats.target import THREADS, Array
 from parity.process import processor
 
 
@@ -23,7 +24,7 @@ class OrtSession:
     def __init__(self, folder: str, notes: Mapping[str, Any]) -> None:
         import onnxruntime
 
-        self.path = Path(folder, notes["entry"])
+        self.path, self.notes = Path(folder, notes["entry"]), notes
         external_files(self.path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = int(notes.get("threads", 1)), 1
@@ -49,13 +50,38 @@ class OrtSession:
                 "outputs": [n.name for n in self.session.get_outputs()],
             },
             "labels": of_metadata({p.key: p.value for p in model.metadata_props}),
+            "picture": of_onnx({p.key: p.value for p in model.metadata_props}),
             "wrong_products": processor.multiplies_wrongly(),
             "without_amx": bool(processor.multiplies_wrongly()) and processor.without_amx(),
         }
 
+    def otherwise(self) -> Iterator[tuple[str, Callable[[Mapping[str, Array]], dict[str, Array]]]]:
+        """With several threads, as apps open a file, where it writes to places that it computes: to one place twice in
+        an order that threads do not keep."""
+        import onnx
+
+        model = onnx.load(str(self.path), load_external_data=False)
+        nodes = [node for holder in (model.graph, *model.functions) for node in _nodes(holder)]
+        if any(node.op_type.startswith("Scatter") and not _reduces(node) for node in nodes):
+            threaded = OrtSession(str(self.path.parent), {**self.notes, "entry": self.path.name, "threads": THREADS})
+            yield f"{THREADS} threads", threaded.run
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         names = [node.name for node in self.session.get_outputs()]
         return dict(zip(names, self.session.run(names, dict(inputs)), strict=True))
+
+
+def _nodes(holder: Any) -> Iterator[Any]:
+    """The nodes of a graph or a function, those of its branches and loops too."""
+    for node in holder.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _nodes(inner)
+
+
+def _reduces(node: Any) -> bool:
+    return any(a.name == "reduction" and a.s not in (b"", b"none") for a in node.attribute)
 
 
 _DTYPES = {

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from parity.formats.labels import appended
+from parity.formats.pictures import of_tflite
 from parity.formats.target import Array
 from parity.formats.tflite import signatures
 
@@ -30,6 +31,7 @@ class LiteRtSession:
                                  "ops": operators(first.path), "signature": first.signature}  # fmt: skip
         found["positional"] = {"inputs": first.positional("inputs"), "outputs": first.positional("outputs")}
         found["labels"] = appended(first.path)
+        found["picture"] = of_tflite(first.path.read_bytes())
         found["tensor_names"] = {"inputs": first.tensor_names("inputs"), "outputs": first.tensor_names("outputs")}
         others = signatures.others(first.path.read_bytes(), first.signature)
         if others or len(first.signatures) > 1:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from parity.formats.labels import KEYS, in_extra_files, of_metadata
-from parity.formats.target import Array
+from parity.formats.target import THREADS, Array
+
+_SCATTERING = (
+    "index_put", "index_put_", "_index_put_impl_", "_unsafe_index_put", "scatter", "scatter_", "index_copy",
+    "index_copy_", "put", "put_",
+)  # fmt: skip
+"""What writes to given places: to one place twice in an order that threads do not keep."""
 
 
 class _TorchSession:
@@ -23,6 +29,7 @@ class _TorchSession:
         torch.set_num_threads(1)
         self.folder, self.notes = folder, notes
         self.overwritten: set[str] = set()
+        self.returned: set[str] = set()
         self.module = self.load(Path(folder, notes["entry"]))
         self.count: int | None = None
 
@@ -30,6 +37,10 @@ class _TorchSession:
         raise NotImplementedError
 
     def operators(self) -> dict[str, int]:
+        raise NotImplementedError
+
+    def holds(self, names: Sequence[str]) -> bool:
+        """Whether the file has one of the ATen operators `names`, in a branch or loop too."""
         raise NotImplementedError
 
     def inputs(self) -> list[dict[str, Any]]:
@@ -47,6 +58,8 @@ class _TorchSession:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import torch
 
+        from parity.reference import memory
+
         tensors = [torch.from_numpy(np.array(inputs[name])) for name in self.notes["inputs"]]
         arguments = self.arguments(tensors)
         with torch.no_grad():
@@ -54,12 +67,39 @@ class _TorchSession:
         self._note_overwritten(tensors)
         if isinstance(result, torch.Tensor):
             result = (result,)
+        values = result.values() if isinstance(result, Mapping) else result
+        self.returned.update(memory.shared(dict(zip(self.notes["inputs"], tensors, strict=True)), values))
         if isinstance(result, Mapping):
             return {name: value.numpy() for name, value in result.items()}
         names = list(self.notes["outputs"])
         if len(result) != len(names):
             return {f"output {i} of {len(result)}": v.numpy() for i, v in enumerate(result)}
         return {name: value.numpy() for name, value in zip(names, result, strict=True)}
+
+    def otherwise(self) -> Iterator[tuple[str, Callable[[Mapping[str, Array]], dict[str, Array]]]]:
+        """Ways in which an app may run the file and no measurement does, where its operators make a difference."""
+        from parity.reference import memory
+
+        if self.holds(_SCATTERING):
+            yield f"{THREADS} threads", self._threaded
+        if self.holds(memory.UNINITIALISED):
+            yield "used memory", self._in_used_memory
+
+    def _threaded(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        import torch
+
+        torch.set_num_threads(THREADS)
+        try:
+            return self.run(inputs)
+        finally:
+            torch.set_num_threads(1)
+
+    def _in_used_memory(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """In a session of its own: what a script computes of no input, PyTorch keeps from its first call."""
+        from parity.reference import memory
+
+        with memory.Filled():
+            return type(self)(self.folder, self.notes).run(inputs)
 
     def _note_overwritten(self, tensors: list[Any]) -> None:
         """Note the inputs that a run wrote into: PyTorch counts the changes of a tensor in place."""
@@ -105,6 +145,10 @@ class ScriptSession(_TorchSession):
             names = [value.debugName() for value in given]
         return [{"name": name, "shape": None, "dtype": None} for name in names]
 
+    def holds(self, names: Sequence[str]) -> bool:
+        graph = self.module.inlined_graph
+        return any(graph.findAllNodes(f"aten::{name}", True) for name in names)
+
     def operators(self) -> dict[str, int]:
         graph = self.module.inlined_graph
         counted = Counter(node.kind() for node in graph.nodes() if not node.kind().startswith("prim::"))
@@ -139,6 +183,13 @@ class ProgramSession(_TorchSession):
             }
             for name, node in zip(names, nodes, strict=True)
         ]
+
+    def holds(self, names: Sequence[str]) -> bool:
+        from torch import fx
+
+        parts = (part for part in self.program.graph_module.modules() if isinstance(part, fx.GraphModule))
+        schemas = (getattr(node.target, "_schema", None) for part in parts for node in part.graph.nodes)
+        return any(schema.name.partition("::")[2] in names for schema in schemas if schema is not None)
 
     def operators(self) -> dict[str, int]:
         nodes = (n for n in self.program.graph.nodes if n.op == "call_function")
