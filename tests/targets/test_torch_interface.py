@@ -180,11 +180,16 @@ def contract(root: Path, module: nn.Module, target: str, *, factory: str = "plai
         else:
             program = torch.export.export(module.eval(), (torch.zeros(1, 4),), strict=False)
             torch.export.save(program, str(root / "net.pt"), extra_files=extra)
-    return measured(root, text + more)
+    return judged(root, text + more)
 
 
 def measured(root: Path, text: str) -> dict[str, Check]:
     """The checks of the contract of the file net.pt in a project of the configuration `text`, by metric."""
+    return judged(root, text)[0]
+
+
+def judged(root: Path, text: str) -> tuple[dict[str, Check], list[str]]:
+    """The same, and the warnings."""
     target = "exported" if 'targets = ["exported"]' in text else "torchscript"
     (root / "labels.txt").write_text("cat\ndog\nbird\n")
     (root / "pyproject.toml").write_text(text)
