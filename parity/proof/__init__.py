@@ -136,9 +136,9 @@ def chain(request: ProofRequest) -> tuple[list[Link], float | None, Read]:
         reason = request.ended.get(name)
         link = _made(name, make) if reason is None else Link(name, "not possible", reason=reason)
         if name == "local" and whole:
-            link = _made(name, partial(local.weighed, link, artefact, some, wants))
+            link = _weighed(link, partial(local.weighed, link, artefact, some, wants))
         if name == "range":
-            link = _made(name, partial(range.weighed, link, artefact, weights, some, wants))
+            link = _weighed(link, partial(range.weighed, link, artefact, weights, some, wants))
         made.append(link)
         give_back()
         if not whole and made[-1].state == "failed":
@@ -198,6 +198,15 @@ def _operators(request: ProofRequest) -> Link:
     from parity.proof.operators import operators
 
     return operators(request.survey, request.folder, request.notes, request.model, request.cases[0])
+
+
+def _weighed(link: Link, weigh: Callable[[], Link]) -> Link:
+    """What `weigh` makes of a link. One that cannot be weighed stays as it is: a fault is a fault until it is shown to
+    cost little."""
+    try:
+        return weigh()
+    except Exception:  # NotPossible, or whatever a native runtime raises
+        return link
 
 
 def _made(name: str, make: Callable[[], Link]) -> Link:

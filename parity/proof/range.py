@@ -157,7 +157,8 @@ def weighed(link: Link, artefact: Artefact, weights: Values, cases: Sequence[Cas
             want, got = (np.asarray(row[port.tensor], np.float64) for row in (before, after))
             effect = max(effect, relative_rms(got, want))
     figures = {**link.figures, "clipping_costs": effect}
-    if effect > FELT * whole_error(artefact, cases, oracle):
+    error = whole_error(artefact, cases, oracle)
+    if not np.isfinite(error) or effect > FELT * error:
         return replace(link, figures=figures)
     return Link.judged("range", figures, [culprit for culprit in link.culprits if culprit.name not in clipped])
 

@@ -12,6 +12,7 @@ import pytest
 from parity.core.proof import Link
 from parity.formats.graph import Array, Graph, Grid, Operator, Port, Run, Values
 from parity.formats.kept import Lifted
+from parity.proof import _weighed
 from parity.proof.lift import blind, lift
 from parity.proof.local import local, weighed
 from parity.proof.range import range_
@@ -189,6 +190,19 @@ def test_clipping_that_the_outputs_do_not_feel_is_no_fault(cost: float, state: s
     link = range_(artefact, {}, inputs, "int8")
     assert link.state == "failed" and "clipped" in str(link.culprits[0])
     assert weighed_range(link, artefact, {}, inputs, oracle).state == state
+
+
+def test_clipping_in_a_file_that_is_not_finite_is_a_fault() -> None:
+    artefact, inputs = Costs({}, {"fast": np.inf, "clipped": 0.5}), cases(4, reach=100)
+    oracle = [{"b": 2.0 * case["a"].astype(np.float64)} for case in inputs]
+    assert weighed_range(range_(artefact, {}, inputs, "int8"), artefact, {}, inputs, oracle).state == "failed"
+
+
+def test_a_fault_that_cannot_be_weighed_stays_one() -> None:
+    artefact, inputs = Double({"fast": 2}), cases(4, reach=100)  # Double does not run with grids alone
+    oracle = [{"b": 2.0 * case["a"].astype(np.float64)} for case in inputs]
+    link = range_(artefact, {}, inputs, "int8")
+    assert _weighed(link, lambda: weighed_range(link, artefact, {}, inputs, oracle)) is link
 
 
 def test_two_steps_on_every_kernel_set_are_the_files_fault() -> None:
