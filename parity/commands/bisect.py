@@ -30,6 +30,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 from parity.core.errors import ConfigError, ParityError
 from parity.core.plan import PROFILES, Cell, choose
 from parity.core.record import Check, read
@@ -38,7 +40,6 @@ from parity.core.visible import visible
 from parity.core.words import plural
 from parity.judging.registry import METRICS
 from parity.process.toolchains import versions
-from parity.process.toolchains.versions import normal
 from parity.session import bisecting, packages, project
 from parity.session.bisecting import Change, Measure, Trial
 from parity.session.packages import HERE, Place
@@ -113,7 +114,7 @@ class _Search:
         self.config, self.cell, self.place = config, cell, place
         self.package, self.profile = str(options.package), str(options.profile)
         self.measure = Measure(options.metric, options.limit)
-        stem = f"{cell.id}-{normal(self.package)}"
+        stem = f"{cell.id}-{canonicalize_name(self.package)}"
         self.folder, self.record = options.output.resolve() / stem, options.output / f"{stem}.json"
         self.trials: dict[str, Trial] = {}
         self.alike: dict[str, Trial] = {}  # ends that do not differ

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from parity import formats as targets
 from parity.core.errors import ConfigError, ParityError
@@ -15,7 +16,7 @@ from parity.core.plan import Cell, choose, did_you_mean
 from parity.core.settings import Config
 from parity.process.toolchains import environments, versions
 from parity.process.toolchains.definitions import BUILT_IN, off_platform, recipe
-from parity.process.toolchains.versions import Base, normal
+from parity.process.toolchains.versions import Base
 from parity.session.toolchains import forget, toolchain
 
 HERE = "here"
@@ -45,7 +46,7 @@ def place_of(config: Config, cell: Cell, package: str, asked: str, say: Callable
     if asked:
         name = choose("toolchain", asked, (HERE, *chains))
     else:
-        name = next((name for name in chains if normal(package) == _converter(name)), "")
+        name = next((name for name in chains if canonicalize_name(package) == _converter(name)), "")
     if name and name != HERE:
         return _of_chain(config, name, say)
     here = versions.base_of("project", sys.executable)
@@ -56,10 +57,10 @@ def place_of(config: Config, cell: Cell, package: str, asked: str, say: Callable
     holding = next((name for name in chains if _holds(config, name, package)), None)
     if holding is not None:
         return _of_chain(config, holding, say)
-    names = dict.fromkeys((*map(normal, here.packages), *map(_converter, chains)))
+    names = dict.fromkeys((*map(canonicalize_name, here.packages), *map(_converter, chains)))
     raise ConfigError(
         f"--package {package}: neither this environment nor a toolchain of {cell.target} "
-        f"({', '.join(chains) or 'it has none'}) holds it{did_you_mean(normal(package), names)}"
+        f"({', '.join(chains) or 'it has none'}) holds it{did_you_mean(canonicalize_name(package), names)}"
     )
 
 
@@ -67,7 +68,7 @@ def usual(every: tuple[str, ...], package: str, place: Place) -> tuple[str, ...]
     """Those of `every` release that the toolchain's route takes; all of them where it says nothing of the package."""
     built_in = BUILT_IN.get(place.chain)
     for requirement in map(Requirement, built_in.requires if built_in else ()):
-        if normal(requirement.name) == normal(package):
+        if canonicalize_name(requirement.name) == canonicalize_name(package):
             return tuple(version for version in every if requirement.specifier.contains(version)) or every
     return every
 
@@ -75,7 +76,7 @@ def usual(every: tuple[str, ...], package: str, place: Place) -> tuple[str, ...]
 def _converter(name: str) -> str:
     """The distribution that a toolchain is there for."""
     built_in = BUILT_IN.get(name)
-    return normal(built_in.distribution or name) if built_in else normal(name)
+    return canonicalize_name(built_in.distribution or name) if built_in else canonicalize_name(name)
 
 
 def _holds(config: Config, name: str, package: str) -> bool:
@@ -85,7 +86,7 @@ def _holds(config: Config, name: str, package: str) -> bool:
         return chain.versions((package,))[package] != "absent"
     text = recipe(name, config.toolchains.get(name)).text
     entries = re.findall(r"^([A-Za-z0-9][\w.-]*)", text, re.MULTILINE)
-    return normal(package) in map(normal, entries)
+    return canonicalize_name(package) in map(canonicalize_name, entries)
 
 
 def _of_chain(config: Config, name: str, say: Callable[[str], None]) -> Place:

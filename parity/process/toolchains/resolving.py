@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from parity.core.errors import ParityError
 from parity.core.settings import ToolchainConfig
 from parity.process.toolchains import environments, interpreters
@@ -41,8 +44,8 @@ class Toolchain:
 
     def versions(self, packages: tuple[str, ...]) -> dict[str, str]:
         """The versions of distributions in it, or 'absent'."""
-        by_name = {_normal(name): version for name, version in self.packages.items()}
-        return {package: by_name.get(_normal(package), "absent") for package in packages}
+        by_name = {canonicalize_name(name): version for name, version in self.packages.items()}
+        return {package: by_name.get(canonicalize_name(package), "absent") for package in packages}
 
 
 def resolve(name: str, setting: ToolchainConfig | None = None) -> Toolchain:
@@ -79,8 +82,6 @@ def satisfied(name: str) -> bool:
 
 def unsatisfied(name: str) -> tuple[str, ...]:
     """What the environment of this process lacks of a built-in toolchain's requirements."""
-    from packaging.requirements import Requirement
-
     lacking = []
     for text in BUILT_IN[name].requires:
         requirement = Requirement(text)
@@ -97,7 +98,3 @@ def unsatisfied(name: str) -> tuple[str, ...]:
 @cache
 def _asked(python: str) -> Interpreter:
     return interpreters.ask(python)
-
-
-def _normal(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")

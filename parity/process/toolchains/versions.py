@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from parity.core.errors import ParityError
@@ -33,7 +34,7 @@ class Base:
 
     def version(self, package: str) -> str:
         """The version of a distribution in it; "" where it has none."""
-        return {normal(name): version for name, version in self.packages.items()}.get(normal(package), "")
+        return _by_name(self.packages).get(canonicalize_name(package), "")
 
 
 def base_of(name: str, python: str) -> Base:
@@ -102,13 +103,12 @@ def with_version(base: Base, package: str, version: str, say: Progress) -> Envir
 
 def moved(base: Base, packages: Mapping[str, str], package: str) -> dict[str, tuple[str, str]]:
     """Distributions other than `package` whose versions differ from those of `base`: before ("" for none) and now."""
-    before = {normal(name): version for name, version in base.packages.items()}
-    now = {normal(name): version for name, version in packages.items()}
-    apart = (normal(package), "pip", "setuptools", "wheel")
+    before, now = _by_name(base.packages), _by_name(packages)
+    apart = (canonicalize_name(package), "pip", "setuptools", "wheel")
     names = sorted(name for name in now if name not in apart and now[name] != before.get(name))
     return {name: (before.get(name, ""), now[name]) for name in names}
 
 
-def normal(name: str) -> str:
-    """A distribution's name as indexes compare it: Ai_Edge.Litert is ai-edge-litert."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _by_name(packages: Mapping[str, str]) -> dict[str, str]:
+    """Versions by the names that indexes compare: Ai_Edge.Litert is ai-edge-litert."""
+    return {canonicalize_name(name): version for name, version in packages.items()}
