@@ -31,9 +31,7 @@ _BOUNDED: Mapping[str, tuple[float, ...]] = {  # operators that bound their data
     "relu6": (0.0, 6.0),
     "relu_n1_to_1": (-1.0, 1.0),
     "relu_0_to_1": (0.0, 1.0),
-    **dict.fromkeys(
-        ("hard_swish", "hardswish", "hard_sigmoid", "hardsigmoid", "sigmoid_hard"), (-3.0, 0.0, 1.0, 3.0, 6.0)
-    ),
+    **dict.fromkeys(_CURVED, _HARD),
 }
 _SATURATING = re.compile(r"^(QuantizeLinear|QLinear|QUANTIZE$|quantize$)")
 _LOOK_UP = re.compile(r"(^|[^a-z])(gather|embedding(_lookup)?|index(_select)?)(\.\w+)?$", re.IGNORECASE)

@@ -28,6 +28,7 @@ import psutil
 from parity.core.errors import ParityError
 from parity.core.factories import roots
 from parity.process import serialise, wire
+from parity.process.memory import LEAST_CAP, usual_cap
 
 T = TypeVar("T")
 
@@ -92,7 +93,12 @@ class Budget:
     """What one call may use: wall-clock seconds, and resident bytes of the child with its own children."""
 
     seconds: float = 600.0
-    memory: int = 8 << 30
+    memory: int = LEAST_CAP
+
+    @classmethod
+    def of(cls, seconds: float, memory: int) -> Budget:
+        """What a configuration says; where its `memory` is 0, what the machine has to give."""
+        return cls(seconds, memory or usual_cap())
 
 
 @cache

@@ -30,7 +30,6 @@ from parity.judging import gate
 from parity.judging.applicable import unapplied
 from parity.judging.baseline import INSTRUMENTS
 from parity.process import processor
-from parity.process.memory import usual_cap
 from parity.pytest_plugin.heard import Heard
 from parity.report import publishing, terminal
 from parity.report.annotations import lines as annotated
@@ -101,7 +100,7 @@ class Control:
                 self.config,
                 self.shared["run"],
                 store=self._store,
-                budget=Budget(seconds, self.config.memory or usual_cap()),
+                budget=Budget.of(seconds, self.config.memory),
                 rebuild_since=self.shared["started"] if self.options.get("rebuild") else None,
                 progress=self.board.post,
             )

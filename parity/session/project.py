@@ -15,7 +15,6 @@ from parity.cases import sizes
 from parity.core.errors import ConfigError
 from parity.core.settings import Config
 from parity.process.isolate import Budget
-from parity.process.memory import usual_cap
 from parity.session import signature
 from parity.session.resources import Progress
 from parity.session.session import Session
@@ -75,7 +74,7 @@ def opened(
     """A session on the project, as one run of its own: what it notes for its workers is forgotten when it ends."""
     run = uuid.uuid4().hex
     store = Store.at(cache or config.cache, config.root)
-    budget = Budget(timeout or config.timeout, config.memory or usual_cap())
+    budget = Budget.of(timeout or config.timeout, config.memory)
     session = Session(config, run, store=store, budget=budget, progress=progress, **options)
     try:
         yield session

@@ -10,7 +10,6 @@ from typing import TypeVar
 from parity.core.errors import ParityError
 from parity.core.settings import Config
 from parity.process.isolate import Budget, ChildFailure, Children
-from parity.process.memory import usual_cap
 from parity.session.memo import Memo
 from parity.store.cache import Store
 
@@ -41,7 +40,7 @@ class Resources:
         self.store = store or Store.at(config.cache, config.root)
         self.children = Children(
             config.root,
-            budget or Budget(config.timeout, config.memory or usual_cap()),
+            budget or Budget.of(config.timeout, config.memory),
             foreign=_foreign(config),
         )
         self.children.allow(self.store.building)

@@ -7,7 +7,6 @@ example's sizes and wrong here.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,8 +33,6 @@ from parity.suite.recorder import Recorder
 
 MANY_ELEMENTS = 1 << 20  # of all inputs; a larger batch of many rows is not tried
 SECONDS = 1.0  # of one run of the file; what would take longer by its numbers is not tried beyond the usual sizes
-REPEATED = 4  # runs that the time of one is taken from
-LEAST_SECONDS = 1e-4  # of those
 ALONE = 1e-6  # of the output: rows that differ by more than this in float64 are mixed by the model itself
 
 _MAKE_NUMBERS = "leave out inputs on which it does (golden data, range), or let post make numbers of its NaN"
@@ -126,7 +123,7 @@ def _combined(bench: Bench, parity: Recorder) -> list[Case]:
     dims = [{**contract.example(), **sizes} for sizes in covering(declared, _planned(contract))]
     if not dims:
         return []
-    most = min(ELEMENTS, SECONDS / _seconds(bench) * _numbers(contract, contract.example()))
+    most = min(ELEMENTS, _cheap(bench))
     taken, left = [], []
     for sizes in dims:
         case = _drawn(contract, sizes, seed)
@@ -135,11 +132,16 @@ def _combined(bench: Bench, parity: Recorder) -> list[Case]:
             left.append((case.id, why))
         else:
             taken.append(case)
+    _tell_left(left, "a combination of sizes in dims", parity)
+    return taken
+
+
+def _tell_left(left: Sequence[tuple[str, str]], which: str, parity: Recorder) -> None:
+    """Note the cases that were not measured, by id and why; `which` says what sizes they are of."""
     if left:
         (first, why), *rest = left
         also = "".join(f"; nor was {case}" for case, _ in rest)
-        parity.find(f"{first}, a combination of sizes in dims, was not measured: {why}{also}", "note")
-    return taken
+        parity.find(f"{first}, {which}, was not measured: {why}{also}", "note")
 
 
 def _undeclared(bench: Bench, parity: Recorder) -> None:
@@ -163,10 +165,7 @@ def _undeclared(bench: Bench, parity: Recorder) -> None:
     unmeasured += _try(bench, others, parity, refusable=True)
     tried = {attempt.id for attempt in (*rows, *lengths, *others)}
     unmeasured += _try(bench, [a for a in _further(bench, larger) if a.id not in tried], parity, refusable=True)
-    if unmeasured:
-        (first, why), *rest = unmeasured
-        ids = "".join(f"; nor was {case}" for case, _ in rest)
-        parity.find(f"{first}, none of the sizes in dims, was not measured: {why}{ids}", "note")
+    _tell_left(unmeasured, "none of the sizes in dims", parity)
 
 
 def _batches_of(bench: Bench, dims: Mapping[str, int], most: int) -> list[Attempt]:
@@ -206,7 +205,7 @@ def _further(bench: Bench, larger: Mapping[str, int]) -> list[Attempt]:
     asked = {_id(dims): dims for dims in sizes if dims and {**example, **dims} != example}
     if not asked:
         return []
-    most = min(MANY_ELEMENTS, SECONDS / _seconds(bench) * _numbers(contract, example))
+    most = min(MANY_ELEMENTS, _cheap(bench))
     attempts = []
     for dims in ({**example, **dims} for dims in asked.values()):
         if _numbers(contract, dims) > most:
@@ -216,16 +215,10 @@ def _further(bench: Bench, larger: Mapping[str, int]) -> list[Attempt]:
     return attempts
 
 
-def _seconds(bench: Bench) -> float:
-    """What the file takes for one input of the example's sizes, without what each call of a child costs."""
+def _cheap(bench: Bench) -> float:
+    """So many numbers the file takes in `SECONDS`, by its time for the example's."""
     contract = bench.model.contract
-    inputs = draw.inputs(contract, contract.example(), bench.session.config.seed)
-    moments = [time.perf_counter()]
-    for count in (1, 1, 1 + REPEATED):  # the first may compile
-        bench.runtime.run([inputs] * count)
-        moments.append(time.perf_counter())
-    _, single, several = np.diff(moments)
-    return max(float(several - single), LEAST_SECONDS) / REPEATED
+    return SECONDS / bench.seconds * _numbers(contract, contract.example())
 
 
 def _numbers(contract: Contract, dims: Mapping[str, int]) -> int:

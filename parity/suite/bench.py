@@ -10,14 +10,16 @@ import contextlib
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity.cases import kept
+from parity.cases import draw, kept
 from parity.cases.recipes import Recipe, family
 from parity.core.case import Array, Case
 from parity.core.contract import OutputSpec
@@ -38,6 +40,8 @@ from parity.suite.recorder import Recorder
 BATCH_BYTES = 64 << 20  # of inputs, in one call of a child
 MOST_LIFTED = 8  # inputs that the lift is made on: each costs a second, and a file with more is looked at
 SHRINKS = 80  # evaluations that shrinking may cost
+REPEATED = 4  # runs that the time of one is taken from
+LEAST_SECONDS = 1e-4  # of those
 
 
 @dataclass
@@ -105,6 +109,18 @@ class Bench:
                 floors = {}
         precision = self.cell.precision
         return {o.name: single.Usual.of(floors.get(o.name), precision) for o in self.model.contract.outputs}
+
+    @cached_property
+    def seconds(self) -> float:
+        """What the file takes for one input of the example's sizes, without what each call of a child costs."""
+        contract = self.model.contract
+        inputs = draw.inputs(contract, contract.example(), self.session.config.seed)
+        moments = [time.perf_counter()]
+        for count in (1, 1, 1 + REPEATED):  # the first may compile
+            self.runtime.run([inputs] * count)
+            moments.append(time.perf_counter())
+        _, single, several = np.diff(moments)
+        return max(float(several - single), LEAST_SECONDS) / REPEATED
 
     def sizes(self, asked: Mapping[str, int]) -> dict[str, int]:
         """The sizes of a file with fixed axes that come nearest to those `asked` for: the example's, and what it

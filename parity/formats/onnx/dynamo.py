@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,28 +101,21 @@ def _name(file: Path, declared: Mapping[str, str]) -> None:
     """Give the values in `file` their declared names by their placeholders; another to a value that has such a name."""
     import onnx
 
+    from parity.formats.onnx.rewriting import graphs
+
     model = onnx.load(str(file), load_external_data=False)
-    graphs = list(_graphs(model.graph))
-    taken = {name for graph in graphs for node in graph.node for name in (*node.input, *node.output)}
+    parts = list(graphs(model.graph))
+    taken = {name for graph in parts for node in graph.node for name in (*node.input, *node.output)}
     names = dict(declared)
     for name in taken & set(declared.values()):
         names[name] = next(other for n in itertools.count(1) if (other := f"{name}_{n}") not in taken)
-    for graph in graphs:
+    for graph in parts:
         for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
             value.name = names.get(value.name, value.name)
         for node in graph.node:
             node.input[:] = [names.get(name, name) for name in node.input]
             node.output[:] = [names.get(name, name) for name in node.output]
     onnx.save(model, str(file))
-
-
-def _graphs(graph: Any) -> Iterator[Any]:
-    """The graph, and those of the bodies and branches in it."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _graphs(inner)
 
 
 def _lower(file: Path, opset: int) -> None:

@@ -6,7 +6,7 @@ Pure, apart from NumPy and the proto that is changed in place.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,15 @@ def constants_to_initializers(model: Any) -> None:
         else:
             kept.append(node)
     replace_nodes(model.graph, kept)
+
+
+def graphs(holder: Any) -> Iterator[Any]:
+    """A graph or function, and the graphs of the bodies and branches in it."""
+    yield holder
+    for node in holder.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from graphs(inner)
 
 
 def replace_nodes(graph: Any, nodes: list[Any]) -> None:

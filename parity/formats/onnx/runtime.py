@@ -25,6 +25,7 @@ class OrtSession:
         import onnxruntime
 
         self.path, self.notes = Path(folder, notes["entry"]), notes
+        self.scatters = False  # until `describe` has read the graph
         external_files(self.path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = int(notes.get("threads", 1)), 1
@@ -40,6 +41,7 @@ class OrtSession:
             return [{"name": n.name, "shape": list(n.shape), "dtype": _DTYPES.get(n.type, n.type)} for n in nodes]
 
         model = onnx.load(str(self.path), load_external_data=False)
+        self.scatters = _scatters(model)
         return {
             "inputs": specs(self.session.get_inputs()),
             "outputs": specs(self.session.get_outputs()),
@@ -58,11 +60,7 @@ class OrtSession:
     def otherwise(self) -> Iterator[tuple[str, Callable[[Mapping[str, Array]], dict[str, Array]]]]:
         """With several threads, as apps open a file, where it writes to places that it computes: to one place twice in
         an order that threads do not keep."""
-        import onnx
-
-        model = onnx.load(str(self.path), load_external_data=False)
-        nodes = [node for holder in (model.graph, *model.functions) for node in _nodes(holder)]
-        if any(node.op_type.startswith("Scatter") and not _reduces(node) for node in nodes):
+        if self.scatters:
             threaded = OrtSession(str(self.path.parent), {**self.notes, "entry": self.path.name, "threads": THREADS})
             yield f"{THREADS} threads", threaded.run
 
@@ -71,13 +69,12 @@ class OrtSession:
         return dict(zip(names, self.session.run(names, dict(inputs)), strict=True))
 
 
-def _nodes(holder: Any) -> Iterator[Any]:
-    """The nodes of a graph or a function, those of its branches and loops too."""
-    for node in holder.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _nodes(inner)
+def _scatters(model: Any) -> bool:
+    """Whether one of its nodes writes to places that are computed, and what it writes last stays."""
+    from parity.formats.onnx.rewriting import graphs
+
+    parts = (part for holder in (model.graph, *model.functions) for part in graphs(holder))
+    return any(node.op_type.startswith("Scatter") and not _reduces(node) for part in parts for node in part.node)
 
 
 def _reduces(node: Any) -> bool:

@@ -18,6 +18,7 @@ _HERE = Path(__file__).parent
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 PYTHONS = ("3.13", "3.12", "3.11", "3.10")
 """Python versions that an environment is tried with where nothing else says one, the first that is found."""
+_BESIDE_TORCH = ("numpy", "psutil", "safetensors", "pillow")  # what reads a model and its data
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
@@ -60,7 +61,7 @@ BUILT_IN: Mapping[str, Definition] = {
             requires=("litert-torch>=0.9", "ai-edge-quantizer>=0.9", "torch>=2.6"),
             distribution="litert-torch",
             index=TORCH_INDEX,
-            carried=("numpy", "psutil", "safetensors", "pillow"),
+            carried=_BESIDE_TORCH,
         ),
         Definition(
             "coremltools",
@@ -68,7 +69,7 @@ BUILT_IN: Mapping[str, Definition] = {
             pythons=("3.11",),
             requires=("coremltools>=9.0", "torch>=2.6"),
             index=TORCH_INDEX,
-            carried=("numpy", "psutil", "safetensors", "pillow"),
+            carried=_BESIDE_TORCH,
         ),
         Definition(
             "pnnx",
@@ -84,7 +85,7 @@ BUILT_IN: Mapping[str, Definition] = {
             requires=("coreai-torch>=0.4", "coreai-core", "torch>=2.6"),
             distribution="coreai-torch",
             index=TORCH_INDEX,
-            carried=("numpy", "psutil", "safetensors", "pillow"),
+            carried=_BESIDE_TORCH,
         ),
     )
 }
