@@ -68,17 +68,18 @@ class NpzArtefact:
     def whole(self, kernels: str) -> Run:
         return self._all({}, ())
 
-    def trace(self, case: Values) -> Values:
-        return self._all({}, self.graph.activations)(case)
+    def trace(self, case: Values, names: Collection[str] | None = None) -> Values:
+        wanted = [name for name in self.graph.activations if names is None or name in names]
+        return self._all({}, wanted)(case)
 
     def lift(self, weights: Mapping[str, Array], watch: Sequence[str] = ()) -> Run:
         return self._all(weights, watch)
 
-    def alone(self, kernels: str) -> Run:
-        return lambda values: {op.outputs[0]: self.compute(op, values, {}) for op in self.graph.operators}
+    def alone(self, kernels: str, operators: Sequence[Operator]) -> Run:
+        return lambda values: {op.outputs[0]: self.compute(op, values, {}) for op in operators}
 
-    def alone_lifted(self) -> Run:
-        return self.alone(self.kernels[0])
+    def alone_lifted(self, operators: Sequence[Operator]) -> Run:
+        return self.alone(self.kernels[0], operators)
 
     def reread(self) -> bool:
         return False
