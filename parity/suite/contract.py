@@ -39,7 +39,7 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
     prebuilt = f"{runtime.cell.target}-{runtime.cell.precision}" in model.artifacts
     for side in ("inputs", "outputs"):
         have = {d["name"]: d for d in described[side]}
-        entries = {s.name: notes[side].get(s.name, {"name": s.name}) for s in getattr(model.contract, side)}
+        entries = _entries(runtime, model, side)
         extra = sorted(set(have) - {e["name"] for e in entries.values()})
         text = f"declared {len(entries)}, the file has {len(have)}" + (
             f", undeclared: {', '.join(extra)}" if extra else ""
@@ -100,6 +100,12 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
             parity.find(text, "note" if only_batch else "warning")
         for axis, lengths in held.items():
             parity.find(f"{axis} is enumerated: {', '.join(map(str, lengths))}; other sizes are not in this file")
+
+
+def _entries(runtime: Runtime, model: ModelConfig, side: str) -> dict[str, Mapping[str, Any]]:
+    """What the artefact's notes say of each of the model's inputs or outputs: at least its name in the file."""
+    notes = runtime.artifact.notes[side]
+    return {spec.name: notes.get(spec.name, {"name": spec.name}) for spec in getattr(model.contract, side)}
 
 
 def _labels(model: ModelConfig, have: Sequence[str], parity: Recorder) -> None:
@@ -166,8 +172,8 @@ def _order(runtime: Runtime, model: ModelConfig, prebuilt: bool, parity: Recorde
     """The order of inputs and outputs, where apps may take them by index: here they were taken by name. A route that
     orders them so says it as a note; a file from elsewhere is warned of."""
     for side, names in runtime.description.get("positional", {}).items():
-        mine = [spec.name for spec in getattr(model.contract, side)]
-        theirs = {runtime.artifact.notes[side].get(name, {"name": name})["name"]: name for name in mine}
+        entries = _entries(runtime, model, side)
+        mine, theirs = list(entries), {entry["name"]: name for name, entry in entries.items()}
         have = [theirs[name] for name in names if name in theirs]
         if sorted(have) == sorted(mine) and have != mine:
             text = f"{side} stand in the order {', '.join(have)} in the file, the model's is {', '.join(mine)}"
@@ -181,8 +187,7 @@ def _names(runtime: Runtime, model: ModelConfig, prebuilt: bool, parity: Recorde
     wrong. It is a warning where the two differ by their numbers alone, as converters number, and in a file made here,
     which has the names of the module's own arguments."""
     for side, names in runtime.description.get("tensor_names", {}).items():
-        notes = runtime.artifact.notes[side]
-        ports = {spec.name: notes.get(spec.name, {"name": spec.name})["name"] for spec in getattr(model.contract, side)}
+        ports = {name: entry["name"] for name, entry in _entries(runtime, model, side).items()}
         for name, port in ports.items():
             text = _plain(names.get(port, ""))
             others = [n for n in ports if n != name and text in (_plain(n), _plain(ports[n]))]
@@ -230,7 +235,7 @@ def _dtype(runtime: Runtime, spec: Any, found: Mapping[str, Any], prebuilt: bool
 
 
 def _shape(
-    spec: InputSpec, found: dict[str, Any], entry: dict[str, Any], fixed: list[int] | None, open_too: bool
+    spec: InputSpec, found: dict[str, Any], entry: Mapping[str, Any], fixed: list[int] | None, open_too: bool
 ) -> Any:
     """Fixed sizes must be equal; a declared dynamic axis must be dynamic in the file unless its route fixes it.
 
