@@ -56,6 +56,8 @@ class Texts(nn.Module):
             table = table + self.types.weight[0]
         x = F.embedding(ids, table)
         weight = self.head.weight * self.kept if self.kind == "masked" else self.head.weight
+        if self.kind == "standardised":
+            weight = (weight - weight.mean(1, keepdim=True)) / weight.std(1, keepdim=True)
         return F.linear(torch.relu(x), weight, self.head.bias)
 
 
@@ -109,7 +111,7 @@ def padded(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values, np.zeros((20, values.shape[1]), values.dtype)])
 
 
-KINDS = ("plain", "tied", "equal rows", "pruned", "masked", "patched", "folded")
+KINDS = ("plain", "tied", "equal rows", "pruned", "masked", "patched", "folded", "standardised")
 
 
 @pytest.mark.parametrize("kind", KINDS)
