@@ -190,14 +190,6 @@ class Session(Protocol):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
 
 
-@dataclass(frozen=True)
-class Accelerated:
-    """How a session of a GPU is to open files: with which Vulkan driver, and whether in float32 alone."""
-
-    driver_file: str  # the driver's ICD file
-    fp32: bool = False
-
-
 def load_part(text: str) -> Any:
     """What a "module:name" text names. Imports the module."""
     module, _, name = text.partition(":")

@@ -16,7 +16,7 @@ from parity import formats as targets
 from parity.core.executors import ARM64, core_of, family_of
 from parity.formats.elsewhere import EXECUTED_BY
 from parity.formats.target import Target, version
-from parity.process.executors import arm64
+from parity.process.executors import arm64, gpu
 from parity.store.cache import default_root
 
 SESSION = "parity.formats.elsewhere:Elsewhere"
@@ -38,7 +38,7 @@ class Engine:
     native: bool = False
     emulator: str = ""
     driver: str = ""
-    precision: str = ""  # what it computes in, where that is not what the file says
+    writable: tuple[Path, ...] = ()  # folders that its child process may write to
     identity: Mapping[str, Any] = field(default_factory=dict)
     unavailable: str = ""
 
@@ -79,7 +79,30 @@ def _engine(executor: str, target_name: str, _: Path) -> Engine:
     target = targets.get(target_name)
     if family_of(executor) == ARM64:
         return _arm64(executor, target)
-    return Engine(executor, unavailable=f"executor {executor} is not built")
+    return _gpu(executor, target)
+
+
+def _gpu(executor: str, target: Target) -> Engine:
+    package = target.runtime_package
+    why = gpu.unavailable(package)
+    if why:
+        return Engine(executor, unavailable=why)
+    driver = gpu.required(package)
+    of_its_own = gpu.environment() if package == gpu.LITERT and not gpu.has_accelerator() else None
+    versions = of_its_own.packages if of_its_own else {package: version(package)}
+    is_software = driver.device.is_software
+    return Engine(
+        executor,
+        python=of_its_own.python if of_its_own else sys.executable,
+        session=target.on_gpu,
+        package=package,
+        options={"vulkan": driver.loader, "gpu_fp32": executor == "gpu:fp32"},
+        environment=dict(driver.environment),
+        writable=(gpu.shader_cache(),),
+        native=not is_software,
+        driver=driver.words,
+        identity={"driver": driver.words, "package": versions.get(package, "")} if is_software else {},
+    )
 
 
 def _arm64(executor: str, target: Target) -> Engine:

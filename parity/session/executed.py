@@ -36,7 +36,10 @@ class ExecutedFile(OpenFile):
         self.python, self.family = engine.python, engine.family
         self.subject = f"{self.subject}@{engine.executor}"
         self._request = OpenRequest(SESSION, str(artifact.folder), {**artifact.notes, **engine.notes})
-        self.computed = ""
+        self.computed, self.computes_now = "", False
+        for folder in engine.writable:
+            folder.mkdir(parents=True, exist_ok=True)
+            resources.children.allow(folder)
 
     def open(self) -> ExecutedFile:
         """Open the artefact. Raises ParityError where the executor cannot be had here, ChildFailure where it fails."""
@@ -50,11 +53,11 @@ class ExecutedFile(OpenFile):
     ) -> list[dict[str, Array]]:
         """Outputs of each set of inputs, in order. Raises ChildFailure."""
         if not self.engine.is_software or layouts or self.engine.unavailable:
-            return super().run(inputs, layouts)
+            return self._computed(inputs, layouts)
 
         def compute(folder: Path) -> Mapping[str, Any]:
             before = len(self.milliseconds)
-            results = super(ExecutedFile, self).run(inputs)
+            results = self._computed(inputs)
             rows.write(folder / "outputs.npz", results)
             return {
                 "milliseconds": self.milliseconds[before:],
@@ -69,11 +72,29 @@ class ExecutedFile(OpenFile):
             compute,
             rebuild_since=resources.rebuild_since,
         )
-        if not entry.built:
+        if entry.built:
+            self.computes_now = True
+        else:
             self.milliseconds += entry.notes["milliseconds"]
             self.description = entry.notes["description"]
             self.computed = str(entry.notes["computed"])
         return rows.read(entry.folder / "outputs.npz", len(inputs))
+
+    def _computed(
+        self, inputs: Sequence[Mapping[str, Array]], layouts: Sequence[Mapping[str, Layout]] | None = None
+    ) -> list[dict[str, Array]]:
+        """Outputs that are computed now; then the session knows more of itself."""
+        results = super().run(inputs, layouts)
+        self.description = self._call("described", self._opened(), dict[str, Any], "run", again=False)
+        return results
+
+    @property
+    def rounding(self) -> tuple[str, str | None] | None:
+        """Precision and flavour of the twin that rounds as the executor does, where it is not the cell's: an fp32 file
+        on a GPU that computes in fp16."""
+        if self.description.get("computes") == "fp16" and self.cell.precision in ("fp32", "fp16"):
+            return "fp16", "compute"
+        return None
 
     def _specification(self, inputs: Sequence[Mapping[str, Array]]) -> dict[str, Any]:
         """Everything that the outputs depend on."""
@@ -96,8 +117,8 @@ class ExecutedFile(OpenFile):
             native=self.engine.native,
             emulator=self.engine.emulator,
             driver=self.engine.driver,
-            precision=self.engine.precision or self.cell.precision,
-            computed=self.computed,
+            precision=str(self.description.get("computes") or self.cell.precision),
+            computed="" if self.computes_now else self.computed,
         )
         runtime = self.record()
         return replace(record, median_ms=runtime.median_ms)

@@ -52,6 +52,11 @@ class OpenFile:
         self._handle: int | None = None
         self._pid: int | None = None
 
+    @property
+    def rounding(self) -> tuple[str, str | None] | None:
+        """Precision and flavour of the twin that rounds as the executor does, where they are not the cell's own."""
+        return None
+
     def open(self) -> OpenFile:
         """Open the artefact, or open it again when its child is gone. Raises ChildFailure."""
         child = self.resources.children.get(self.family, self.python, self.confined)
