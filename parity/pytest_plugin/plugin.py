@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from parity.core.errors import ParityError
-from parity.core.executors import HOST, execution_id
+from parity.core.executors import HOST, REFUSES, execution_id
 from parity.core.kinds import BY_NAME
 from parity.core.words import plural
 from parity.pytest_plugin import fixtures, options
@@ -245,8 +245,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _tell_once(report: pytest.TestReport, control: Control, failure: dict[str, str], cell: str) -> None:
-    """A failed export or load fails the first test that meets it; the cell's other tests point to that one."""
-    if control.first_to_tell(cell, failure):
+    """A failed export or load fails the first test that meets it; the cell's other tests point to that one. A file that
+    an executor refuses fails none: the record tells it, and the gate asks whether that executor is required."""
+    if failure["reason"].startswith(REFUSES):
+        report.outcome = "skipped"
+        report.longrepr = (str(report.fspath), report.location[1] or 0, f"Skipped: {cell}: {failure['reason']}")
+    elif control.first_to_tell(cell, failure):
         report.longrepr = control.failure_text(failure, cell)
     else:
         report.outcome = "skipped"

@@ -91,6 +91,21 @@ def test_what_goes_wrong_on_arm_alone_refuses_the_cell(phone: Project, how: str,
 
 
 @emulated
+def test_a_file_that_an_executor_refuses_fails_no_test_unless_it_is_required(phone: Project) -> None:
+    target = (phone.path / "plain_target.py").read_text(encoding="utf-8")
+    refusing = """if os.uname().machine == "aarch64":
+            from parity.formats.gpu import refusal
+            raise refusal("no kernel for this")"""
+    phone.write("plain_target.py", target.replace('misbehave(os.environ.get("PLAIN_LOAD"))', refusing))
+    run = phone.run()
+    execution = run.record.cell("tiny-plain-fp32").executions[0]
+    assert execution.state == "refused" and execution.reason.endswith("no kernel for this")
+    assert (run.code, run.verdict) == (0, "pass")
+    run = phone.run("--parity-require=arm64")
+    assert (run.code, run.verdict) == (1, "fail") and execution_of(run) == ("refused", "fail")
+
+
+@emulated
 def test_a_limit_that_the_project_set_holds_on_every_executor(phone: Project) -> None:
     phone.add("pyproject.toml", "[tool.parity.limits.fp32]\nrel_rms = 0.01\n")
     run = phone.run("-k", "fp32", env={"PLAIN_RUN": "scaled"})
