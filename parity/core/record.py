@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from parity.core import strict_json
+from parity.core import notebook, strict_json
 from parity.core.errors import ParityError
 from parity.core.exhibits import Distribution, Exhibit, FaultFate, Spread
 from parity.core.kinds import Kind
@@ -287,6 +287,14 @@ class CellRecord:
     seconds: float | None = None
     log: str = ""  # the end of the child's log, where something went wrong
     rerun: str = ""  # a command line that repeats this cell
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.state}" + (f": {self.reason}" if self.reason else "")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        sentences = (self.reason, self.proof.summary if self.proof else "")
+        return notebook.html(self.id, self.state, sentences, self.checks)
 
 
 @dataclass(frozen=True)
