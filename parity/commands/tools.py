@@ -1,4 +1,4 @@
-"""`parity tools`: the toolchains, which hold converters in locked environments of their own."""
+"""`parity tools`: the toolchains, which hold converters in locked environments of their own, and the executors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from parity import formats as targets
+from parity.commands import tool_executors
 from parity.core.errors import ConfigError, ParityError
 from parity.core.settings import Config
 from parity.core.words import size
@@ -21,7 +22,9 @@ WIDTH = 12
 
 
 def add(commands: Any) -> None:
-    command = commands.add_parser("tools", help="list, add and remove environments of converters", description=__doc__)
+    command = commands.add_parser(
+        "tools", help="list, add and remove environments of converters, and executors", description=__doc__
+    )
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="say which toolchains are here, and what each is for")
     install = actions.add_parser("install", help="make the environments of toolchains")
@@ -39,16 +42,25 @@ def run(options: argparse.Namespace) -> int:
         for name in known(config):
             for line in lines(name, config):
                 print(line)
+        for name in tool_executors.NAMES:
+            for line in tool_executors.lines(name):
+                print(line)
         return 0
     if options.action == "remove":
         for name in options.names:
-            _remove(name, config)
+            if name in tool_executors.NAMES:
+                tool_executors.remove(name)
+            else:
+                _remove(name, config)
         return 0
     names = options.names or needed(config)
     if not names:
         print("nothing to install: every cell has what it needs")
     for name in dict.fromkeys(names):
-        _install(name, config)
+        if name in tool_executors.NAMES:
+            tool_executors.install(name, _say)
+        else:
+            _install(name, config)
     return 0
 
 
@@ -69,7 +81,8 @@ def needed(config: Config | None) -> tuple[str, ...]:
             names[target.toolchain] = None
         elif target.unavailable(cell, model) is None and target.cannot_start_from(model) is None:
             names |= dict.fromkeys(step.toolchain for step in routes_of(config, cell)[0].steps)
-    return tuple(name for name in names if name and resolved(name, config).why)
+    missing = tuple(name for name in names if name and resolved(name, config).why)
+    return (*missing, *tool_executors.needed(config))
 
 
 def resolved(name: str, config: Config | None) -> Toolchain:

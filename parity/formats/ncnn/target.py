@@ -25,6 +25,8 @@ class Ncnn(Target):
     order: ClassVar[int] = 50
     suffixes: ClassVar[tuple[str, ...]] = (".param",)
     unmarked: ClassVar[str] = "fp32"
+    executors: ClassVar[tuple[str, ...]] = ("arm64", "gpu")
+    on_gpu: ClassVar[str] = "parity.formats.ncnn.gpu:NcnnGpuSession"
     graph: ClassVar[str] = "parity.formats.ncnn.graph:NcnnArtefact"
     steps: ClassVar[str] = "parity.formats.ncnn.steps:NcnnSteps"
     draft: ClassVar[str] = "parity.formats.ncnn.draft:NcnnDraft"
