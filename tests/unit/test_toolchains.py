@@ -339,6 +339,30 @@ def test_the_search_for_a_python_goes_on_where_a_version_refuses_the_first(
         environments.install(recipe("onnx2tf", ToolchainConfig(packages=("picky",), python=NOW)), said.append)
 
 
+def test_where_a_python_cannot_be_had_another_toolchain_does(
+    lock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(interpreters, "uv", lambda: ())  # which could fetch one
+    monkeypatch.setitem(BUILT_IN, "onnx2tf", Definition("onnx2tf", "", ("3.99",), ("nowhere",)))
+    monkeypatch.setitem(BUILT_IN, "litert", Definition("litert", "", (NOW,), ("nowhere",)))
+    extra = f'[tool.parity.toolchains.litert]\nlock = "{lock}"\npython = "{NOW}"'
+    (tmp_path / "nets.py").write_text("def net(): ...\n")
+    (tmp_path / "pyproject.toml").write_text(PROJECT.format(extra=extra))
+    monkeypatch.chdir(tmp_path)
+    read = configuration.load(tmp_path / "pyproject.toml", targets.facts())
+    tflite = read.cells[0]
+    why = toolchains.unavailable(read, tflite)
+    assert why == (
+        "toolchain onnx2tf is not installed: parity tools install onnx2tf, or parity tools install litert"
+    )
+    assert cli.main(["tools", "install", "onnx2tf"]) == 1
+    assert "onnx2tf: needs Python 3.99, and none is on PATH" in capsys.readouterr().err
+    assert cli.main(["tools", "install"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("litert: ") and "needs Python 3.99" in err and "another toolchain does, too: litert" in err
+    assert [route.name for route in toolchains.usable(read, tflite)] == ["torch.export+litert-torch"]
+
+
 def _is_here(version: str) -> bool:
     try:
         return interpreters.find((version,)).minor == version
