@@ -57,7 +57,7 @@ BUILT_IN: Mapping[str, Definition] = {
         Definition(
             "litert",
             "PyTorch to TFLite, by litert-torch and ai-edge-quantizer",
-            pythons=("3.11",),
+            pythons=("3.11", "3.12", "3.13", "3.10"),
             requires=("litert-torch>=0.9", "ai-edge-quantizer>=0.9", "torch>=2.6"),
             distribution="litert-torch",
             index=TORCH_INDEX,
@@ -66,7 +66,7 @@ BUILT_IN: Mapping[str, Definition] = {
         Definition(
             "coremltools",
             "PyTorch to Core ML",
-            pythons=("3.11",),
+            pythons=("3.11", "3.12", "3.13", "3.10"),
             requires=("coremltools>=9.0", "torch>=2.6"),
             index=TORCH_INDEX,
             carried=_BESIDE_TORCH,
@@ -81,7 +81,7 @@ BUILT_IN: Mapping[str, Definition] = {
         Definition(
             "coreai",
             "PyTorch to Core AI, and its runtime",
-            pythons=("3.11",),
+            pythons=("3.11", "3.12", "3.13"),
             requires=("coreai-torch>=0.4", "coreai-core", "torch>=2.6"),
             distribution="coreai-torch",
             index=TORCH_INDEX,
