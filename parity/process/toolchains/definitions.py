@@ -27,7 +27,7 @@ class Definition:
     """A toolchain by name.
 
     `pythons` are the Python versions that the lock is for, the best first. An environment whose distributions satisfy
-    all of `requires` is as good as the locked one. `platforms` are those that the lock holds files for. `index` is a
+    all of `requires` is as good as the locked one; any of several requirements with `|` between them does. `platforms` are those that the lock holds files for. `index` is a
     package index that pip and uv do not ask by themselves. `carried` is what parity's own code in a child of it needs,
     for environments that somebody else's `packages` make up. `distribution` is the one whose
     version NAME==VERSION means, where it has another name.
@@ -50,7 +50,7 @@ BUILT_IN: Mapping[str, Definition] = {
             "onnx2tf",
             "ONNX to TFLite, by TensorFlow",
             pythons=("3.11",),
-            requires=("onnx2tf>=1.28,<2", "tensorflow>=2.19", "onnxsim"),
+            requires=("onnx2tf>=1.28,<2", "tensorflow>=2.19 | tensorflow-cpu>=2.19", "onnxsim"),
             platforms=("linux-x86_64", "linux-aarch64", "darwin-arm64"),
             carried=("numpy", "psutil", "onnxsim"),
         ),
