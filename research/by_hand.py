@@ -207,7 +207,7 @@ def gate(given: argparse.Namespace, out: Path) -> None:
                     if subject.moved(rows) <= seeded.CHANGED:
                         found[fault] = None
                     else:
-                        found[fault] = subject.judged(rows) or subject.proved(file.parent, made["notes"])[0]
+                        found[fault] = subject.judged(rows, file.parent, made["notes"])
                 except ParityError:  # the runtime refuses it, or dies of it
                     found[fault] = "refused"
             told.append({"cell": made["cell"], "faults": found})

@@ -122,8 +122,6 @@ def _changed(
 
 
 def _suite(subject: seeded.Subject, rows: seeded.Rows, folder: Path, notes: Any) -> tuple[str, str]:
-    """State and reason, as the suite has them for such a file: golden checks first, then the chain of proof."""
-    if metric := subject.judged(rows):
-        return "fail", f"golden: {metric}"
-    failed, summary = subject.proved(folder, notes)
-    return ("fail", f"proof: {failed}: {summary[:120]}") if failed else ("pass", "")
+    """State and reason, as the suite has them for such a file."""
+    reason = subject.judged(rows, folder, notes)
+    return ("fail", reason) if reason else ("pass", "")
