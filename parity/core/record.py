@@ -273,6 +273,12 @@ class ToolchainRecord:
     lock: str = ""
     python: str = ""
 
+    @property
+    def label(self) -> str:
+        """As in `onnx2tf fdb8ba4e, Python 3.11`: name, lock, and the Python as far as it matters for what is made."""
+        where = self.lock[:8] if self.lock else "of the run's own environment"
+        return f"{self.name} {where}, Python {'.'.join(self.python.split('.')[:2])}"
+
 
 @dataclass(frozen=True)
 class CellRecord:
@@ -328,7 +334,7 @@ class Regression:
     what: str
     before: float | None
     now: float | None
-    state: Literal["regressed", "slower", "improved", "incomparable", "new", "removed"] = "regressed"
+    state: Literal["regressed", "slower", "improved", "incomparable", "changed", "new", "removed"] = "regressed"
 
 
 @dataclass(frozen=True)
@@ -355,6 +361,7 @@ class Environment:
     machine: str
     threads: int = 1
     processor: str = ""
+    toolchains: Mapping[str, str] = field(default_factory=dict)  # those that the plan's cells can use, by name
 
 
 @dataclass(frozen=True)
