@@ -64,6 +64,21 @@ class Node:
     meaning: Meaning = ""
 
 
+@dataclass(frozen=True)
+class Computed:
+    """A node that computes with values of inputs: the bare `word` of its operator, and of its operands that are small
+    constants the distinct numbers, by name."""
+
+    word: str
+    node: Node
+    numbers: Mapping[str, tuple[float, ...]]
+
+    @property
+    def operands(self) -> list[str]:
+        """Its operands that are no single number."""
+        return [name for name in self.node.inputs if len(self.numbers.get(name, ())) != 1]
+
+
 @dataclass
 class Survey:
     """The nodes in any order, the tensors that are given from outside, and constants of at most `MOST` values."""
@@ -194,10 +209,11 @@ class Survey:
                 held += [Decision("order", ((value,),), node.operator, node.place) for value in dict.fromkeys(values)]
         return held
 
-    def computing(self) -> list[tuple[str, Node]]:
-        """The nodes that compute with values of inputs, each with the bare word of its operator."""
-        data = self._data()
-        return [(_word(node.operator), node) for node in self.nodes if not data.isdisjoint(node.inputs)]
+    def computing(self) -> list[Computed]:
+        """The nodes that compute with values of inputs."""
+        data, constants = self._data(), self._constants()
+        nodes = [node for node in self.nodes if not data.isdisjoint(node.inputs)]
+        return [_computed(node, data, constants) for node in nodes]
 
     def saturates(self) -> bool:
         """Whether results lie on grids: a quantiser leaves a bound out that the ends of a grid hold."""
@@ -303,6 +319,12 @@ class Survey:
             if node.meaning == "same" and node.inputs and node.inputs[0] in constants:
                 constants.update((name, constants[node.inputs[0]]) for name in node.outputs)
         return constants
+
+
+def _computed(node: Node, data: set[str], constants: Mapping[str, Array]) -> Computed:
+    given = {name: constants[name] for name in node.inputs if name in constants and name not in data}
+    numbers = {name: distinct(values) for name, values in given.items() if values.dtype.kind in "biuf"}
+    return Computed(_word(node.operator), node, numbers)
 
 
 def _word(operator: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from parity.formats.coreml.classifier import labels
 from parity.formats.coreml.state import execute, predict
-from parity.formats.labels import of_metadata
+from parity.formats.labels import every_list, of_metadata
 from parity.formats.target import Array, narrowed
 
 
@@ -81,4 +81,5 @@ def describe(path: Path) -> dict[str, Any]:
         "states": {f.name: [int(d) for d in f.type.stateType.arrayType.shape] for f in entered.state},
         "ops": dict(sorted(counted.items())),
         "labels": [str(label) for label in labels(spec)] or of_metadata(spec.description.metadata.userDefined),
+        "label_lists": every_list(dict(spec.description.metadata.userDefined)),
     } | others

@@ -147,7 +147,8 @@ class _Reader:
             return
         if node.op_type.startswith(_ATTRIBUTED):
             inputs += self._edges(place, attributes)
-        self.survey.nodes.append(Node(node.op_type, place, inputs, outputs, self._meaning(node, attributes)))
+        kind = node.op_type + _choosing(attributes)
+        self.survey.nodes.append(Node(kind, place, inputs, outputs, self._meaning(node, attributes)))
 
     def _controlled(
         self, node: Any, inner: list[tuple[str, Any]], inputs: tuple[str, ...], outputs: tuple[str, ...], place: str
@@ -237,6 +238,12 @@ class _Reader:
         limits = np.iinfo(values.dtype)
         grid = Grid(scales, zeros, axis, int(limits.min), int(limits.max))
         self.survey.stored[name] = replace(stored[name], grid=grid)
+
+
+def _choosing(attributes: Mapping[str, Any]) -> str:
+    """How a scatter reduces, behind its name, where it keeps the largest or least of what it is given."""
+    reduction = attributes["reduction"].s.decode("utf-8", "replace") if "reduction" in attributes else ""
+    return f" {reduction}" if reduction in ("max", "min") else ""
 
 
 def _padded(names: Sequence[str]) -> tuple[str, str, str]:

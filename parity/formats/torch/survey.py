@@ -188,7 +188,7 @@ def _nodes(module: fx.GraphModule, node: fx.Node, prefix: str, result: Survey) -
     name = prefix + node.name
     overload: Any = node.target
     schema = getattr(overload, "_schema", None)
-    operator = str(node.target)
+    operator = str(node.target) if schema is not None else getattr(overload, "__name__", str(node.target))
     inner = [a for a in node.all_input_nodes if a.op == "get_attr" and isinstance(
         getattr(module, str(a.target), None), fx.GraphModule)]  # fmt: skip
     if inner:
@@ -206,7 +206,7 @@ def _nodes(module: fx.GraphModule, node: fx.Node, prefix: str, result: Survey) -
             elif isinstance(part, (bool, int, float)):
                 inputs.append(f"{name}/{key}/{n}")
                 result.constants[inputs[-1]] = np.asarray(part)
-    base = schema.name.partition("::")[2] if schema is not None else getattr(overload, "__name__", operator)
+    base = schema.name.partition("::")[2] if schema is not None else operator
     if schema is not None and (bound := bound_of(base, schema, given.get)) is not None:
         inputs.append(f"{name}/bound")
         result.constants[inputs[-1]] = np.asarray(bound)
