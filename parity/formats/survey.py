@@ -62,6 +62,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     meaning: Meaning = ""
+    inner: bool = False  # in a sub-graph, which may run several times, or not at all
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Survey:
     stored: dict[str, Constant] = field(default_factory=dict)  # all constants, where the reader was asked for them
     results: set[str] = field(default_factory=set)  # the outputs, where the reader gives them
     saturated: bool = False  # whether results of operators lie on grids, whose ends bound them
+    taken: Callable[[Mapping[str, Array]], Survey] | None = None  # with the branches alone that sizes of inputs take
 
     def random(self) -> list[Node]:
         """The nodes that give another result each time, or for each batch."""
@@ -194,10 +196,10 @@ class Survey:
         return values
 
     def bounded(self) -> list[Decision]:
-        """The operators that keep values of inputs inside of constants, once for each constant."""
+        """The operators that keep values of inputs inside of constants, once for each constant; none in sub-graphs."""
         data, constants = self._data(), self._constants()
         held = []
-        for node in self.nodes:
+        for node in (node for node in self.nodes if not node.inner):
             word = _word(node.operator)
             values: Iterable[float] = _BOUNDED.get(word, ()) if word not in _CURVED else ()
             along = node.operator.endswith(".dim") or len(node.outputs) > 1
@@ -210,9 +212,9 @@ class Survey:
         return held
 
     def computing(self) -> list[Computed]:
-        """The nodes that compute with values of inputs."""
+        """The nodes that compute with values of inputs in every run: none in sub-graphs."""
         data, constants = self._data(), self._constants()
-        nodes = [node for node in self.nodes if not data.isdisjoint(node.inputs)]
+        nodes = [node for node in self.nodes if node.operator and not node.inner and not data.isdisjoint(node.inputs)]
         return [_computed(node, data, constants) for node in nodes]
 
     def saturates(self) -> bool:

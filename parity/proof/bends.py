@@ -169,8 +169,8 @@ _COUNTED = frozenset(word for kind in _KINDS for word in kind.words)
 
 def bends(survey: Survey, own: Behaviour) -> list[Decision]:
     """The operators of a file that bend, jump or rise steeply, of each kind that has more of them than the module's
-    calls explain. None in a file with sub-graphs, and where the module calls what nobody can count."""
-    if survey.parted() or _count(own, dict.fromkeys(_ANY, 1)):
+    calls explain. None in sub-graphs, and where the module calls what nobody can count."""
+    if _count(own, dict.fromkeys(_ANY, 1)):
         return []
     computing = survey.computing()
     strange: list[Decision] = []

@@ -150,3 +150,33 @@ def test_what_a_converter_writes_a_bend_out_in_is_explained(tmp_path: Path, targ
 def test_a_hinge_beside_those_of_the_module_is_told_with_its_operator(tmp_path: Path) -> None:
     text = unexplained(tmp_path, net("leaky_relu"), "onnx", "net")
     assert len(text) == 1 and "LeakyRelu" in text[0]
+
+
+@pytest.mark.parametrize("place", ["beside", "inside"])
+def test_a_branch_on_sizes_hides_no_hinge(tmp_path: Path, place: str) -> None:
+    """In the file: If(batch > 0) { y + hinge } else { y }, or an If that does nothing, and the hinge behind it."""
+    onnx: Any = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper, numpy_helper
+
+    notes = export(net(), "onnx", tmp_path, X)
+    model = onnx.load(str(tmp_path / "m.onnx"))
+    graph, (output,) = model.graph, [value.name for value in model.graph.output]
+    last = next(node for node in graph.node if output in node.output)
+    last.output[0] = "plain"
+    zero = numpy_helper.from_array(np.zeros(1, np.int64), "zero")
+    graph.initializer.append(zero)
+    hinge = [helper.make_node("LeakyRelu", ["plain"], ["bent"], alpha=0.0), helper.make_node("Neg", ["bent"], ["left"])]
+    same = [helper.make_node("Identity", ["plain"], ["left"])]
+    result = [helper.make_tensor_value_info("left", TensorProto.FLOAT, None)]
+    then, other = (helper.make_graph(nodes, "part", [], result) for nodes in (hinge if place == "inside" else same, same))
+    graph.node.extend([helper.make_node("Shape", ["ids"], ["shape"]), helper.make_node("Gather", ["shape", "zero"], ["n"]),
+                       helper.make_node("Greater", ["n", "zero"], ["several"]),
+                       helper.make_node("If", ["several"], ["given"], then_branch=then, else_branch=other)])  # fmt: skip
+    after = "Identity" if place == "inside" else "HardSwish"
+    graph.node.append(helper.make_node(after, ["given"], [output]))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    spec = ModelSpec(str(ROOT), "tests.proof.test_bends:net", {})
+    named = notes | {"inputs": {"x": {"name": "ids"}}}
+    text = list(operators(READERS["onnx"], str(tmp_path), named, spec, {"x": X}).figures["unexplained"])
+    assert len(text) == 1 and text[0].startswith("LeakyRelu" if place == "inside" else "HardSwish")

@@ -12,8 +12,8 @@ import onnx
 import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
-from parity.formats.graph import Constant, Grid
-from parity.formats.onnx import rewriting
+from parity.formats.graph import Array, Constant, Grid
+from parity.formats.onnx import branches, rewriting
 from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
 
 _MOVING = ("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
@@ -48,7 +48,9 @@ _WHOLE = (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.IN
 
 def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
     """The survey of an .onnx file. Weights in other files are not read."""
-    return _read(folder, notes, whole=False)
+    survey = _read(folder, notes, whole=False)
+    survey.taken = lambda case: _read(folder, notes, whole=False, case=case)
+    return survey
 
 
 def constants(folder: str, notes: Mapping[str, Any]) -> Survey:
@@ -56,10 +58,14 @@ def constants(folder: str, notes: Mapping[str, Any]) -> Survey:
     return _read(folder, notes, whole=True)
 
 
-def _read(folder: str, notes: Mapping[str, Any], whole: bool) -> Survey:
+def _read(folder: str, notes: Mapping[str, Any], whole: bool, case: Mapping[str, Array] | None = None) -> Survey:
+    """`case`: inputs by the model's names, which decide by their sizes what branches are read."""
     model = onnx.load(str(Path(folder, notes["entry"])), load_external_data=whole)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+    if case is not None:
+        names = notes.get("inputs", {})
+        branches.take(model, {names.get(name, {"name": name})["name"]: value for name, value in case.items()})
     read = _Reader(whole)
     read.types = _types(model)
     read.graph(model.graph, "")
@@ -148,7 +154,8 @@ class _Reader:
         if node.op_type.startswith(_ATTRIBUTED):
             inputs += self._edges(place, attributes)
         kind = node.op_type + _choosing(attributes)
-        self.survey.nodes.append(Node(kind, place, inputs, outputs, self._meaning(node, attributes)))
+        meaning = self._meaning(node, attributes)
+        self.survey.nodes.append(Node(kind, place, inputs, outputs, meaning, inner=len(self.names) > 1))
 
     def _controlled(
         self, node: Any, inner: list[tuple[str, Any]], inputs: tuple[str, ...], outputs: tuple[str, ...], place: str

@@ -136,7 +136,7 @@ class _Script:
         values)."""
         place = _place(node)
         for block in node.blocks():
-            yield from self.read(block)
+            yield from (replace(part, inner=True) for part in self.read(block))
             taken, left = ([v.debugName() for v in side()] for side in (block.inputs, block.outputs))
             if kind == "prim::If":
                 yield from linked(left, outputs)
@@ -181,7 +181,7 @@ def program(folder: str, notes: Mapping[str, Any]) -> Survey:
 def _read(module: fx.GraphModule, prefix: str, result: Survey) -> None:
     for node in module.graph.nodes:
         if node.op == "call_function":
-            result.nodes += _nodes(module, node, prefix, result)
+            result.nodes += (replace(part, inner=bool(prefix)) for part in _nodes(module, node, prefix, result))
 
 
 def _nodes(module: fx.GraphModule, node: fx.Node, prefix: str, result: Survey) -> Iterator[Node]:
