@@ -100,7 +100,7 @@ _KINDS: Sequence[_Kind] = (
     _Kind(
         ("layernormalization", "instancenormalization", "groupnormalization", "rmsnormalization",
          "simplifiedlayernormalization", "skiplayernormalization", "meanvariancenormalization", "layer_norm",
-         "instance_norm", "group_norm", "native_layer_norm", "native_group_norm", "rms_norm", "_fused_rms_norm"),
+         "instance_norm", "group_norm", "layernorm", "groupnorm", "instancenorm", "rmsnorm", "mvn", "native_layer_norm", "native_group_norm", "rms_norm", "_fused_rms_norm"),
         _times(1, f"{_NORMS} {_MANUAL} linalg_vector_norm"),
     ),
     _Kind(

@@ -20,7 +20,8 @@ _PRODUCTS = """
     conv_3d depthwise_conv_2d convtranspose conv_transpose conv_transpose1d conv_transpose2d conv_transpose3d
     conv_transpose_3d transpose_conv convolution _convolution convolution_overrideable mkldnn_convolution fusedconv
     convolutiondepthwise convolution1d convolutiondepthwise1d convolution3d deconvolution deconvolutiondepthwise
-    nhwcfusedconv conv_tbc thnn_conv2d _slow_conv2d_forward slow_conv3d slow_conv_dilated2d slow_conv_transpose2d
+    convolutiondepthwise3d deconvolution1d deconvolution3d deconvolutiondepthwise1d deconvolutiondepthwise3d
+    spectrogram inversespectrogram rotaryembed nhwcfusedconv conv_tbc thnn_conv2d _slow_conv2d_forward slow_conv3d slow_conv_dilated2d slow_conv_transpose2d
     _conv_depthwise2d mkldnn_linear _mkldnn_linear linear_dynamic fft fft_c2c fft_r2c fft_c2r _fft_c2c _fft_r2c
     _fft_c2r fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn
     fft_irfftn fft_hfft fft_ihfft fft_fftshift fft_ifftshift stft istft dft rfft2d rfft_2d rfft irfft ifft complex_stft

@@ -26,6 +26,7 @@ class Ncnn(Target):
     suffixes: ClassVar[tuple[str, ...]] = (".param",)
     unmarked: ClassVar[str] = "fp32"
     graph: ClassVar[str] = "parity.formats.ncnn.graph:NcnnArtefact"
+    survey: ClassVar[str] = "parity.formats.ncnn.survey:survey"
     steps: ClassVar[str] = "parity.formats.ncnn.steps:NcnnSteps"
     draft: ClassVar[str] = "parity.formats.ncnn.draft:NcnnDraft"
     script: ClassVar[str] = "parity.formats.ncnn.script:lines"
