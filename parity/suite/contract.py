@@ -20,6 +20,7 @@ from parity.suite import accepting, hint
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
 
+_MOST_GOLDEN = 3  # cases that are run in other ways too, of a file where these differ by the input
 _MEANING = 4  # letters of a name that stand in another by no chance
 _PIXELS = 0.01  # of the range from the darkest to the brightest pixel: 127 for 127.5 is no other preprocessing
 MEMORY = "parity.reference.memory:of_module"
@@ -339,11 +340,12 @@ def _memory(runtime: Runtime, model: ModelConfig, inputs: Mapping[str, Array], p
     """What an app sees and one run after another does not: inputs that the file writes into or returns, threads, and
     memory that was used before. What the module does too is its own."""
     ways = runtime.otherwise(inputs)
-    for way in ways:
-        if way.way.endswith("threads"):
-            parity.find(f"with {way.way} {', '.join(way.outputs)} are not what one thread gives: the file writes "
-                        "to one place more than once, in an order that threads do not keep; apps often have several",
-                        "warning")  # fmt: skip
+    golden = runtime.session.golden_if_any(model) if ways or runtime.description.get("scatters") else []
+    ways = [*ways, *(way for case in golden[:_MOST_GOLDEN] for way in runtime.otherwise(case.inputs))]
+    for threads in sorted({way.way for way in ways if way.way.endswith("threads")}):
+        names = ", ".join(sorted({name for way in ways if way.way == threads for name in way.outputs}))
+        parity.find(f"with {threads} {names} are not what one thread gives: the file writes to one place more than "
+                    "once, in an order that threads do not keep; apps often have several", "warning")  # fmt: skip
     uninitialised = sorted({name for way in ways if way.way == "used memory" for name in way.outputs})
     if not (runtime.overwritten or runtime.returned or uninitialised):
         return

@@ -180,6 +180,25 @@ def test_a_core_ml_file_of_several_functions_is_measured_by_its_default_one(tmp_
     assert outputs[0]["y"].sum() == pytest.approx(1)
 
 
+def test_a_core_ml_function_that_the_description_does_not_tell_is_named(tmp_path: Path) -> None:
+    ct: Any = pytest.importorskip("coremltools")
+    import torch
+
+    made = ct.convert(
+        torch.jit.trace(torch.nn.Softmax(1), torch.zeros(1, 3)), inputs=[ct.TensorType("x", (1, 3))],
+        outputs=[ct.TensorType("y")], skip_model_load=True, compute_precision=ct.precision.FLOAT32,
+        minimum_deployment_target=ct.target.iOS18,
+    )  # fmt: skip
+    spec = made.get_spec()
+    spec.mlProgram.functions["night"].CopyFrom(spec.mlProgram.functions["main"])
+    made.save(str(tmp_path / "net.mlpackage"))
+    (file,) = (tmp_path / "net.mlpackage").rglob("*.mlmodel")
+    file.write_bytes(spec.SerializeToString())
+    recorder, _ = contract(tmp_path, CLASSIFIER.replace("classLabel_probs", "y"), "coreml")
+    failed = [(check.metric, check.detail) for check in recorder.checks if not check.passed]
+    assert failed == [("unmeasured_signatures", "measured by signature main; not measured: signature night")]
+
+
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("name", ["metadata.json", "labelmap.txt"])
 def test_the_class_names_in_the_archive_at_the_end_of_a_tflite_file(tmp_path: Path, name: str, turned: bool) -> None:

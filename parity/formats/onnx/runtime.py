@@ -53,6 +53,7 @@ class OrtSession:
             },
             "labels": of_metadata({p.key: p.value for p in model.metadata_props}),
             "label_lists": every_list([{p.key: p.value for p in model.metadata_props}, {"": model.doc_string}]),
+            "scatters": self.scatters,
             "picture": of_onnx({p.key: p.value for p in model.metadata_props}),
             "wrong_products": processor.multiplies_wrongly(),
             "without_amx": bool(processor.multiplies_wrongly()) and processor.without_amx(),

@@ -50,6 +50,9 @@ _PROCESS_WORDS = """
     _fused_sdp_choice
 """
 _PROCESS = frozenset(_PROCESS_WORDS.split())
+_UNFOLLOWED = ("prim::CallMethod", "prim::CallFunction", "prim::fork", "prim::awaitable", "prim::Closure")
+"""Of code that is not in the graph: called by an interface, as a value, or elsewhere."""
+_OF_KEYS = ("aten::__getitem__", "aten::__contains__", "aten::get")
 _OF_A_DEVICE = ("prim::type", "prim::index", "prim::id")  # `type` and `index` of a device; `id` of an object
 
 
@@ -112,6 +115,12 @@ class _Script:
             meaning = _meaning(name, given.get, inputs[:1], self.result.constants, _of_floats(node))
             if kind in _OF_A_DEVICE or _compares_devices(schema):
                 meaning = "process"
+            elif kind in _UNFOLLOWED:
+                meaning = "branch"
+            elif kind == "aten::Int":
+                meaning = "round"
+            elif kind in _OF_KEYS and any(str(value.type()).startswith("Dict(") for value in node.inputs()):
+                meaning = "code"
             yield Node(kind, _place(node), inputs, outputs, meaning)
 
     def _attribute(self, node: Any, owner: str, output: str) -> None:
