@@ -28,8 +28,8 @@ class _Kind:
     holds: Callable[[Computed], bool] | None = None
 
 
-_READ_ELSEWHERE = (*STEPS, "same", "shape", "boolean", "equal", "order", "finite", "nonzero", "branch", "loop", "table",
-                   "random", "training", "state", "process")  # fmt: skip
+_TOLD_BY_MEANING = (*STEPS, "same", "shape", "boolean", "equal", "order", "finite", "nonzero", "branch", "loop",
+                    "table", "random", "training", "state", "process")  # fmt: skip
 
 
 def _times(count: int, names: str) -> dict[str, int]:
@@ -94,13 +94,14 @@ _KINDS: Sequence[_Kind] = (
          "reduce_l1_norm", "reduce_l2_norm", "linalg_vector_norm", "linalg_norm", "linalg_matrix_norm", "norm",
          "frobenius_norm", "_cdist_forward", "cdist", "pairwise_distance", "cosine_similarity", "dist", "hypot", "std",
          "std_mean", "renorm", "normalize"),
-        _times(1, f"linalg_vector_norm norm _cdist_forward _euclidean_dist cosine_similarity dist hypot renorm {_NORMS} "
-               f"{_MANUAL}"),
+        _times(1, "linalg_vector_norm norm _cdist_forward _euclidean_dist cosine_similarity dist hypot renorm "
+               f"{_NORMS} {_MANUAL}"),
     ),
     _Kind(
         ("layernormalization", "instancenormalization", "groupnormalization", "rmsnormalization",
          "simplifiedlayernormalization", "skiplayernormalization", "meanvariancenormalization", "layer_norm",
-         "instance_norm", "group_norm", "layernorm", "groupnorm", "instancenorm", "rmsnorm", "mvn", "native_layer_norm", "native_group_norm", "rms_norm", "_fused_rms_norm"),
+         "instance_norm", "group_norm", "layernorm", "groupnorm", "instancenorm", "rmsnorm", "mvn",
+         "native_layer_norm", "native_group_norm", "rms_norm", "_fused_rms_norm"),
         _times(1, f"{_NORMS} {_MANUAL} linalg_vector_norm"),
     ),
     _Kind(
@@ -188,7 +189,7 @@ def _decisions(several: Sequence[Computed]) -> list[Decision]:
 
 
 def _is_other(entry: Computed) -> bool:
-    return entry.node.meaning not in _READ_ELSEWHERE and _other(entry.word)
+    return entry.node.meaning not in _TOLD_BY_MEANING and _other(entry.word)
 
 
 def _other(word: str) -> bool:

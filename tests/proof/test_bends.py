@@ -44,7 +44,8 @@ HINGES: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "log2": lambda u: torch.log2(-u),
     "softmax": lambda u: torch.stack([u * 1000, u - u], 1).softmax(1)[:, 0],
     "log_softmax": lambda u: torch.stack([u * 1000, u - u], 1).log_softmax(1)[:, 0],
-    "attention": lambda u: F.scaled_dot_product_attention(*3 * [torch.stack([u * 1000, u - u], 1)[:, :, None]])[:, 0, 0],
+    "attention": lambda u: F.scaled_dot_product_attention(
+        *3 * [torch.stack([u * 1000, u - u], 1)[:, :, None]])[:, 0, 0],
     "atan": lambda u: torch.atan(u * 1e6),
     "acos": lambda u: torch.acos((u + 250) / 250),
     "tan": lambda u: torch.tan(u / 250),
@@ -56,7 +57,8 @@ HINGES: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
         1, torch.zeros(len(u), 1, dtype=torch.int64), u[:, None], "amax")[:, 0],
     "local_response_norm": lambda u: F.local_response_norm(u[:, None, None] * 1e6, 1, 1.0, 0.5, 1e-9)[:, 0, 0],
     "grid_sample": lambda u: F.grid_sample(
-        torch.ones(len(u), 1, 1, 2), torch.stack([-u - 1, u - u], 1)[:, None, None] / 2, align_corners=False)[:, 0, 0, 0],
+        torch.ones(len(u), 1, 1, 2), torch.stack([-u - 1, u - u], 1)[:, None, None] / 2, align_corners=False,
+    )[:, 0, 0, 0],
     "hypot": lambda u: torch.hypot(u, u - u) + u,
     "huber_loss": lambda u: F.huber_loss(u, u - u, reduction="none") + u,
     "lgamma": torch.lgamma,
@@ -166,13 +168,18 @@ def test_a_branch_on_sizes_hides_no_hinge(tmp_path: Path, place: str) -> None:
     last.output[0] = "plain"
     zero = numpy_helper.from_array(np.zeros(1, np.int64), "zero")
     graph.initializer.append(zero)
-    hinge = [helper.make_node("LeakyRelu", ["plain"], ["bent"], alpha=0.0), helper.make_node("Neg", ["bent"], ["left"])]
+    hinge = [helper.make_node("LeakyRelu", ["plain"], ["bent"], alpha=0.0),
+             helper.make_node("Neg", ["bent"], ["left"])]  # fmt: skip
     same = [helper.make_node("Identity", ["plain"], ["left"])]
     result = [helper.make_tensor_value_info("left", TensorProto.FLOAT, None)]
-    then, other = (helper.make_graph(nodes, "part", [], result) for nodes in (hinge if place == "inside" else same, same))
-    graph.node.extend([helper.make_node("Shape", ["ids"], ["shape"]), helper.make_node("Gather", ["shape", "zero"], ["n"]),
+    then, other = (
+        helper.make_graph(nodes, "part", [], result) for nodes in (hinge if place == "inside" else same, same)
+    )
+    graph.node.extend([helper.make_node("Shape", ["ids"], ["shape"]),
+                       helper.make_node("Gather", ["shape", "zero"], ["n"]),
                        helper.make_node("Greater", ["n", "zero"], ["several"]),
-                       helper.make_node("If", ["several"], ["given"], then_branch=then, else_branch=other)])  # fmt: skip
+                       helper.make_node("If", ["several"], ["given"], then_branch=then,
+                                        else_branch=other)])  # fmt: skip
     after = "Identity" if place == "inside" else "HardSwish"
     graph.node.append(helper.make_node(after, ["given"], [output]))
     onnx.save(model, str(tmp_path / "m.onnx"))

@@ -23,9 +23,9 @@ from parity.formats.graph import Operator
 from parity.formats.ncnn.graph import NcnnArtefact
 from parity.formats.ncnn.runtime import row
 from parity.process import serialise, steps
-from parity.proof.operators import operators
 from parity.proof import prove
 from parity.proof.messages import ProofRequest
+from parity.proof.operators import operators
 from tests.proof.seeded import ROOT
 
 pytest.importorskip("pnnx")

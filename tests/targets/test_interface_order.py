@@ -336,9 +336,7 @@ def test_names_of_other_inputs_with_a_prefix_are_a_warning(tmp_path: Path, prefi
 
     (tmp_path / "net.tflite").write_bytes(edited(tflite_content(["serving_default"]), exchange))
     config = CONFIG.format(target="tflite", file="net.tflite")
-    recorder, _ = contract(
-        tmp_path, config.replace('"p"', '"pictures"').replace('"q"', '"question"'), "tflite"
-    )
+    recorder, _ = contract(tmp_path, config.replace('"p"', '"pictures"').replace('"q"', '"question"'), "tflite")
     warned = [f.text for f in recorder.findings if f.level == "warning" and "the file's own name" in f.text]
     assert len(warned) == 2 and "which is made from question of the model" in warned[0]
 

@@ -361,7 +361,7 @@ def test_the_class_names_in_an_attribute_of_a_script(tmp_path: Path, turned: boo
 class Elsewhere(Plain):
     """Holds its class names where nobody asks for them by name: in an inner module, or as a constant."""
 
-    __constants__ = ["answers"]
+    __constants__ = ("answers",)
 
     def __init__(self, names: list[str], inner: bool) -> None:
         super().__init__()

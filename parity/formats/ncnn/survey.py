@@ -29,8 +29,8 @@ _ARRAY = 23300  # ncnn writes parameter k as -(23300 + k) where it is an array
 _MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(("floor", "ceil", "round", "trunc"), "round"),
     **dict.fromkeys(("argmax", "topk"), "rank"),
-    **dict.fromkeys(("reshape", "squeeze", "expanddims", "flatten", "noop", "split", "tile", "copyto", "cast", "packing",
-                     "dropout", "quantize", "dequantize"), "same"),
+    **dict.fromkeys(("reshape", "squeeze", "expanddims", "flatten", "noop", "split", "tile", "copyto", "cast",
+                     "packing", "dropout", "quantize", "dequantize"), "same"),
     "threshold": "order",
 }  # fmt: skip
 _OPERATION: Mapping[str, Sequence[str]] = {

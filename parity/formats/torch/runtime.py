@@ -59,8 +59,8 @@ class _TorchSession:
         labels = in_extra_files(Path(self.folder, self.notes["entry"]))
         lists = every_list(texts_in(Path(self.folder, self.notes["entry"])))
         described = {"inputs": self.inputs(), "outputs": outputs, "ops": self.operators()}
-        described["scatters"] = self.holds(_SCATTERING)
-        return described | {"labels": labels, "label_lists": lists}
+        scatters = self.holds(_SCATTERING)
+        return described | {"labels": labels, "label_lists": lists, "scatters": scatters}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import torch
