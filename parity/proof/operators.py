@@ -42,8 +42,10 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
     decided = survey.decisions()
     script = _scripted(module) if any(decision.family == "process" for decision in decided) else None
     own.decisions += script or []
-    strange = unexplained(decided, own, survey.parted())
     always = _always(survey, case)
+    strange = unexplained(decided, own, survey.parted())
+    if always is not survey:
+        strange += [other for other in unexplained(always.decisions(), own, always.parted()) if other not in strange]
     strange += excess(always, own)
     strange += bends(always, own)
     if script is not None:

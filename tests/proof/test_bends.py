@@ -70,6 +70,7 @@ HINGES: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
 RIGHT: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     **HINGES,
     "relu": torch.relu,
+    "floor": torch.floor,
     "gelu": F.gelu,
     "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),
     "mish": F.mish,
@@ -154,14 +155,16 @@ def test_a_hinge_beside_those_of_the_module_is_told_with_its_operator(tmp_path: 
     assert len(text) == 1 and "LeakyRelu" in text[0]
 
 
-@pytest.mark.parametrize("place", ["beside", "inside"])
+@pytest.mark.parametrize("place", ["beside", "inside", "counted"])
 def test_a_branch_on_sizes_hides_no_hinge(tmp_path: Path, place: str) -> None:
-    """In the file: If(batch > 0) { y + hinge } else { y }, or an If that does nothing, and the hinge behind it."""
+    """In the file: If(batch > 0) { y + hinge } else { y }, or an If that does nothing, and the hinge behind it; or a
+    second rounding where the module has one."""
     onnx: Any = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     from onnx import TensorProto, helper, numpy_helper
 
-    notes = export(net(), "onnx", tmp_path, X)
+    counted = place == "counted"
+    notes = export(plain("floor") if counted else net(), "onnx", tmp_path, X)
     model = onnx.load(str(tmp_path / "m.onnx"))
     graph, (output,) = model.graph, [value.name for value in model.graph.output]
     last = next(node for node in graph.node if output in node.output)
@@ -180,10 +183,12 @@ def test_a_branch_on_sizes_hides_no_hinge(tmp_path: Path, place: str) -> None:
                        helper.make_node("Greater", ["n", "zero"], ["several"]),
                        helper.make_node("If", ["several"], ["given"], then_branch=then,
                                         else_branch=other)])  # fmt: skip
-    after = "Identity" if place == "inside" else "HardSwish"
+    after = {"inside": "Identity", "beside": "HardSwish", "counted": "Floor"}[place]
     graph.node.append(helper.make_node(after, ["given"], [output]))
     onnx.save(model, str(tmp_path / "m.onnx"))
-    spec = ModelSpec(str(ROOT), "tests.proof.test_bends:net", {})
+    factory, options = ("plain", {"name": "floor"}) if counted else ("net", {})
+    spec = ModelSpec(str(ROOT), f"tests.proof.test_bends:{factory}", options)
     named = notes | {"inputs": {"x": {"name": "ids"}}}
     text = list(operators(READERS["onnx"], str(tmp_path), named, spec, {"x": X}).figures["unexplained"])
-    assert len(text) == 1 and text[0].startswith("LeakyRelu" if place == "inside" else "HardSwish")
+    word = {"inside": "LeakyRelu", "beside": "HardSwish", "counted": "1 of 2: Floor"}[place]
+    assert len(text) == 1 and text[0].startswith(word)

@@ -185,7 +185,9 @@ class ProgramSession(_TorchSession):
 
         others = other_programs(Path(self.folder, self.notes["entry"]))
         measured = {"signature": "model", "unmeasured_signatures": others} if others else {}
-        arguments = dict(zip(self.notes["inputs"], self.program.graph_signature.user_inputs, strict=False))
+        given = self.program.graph_signature.user_inputs
+        named = len(given) == len(self.notes["inputs"])  # else there are constants among them
+        arguments = dict(zip(self.notes["inputs"], given, strict=True)) if named else {}
         return super().describe() | measured | {"tensor_names": {"inputs": arguments}}
 
     def inputs(self) -> list[dict[str, Any]]:
