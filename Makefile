@@ -3,19 +3,20 @@
 # make lint     ruff, formatting, types, and which room imports which
 # make nightly  what takes long: whole conformance suite, every frame, fault power
 # make strangers  the suite on public architectures and files that nobody here has seen: an hour or two
-# make tools    the toolchains litert and coreai, 3 GB; ARGS names others
+# make tools    the toolchains that set-up leaves out: litert; ARGS names others
 # make locks    the locks of all toolchains again, by uv
+# make schemas  the JSON schema of records again, after a field of one changed
 # make pictures the README's two pictures again, after a whole make parity that passed
 # make clean    remove .venv, reports and build leftovers (the artefact cache in your home stays)
 # Pass options on with ARGS: make parity ARGS="-k skin --parity-rebuild"
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || command -v python3.12 || command -v python3.10 || command -v python3)
 PY := .venv/bin/python
 READY := .venv/.ready
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: parity test lint clean nightly strangers setup tools locks conformance pictures pythons
+.PHONY: parity test lint clean nightly strangers setup tools locks schemas conformance pictures pythons
 .DEFAULT_GOAL := parity
 
 parity: $(READY)
@@ -59,21 +60,21 @@ conformance: $(READY)
 
 setup: $(READY)
 
-# Converters' environments of their own, in the user's cache folder. What the cells of this repository need is in .venv.
+# Converters' environments of their own, in the user's cache folder, beside those that set-up has made.
 tools: $(READY)
-	.venv/bin/parity tools install $(or $(ARGS),litert coreai)
+	.venv/bin/parity tools install $(or $(ARGS),litert)
 
 # The locks of the toolchains again, from the sources beside them. How torch's CPU build is found: .ci/locks.py.
 locks:
 	"$(PYTHON)" .ci/locks.py $(ARGS)
 
-$(READY): pyproject.toml constraints.txt
-	@echo "Setting up .venv: about 3.5 GB of converters and runtimes, once. This takes a minute or more."
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "error: make needs Python 3.11, found $$("$(PYTHON)" --version 2>&1): set PYTHON=path/to/python3.11"; exit 1; }
-	"$(PYTHON)" -m venv .venv
-	$(PY) -m pip install --constraint constraints.txt setuptools wheel
-	$(PY) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+# Held to the dataclasses by a test.
+schemas: $(READY)
+	$(PY) .ci/schemas.py
+
+$(READY): pyproject.toml constraints.txt $(wildcard constraints/*.txt)
+	@test -n "$(PYTHON)" || { echo "error: make needs Python 3.10 to 3.13: set PYTHON=path/to/python3.11"; exit 1; }
+	"$(PYTHON)" .ci/setup.py
 	@touch $(READY)
 
 clean:

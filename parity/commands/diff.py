@@ -62,6 +62,9 @@ def differences(before: RunRecord, after: RunRecord) -> Iterator[tuple[bool, str
         if change.what == "cell":
             continue
         lost = change.state == "removed" and new[change.cell].state in ("pass", "waived")
+        if change.state == "changed":
+            yield False, f"{change.cell}: {change.what}"
+            continue
         yield (
             change.state == "regressed" or lost,
             f"{change.cell}: {change.what} {_figures(change.before, change.now)} ({change.state})",
@@ -82,6 +85,8 @@ def _runs(before: RunRecord, after: RunRecord) -> Iterator[tuple[bool, str]]:
     pairs = [("python", ours.python, theirs.python), ("machine", ours.machine, theirs.machine)]
     names = sorted({*ours.packages, *theirs.packages})
     pairs += [(n, ours.packages.get(n, "absent"), theirs.packages.get(n, "absent")) for n in names]
+    chains = sorted(ours.toolchains.keys() & theirs.toolchains.keys())
+    pairs += [(f"toolchain {n}", ours.toolchains[n], theirs.toolchains[n]) for n in chains]
     for name, first, second in pairs:
         if first != second:
             yield False, f"environment: {name} {first} -> {second}"

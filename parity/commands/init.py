@@ -21,6 +21,7 @@ from parity import config as configuration
 from parity import formats as targets
 from parity.cases import draw
 from parity.cases.files import golden_files
+from parity.commands import tools
 from parity.commands.messages import Discovered, DiscoveryRequest
 from parity.core.contract import DTYPES
 from parity.core.errors import ConfigError, ParityError
@@ -109,6 +110,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"wrote [tool.parity.models.{name}] to {file.name}" + (f" and {test.relative_to(root)}" if test else ""))
     for side in ("inputs", "outputs"):
         print(f"  {side}: " + ", ".join(_shown(entry) for entry in found[side]))
+    _offer_toolchains()
     if not options.no_run:
         _first_look(root, name)
     print("next:  pytest -m parity      the verdict; then open reports/parity.html")
@@ -233,6 +235,28 @@ def _test(root: Path, text: str) -> Path | None:
             f"{test.relative_to(root)} is there and is not parity's: add to it: from parity.suite import *"
         )
     return test
+
+
+def _offer_toolchains() -> None:
+    """Where cells of the project lack their converter: on a terminal, ask whether to install it; else say how."""
+    config = project.here()
+    names = [group[0] for group in tools.needed(config)]
+    if not names:
+        return
+    plural, them = ("s", "them") if len(names) > 1 else ("", "it")
+    lacking = f"converter{plural} not here: {', '.join(names)}"
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        print(f"{lacking}; parity tools install adds {them}, in an environment apart from yours")
+        return
+    print(f"{lacking}. Install {them} now, in an environment apart from yours? [Y/n] ", end="", flush=True)
+    answer = sys.stdin.readline()
+    if answer.strip().lower() not in ("", "y", "yes") or not answer:  # no line at all is no answer
+        print("later: parity tools install")
+        return
+    try:
+        tools.install_needed(config)
+    except ParityError as error:  # the project is set up all the same, and its cells say what they lack
+        print(f"not installed: {error}")
 
 
 def _first_look(root: Path, name: str) -> None:

@@ -53,14 +53,13 @@ def run(options: argparse.Namespace) -> int:
             else:
                 _remove(name, config)
         return 0
-    names = options.names or needed(config)
-    if not names:
-        print("nothing to install: every cell has what it needs")
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(options.names):
         if name in tool_executors.NAMES:
             tool_executors.install(name, _say)
         else:
             _install(name, config)
+    if not options.names and not install_needed(config):
+        print("nothing to install: every cell has what it needs")
     return 0
 
 
@@ -69,20 +68,46 @@ def known(config: Config | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*BUILT_IN, *(config.toolchains if config else ()))))
 
 
-def needed(config: Config | None) -> tuple[str, ...]:
-    """The missing toolchains of the first route of each cell that nothing else keeps from running."""
-    names: dict[str, None] = {}
+def needed(config: Config | None) -> tuple[tuple[str, ...], ...]:
+    """The missing toolchains, any one of which does for some cells that nothing else keeps from running, in the order
+    of the cells' routes."""
+    groups: dict[tuple[str, ...], None] = {}
     for cell in config.cells if config else ():
         assert config is not None
         model, target = config.models[cell.model], targets.get(cell.target)
         if f"{cell.target}-{cell.precision}" in model.artifacts or not unavailable(config, cell):
             continue
         if target.toolchain:
-            names[target.toolchain] = None
+            groups[(target.toolchain,)] = None
         elif target.unavailable(cell, model) is None and target.cannot_start_from(model) is None:
-            names |= dict.fromkeys(step.toolchain for step in routes_of(config, cell)[0].steps)
-    missing = tuple(name for name in names if name and resolved(name, config).why)
-    return (*missing, *tool_executors.needed(config))
+            names = [step.toolchain for route in routes_of(config, cell) for step in route.steps if step.toolchain]
+            groups[tuple(dict.fromkeys(names))] = None
+    return tuple(group for group in groups if group)
+
+
+def install_needed(config: Config | None) -> bool:
+    """Make what the project's cells lack: of toolchains that do for the same cells the first that can be made here.
+
+    Returns whether anything was lacking. Raises ParityError where an installer fails, and with the first one's reason
+    where this machine can have none of them.
+    """
+    groups = needed(config)
+    for group in groups:
+        failures = []
+        for name in group:
+            try:
+                _install(name, config)
+                break
+            except interpreters.UnfitError as error:
+                failures.append(error)
+                if len(failures) < len(group):
+                    _say(f"{error}; another toolchain does, too: {group[len(failures)]}")
+        if len(failures) == len(group):
+            raise failures[0]
+    executors = tool_executors.needed(config)
+    for name in executors:
+        tool_executors.install(name, _say)
+    return bool(groups or executors)
 
 
 def resolved(name: str, config: Config | None) -> Toolchain:
@@ -153,7 +178,7 @@ def _install(text: str, config: Config | None) -> None:
         return
     reason = off_platform(name, setting)
     if reason:
-        raise ParityError(f"{name}: {reason}")
+        raise interpreters.UnfitError(f"{name}: {reason}")
     if setting is not None and setting.is_environment:
         raise ParityError(chain.why)
     environment = environments.install(recipe(name, setting), _say)

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from parity.core import strict_json
+from parity.core import notebook, strict_json
 from parity.core.errors import ParityError
 from parity.core.exhibits import Distribution, Exhibit, FaultFate, Spread
 from parity.core.kinds import Kind
@@ -273,6 +273,12 @@ class ToolchainRecord:
     lock: str = ""
     python: str = ""
 
+    @property
+    def label(self) -> str:
+        """As in `onnx2tf fdb8ba4e, Python 3.11`: name, lock, and the Python as far as it matters for what is made."""
+        where = self.lock[:8] if self.lock else "of the run's own environment"
+        return f"{self.name} {where}, Python {'.'.join(self.python.split('.')[:2])}"
+
 
 @dataclass(frozen=True)
 class CellRecord:
@@ -313,6 +319,14 @@ class CellRecord:
     log: str = ""  # the end of the child's log, where something went wrong
     rerun: str = ""  # a command line that repeats this cell
 
+    def __str__(self) -> str:
+        return f"{self.id}: {self.state}" + (f": {self.reason}" if self.reason else "")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        sentences = (self.reason, self.proof.summary if self.proof else "")
+        return notebook.html(self.id, self.state, sentences, self.checks)
+
 
 @dataclass(frozen=True)
 class Regression:
@@ -320,7 +334,7 @@ class Regression:
     what: str
     before: float | None
     now: float | None
-    state: Literal["regressed", "slower", "improved", "incomparable", "new", "removed"] = "regressed"
+    state: Literal["regressed", "slower", "improved", "incomparable", "changed", "new", "removed"] = "regressed"
 
 
 @dataclass(frozen=True)
@@ -347,6 +361,7 @@ class Environment:
     machine: str
     threads: int = 1
     processor: str = ""
+    toolchains: Mapping[str, str] = field(default_factory=dict)  # those that the plan's cells can use, by name
 
 
 @dataclass(frozen=True)

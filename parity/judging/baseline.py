@@ -95,6 +95,7 @@ class LedgerCell:
     drift: Figures
     limits: Figures
     runtime: str = ""
+    toolchain: str | None = None  # that made the file; None in ledgers that do not say
     bytes: int | None = None
     latency_ms: float | None = None  # the power of two nearest to the median; 4 is 4 ms or less
     latency_vs_fp32: float | None = None  # the power of two nearest to the ratio to the fp32 cell of model and target
@@ -136,6 +137,7 @@ def of(record: RunRecord) -> Baseline:
             cells[cell.id] = LedgerCell(
                 measured, drift, limits,
                 runtime=f"{cell.runtime.name} {cell.runtime.version}" if cell.runtime else "",
+                toolchain=cell.toolchain.label if cell.toolchain else None,
                 bytes=sum(f.bytes for f in cell.artifact.files) if cell.artifact else None,
                 latency_ms=_class(own),
                 latency_vs_fp32=_class(own / other) if own and other and cell.precision != "fp32" else None,
@@ -300,6 +302,9 @@ def compare(
         if other:
             changes.append(Regression(cell.id, other, None, None, "incomparable"))
         else:
+            if old.toolchain and old.toolchain != new.toolchain:  # no reason not to compare: it is what is to be seen
+                made_by = f"toolchain: {_differ(old.toolchain, new.toolchain or 'none')}"
+                changes.append(Regression(cell.id, made_by, None, None, "changed"))
             kept = [kind.name for kind in KINDS if kind.in_ledger]
             kinds = [name for name in kept if name in cell.planned or not record.partial]
             changes += _compare_drift(cell, old, new, kinds, ratio)

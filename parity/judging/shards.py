@@ -78,6 +78,11 @@ def _same_plan(first_name: str, first: RunRecord, name: str, record: RunRecord) 
         if versions[0] != versions[1]:
             raise ParityError(f"{name}: ran with {package} {versions[1]}, and {first_name} with {versions[0]}: "
                               "run every shard with the same packages")  # fmt: skip
+    for chain in sorted(mine.toolchains.keys() & others.toolchains.keys()):  # a shard may do without one
+        ours, theirs = mine.toolchains[chain], others.toolchains[chain]
+        if ours != theirs:
+            raise ParityError(f"{name}: converted with toolchain {chain} {theirs}, and {first_name} with {ours}: "
+                              "run every shard with the same toolchains")  # fmt: skip
     for what, theirs, ours in _origins(first, record):
         raise ParityError(f"{name}: made from another {what} than {first_name} ({ours} and {theirs}): "
                           "run every shard again, on one commit and the same files")  # fmt: skip

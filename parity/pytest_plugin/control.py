@@ -235,7 +235,7 @@ class Control:
         return RunRecord(
             verdict="incomplete",
             cells=tuple(recorded(planned, {}) for planned in self.plan),
-            environment=environment(),
+            environment=replace(environment(), toolchains=toolchains.labels(self.config)),
             reason="the run that began has not ended: nothing is measured",
             started=started.isoformat(timespec="seconds"),
             partial=partial,

@@ -73,7 +73,7 @@ def _page(record: RunRecord, digest: str, budget: Budget) -> str:
     )
 
 
-_CHANGES = ("regressed", "slower", "removed", "incomparable", "new", "improved")
+_CHANGES = ("regressed", "slower", "removed", "incomparable", "changed", "new", "improved")
 
 
 def _by_reason(cells: Sequence[CellView]) -> list[tuple[str, list[CellView]]]:

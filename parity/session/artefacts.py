@@ -142,7 +142,7 @@ class Artefacts(Part):
         artifact, failed = first_that_works(
             self._routes(cell),
             cell,
-            lambda route: self._export_by(cell, model, route),
+            lambda route: self.export_by(cell, model, route),
             self._failed_steps(),
         )
         artifact = replace(artifact, routes_failed=failed)
@@ -156,7 +156,7 @@ class Artefacts(Part):
         budget = resources.children.budget
         return FailedSteps(resources.store, resources.run, budget, resources.rebuild_since)
 
-    def _export_by(self, cell: Cell, model: ModelConfig, route: Route) -> Artifact:
+    def export_by(self, cell: Cell, model: ModelConfig, route: Route) -> Artifact:
         """The artefact by one route.
 
         Raises StepFailure, also for a step that is known to fail, and Passed for a route that the model has no use for.

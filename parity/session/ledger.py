@@ -97,6 +97,9 @@ class Keeper:
         other = next((c for c in changes if c.state == "incomparable"), None)
         if other:
             self.lines.append(("yellow", f"  not compared: {baseline.told(other)}"))
+        made_otherwise = next((c for c in changes if c.state == "changed"), None)
+        if made_otherwise:
+            self.lines.append(("yellow", f"  made otherwise: {baseline.told(made_otherwise)}"))
 
 
 def _latency_regressed(found: BaselineRecord) -> BaselineRecord:

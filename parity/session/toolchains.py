@@ -33,6 +33,17 @@ def forget() -> None:
     _resolved.cache_clear()
 
 
+def labels(config: Config) -> dict[str, str]:
+    """Lock and Python, by name, of the toolchains that are here and that a cell of the project can be made with."""
+    names = dict.fromkeys(chain for cell in config.cells for chain in targets.get(cell.target).toolchains)
+    chains = (toolchain(config, name) for name in names)
+    return {
+        chain.name: f"{chain.lock[:12] or 'of the own environment'}, Python {chain.version}"
+        for chain in chains
+        if chain.python
+    }
+
+
 def python_of(config: Config, target: Target) -> str:
     """The interpreter that runs the target's files: this one, unless the runtime needs a toolchain that is here."""
     if not target.toolchain:
@@ -71,15 +82,21 @@ def routes_of(config: Config, cell: Cell) -> tuple[Route, ...]:
 def usable(config: Config, cell: Cell) -> tuple[Route, ...]:
     """The cell's routes whose toolchains are here, in order. Raises ParityError, with the first one's reason, for
     none."""
-    here, why = [], ""
+    here, reasons = [], dict[str, None]()
     for route in routes_of(config, cell):
         reason = _missing(config, route)
         if not reason:
             here.append(route)
-        why = why or reason
-    if not here and why:
-        raise ParityError(why)
+        reasons[reason] = None
+    if not here and reasons:
+        first, *others = reasons
+        raise ParityError(first + "".join(f", or {_short(reason)}" for reason in others))
     return tuple(here)
+
+
+def _short(reason: str) -> str:
+    """The command in what `resolve` says of a missing toolchain."""
+    return reason.partition(" is not installed: ")[2] or reason
 
 
 def unavailable(config: Config, cell: Cell) -> str | None:

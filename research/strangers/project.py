@@ -37,8 +37,8 @@ class Run:
 
 
 def environment(packages: Path) -> dict[str, str]:
-    """This tree and the strangers' packages on the path, before what is installed."""
-    path = os.pathsep.join([str(ROOT), str(packages)])
+    """This tree and the strangers' packages on the path, before what is there and what is installed."""
+    path = os.pathsep.join(filter(None, [str(ROOT), str(packages), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "USE_TF": "0", "TOKENIZERS_PARALLELISM": "false"}
 
 

@@ -49,8 +49,15 @@ def files_of(record: dict[str, Any], folder: Path) -> list[dict[str, str]]:
 
 
 def judged(model: str, folder: Path, packages: Path, cells: list[dict[str, str]]) -> dict[str, tuple[str, str]]:
-    """Cell -> verdict and reason. A runtime that dies takes its cell with it, and the judge goes on with the next."""
-    found: dict[str, tuple[str, str]] = {}
+    """Cell -> verdict and reason."""
+    said = verdicts(model, folder, packages, cells)
+    return {cell: (line["state"], line["reason"]) for cell, line in said.items()}
+
+
+def verdicts(model: str, folder: Path, packages: Path, cells: list[dict[str, str]]) -> dict[str, dict[str, Any]]:
+    """Cell -> the judge's line: state, reason, error, cost. A runtime that dies takes its cell with it, and the judge
+    goes on with the next."""
+    found: dict[str, dict[str, Any]] = {}
     waiting = list(cells)
     while waiting:
         said, died, code = _judge(model, folder, packages, waiting)
@@ -58,13 +65,14 @@ def judged(model: str, folder: Path, packages: Path, cells: list[dict[str, str]]
         waiting = [cell for cell in waiting if cell["cell"] not in found]
         if waiting:  # a negative code is a signal: the file ends its runtime
             verdict = "wrong" if code < 0 else "cannot say"
-            found[waiting.pop(0)["cell"]] = (verdict, f"the judge's process ended: {died}")
+            reason = f"the judge's process ended: {died}"
+            found[waiting.pop(0)["cell"]] = {"state": verdict, "reason": reason, "error": None, "cost": None}
     return found
 
 
 def _judge(
     model: str, folder: Path, packages: Path, cells: list[dict[str, str]]
-) -> tuple[dict[str, tuple[str, str]], str, int]:
+) -> tuple[dict[str, dict[str, Any]], str, int]:
     """What it said before its process ended, how that ended, and its exit code."""
     command = [sys.executable, "-m", "research.strangers.by_hand", str(folder), model]
     try:
@@ -78,7 +86,7 @@ def _judge(
         out = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
         code, died = 1, f"longer than {JUDGING:g} s"
     said = [json.loads(text) for text in out.splitlines() if text.startswith('{"cell"')]
-    return {line["cell"]: (line["state"], line["reason"]) for line in said}, died, code
+    return {line["cell"]: line for line in said}, died, code
 
 
 def _joined(stranger: Stranger, cell: dict[str, Any], verdicts: dict[str, tuple[str, str]], cut: str) -> Line:

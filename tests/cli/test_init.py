@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tomllib
 
+from parity import cli
 from parity.core.errors import ParityError
+from parity.process.toolchains import environments
+from parity.process.toolchains.definitions import BUILT_IN, Definition
+from parity.session import toolchains
 from parity.store import atomic
 
 MODEL = """
@@ -104,3 +111,43 @@ def test_a_project_that_cannot_be_written_stays_as_it_was(folder, run, monkeypat
     code, _, err = run("init", "acme.models:make", "--option", "name=a", "--no-run")
     assert (code, everything(folder)) == (1, before)
     assert "Read-only file system; nothing was set up" in err
+
+
+LACKING = Definition("onnx2tf", "", (f"{sys.version_info[0]}.{sys.version_info[1]}",), ("nowhere",))
+
+
+@pytest.fixture
+def without_converters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that has no converter to TFLite, and no toolchain."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(BUILT_IN, "onnx2tf", LACKING)
+    monkeypatch.setitem(BUILT_IN, "litert", replace(LACKING, name="litert"))
+    toolchains.forget()
+
+
+def test_a_converter_that_is_not_here_is_told(folder, run, without_converters):
+    code, out, err = run("init", "acme.models:make", "--option", "name=tiny", "--no-run")
+    assert code == 0, err
+    assert "converter not here: onnx2tf; parity tools install adds it, in an environment apart from yours\n" in out
+
+
+@pytest.mark.parametrize(("answer", "made"), [("\n", True), ("y\n", True), ("n\n", False), ("", False)])
+def test_on_a_terminal_it_is_offered(folder, monkeypatch, capsys, without_converters, answer, made):
+    installed = []
+    monkeypatch.setattr(environments, "install", lambda recipe, say: installed.append(recipe.name) or Made)
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert cli.main(["init", "acme.models:make", "--option", "name=tiny", "--no-run"]) == 0
+    out = capsys.readouterr().out
+    assert "Install it now, in an environment apart from yours? [Y/n]" in out
+    assert installed == (["onnx2tf"] if made else [])
+    assert ("later: parity tools install" in out) != made
+
+
+class Made:
+    folder = Path("made")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from parity.core.errors import ConfigError, ParityError
 from parity.core.kinds import BY_NAME
-from parity.core.record import STATES, Check, FileRecord, Power, Regression, RunRecord, RuntimeRecord
+from parity.core.record import (
+    STATES,
+    Check,
+    FileRecord,
+    Power,
+    Regression,
+    RunRecord,
+    RuntimeRecord,
+    ToolchainRecord,
+)
 from parity.judging import baseline
 from parity.judging.baseline import FLOORS, RATIO, Baseline, attach, compare, load, of, save
 from parity.judging.gate import judge
@@ -242,6 +251,20 @@ def test_what_does_not_measure_does_not_hide_a_regression(package: str) -> None:
 def test_another_runtime_makes_only_its_own_cells_incomparable() -> None:
     after = int8(runtime=RuntimeRecord("ai-edge-litert", "3.0.0", 20.0))
     assert changes(after) == [("ai-edge-litert 2.1.0 -> ai-edge-litert 3.0.0", "incomparable")]
+
+
+def test_another_toolchain_is_said_and_its_figures_are_compared_all_the_same() -> None:
+    onnx2tf = ToolchainRecord("onnx2tf", "fdb8" + "0" * 60, "3.11.7")
+    litert = ToolchainRecord("litert", "af44" + "0" * 60, "3.13.0")
+    before, worse = int8(toolchain=onnx2tf), figure(0.9).cells[1]
+    label = "toolchain: onnx2tf fdb80000, Python 3.11 -> litert af440000, Python 3.13"
+    assert changes(int8(toolchain=litert), before) == [(label, "changed")]
+    assert changes(run(cell("skin-tflite-fp32"), replace(worse, toolchain=litert)), before) == [
+        (label, "changed"),
+        ("rel_rms of logits", "regressed"),
+    ]
+    assert changes(int8(toolchain=replace(onnx2tf, python="3.11.9")), before) == []  # makes the same files
+    assert changes(int8(toolchain=onnx2tf)) == []  # the ledger is of before it was kept
 
 
 def test_other_cases_are_incomparable() -> None:

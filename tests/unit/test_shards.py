@@ -49,6 +49,19 @@ def named(*records: RunRecord) -> list[tuple[str, RunRecord]]:
     return [(f"{chr(97 + i)}.json", r) for i, r in enumerate(records)]
 
 
+def test_shards_that_converted_with_another_lock_are_no_one_run() -> None:
+    first, second = shard(1, 2), shard(2, 2)
+
+    def made_with(record: RunRecord, **chains: str) -> RunRecord:
+        return replace(record, environment=replace(record.environment, toolchains=chains))
+
+    fdb8, af44 = "fdb8ba4ebe9e, Python 3.11.7", "af44a3f03537, Python 3.11.7"
+    with pytest.raises(ParityError, match=r"b.json: converted with toolchain onnx2tf af44.*, and a.json with fdb8"):
+        merge(named(made_with(first, onnx2tf=fdb8), made_with(second, onnx2tf=af44)))
+    merged = merge(named(made_with(first, onnx2tf=fdb8), made_with(second)))  # one that does without it
+    assert judged(merged).verdict == "pass"
+
+
 @given(st.integers(1, 6), st.randoms())
 def test_all_parts_in_any_order_are_the_whole_plan(n: int, order: random.Random) -> None:
     parts = [loads(dumps(shard(k, n))) for k in range(1, n + 1)]

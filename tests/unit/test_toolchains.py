@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.markers import Marker
+from packaging.specifiers import SpecifierSet
 
 from parity import cli
 from parity import config as configuration
@@ -230,8 +233,11 @@ def test_the_own_environment_is_used_where_it_satisfies(monkeypatch: pytest.Monk
     assert resolving.unsatisfied("onnx2tf") == ("onnx2tf>=1.28,<2, not 2.6.9",)
     del have["tensorflow"]
     assert len(resolving.unsatisfied("onnx2tf")) == 2
+    have |= {"onnx2tf": "1.29.24", "tensorflow-cpu": "2.18.0"}
+    assert resolving.unsatisfied("onnx2tf") == ("tensorflow-cpu>=2.19, not 2.18.0",)
+    have["tensorflow-cpu"] = "2.19.0"  # the same program without kernels for GPUs
+    assert resolve("onnx2tf").is_own
     # A setting of the project's is what is used, whatever lies here.
-    have |= {"onnx2tf": "1.29.24", "tensorflow": "2.19.0"}
     assert not resolve("onnx2tf", ToolchainConfig(packages=("onnx2tf==2.6.9",))).python
     named = resolve("onnx2tf", ToolchainConfig(python=sys.executable))
     assert named.python == sys.executable and len(named.lock) == 64
@@ -247,9 +253,11 @@ def test_every_built_in_lock_pins_what_its_source_asks_for() -> None:
         for wanted in source["project"]["dependencies"]:
             requirement, _, marker = wanted.partition(" ;")
             assert "darwin" in marker or f"\n{requirement}" in "\n" + text, f"{name}: {requirement}: make locks"
-        assert "nvidia" not in text, f"{name} draws CUDA"
-        wanted = source["project"]["requires-python"]
-        assert wanted in (f"=={definition.pythons[0]}.*", ">=3.10")
+        assert all(version in SpecifierSet(source["project"]["requires-python"]) for version in definition.pythons)
+        linux = {"sys_platform": "linux", "platform_machine": "x86_64", "python_full_version": "3.11.7"}
+        entries = re.findall(r"^([\w.-]+==\S+)(?: ; (.*?))? \\$", text, re.MULTILINE)
+        first = [pin for pin, marker in entries if not marker or Marker(marker).evaluate(linux)]
+        assert first and not [pin for pin in first if pin.startswith(("nvidia", "cuda"))], f"{name} draws CUDA"
 
 
 PROJECT = """
@@ -337,6 +345,28 @@ def test_the_search_for_a_python_goes_on_where_a_version_refuses_the_first(
     assert environments.find(chosen) == made
     with pytest.raises(ParityError, match=r"^onnx2tf: .*picky.* requires a different Python"):
         environments.install(recipe("onnx2tf", ToolchainConfig(packages=("picky",), python=NOW)), said.append)
+
+
+def test_where_a_python_cannot_be_had_another_toolchain_does(
+    lock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(interpreters, "uv", lambda: ())  # which could fetch one
+    monkeypatch.setitem(BUILT_IN, "onnx2tf", Definition("onnx2tf", "", ("3.99",), ("nowhere",)))
+    monkeypatch.setitem(BUILT_IN, "litert", Definition("litert", "", (NOW,), ("nowhere",)))
+    extra = f'[tool.parity.toolchains.litert]\nlock = "{lock}"\npython = "{NOW}"'
+    (tmp_path / "nets.py").write_text("def net(): ...\n")
+    (tmp_path / "pyproject.toml").write_text(PROJECT.format(extra=extra))
+    monkeypatch.chdir(tmp_path)
+    read = configuration.load(tmp_path / "pyproject.toml", targets.facts())
+    tflite = read.cells[0]
+    why = toolchains.unavailable(read, tflite)
+    assert why == ("toolchain onnx2tf is not installed: parity tools install onnx2tf, or parity tools install litert")
+    assert cli.main(["tools", "install", "onnx2tf"]) == 1
+    assert "onnx2tf: needs Python 3.99, and none is on PATH" in capsys.readouterr().err
+    assert cli.main(["tools", "install"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("litert: ") and "needs Python 3.99" in err and "another toolchain does, too: litert" in err
+    assert [route.name for route in toolchains.usable(read, tflite)] == ["torch.export+litert-torch"]
 
 
 def _is_here(version: str) -> bool:

@@ -28,6 +28,7 @@ class Ncnn(Target):
     executors: ClassVar[tuple[str, ...]] = ("arm64", "gpu")
     on_gpu: ClassVar[str] = "parity.formats.ncnn.gpu:NcnnGpuSession"
     graph: ClassVar[str] = "parity.formats.ncnn.graph:NcnnArtefact"
+    survey: ClassVar[str] = "parity.formats.ncnn.survey:survey"
     steps: ClassVar[str] = "parity.formats.ncnn.steps:NcnnSteps"
     draft: ClassVar[str] = "parity.formats.ncnn.draft:NcnnDraft"
     script: ClassVar[str] = "parity.formats.ncnn.script:lines"

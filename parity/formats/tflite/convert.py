@@ -187,6 +187,8 @@ def convert(
     for suffix in suffixes:
         folder = str(Path(after, suffix)) if suffix else after
         content = _tflite(folder, options["precision"], rows, notes["layers"])
+        if tensor := _unbounded(content):
+            raise ParityError(tensor)
         Path(work, named(FILE, suffix)).write_bytes(content)
     found = {"entry": FILE, **{k: notes[k] for k in ("inputs", "outputs", "fixed")}}
     if len(suffixes) > 1:
@@ -214,6 +216,27 @@ def _tflite(saved_model: str, precision: str, rows: Sequence[Mapping[str, Array]
         if lacking := _lacking(str(error), layers):
             raise Unconvertible(lacking) from None
         raise
+
+
+_LARGEST_STEP = 1e30
+"""Above it no activation was measured but the least float32 by which a mask hides positions: LiteRT 2.1 ends in an
+abort when it opens a file that multiplies such scales."""
+
+
+def _unbounded(content: bytes) -> str:
+    """Why an int8 file cannot be of use: a tensor of a range that no app has; "" where there is none."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        scale = getattr(tensor.quantization, "scale", None)
+        if scale is not None and len(scale) and max(scale) > _LARGEST_STEP:
+            name = bytes(tensor.name).decode("utf-8", "replace")
+            return (
+                f"one step of int8 is {max(scale):.2g} in {name}: it holds the least float32, by which a mask hides "
+                "positions, beside scores. Fill the mask with -1e4"
+            )
+    return ""
 
 
 def _lacking(message: str, layers: Mapping[str, str]) -> str:

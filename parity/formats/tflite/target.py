@@ -17,6 +17,8 @@ from parity.formats.torch.target import export_step
 
 UNROLLED = "loops unrolled"
 """TensorFlow 2.19 segfaults when it quantises the loop of a recurrent layer; without the loop it does not."""
+TENSORFLOW = ("tensorflow", "tensorflow-cpu")
+"""The distributions that hold TensorFlow; the second one's Linux files lack 400 MB of kernels for GPUs."""
 RECURRENT = ("GRU", "LSTM", "RNN")
 UNCORRECTED = "uncorrected"
 """onnx2tf compares each operator with ONNX Runtime and tries other layouts until they agree. On some graphs that search
@@ -31,7 +33,7 @@ class TFLite(Target):
     session: ClassVar[str] = "parity.formats.tflite.runtime:LiteRtSession"
     family: ClassVar[str] = "litert"
     runtime_package: ClassVar[str] = "ai-edge-litert"
-    packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnx2tf", "tensorflow", "ai-edge-litert")
+    packages: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnx2tf", *TENSORFLOW, "ai-edge-litert")
     order: ClassVar[int] = 20
     suffixes: ClassVar[tuple[str, ...]] = (".tflite",)
     kernels: ClassVar[tuple[str, ...]] = ("XNNPACK", "builtin", "reference")
@@ -54,7 +56,7 @@ class TFLite(Target):
                 f"savedmodel-{how.replace(' ', '-')}" if how else "savedmodel",
                 "tensorflow",
                 "parity.formats.tflite.convert:to_saved_model",
-                ("onnx2tf", "tensorflow"),
+                ("onnx2tf", *TENSORFLOW),
                 {"unrolled": how == UNROLLED, **({"corrected": False} if how == UNCORRECTED else {})},
                 toolchain="onnx2tf",
             )
@@ -62,7 +64,7 @@ class TFLite(Target):
                 cell.precision,
                 "tensorflow",
                 "parity.formats.tflite.convert:convert",
-                ("tensorflow",),
+                TENSORFLOW,
                 {"precision": cell.precision},
                 calibration=cell.precision == "int8",
                 toolchain="onnx2tf",

@@ -27,10 +27,10 @@ class Definition:
     """A toolchain by name.
 
     `pythons` are the Python versions that the lock is for, the best first. An environment whose distributions satisfy
-    all of `requires` is as good as the locked one. `platforms` are those that the lock holds files for. `index` is a
-    package index that pip and uv do not ask by themselves. `carried` is what parity's own code in a child of it needs,
-    for environments that somebody else's `packages` make up. `distribution` is the one whose
-    version NAME==VERSION means, where it has another name.
+    all of `requires` is as good as the locked one; any of several requirements with `|` between them does. `platforms`
+    are those that the lock holds files for. `index` is a package index that pip and uv do not ask by themselves.
+    `carried` is what parity's own code in a child of it needs, for environments that somebody else's `packages` make
+    up. `distribution` is the one whose version NAME==VERSION means, where it has another name.
     """
 
     name: str
@@ -50,14 +50,14 @@ BUILT_IN: Mapping[str, Definition] = {
             "onnx2tf",
             "ONNX to TFLite, by TensorFlow",
             pythons=("3.11",),
-            requires=("onnx2tf>=1.28,<2", "tensorflow>=2.19", "onnxsim"),
+            requires=("onnx2tf>=1.28,<2", "tensorflow>=2.19 | tensorflow-cpu>=2.19", "onnxsim"),
             platforms=("linux-x86_64", "linux-aarch64", "darwin-arm64"),
             carried=("numpy", "psutil", "onnxsim"),
         ),
         Definition(
             "litert",
             "PyTorch to TFLite, by litert-torch and ai-edge-quantizer",
-            pythons=("3.11",),
+            pythons=("3.11", "3.12", "3.13", "3.10"),
             requires=("litert-torch>=0.9", "ai-edge-quantizer>=0.9", "torch>=2.6"),
             distribution="litert-torch",
             index=TORCH_INDEX,
@@ -66,7 +66,7 @@ BUILT_IN: Mapping[str, Definition] = {
         Definition(
             "coremltools",
             "PyTorch to Core ML",
-            pythons=("3.11",),
+            pythons=("3.11", "3.12", "3.13", "3.10"),
             requires=("coremltools>=9.0", "torch>=2.6"),
             index=TORCH_INDEX,
             carried=_BESIDE_TORCH,
@@ -81,7 +81,7 @@ BUILT_IN: Mapping[str, Definition] = {
         Definition(
             "coreai",
             "PyTorch to Core AI, and its runtime",
-            pythons=("3.11",),
+            pythons=("3.11", "3.12", "3.13"),
             requires=("coreai-torch>=0.4", "coreai-core", "torch>=2.6"),
             distribution="coreai-torch",
             index=TORCH_INDEX,

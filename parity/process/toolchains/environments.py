@@ -145,7 +145,7 @@ def _interpreter(name: str, pythons: Sequence[str], download: bool) -> Interpret
     try:
         return interpreters.find(pythons, download)
     except ParityError as error:
-        raise ParityError(f"{name}: {error}") from None
+        raise type(error)(f"{name}: {error}") from None
 
 
 def _made_with(environment: Environment, recipe: Recipe) -> bool:

@@ -28,6 +28,10 @@ _SITE = (
 )
 
 
+class UnfitError(ParityError):
+    """A toolchain that this machine cannot have: it has no Python for it, or is of another platform."""
+
+
 @dataclass(frozen=True)
 class Interpreter:
     """A Python that answered: its executable, its version such as 3.11.7, and the distributions it sees."""
@@ -89,7 +93,8 @@ def uv() -> tuple[str, ...]:
 def find(wanted: Sequence[str], download: bool = False) -> Interpreter:
     """The first of the `wanted` versions (as "3.11", or a path) that is on this machine.
 
-    With `download`, uv may fetch one where none is here. Raises ParityError that says how to add one.
+    With `download`, uv may fetch one where none is here. Raises UnfitError that says how to add one, and ParityError
+    for a path.
     """
     said: list[str] = []
     for version in wanted:
@@ -110,7 +115,7 @@ def find(wanted: Sequence[str], download: bool = False) -> Interpreter:
     versions = [version for version in wanted if is_version(version)]
     if not versions:
         raise ParityError(said[-1] if said else f"{wanted[0]}: no such file")
-    raise ParityError(
+    raise UnfitError(
         f"needs Python {' or '.join(versions)}, and none is on PATH, in pyenv or known to uv: "
         f"uv python install {versions[0]}, or pyenv install {versions[0]}"
     )

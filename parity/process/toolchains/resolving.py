@@ -84,15 +84,20 @@ def unsatisfied(name: str) -> tuple[str, ...]:
     """What the environment of this process lacks of a built-in toolchain's requirements."""
     lacking = []
     for text in BUILT_IN[name].requires:
-        requirement = Requirement(text)
-        try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            lacking.append(text)
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            lacking.append(f"{text}, not {version}")
+        reasons = [_lacking(alternative.strip()) for alternative in text.split("|")]
+        if all(reasons):
+            lacking.append(next((reason for reason in reasons if ", not " in reason), reasons[0]))
     return tuple(lacking)
+
+
+def _lacking(text: str) -> str:
+    """What this environment lacks of one requirement, with the version that it has instead; "" for nothing."""
+    requirement = Requirement(text)
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return text
+    return "" if requirement.specifier.contains(version, prereleases=True) else f"{text}, not {version}"
 
 
 @cache

@@ -138,6 +138,7 @@ def _structure(folder: Path) -> Verdict:
 def main() -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    sys.path.append(sys.argv[1])  # a project may have its model's module in its folder
     judge = Judge(Path(sys.argv[1]), sys.argv[2])
     for cell in json.load(sys.stdin):
         said: dict[str, Any] = asdict(judge.judge(cell["target"], cell["precision"], Path(cell["folder"])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,13 +74,16 @@ def _tflite(folder: Path, names: list[str], kernels: str) -> Runner:
 
     def run(case: Case) -> dict[str, Array]:
         inputs = {plain(d["name"]): d for d in interpreter.get_input_details()}
-        for name in names:
-            spec = inputs[name] if name in inputs else inputs[_nearest(name, inputs, case[name])]
-            feed(spec, case[name])
+        for place, name in enumerate(names):
+            by_place = f"args_{place}"  # litert-torch numbers what it takes and gives
+            chosen = next((n for n in (name, by_place) if n in inputs), "") or _nearest(name, inputs, case[name])
+            feed(inputs[chosen], case[name])
         interpreter.invoke()
         signature = interpreter.get_signature_list()
         if signature:
             details = interpreter.get_signature_runner(next(iter(signature))).get_output_details()
+            if all(re.fullmatch(r"output_\d+", name) for name in details):
+                return [read(details[f"output_{place}"]) for place in range(len(details))]
             return {name: read(spec) for name, spec in details.items()}
         return {plain(d["name"]): read(d) for d in interpreter.get_output_details()}
 
