@@ -129,7 +129,8 @@ def recorded(planned: PlannedCell, heard: Mapping[str, Heard], rerun: str = "") 
     executions = []
     for execution in planned.executions:
         id = execution_id(planned.cell, execution.executor)
-        executions.append(heard.get(id, Heard()).execution(execution, rerun or f"pytest -m parity -k {id}"))
+        again = f"pytest -m parity -k {planned.cell.id} --parity-executors {execution.executor}"
+        executions.append(heard.get(id, Heard()).execution(execution, rerun or again))
     return gate.settle(replace(record, executions=tuple(executions)))
 
 
