@@ -131,7 +131,12 @@ def recorded(planned: PlannedCell, heard: Mapping[str, Heard], rerun: str = "") 
         id = execution_id(planned.cell, execution.executor)
         again = f"pytest -m parity -k {planned.cell.id} --parity-executors {execution.executor}"
         executions.append(heard.get(id, Heard()).execution(execution, rerun or again))
-    return gate.settle(replace(record, executions=tuple(executions)))
+    # What the host's execution was told of the model or its data is not repeated.
+    others = (
+        replace(execution, findings=tuple(f for f in execution.findings if f not in record.findings))
+        for execution in executions
+    )
+    return gate.settle(replace(record, executions=tuple(others)))
 
 
 def _outweighs(new: Mapping[str, str], old: Mapping[str, str]) -> bool:

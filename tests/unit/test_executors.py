@@ -272,7 +272,7 @@ def test_a_limit_of_hosts_is_told_and_does_not_gate_elsewhere() -> None:
     elsewhere = recorder(A76)
     assert elsewhere.verdict() == ""
     assert (elsewhere.checks[0].limit, elsewhere.checks[0].passed) == (None, True)
-    assert elsewhere.findings[0].text.startswith("logits: noise_ratio 99 > 3 (case a), the limit of hosts")
+    assert elsewhere.findings[0].text.startswith("logits: noise_ratio 99 > 3 (case a) beyond the limits of hosts")
 
 
 def test_a_limit_that_somebody_set_gates_everywhere() -> None:
