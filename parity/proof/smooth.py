@@ -6,7 +6,7 @@ Nothing that these compute bends, jumps or rises steeply by itself. Quotients ar
 from __future__ import annotations
 
 _ARITHMETIC = """
-    add add_n addn accumulate_n sub subtract rsub mul multiply div divide true_divide real_div
+    linear_activation add add_n addn accumulate_n sub subtract rsub mul multiply div divide true_divide real_div
     realdiv floatdiv neg negative square squared_difference sum reduce_sum reducesum sum_to_size
     mean reduce_mean reducemean globalaveragepool averagepool average_pool_2d avg_pool
     avg_pool1d avg_pool2d avg_pool3d _avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d
@@ -39,7 +39,7 @@ _NORMALISING = """
     _batch_norm_no_update _batch_norm_with_update cudnn_batch_norm miopen_batch_norm
 """
 _MOVING = """
-    identity copy copyto noop nop memorydata split reshape view _unsafe_view view_as reshape_as
+    format extend insert pop keys values items _set_item __setitem identity copy copyto noop nop memorydata split reshape view _unsafe_view view_as reshape_as
     _reshape_alias unsqueeze squeeze expanddims expand_dims expand expand_as broadcast_to
     broadcastto tile repeat repeat_interleave fill flatten unflatten ravel transpose permute
     swapaxes swapdims movedim moveaxis t numpy_t mt adjoint concat concatenation concat_v2 cat
