@@ -11,6 +11,7 @@ from parity.core.plan import PlannedCell, PlannedExecution
 from parity.core.record import CellRecord, Check, ExecutionRecord, Finding, build
 from parity.judging import detail, gate
 
+OF_FILE = ("route", "routes_failed", "artifact", "toolchain", "steps_built", "rebuilt")
 _STAGES_OF_THE_FILE = ("export", "convert", "load")
 
 
@@ -118,6 +119,10 @@ class Heard:
 def recorded(planned: PlannedCell, heard: Mapping[str, Heard], rerun: str = "") -> CellRecord:
     """The record of a cell with those of its executions, by what was heard of each under its id."""
     of_host = heard.get(planned.cell.id, Heard())
+    if not planned.kinds:  # narrowed to other executors, whose tests made the file
+        for execution in planned.executions:
+            made = heard.get(execution_id(planned.cell, execution.executor), Heard()).details
+            detail.merge(of_host.details, {name: value for name, value in made.items() if name in OF_FILE})
     record = of_host.record(planned, rerun)
     if not planned.executions:
         return record

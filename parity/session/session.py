@@ -116,7 +116,10 @@ class Session(Resources):
     def made_by(self, cell: Cell, executor: str) -> dict[str, Any]:
         """What was made of an execution so far, for its record."""
         executed = self.memo.made(self.executed, cell, executor)
-        return {"execution": executed.execution()} if executed is not None else {}
+        if executed is None:
+            return {}
+        of_file = {key: value for key, value in self.made(cell).items() if key != "runtime"}
+        return {**of_file, "execution": executed.execution()}
 
 
 class Runtime(OpenFile):
