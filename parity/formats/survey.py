@@ -67,17 +67,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Computed:
-    """A node that computes with values of inputs: the bare `word` of its operator, and of its operands that are small
-    constants the distinct numbers, by name."""
+    """A node that computes with values of inputs: the bare `word` of its operator, of its operands that are small
+    constants the distinct numbers, by name, and the `operands` that are computed or have several numbers."""
 
     word: str
     node: Node
     numbers: Mapping[str, tuple[float, ...]]
-
-    @property
-    def operands(self) -> list[str]:
-        """Its operands that are no single number."""
-        return [name for name in self.node.inputs if len(self.numbers.get(name, ())) != 1]
+    operands: tuple[str, ...]
 
 
 @dataclass
@@ -326,7 +322,8 @@ class Survey:
 def _computed(node: Node, data: set[str], constants: Mapping[str, Array]) -> Computed:
     given = {name: constants[name] for name in node.inputs if name in constants and name not in data}
     numbers = {name: distinct(values) for name, values in given.items() if values.dtype.kind in "biuf"}
-    return Computed(_word(node.operator), node, numbers)
+    operands = tuple(name for name in node.inputs if name in data or len(numbers.get(name, ())) > 1)
+    return Computed(_word(node.operator), node, numbers, operands)
 
 
 def _word(operator: str) -> str:

@@ -189,7 +189,9 @@ def _decisions(several: Sequence[Computed]) -> list[Decision]:
 
 
 def _is_other(entry: Computed) -> bool:
-    return entry.node.meaning not in _TOLD_BY_MEANING and _other(entry.word)
+    """Those of TorchScript's own language (`prim::TupleIndex`) compute nothing."""
+    primitive = entry.node.operator.startswith("prim::")
+    return not primitive and entry.node.meaning not in _TOLD_BY_MEANING and _other(entry.word)
 
 
 def _other(word: str) -> bool:

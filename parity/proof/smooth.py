@@ -6,13 +6,14 @@ Nothing that these compute bends, jumps or rises steeply by itself. Quotients ar
 from __future__ import annotations
 
 _ARITHMETIC = """
-    add add_n addn accumulate_n sub subtract rsub mul multiply div divide true_divide real_div
-    realdiv floatdiv neg negative square squared_difference sum reduce_sum reducesum sum_to_size
-    mean reduce_mean reducemean globalaveragepool averagepool average_pool_2d avg_pool
-    avg_pool1d avg_pool2d avg_pool3d _avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d
-    adaptive_avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d mkldnn_adaptive_avg_pool2d
-    reducesumsquare reduce_sum_square var var_mean scaled_add addcmul addcdiv lerp cumsum
-    cumulativesum cumsum_ reciprocal inverse eltwise binaryop scale bias axpy
+    linear_activation add add_n addn accumulate_n sub subtract rsub mul multiply div divide
+    true_divide real_div realdiv floatdiv neg negative square squared_difference sum reduce_sum
+    reducesum sum_to_size mean reduce_mean reducemean globalaveragepool averagepool
+    average_pool_2d avg_pool avg_pool1d avg_pool2d avg_pool3d _avg_pool2d adaptive_avg_pool1d
+    adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
+    mkldnn_adaptive_avg_pool2d reducesumsquare reduce_sum_square var var_mean scaled_add addcmul
+    addcdiv lerp cumsum cumulativesum cumsum_ reciprocal inverse eltwise binaryop scale bias
+    axpy
 """
 _PRODUCTS = """
     matmul mm bmm mv dot vdot inner outer ger addmm addmv addbmm baddbmm addr linear gemm
@@ -39,41 +40,41 @@ _NORMALISING = """
     _batch_norm_no_update _batch_norm_with_update cudnn_batch_norm miopen_batch_norm
 """
 _MOVING = """
-    identity copy copyto noop nop memorydata split reshape view _unsafe_view view_as reshape_as
-    _reshape_alias unsqueeze squeeze expanddims expand_dims expand expand_as broadcast_to
-    broadcastto tile repeat repeat_interleave fill flatten unflatten ravel transpose permute
-    swapaxes swapdims movedim moveaxis t numpy_t mt adjoint concat concatenation concat_v2 cat
-    concatenate stack hstack vstack dstack column_stack pack unpack unbind chunk tensor_split
-    split_v split_with_sizes split_copy hsplit vsplit dsplit slice strided_slice stridedslice
-    slice_by_index slice_by_size slice_scatter slice_update select select_scatter select_v2
-    index_select narrow narrow_copy crop crop_resize centercroppad gather gather_nd gathernd
-    gatherelements gather_along_axis take take_along_dim index _unsafe_index
-    _unsafe_masked_index embedding embedding_lookup embed index_put _index_put_impl
-    _unsafe_index_put index_fill index_copy index_add put masked_scatter masked_fill
-    masked_select scatter scatter_add scatter_nd scatternd scatterelements scatter_elements
-    scatter_along_axis diagonal_scatter as_strided_scatter fill_diagonal tensorscatternd
-    tensor_scatter_update dynamic_update_slice dynamicupdateslice copy_ pad padv2 pad_v2
-    mirror_pad mirrorpad constant_pad_nd constant_pad padding reflection_pad1d reflection_pad2d
-    reflection_pad3d replication_pad1d replication_pad2d replication_pad3d _pad_circular
-    circular_pad flip fliplr flipud reverse reverse_v2 reversev2 reversesequence
-    reverse_sequence rot90 roll pixel_shuffle pixel_unshuffle pixelshuffle channel_shuffle
-    native_channel_shuffle shufflechannel depth_to_space space_to_depth depthtospace
-    spacetodepth batch_to_space space_to_batch batch_to_space_nd space_to_batch_nd reorg unfold
-    fold im2col col2im sliding_windows tril triu trilu band_part matrix_diag matrix_set_diag
-    diag diagonal diag_embed diagflat linalg_diagonal trace meshgrid as_strided contiguous clone
-    detach alias lift_fresh_copy lift_fresh set_data to _to_copy type_as type cast castlike
-    float double half bfloat16 int long bool quantizelinear dequantizelinear
-    dynamicquantizelinear quantize dequantize fake_quantize_per_tensor_affine
-    fake_quantize_per_channel_affine quantize_per_tensor quantize_per_channel real imag
-    view_as_real view_as_complex complex polar conj resolve_conj resolve_neg _conj _neg_view
-    conj_physical complex_real complex_imag where dropout feature_dropout alpha_dropout
-    squeeze_copy unsqueeze_copy expand_copy permute_copy view_copy slice_copy select_copy
-    packing atleast_1d atleast_2d atleast_3d lift new_tensor to_dense memory_format block_diag
-    cartesian_prod combinations hash_table_lookup var_handle read_variable assign_variable
-    read_state write_state coreml_update_state state expandnd broadcast_tensors
-    sequenceconstruct sequenceat splittosequence concatfromsequence listconstruct listunpack
-    tupleconstruct tupleunpack dictconstruct __getitem__ getitem append concat_from_sequence
-    list item __derive_index unchecked_cast
+    format extend insert pop keys values items _set_item __setitem identity copy copyto noop nop
+    memorydata split reshape view _unsafe_view view_as reshape_as _reshape_alias unsqueeze
+    squeeze expanddims expand_dims expand expand_as broadcast_to broadcastto tile repeat
+    repeat_interleave fill flatten unflatten ravel transpose permute swapaxes swapdims movedim
+    moveaxis t numpy_t mt adjoint concat concatenation concat_v2 cat concatenate stack hstack
+    vstack dstack column_stack pack unpack unbind chunk tensor_split split_v split_with_sizes
+    split_copy hsplit vsplit dsplit slice strided_slice stridedslice slice_by_index
+    slice_by_size slice_scatter slice_update select select_scatter select_v2 index_select narrow
+    narrow_copy crop crop_resize centercroppad gather gather_nd gathernd gatherelements
+    gather_along_axis take take_along_dim index _unsafe_index _unsafe_masked_index embedding
+    embedding_lookup embed index_put _index_put_impl _unsafe_index_put index_fill index_copy
+    index_add put masked_scatter masked_fill masked_select scatter scatter_add scatter_nd
+    scatternd scatterelements scatter_elements scatter_along_axis diagonal_scatter
+    as_strided_scatter fill_diagonal tensorscatternd tensor_scatter_update dynamic_update_slice
+    dynamicupdateslice copy_ pad padv2 pad_v2 mirror_pad mirrorpad constant_pad_nd constant_pad
+    padding reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
+    replication_pad2d replication_pad3d _pad_circular circular_pad flip fliplr flipud reverse
+    reverse_v2 reversev2 reversesequence reverse_sequence rot90 roll pixel_shuffle
+    pixel_unshuffle pixelshuffle channel_shuffle native_channel_shuffle shufflechannel
+    depth_to_space space_to_depth depthtospace spacetodepth batch_to_space space_to_batch
+    batch_to_space_nd space_to_batch_nd reorg unfold fold im2col col2im sliding_windows tril
+    triu trilu band_part matrix_diag matrix_set_diag diag diagonal diag_embed diagflat
+    linalg_diagonal trace meshgrid as_strided contiguous clone detach alias lift_fresh_copy
+    lift_fresh set_data to _to_copy type_as type cast castlike float double half bfloat16 int
+    long bool quantizelinear dequantizelinear dynamicquantizelinear quantize dequantize
+    fake_quantize_per_tensor_affine fake_quantize_per_channel_affine quantize_per_tensor
+    quantize_per_channel real imag view_as_real view_as_complex complex polar conj resolve_conj
+    resolve_neg _conj _neg_view conj_physical complex_real complex_imag where dropout
+    feature_dropout alpha_dropout squeeze_copy unsqueeze_copy expand_copy permute_copy view_copy
+    slice_copy select_copy packing atleast_1d atleast_2d atleast_3d lift new_tensor to_dense
+    memory_format block_diag cartesian_prod combinations hash_table_lookup var_handle
+    read_variable assign_variable read_state write_state coreml_update_state state expandnd
+    broadcast_tensors sequenceconstruct sequenceat splittosequence concatfromsequence
+    listconstruct listunpack tupleconstruct tupleunpack dictconstruct __getitem__ getitem append
+    concat_from_sequence list item __derive_index unchecked_cast
 """
 _SHAPED = """
     shape size numel len dim sym_size sym_numel sym_stride rank range arange linspace zeros ones

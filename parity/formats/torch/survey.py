@@ -117,7 +117,7 @@ class _Script:
                 meaning = "process"
             elif kind in _UNFOLLOWED:
                 meaning = "branch"
-            elif kind == "aten::Int":
+            elif kind == "aten::Int" and str(next(node.inputs()).type()) in ("float", "Scalar", "number"):
                 meaning = "round"
             elif kind in _OF_KEYS and any(str(value.type()).startswith("Dict(") for value in node.inputs()):
                 meaning = "code"
