@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from parity.core.errors import ParityError
 from parity.core.executors import ARM64, GPU, family_of
 from parity.core.settings import Config
 from parity.core.words import size
@@ -49,9 +50,16 @@ def needed(config: Config | None) -> tuple[str, ...]:
     return (*((ARM64,) if lacks_arm64 else ()), *((GPU,) if lacks_gpu else ()))
 
 
-def install(name: str, say: Progress) -> None:
-    """Make the executor. Raises ParityError."""
-    place = arm64.install(say) if name == ARM64 else gpu.install(say)
+def install(name: str, say: Progress, optional: bool = False) -> None:
+    """Make the executor. Raises ParityError, unless it is optional: without it executions are told as unavailable, and
+    everything else runs."""
+    try:
+        place = arm64.install(say) if name == ARM64 else gpu.install(say)
+    except ParityError as error:
+        if not optional:
+            raise
+        print(f"{name}: not installed: {error}")
+        return
     engines.forget()
     print(f"{name}: {place.folder if place else 'this environment has it'}")
 

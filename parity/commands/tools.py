@@ -106,7 +106,7 @@ def install_needed(config: Config | None) -> bool:
             raise failures[0]
     executors = tool_executors.needed(config)
     for name in executors:
-        tool_executors.install(name, _say)
+        tool_executors.install(name, _say, optional=True)
     return bool(groups or executors)
 
 

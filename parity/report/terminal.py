@@ -60,6 +60,11 @@ def warnings(record: RunRecord) -> list[str]:
         for finding in cell.findings:
             if finding.level == "warning":
                 cells.setdefault(finding.text, []).append(cell.id)
+        for execution in cell.executions:
+            id = f"{cell.id}@{execution.executor}"
+            texts = [finding.text for finding in execution.findings if finding.level == "warning"]
+            for text in [execution.reason] if execution.state == "refused" else texts:
+                cells.setdefault(text, []).append(id)
         if beyond := gate.tail_warning(cell):
             cells.setdefault(beyond, []).append(cell.id)
     found = []

@@ -106,18 +106,18 @@ def _gpu(executor: str, target: Target) -> Engine:
 
 
 def _arm64(executor: str, target: Target) -> Engine:
-    core, package = core_of(executor), target.runtime_package
+    core, package, session = core_of(executor), target.runtime_package, target.on_arm or target.session
     why = arm64.unavailable(core, package)
     if why:
         return Engine(executor, unavailable=why)
     if arm64.is_native():
-        return Engine(executor, session=target.session, package=package, native=True)
+        return Engine(executor, session=session, package=package, native=True)
     installed = arm64.find()
     assert installed is not None
     return Engine(
         executor,
         python=installed.interpreter(core),
-        session=target.session,
+        session=session,
         package=package,
         emulator=f"{installed.emulator}, {core}",
         identity={

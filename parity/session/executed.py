@@ -93,7 +93,7 @@ class ExecutedFile(OpenFile):
         """Precision and flavour of the twin that rounds as the executor does, where it is not the cell's: an fp32 file
         on a GPU that computes in fp16."""
         if self.description.get("computes") == "fp16" and self.cell.precision in ("fp32", "fp16"):
-            return "fp16", "compute"
+            return "fp16", str(self.description.get("flavour") or "compute")
         return None
 
     def _specification(self, inputs: Sequence[Mapping[str, Array]]) -> dict[str, Any]:

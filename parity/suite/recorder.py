@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.core.case import OVER_ALL
 from parity.core.errors import ParityError
 from parity.core.executors import HOST
 from parity.core.kinds import Kind
@@ -14,6 +15,7 @@ from parity.core.plan import Cell
 from parity.core.record import Check, Finding, build, plain
 from parity.core.settings import Rule, Waiver
 from parity.core.visible import visible
+from parity.core.words import plural
 from parity.judging import executions, tails
 from parity.judging.compare import METRICS, compare
 from parity.judging.gate import SET_BY_TEST, describe, excess, excuses, figure, passes
@@ -196,17 +198,22 @@ class Recorder:
 
 
 def _beyond_the_limits_of_hosts(executor: str, checks: Iterable[Check]) -> list[str]:
-    """A sentence for each metric of each output that is beyond a limit that nobody set: of its worst case."""
-    worst: dict[tuple[str, str], Check] = {}
+    """A sentence for each output with figures beyond limits that nobody set: the worst of all cases together, where
+    one of those is, else of a case."""
+    by_output: dict[str, list[Check]] = {}
     for check in checks:
         if executions.is_borrowed(check) and check.value is not None and not passes(check):
-            key = check.output, check.metric
-            worst[key] = max(worst.get(key, check), check, key=excess)
-    return [
-        f"{output}: {metric} {figure(check)} (case {check.case}), the limit of hosts: told and not gated, since no "
-        f"limit is measured on {executor} yet"
-        for (output, metric), check in worst.items()
-    ]
+            by_output.setdefault(check.output, []).append(check)
+    sentences = []
+    for output, beyond in by_output.items():
+        worst = max(beyond, key=lambda c: (c.metric == "noise_ratio", c.case == OVER_ALL, excess(c)))
+        metrics = len({check.metric for check in beyond}) - 1
+        more = f" and {plural(metrics, 'more figure')}" if metrics else ""
+        sentences.append(
+            f"{output}: {worst.metric} {figure(worst)} (case {worst.case}){more} beyond the limits of hosts: told and "
+            f"not gated, since none is measured on {executor} yet"
+        )
+    return sentences
 
 
 def _told(broken: Sequence[Check], cases: int) -> str:

@@ -64,6 +64,8 @@ def test_each_execution_has_tests_measurements_and_a_state_of_its_own(phone: Pro
     assert {c.case for c in execution.checks if c.kind == "golden"} == {"a/case0", "b/case1", "c/case2", "all"}
     assert "1 are measured against no limit" in run.record.reason
     assert run.record.cell("tiny-plain-fp16").executions == ()
+    again = phone.run(*execution.rerun.split()[3:])  # pytest -m parity ...
+    assert again.record.cells[0].executions[0].checks == execution.checks and again.record.cells[0].checks == ()
 
 
 @emulated
@@ -80,10 +82,10 @@ def test_what_was_emulated_once_is_told_to_be_so(phone: Project) -> None:
 @emulated
 @pytest.mark.parametrize(
     ("how", "state", "words"),
-    [("nan", "fail", "NaN"), ("renamed", "fail", "logits"), ("segfault", "crash", "SIGSEGV")],
+    [("nan", "fail", "not finite"), ("renamed", "fail", "logits"), ("segfault", "crash", "SIGSEGV")],
 )
 def test_what_goes_wrong_on_arm_alone_refuses_the_cell(phone: Project, how: str, state: str, words: str) -> None:
-    run = phone.run("--parity-executors=host,arm64", env={"PLAIN_RUN": how})
+    run = phone.run("--parity-executors=host,arm64", "-k", "golden and fp32", env={"PLAIN_RUN": how})
     assert execution_of(run) == (state, state)
     reason = run.record.cell("tiny-plain-fp32").reason
     assert reason.startswith(f"{ARM}: ") and words in reason
@@ -108,14 +110,14 @@ def test_a_file_that_an_executor_refuses_fails_no_test_unless_it_is_required(pho
 @emulated
 def test_a_limit_that_the_project_set_holds_on_every_executor(phone: Project) -> None:
     phone.add("pyproject.toml", "[tool.parity.limits.fp32]\nrel_rms = 0.01\n")
-    run = phone.run("-k", "fp32", env={"PLAIN_RUN": "scaled"})
+    run = phone.run("-k", "golden and fp32", env={"PLAIN_RUN": "scaled"})
     assert execution_of(run) == ("fail", "fail")
     waived = (
         '[[tool.parity.waive]]\ncell = "tiny-plain-fp32@arm64"\nmetric = "rel_rms"\nreason = "seen"\n'
         "expires = 2099-01-01\n"
     )
     phone.add("pyproject.toml", waived)
-    assert execution_of(phone.run("-k", "fp32", env={"PLAIN_RUN": "scaled"}))[1] == "pass"
+    assert execution_of(phone.run("-k", "golden and fp32", env={"PLAIN_RUN": "scaled"}))[1] == "pass"
 
 
 def test_a_required_executor_that_is_not_here_leaves_the_run_incomplete(phone: Project, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from parity import formats
+from parity.commands import tool_executors
 from parity.config import parse
-from parity.core.errors import ConfigError
+from parity.core.errors import ConfigError, ParityError
 from parity.core.executors import canonical, split_id
 from parity.core.plan import Cell, Plan, PlannedCell, PlannedExecution
 from parity.core.record import CellRecord, Check, Environment, ExecutionRecord, RunRecord, dumps, loads
@@ -271,7 +272,7 @@ def test_a_limit_of_hosts_is_told_and_does_not_gate_elsewhere() -> None:
     elsewhere = recorder(A76)
     assert elsewhere.verdict() == ""
     assert (elsewhere.checks[0].limit, elsewhere.checks[0].passed) == (None, True)
-    assert elsewhere.findings[0].text.startswith("logits: noise_ratio 99 > 3 (case a), the limit of hosts")
+    assert elsewhere.findings[0].text.startswith("logits: noise_ratio 99 > 3 (case a) beyond the limits of hosts")
 
 
 def test_a_limit_that_somebody_set_gates_everywhere() -> None:
@@ -299,3 +300,19 @@ def test_an_emulator_that_multiplies_wrongly_is_noticed(instruction: arm_probe.I
 
     assert arm_probe.instruction_fails(instruction, right) == ""
     assert instruction.name in arm_probe.instruction_fails(instruction, one_element_off)
+
+
+# Installing.
+
+
+def test_an_executor_that_cannot_be_had_keeps_nothing_else_from_being_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(say: Any) -> None:
+        raise ParityError("arm64: apt-get is not here")
+
+    monkeypatch.setattr(tool_executors.arm64, "install", fails)
+    tool_executors.install("arm64", print, optional=True)
+    assert "not installed: arm64: apt-get is not here" in capsys.readouterr().out
+    with pytest.raises(ParityError, match="apt-get is not here"):
+        tool_executors.install("arm64", print)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.core.record import CellRecord, Environment, Finding, RunRecord
+from parity.core.record import CellRecord, Environment, ExecutionRecord, Finding, RunRecord
 from parity.report.terminal import RERUN, WARNINGS, lines, warnings
 
 
@@ -31,6 +31,16 @@ def test_very_many_warnings_are_counted() -> None:
     told = warnings(record(("a-onnx-fp32", texts)))
     assert len(told) == WARNINGS + 1
     assert told[-1] == "warning     and 5 more: see the report"
+
+
+def test_an_execution_warns_under_its_own_name() -> None:
+    beyond = ExecutionRecord("arm64:cortex-a76", state="measured", findings=(Finding("noise", "warning"), Finding("n")))
+    refused = ExecutionRecord("gpu", state="refused", reason="the accelerator refuses this file")
+    cell = CellRecord("a-onnx-fp16", "a", "onnx", "fp16", state="pass", executions=(beyond, refused))
+    assert warnings(RunRecord("pass", (cell,), Environment("3.11", {}, "m", 1), "", 1.0)) == [
+        "warning     a-onnx-fp16@arm64:cortex-a76: noise",
+        "warning     a-onnx-fp16@gpu: the accelerator refuses this file",
+    ]
 
 
 def test_a_note_is_no_warning() -> None:

@@ -26,6 +26,7 @@ class Ncnn(Target):
     suffixes: ClassVar[tuple[str, ...]] = (".param",)
     unmarked: ClassVar[str] = "fp32"
     executors: ClassVar[tuple[str, ...]] = ("arm64", "gpu")
+    on_arm: ClassVar[str] = "parity.formats.ncnn.rounded:NcnnArmSession"
     on_gpu: ClassVar[str] = "parity.formats.ncnn.gpu:NcnnGpuSession"
     graph: ClassVar[str] = "parity.formats.ncnn.graph:NcnnArtefact"
     survey: ClassVar[str] = "parity.formats.ncnn.survey:survey"
