@@ -360,9 +360,7 @@ def test_where_a_python_cannot_be_had_another_toolchain_does(
     read = configuration.load(tmp_path / "pyproject.toml", targets.facts())
     tflite = read.cells[0]
     why = toolchains.unavailable(read, tflite)
-    assert why == (
-        "toolchain onnx2tf is not installed: parity tools install onnx2tf, or parity tools install litert"
-    )
+    assert why == ("toolchain onnx2tf is not installed: parity tools install onnx2tf, or parity tools install litert")
     assert cli.main(["tools", "install", "onnx2tf"]) == 1
     assert "onnx2tf: needs Python 3.99, and none is on PATH" in capsys.readouterr().err
     assert cli.main(["tools", "install"]) == 0

@@ -27,10 +27,10 @@ class Definition:
     """A toolchain by name.
 
     `pythons` are the Python versions that the lock is for, the best first. An environment whose distributions satisfy
-    all of `requires` is as good as the locked one; any of several requirements with `|` between them does. `platforms` are those that the lock holds files for. `index` is a
-    package index that pip and uv do not ask by themselves. `carried` is what parity's own code in a child of it needs,
-    for environments that somebody else's `packages` make up. `distribution` is the one whose
-    version NAME==VERSION means, where it has another name.
+    all of `requires` is as good as the locked one; any of several requirements with `|` between them does. `platforms`
+    are those that the lock holds files for. `index` is a package index that pip and uv do not ask by themselves.
+    `carried` is what parity's own code in a child of it needs, for environments that somebody else's `packages` make
+    up. `distribution` is the one whose version NAME==VERSION means, where it has another name.
     """
 
     name: str
