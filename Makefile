@@ -5,6 +5,7 @@
 # make strangers  the suite on public architectures and files that nobody here has seen: an hour or two
 # make tools    the toolchains litert and coreai, 3 GB; ARGS names others
 # make locks    the locks of all toolchains again, by uv
+# make schemas  the JSON schema of records again, after a field of one changed
 # make pictures the README's two pictures again, after a whole make parity that passed
 # make clean    remove .venv, reports and build leftovers (the artefact cache in your home stays)
 # Pass options on with ARGS: make parity ARGS="-k skin --parity-rebuild"
@@ -15,7 +16,7 @@ READY := .venv/.ready
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: parity test lint clean nightly strangers setup tools locks conformance pictures pythons
+.PHONY: parity test lint clean nightly strangers setup tools locks schemas conformance pictures pythons
 .DEFAULT_GOAL := parity
 
 parity: $(READY)
@@ -67,6 +68,10 @@ tools: $(READY)
 # The locks of the toolchains again, from the sources beside them. How torch's CPU build is found: .ci/locks.py.
 locks:
 	"$(PYTHON)" .ci/locks.py $(ARGS)
+
+# Held to the dataclasses by a test.
+schemas: $(READY)
+	$(PY) .ci/schemas.py
 
 $(READY): pyproject.toml constraints.txt $(wildcard constraints/*.txt)
 	@test -n "$(PYTHON)" || { echo "error: make needs Python 3.10 to 3.13: set PYTHON=path/to/python3.11"; exit 1; }

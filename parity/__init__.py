@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from parity.cases.strategies import recipes
     from parity.core.errors import ConfigError, ParityError
     from parity.core.plan import Cell, Plan
-    from parity.core.record import RunRecord
+    from parity.core.record import CellRecord, RunRecord
     from parity.core.settings import ModelSpec
+    from parity.exporting.alone import verify
     from parity.faults import Fault, FileFault, register_fault
     from parity.faults.inputs import on_picture
     from parity.formats import register_target
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "Cell": "core.plan",
+    "CellRecord": "core.record",
     "Comparison": "judging.compare",
     "ConfigError": "core.errors",
     "Fault": "faults",
@@ -50,11 +52,13 @@ _ROOMS = {
     "register_recipe": "cases.recipes",
     "register_target": "formats",
     "render": "report.render",
+    "verify": "exporting.alone",
 }
 """Public name -> the module that it is loaded from, and what it is called there where that is something else."""
 
 __all__ = [
     "Cell",
+    "CellRecord",
     "Comparison",
     "ConfigError",
     "Fault",
@@ -78,6 +82,7 @@ __all__ = [
     "register_recipe",
     "register_target",
     "render",
+    "verify",
 ]
 
 

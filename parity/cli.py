@@ -19,6 +19,7 @@ from parity.commands import (
     promote,
     release,
     report,
+    schema,
     tools,
     verify,
     video,
@@ -43,6 +44,7 @@ COMMANDS = (
     promote,
     capsule,
     cache,
+    schema,
 )
 
 

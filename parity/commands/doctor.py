@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from parity import formats as targets
+from parity.commands import tool_executors
 from parity.commands.tools import known, lines, resolved
 from parity.core import extensions
 from parity.core.errors import ParityError
@@ -51,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
             f"{'':<{WIDTH}} first: {sys.executable} -m pip list --format=freeze > {KEPT}, and pip moves nothing of it"
         )
     _toolchains(config)
+    for name in tool_executors.NAMES:
+        print("executor " + next(tool_executors.lines(name)))
     reason = lacking("coreml-runtime")
     print(f"Core ML's own prediction: {'yes' if reason is None else 'no: ' + reason}")
     if reason:

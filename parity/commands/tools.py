@@ -1,4 +1,4 @@
-"""`parity tools`: the toolchains, which hold converters in locked environments of their own."""
+"""`parity tools`: the toolchains, which hold converters in locked environments of their own, and the executors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from parity import formats as targets
+from parity.commands import tool_executors
 from parity.core.errors import ConfigError, ParityError
 from parity.core.settings import Config
 from parity.core.words import size
@@ -21,7 +22,9 @@ WIDTH = 12
 
 
 def add(commands: Any) -> None:
-    command = commands.add_parser("tools", help="list, add and remove environments of converters", description=__doc__)
+    command = commands.add_parser(
+        "tools", help="list, add and remove environments of converters, and executors", description=__doc__
+    )
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="say which toolchains are here, and what each is for")
     install = actions.add_parser("install", help="make the environments of toolchains")
@@ -39,13 +42,22 @@ def run(options: argparse.Namespace) -> int:
         for name in known(config):
             for line in lines(name, config):
                 print(line)
+        for name in tool_executors.NAMES:
+            for line in tool_executors.lines(name):
+                print(line)
         return 0
     if options.action == "remove":
         for name in options.names:
-            _remove(name, config)
+            if name in tool_executors.NAMES:
+                tool_executors.remove(name)
+            else:
+                _remove(name, config)
         return 0
     for name in dict.fromkeys(options.names):
-        _install(name, config)
+        if name in tool_executors.NAMES:
+            tool_executors.install(name, _say)
+        else:
+            _install(name, config)
     if not options.names and not install_needed(config):
         print("nothing to install: every cell has what it needs")
     return 0
@@ -92,7 +104,10 @@ def install_needed(config: Config | None) -> bool:
                     _say(f"{error}; another toolchain does, too: {group[len(failures)]}")
         if len(failures) == len(group):
             raise failures[0]
-    return bool(groups)
+    executors = tool_executors.needed(config)
+    for name in executors:
+        tool_executors.install(name, _say)
+    return bool(groups or executors)
 
 
 def resolved(name: str, config: Config | None) -> Toolchain:

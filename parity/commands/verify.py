@@ -23,8 +23,9 @@ from parity import formats as targets
 from parity.cases import draw
 from parity.core.contract import DTYPES
 from parity.core.errors import ConfigError, ParityError
+from parity.core.executors import HOST, canonical, family_of
 from parity.core.plan import PRECISIONS, Cell, choose, model_name
-from parity.core.record import read
+from parity.core.record import ExecutionRecord, read
 from parity.core.settings import DEFAULT_TARGETS, Config, ModelConfig
 from parity.core.words import plural
 from parity.session import accepted, signature
@@ -54,6 +55,8 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     command.add_argument("--fixed", action="store_true", help="the file has every dynamic axis at one size, and is "
                          "meant to: the first of the model's dims, 1 for a batch")  # fmt: skip
+    command.add_argument("--executors", metavar="LIST", help="execute the file by these too, as in arm64,gpu: a line "
+                         "for each")  # fmt: skip
     command.add_argument("--report", type=Path, default=Path("reports", "verify.html"), metavar="HTML",
                          help="where to write the report (default: reports/verify.html)")  # fmt: skip
     command.set_defaults(run=run)
@@ -84,6 +87,7 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
         f"models.{name}.cells = [{key}]",
         f"models.{name}.artifacts = {{ {key} = {_artifact(model, options)} }}",
     ]
+    settings += _executors(name, cell, options)
     html = options.report.resolve()
     with tempfile.TemporaryDirectory() as scratch:
         test = Path(scratch, "test_verify.py")
@@ -110,13 +114,39 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
     if record.state == "pass" and code:  # what is not the cell's own: the baseline, a waiver
         said = f"{whole.verdict}: {whole.reason}"
     print(f"{options.file.name} as {cell.id}: {said}")
-    return 0 if record.state == "pass" and code == 0 else 1
+    for execution in record.executions:
+        print(f"{options.file.name} on {execution.executor}: {_executed(execution)}")
+    measured_by_all = all(execution.state in ("pass", "measured") for execution in record.executions)
+    return 0 if record.state == "pass" and code == 0 and measured_by_all else 1
+
+
+def _executors(model: str, cell: Cell, options: argparse.Namespace) -> list[str]:
+    """The setting that has the file executed by what the command line asks for. Raises ConfigError."""
+    if not options.executors:
+        return []
+    names = [canonical(word.strip()) for word in options.executors.split(",") if word.strip()]
+    offered = (HOST, *targets.get(cell.target).executors)
+    for name in names:
+        if family_of(name) not in offered:
+            raise ConfigError(f"--executors {name}: {cell.target} files do not run on it; on {', '.join(offered)}")
+    key = f"{cell.target}-{cell.precision}"
+    return [f"models.{model}.executors = {{ {json.dumps(key)} = {json.dumps(names)} }}"]
+
+
+def _executed(execution: ExecutionRecord) -> str:
+    """What one executor made of the file, in a line."""
+    by = execution.emulator or execution.driver
+    said = [f"{execution.state}: {execution.reason}".removesuffix(": ")]
+    said += [f"computed in {execution.precision}"] if execution.driver and execution.precision else []
+    said += [f"by {by}"] if by else []
+    said += [f"outputs of {execution.computed}"] if execution.computed else []
+    return "; ".join(said)
 
 
 def _again(options: argparse.Namespace) -> str:
     """The command that verifies the same file again."""
     words = ["parity", "verify", str(options.file)]
-    for name in ("model", "reference", "golden", "target", "precision"):
+    for name in ("model", "reference", "golden", "target", "precision", "executors"):
         value = getattr(options, name)
         words += [f"--{name}", str(value)] if value is not None else []
     for name in ("input", "tensor"):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from parity.config.executors import REQUIRABLE, read_executors
 from parity.config.model import read_model
 from parity.config.rules import read_accepted, read_limits, read_waiver
 from parity.config.table import ContractReader, Reader, Table, no_contract, parse_size
@@ -24,8 +25,9 @@ def read_config(reader: Reader, data: Mapping[str, Any]) -> Config:
     reader.check_integers(data)
     targets = top.words("targets", reader.targets) or DEFAULT_TARGETS
     precisions = top.words("precisions", PRECISIONS) or ("fp32", "fp16")
+    executors = read_executors(top)
     models = {
-        name: read_model(Table(value, ("models", name), reader), name, targets, precisions)
+        name: read_model(Table(value, ("models", name), reader), name, targets, precisions, executors)
         for name, value in top.take("models", dict, {}).items()
     }
     if not models:
@@ -44,7 +46,7 @@ def read_config(reader: Reader, data: Mapping[str, Any]) -> Config:
         read_accepted(Table(value, ("accept", str(i)), reader), models)
         for i, value in enumerate(top.take("accept", list, []))
     )
-    require = top.words("require", tuple(dict.fromkeys((*targets, *reader.targets, *models)))) or ()
+    require = top.words("require", tuple(dict.fromkeys((*targets, *reader.targets, *models, *REQUIRABLE)))) or ()
     result = Config(
         reader.root, reader.file, models, rules, waive, accept, require,
         seed=read_seed(top),

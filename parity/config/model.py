@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from parity.config import inputs as inputs_of
 from parity.config.contract import read_dims, read_input, read_name, read_output, read_preprocess
+from parity.config.executors import ByScope, executors_of, read_executors
 from parity.config.table import Reader, Table
 from parity.core.contract import Contract
 from parity.core.errors import ConfigError, ParityError
@@ -24,7 +25,14 @@ from parity.core.settings import (
 )
 
 
-def read_model(t: Table, name: str, targets: tuple[str, ...], precisions: tuple[str, ...]) -> ModelConfig:
+def read_model(
+    t: Table,
+    name: str,
+    targets: tuple[str, ...],
+    precisions: tuple[str, ...],
+    executors: ByScope,
+) -> ModelConfig:
+    """`executors` are those of the whole project."""
     try:
         check_model_name(name, t.reader.targets)
     except ConfigError as error:
@@ -62,6 +70,7 @@ def read_model(t: Table, name: str, targets: tuple[str, ...], precisions: tuple[
         read_kernels(t, cells), read_nightly(t, cells), states, inputs_of.properties(t),
         inputs_of.decode(t, contract, states), playing, t.reader.root / stored if stored else None,
         stateful=read_stateful(t), reference=file, cases=inputs_of.cases(t),
+        executors=executors_of(cells, executors, read_executors(t), t.reader.facts),
     )  # fmt: skip
     t.done()
     return result

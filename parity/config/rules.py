@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from parity.config.table import Reader, Table
+from parity.core.errors import ConfigError
+from parity.core.executors import canonical
 from parity.core.plan import PRECISIONS, did_you_mean
 from parity.core.settings import Accepted, ModelConfig, Rule, Waiver
 from parity.judging.registry import METRICS, limitable
@@ -59,7 +61,7 @@ def read_waiver(t: Table, models: Mapping[str, ModelConfig]) -> Waiver:
     expires, limit = t.take("expires", datetime.date), t.take("limit", (int, float))
     if not (cell and metric and reason and reason.strip() and expires):
         raise t.error(None, "a waiver needs cell, metric, reason and expires (a date)")
-    _check_scope(t, cell, expires, models)
+    cell = _check_execution(t, cell, expires, models)
     if limit is not None and not math.isfinite(limit):
         raise t.error("limit", f"expected a finite number, found {limit}")
     if limit is not None and metric in METRICS:
@@ -78,6 +80,24 @@ def read_accepted(t: Table, models: Mapping[str, ModelConfig]) -> Accepted:
     _check_scope(t, cell, expires, models)
     t.done()
     return Accepted(cell, operator, reason, expires, t.reader.where(t.path))
+
+
+def _check_execution(t: Table, text: str, expires: datetime.date, models: Mapping[str, ModelConfig]) -> str:
+    """The id of the execution that a waiver is for, the executor by its full name."""
+    cell, at, executor = text.partition("@")
+    _check_scope(t, cell, expires, models)
+    if not at:
+        return cell
+    try:
+        name = canonical(executor)
+    except ConfigError as error:
+        raise t.error("cell", str(error)) from None
+    parsed = next(c for m in models.values() for c in m.cells if c.id == cell)
+    planned = models[parsed.model].executors.get(f"{parsed.target}-{parsed.precision}", ())
+    if name not in planned:
+        others = ", ".join(planned) or "none"
+        raise t.error("cell", f"{cell} is not executed by {name!r}; beside the host by: {others}")
+    return f"{cell}@{name}"
 
 
 def _check_scope(t: Table, cell: str, expires: datetime.date, models: Mapping[str, ModelConfig]) -> None:

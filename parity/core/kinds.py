@@ -42,6 +42,7 @@ STATIC = CheckKind(
     "static",
     "The stored weights against the PyTorch weights, without running anything.",
     limited=False,
+    in_export=True,
 )
 GOLDEN = CheckKind(
     "golden",

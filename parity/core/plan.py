@@ -84,6 +84,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
+class PlannedExecution:
+    """A cell executed by something else than the host: by which kinds of check, and why it cannot run here."""
+
+    executor: str
+    kinds: tuple[str, ...]
+    unavailable: str | None = None
+    required: bool = False
+
+
+@dataclass(frozen=True)
 class PlannedCell:
     """A cell, the kinds of check that must be measured for it, and why it cannot run here, if it cannot."""
 
@@ -95,6 +105,7 @@ class PlannedCell:
     outputs: tuple[str, ...] = ()  # outputs that must be measured on each of them
     clips: int = 0  # video clips of which frames must be measured
     reference: str = ""  # the file that takes the PyTorch module's place, where one does
+    executions: tuple[PlannedExecution, ...] = ()  # by executors beside the host
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,12 @@ class Plan:
     @cached_property
     def _by_id(self) -> dict[str, PlannedCell]:
         return {planned.cell.id: planned for planned in self.cells}
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """Every kind of check that a cell plans, on the host or elsewhere."""
+        elsewhere = (execution.kinds for p in self.cells for execution in p.executions)
+        return frozenset(kind for kinds in (*(p.kinds for p in self.cells), *elsewhere) for kind in kinds)
 
     def __iter__(self) -> Iterator[PlannedCell]:
         return iter(self.cells)
@@ -132,6 +149,28 @@ class Plan:
         if not cells:
             raise ConfigError(f"no cell of the plan has {'; '.join(notes)}")
         return replace(self, cells=cells, partial="; ".join(notes) or None)
+
+    def narrow_executors(self, executors: tuple[str, ...]) -> Plan:
+        """The plan kept to `executors`, full names of which each must occur in the plan; cells that are then executed
+        by none are left out."""
+        if not executors:
+            return self
+        planned = dict.fromkeys(("host", *(e.executor for p in self.cells for e in p.executions)))
+        for executor in executors:
+            choose("executor", executor, planned)
+        cells = tuple(
+            replace(
+                planned_cell,
+                kinds=planned_cell.kinds if "host" in executors else (),
+                executions=tuple(e for e in planned_cell.executions if e.executor in executors),
+            )
+            for planned_cell in self.cells
+        )
+        cells = tuple(planned_cell for planned_cell in cells if planned_cell.kinds or planned_cell.executions)
+        if cells == self.cells:
+            return self
+        note = f"executors {', '.join(executors)}"
+        return replace(self, cells=cells, partial=f"{self.partial}; {note}" if self.partial else note)
 
     def assign(self, n: int, cost: Mapping[str, float] | None = None) -> dict[str, int]:
         """The part (from 1 to n) of every cell, parts of about equal cost (seconds by cell id)."""

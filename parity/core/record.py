@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from parity.core import strict_json
+from parity.core import notebook, strict_json
 from parity.core.errors import ParityError
 from parity.core.exhibits import Distribution, Exhibit, FaultFate, Spread
 from parity.core.kinds import Kind
@@ -26,6 +26,11 @@ from parity.core.kinds import Kind
 SCHEMA = "parity.run/1"
 
 State = Literal["pass", "fail", "error", "crash", "timeout", "unavailable", "waived", "missing"]
+# Of an execution beside the host: "measured" without a limit that is its own, "refused" where the executor does not
+# take the file; "" for those that a capsule brought back.
+ExecutionState = Literal[
+    "", "pass", "measured", "fail", "error", "crash", "timeout", "unavailable", "refused", "waived", "missing"
+]
 Verdict = Literal["pass", "fail", "incomplete", "partial"]
 Sense = Literal["max", "min"]
 
@@ -103,23 +108,43 @@ class RuntimeRecord:
 
 @dataclass(frozen=True)
 class ExecutionRecord:
-    """The cell's artefact executed once more, elsewhere, by what a capsule brought back.
+    """The cell's artefact executed once more, by something else than the cell's `runtime`.
 
-    Its checks are those whose case begins with `name` and a colon; the cell's other checks are by its `runtime`.
+    One that the run planned has a `state` and holds its own checks. One that a capsule brought back has none: its
+    checks are those of the cell whose case begins with `name` and a colon.
     """
 
     executor: str
-    compute_unit: str
-    planned: tuple[str, ...]  # kinds of check that it had to measure
+    compute_unit: str = ""
+    planned: tuple[str, ...] = ()  # kinds of check that it had to measure
     version: str = ""
     machine: str = ""
     median_ms: float | None = None
     capsule: str = ""  # the seal of the capsule
     devices: Mapping[str, int] = field(default_factory=dict)  # operators by preferred device, where Core ML says so
+    state: ExecutionState = ""
+    reason: str = ""
+    stage: str = ""  # where it went wrong: load, run
+    required: bool = False  # must be measured on this machine for the verdict to be pass
+    measured: tuple[str, ...] = ()  # kinds whose test ran to its end
+    native: bool = False  # by a processor of that kind, not by an emulator or a software driver
+    emulator: str = ""
+    driver: str = ""  # of a GPU, with its version
+    precision: str = ""  # what it computes in
+    computed: str = ""  # when and where, for outputs that were computed by an earlier run
+    seconds: float | None = None
+    checks: tuple[Check, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    log: str = ""  # the end of the child's log, where something went wrong
+    rerun: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.executor} {self.compute_unit}"
+        return f"{self.executor} {self.compute_unit}".strip()
+
+    @property
+    def from_capsule(self) -> bool:
+        return not self.state
 
 
 @dataclass(frozen=True)
@@ -289,10 +314,18 @@ class CellRecord:
     distributions: tuple[Distribution, ...] = ()
     natural: tuple[Spread, ...] = ()  # what correct exports of this target and precision have
     runtime: RuntimeRecord | None = None
-    executions: tuple[ExecutionRecord, ...] = ()  # by other executors, from capsules
+    executions: tuple[ExecutionRecord, ...] = ()  # by other executors, in this run or from capsules
     seconds: float | None = None
     log: str = ""  # the end of the child's log, where something went wrong
     rerun: str = ""  # a command line that repeats this cell
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.state}" + (f": {self.reason}" if self.reason else "")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        sentences = (self.reason, self.proof.summary if self.proof else "")
+        return notebook.html(self.id, self.state, sentences, self.checks)
 
 
 @dataclass(frozen=True)

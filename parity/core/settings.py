@@ -32,6 +32,7 @@ class TargetFacts:
 
     kernels: tuple[str, ...] = ()  # kernel sets of its runtime that an app may choose, the default first
     toolchains: tuple[str, ...] = ()  # names of the toolchains that its routes use
+    executors: tuple[str, ...] = ()  # families of executors that can run its files, beside the host
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class ModelConfig:
     reference: Path | None = None  # the file that takes the module's place: .pt2, TorchScript, ONNX
     cases: str | None = None  # "module:function" that makes cases beside the golden files
     whole_module: bool = False  # the user vouched for a checkpoint that is a pickled module; no key sets this
+    executors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # target-precision -> beside the host
     open_ranges: tuple[str, ...] = ()  # inputs of numbers without a `range` of their own; no key sets this
 
 

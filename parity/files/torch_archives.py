@@ -155,6 +155,13 @@ def mobile_programs(path: Path) -> list[str]:
     return sorted(name for name in names if name.lower() == _BYTECODE)
 
 
+def codes(path: Path) -> list[str]:
+    """The code in a TorchScript file, one text a file."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if "/code/" in name and name.endswith(".py")]
+        return [archive.read(name).decode("utf-8", "replace") for name in names]
+
+
 def open_script(path: Path) -> torch.jit.ScriptModule:
     """The module in a TorchScript file on the CPU, in the mode that it was saved in, as an app gets it.
 

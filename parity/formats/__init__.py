@@ -62,7 +62,7 @@ def every() -> tuple[Target, ...]:
 
 def facts() -> dict[str, TargetFacts]:
     """What the configuration must know of each target, by its name."""
-    return {target.name: TargetFacts(target.kernels, target.toolchains) for target in every()}
+    return {target.name: TargetFacts(target.kernels, target.toolchains, target.executors) for target in every()}
 
 
 def packages() -> tuple[str, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ _INDICES = ("label2id", "label_map", "class_to_idx")  # from a class to its plac
 _WITHIN = ("config", "metadata", "preview.params")  # a dictionary that holds one of the above, and no list itself
 _LONGEST = 1 << 20  # bytes of one text beside a model
 _MOST_FILES = 32  # in an archive
+_MOST_READ = 1024  # entries of an archive in which any list of texts is looked for
+_MOST_LISTS = 256  # in one file
+_DEEPEST = 8  # lists and dictionaries within each other
 _BACKGROUND = "???"  # the first line of TensorFlow's label maps, which detectors do not count
 
 
@@ -39,6 +44,50 @@ def of_metadata(metadata: Mapping[str, Any]) -> list[str]:
             return labels
     inner = (value for key, value in entries.items() if key.endswith(_WITHIN) and isinstance(value, dict))
     return next(filter(None, map(of_metadata, inner)), [])
+
+
+def every_list(metadata: Any) -> list[list[str]]:
+    """All lists of texts in a file's metadata, under whatever key and however deep: whoever knows the classes knows
+    which of them names these, and an app may read any."""
+    return list(islice(_lists(metadata, 0), _MOST_LISTS))
+
+
+def _lists(value: Any, depth: int) -> Iterator[list[str]]:
+    parsed = _parsed(value)
+    if names := _in_order(parsed):
+        yield names
+    elif isinstance(parsed, str):
+        parts = (parsed.split(separator) for separator in (",", ";", "\n"))
+        yield from ([name.strip() for name in names if name.strip()] for names in parts if len(names) > 1)
+    if isinstance(parsed, dict) and (names := _in_order({place: name for name, place in _hashable(parsed)})):
+        yield names
+    inner = parsed.values() if isinstance(parsed, dict) else parsed if isinstance(parsed, (list, tuple)) else ()
+    if depth < _DEEPEST:
+        for entry in inner:
+            if isinstance(entry, (dict, list, tuple)) or isinstance(parsed, dict):
+                yield from _lists(entry, depth + 1)
+
+
+def _hashable(entries: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    return [(key, value) for key, value in entries.items() if isinstance(value, (int, str))]
+
+
+def texts_in(path: Path) -> dict[str, str]:
+    """The short texts in the archive that a file is, or that is appended to it, by name; empty where there is none, or
+    it is broken."""
+    texts: dict[str, str] = {}
+    if not zipfile.is_zipfile(path):
+        return texts
+    try:
+        with zipfile.ZipFile(path) as archive:
+            short = [entry for entry in archive.infolist() if entry.file_size <= _LONGEST and not entry.is_dir()]
+            held = {entry.filename: archive.read(entry) for entry in short[:_MOST_READ]}
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError):
+        return texts
+    for name, content in held.items():
+        with contextlib.suppress(UnicodeDecodeError):
+            texts[name] = content.decode("utf-8")
+    return texts
 
 
 def appended(path: Path) -> list[str]:

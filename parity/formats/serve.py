@@ -100,6 +100,11 @@ def open_session(request: OpenRequest) -> Opened:
     return Opened(handle, description)
 
 
+def described(handle: int) -> dict[str, Any]:
+    """What the session says of itself by now: some of it shows when it has run."""
+    return dict(_open[handle][0].describe())
+
+
 def close_session(handle: int) -> None:
     _open.pop(handle, None)
     _takes.pop(handle, None)

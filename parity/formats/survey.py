@@ -62,6 +62,18 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     meaning: Meaning = ""
+    inner: bool = False  # in a sub-graph, which may run several times, or not at all
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A node that computes with values of inputs: the bare `word` of its operator, of its operands that are small
+    constants the distinct numbers, by name, and the `operands` that are computed or have several numbers."""
+
+    word: str
+    node: Node
+    numbers: Mapping[str, tuple[float, ...]]
+    operands: tuple[str, ...]
 
 
 @dataclass
@@ -75,6 +87,7 @@ class Survey:
     stored: dict[str, Constant] = field(default_factory=dict)  # all constants, where the reader was asked for them
     results: set[str] = field(default_factory=set)  # the outputs, where the reader gives them
     saturated: bool = False  # whether results of operators lie on grids, whose ends bound them
+    taken: Callable[[Mapping[str, Array]], Survey] | None = None  # with the branches alone that sizes of inputs take
 
     def random(self) -> list[Node]:
         """The nodes that give another result each time, or for each batch."""
@@ -179,10 +192,10 @@ class Survey:
         return values
 
     def bounded(self) -> list[Decision]:
-        """The operators that keep values of inputs inside of constants, once for each constant."""
+        """The operators that keep values of inputs inside of constants, once for each constant; none in sub-graphs."""
         data, constants = self._data(), self._constants()
         held = []
-        for node in self.nodes:
+        for node in (node for node in self.nodes if not node.inner):
             word = _word(node.operator)
             values: Iterable[float] = _BOUNDED.get(word, ()) if word not in _CURVED else ()
             along = node.operator.endswith(".dim") or len(node.outputs) > 1
@@ -194,10 +207,11 @@ class Survey:
                 held += [Decision("order", ((value,),), node.operator, node.place) for value in dict.fromkeys(values)]
         return held
 
-    def computing(self) -> list[tuple[str, Node]]:
-        """The nodes that compute with values of inputs, each with the bare word of its operator."""
-        data = self._data()
-        return [(_word(node.operator), node) for node in self.nodes if not data.isdisjoint(node.inputs)]
+    def computing(self) -> list[Computed]:
+        """The nodes that compute with values of inputs in every run: none in sub-graphs."""
+        data, constants = self._data(), self._constants()
+        nodes = [node for node in self.nodes if node.operator and not node.inner and not data.isdisjoint(node.inputs)]
+        return [_computed(node, data, constants) for node in nodes]
 
     def saturates(self) -> bool:
         """Whether results lie on grids: a quantiser leaves a bound out that the ends of a grid hold."""
@@ -303,6 +317,13 @@ class Survey:
             if node.meaning == "same" and node.inputs and node.inputs[0] in constants:
                 constants.update((name, constants[node.inputs[0]]) for name in node.outputs)
         return constants
+
+
+def _computed(node: Node, data: set[str], constants: Mapping[str, Array]) -> Computed:
+    given = {name: constants[name] for name in node.inputs if name in constants and name not in data}
+    numbers = {name: distinct(values) for name, values in given.items() if values.dtype.kind in "biuf"}
+    operands = tuple(name for name in node.inputs if name in data or len(numbers.get(name, ())) > 1)
+    return Computed(_word(node.operator), node, numbers, operands)
 
 
 def _word(operator: str) -> str:

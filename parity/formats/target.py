@@ -100,6 +100,8 @@ class Target:
     kernels: ClassVar[tuple[str, ...]] = ()  # kernel sets of the runtime that an app may choose, the default first
     delegate: ClassVar[str] = ""  # operators whose names begin so need a delegate of that name, linked by the app
     backend: ClassVar[str] = ""  # the word of `parity export --backend` for it
+    executors: ClassVar[tuple[str, ...]] = ()  # families of executors that can run its files, beside the host
+    on_gpu: ClassVar[str] = ""  # part: the class of the Session that runs its files on a GPU
     executions: ClassVar[tuple[tuple[str, str], ...]] = ()  # (executor, compute unit) of each run that a capsule asks
     # for; none: once, by its runtime on the CPU
 

@@ -16,10 +16,19 @@ from parity.core.case import OVER_ALL
 from parity.core.errors import ParityError
 from parity.core.kinds import BY_NAME
 from parity.core.plan import PRECISIONS, Cell
-from parity.core.record import BY_CONTRACT, CellRecord, Check, RunRecord, State, Verdict, WaiverRecord
+from parity.core.record import (
+    BY_CONTRACT,
+    CellRecord,
+    Check,
+    ExecutionRecord,
+    RunRecord,
+    State,
+    Verdict,
+    WaiverRecord,
+)
 from parity.core.settings import Rule, Waiver
 from parity.core.words import plural
-from parity.judging import tails
+from parity.judging import executions, tails
 from parity.judging.limits import resolve
 from parity.judging.registry import METRICS
 from parity.judging.samples import FEWEST, held, words
@@ -62,23 +71,71 @@ def rejudge(cell: CellRecord, rules: Iterable[Rule]) -> CellRecord:
         )
     rules = tuple(rules)
     identity = Cell(cell.model, cell.target, cell.precision)
-    by_output = {output: resolve(rules, identity, output) for output in {c.output for c in cell.checks}}
-    checks = []
-    for check in cell.checks:
+    checked = (*cell.checks, *(check for execution in cell.executions for check in execution.checks))
+    by_output = {output: resolve(rules, identity, output) for output in {c.output for c in checked}}
+
+    def again(check: Check) -> Check:
         if check.source in _FIXED:
-            checks.append(check)
-            continue
+            return check
         limit = by_output[check.output].get(check.metric)
         if limit is not None:
-            check = held(check, limit.value, limit.source)
-        elif BY_NAME[check.kind].limited:
-            check = held(check, None, "")
-        checks.append(check)
-    return settle(replace(cell, checks=tuple(checks)))
+            return held(check, limit.value, limit.source)
+        return held(check, None, "") if BY_NAME[check.kind].limited else check
+
+    by_others = tuple(
+        replace(e, checks=tuple(executions.without_borrowed_limit(again(check)) for check in e.checks))
+        for e in cell.executions
+    )
+    return settle(replace(cell, checks=tuple(map(again, cell.checks)), executions=by_others))
 
 
 def settle(cell: CellRecord, waived: Sequence[Waiver] = ()) -> CellRecord:
-    """The cell with its state and reason derived from what it holds. `waived` are waivers in force for this cell."""
+    """The cell with its state and reason derived from what it holds. `waived` are waivers in force for this cell, or
+    for one of its executions beside the host's."""
+    settled = _settle_on_host(cell, [w for w in waived if w.cell == cell.id])
+    if all(execution.from_capsule for execution in cell.executions):
+        return settled
+    by_others = tuple(
+        execution if execution.from_capsule else _settle_execution(execution, cell, waived)
+        for execution in cell.executions
+    )
+    settled = replace(settled, executions=by_others)
+    worst = executions.refused_by(settled)
+    if settled.state not in ("pass", "waived"):
+        return settled
+    if worst is None:
+        return settled if cell.planned else executions.by_executions_alone(settled)
+    state, execution = worst
+    return replace(settled, state=state, stage=execution.stage, reason=f"{execution.executor}: {execution.reason}")
+
+
+def _settle_execution(execution: ExecutionRecord, cell: CellRecord, waived: Sequence[Waiver]) -> ExecutionRecord:
+    """The execution with its state and reason derived from its own checks: the host's stand in for none."""
+    checks = tuple(replace(check, passed=passes(check)) for check in execution.checks)
+    execution = replace(execution, checks=checks)
+    if execution.state in executions.ENDED:
+        return execution
+    in_its_name = [w for w in waived if w.cell == f"{cell.id}@{execution.executor}"]
+    broken = [check for check in checks if not check.passed]
+    blocking = [check for check in broken if not any(excuses(waiver, check) for waiver in in_its_name)]
+    if blocking:
+        return replace(execution, state="fail", reason=describe(blocking))
+    lost = executions.lost(execution, cell)
+    if lost:
+        return replace(execution, state="missing", reason=lost)
+    if broken:
+        return replace(execution, state="waived", reason=f"waived: {describe(broken)}")
+    limited = {check.kind for check in checks if check.limit is not None}
+    if limited.issuperset(execution.planned):
+        return replace(execution, state="pass", reason="")
+    return replace(execution, state="measured", reason=executions.figures(checks))
+
+
+def _settle_on_host(cell: CellRecord, waived: Sequence[Waiver]) -> CellRecord:
+    """The cell by what the host's execution, and those of capsules, measured. One that the user narrowed to other
+    executors holds nothing of the host's."""
+    if not cell.planned and any(not execution.from_capsule for execution in cell.executions):
+        return replace(cell, state="pass", reason="") if cell.state != "unavailable" else cell
     checks = tuple(replace(check, passed=passes(check)) for check in cell.checks)
     cell = replace(cell, checks=checks)
     if cell.state in ("crash", "timeout", "error", "unavailable"):
@@ -109,7 +166,7 @@ def warnings(cell: CellRecord) -> list[Check]:
     no part of the proof."""
     if not tails.complete(cell):
         return []
-    elsewhere = tuple(f"{execution.name}: " for execution in cell.executions)
+    elsewhere = tuple(f"{execution.name}: " for execution in cell.executions if execution.from_capsule)
     broken = [check for check in cell.checks if not passes(check) and not check.case.startswith(elsewhere)]
     return tails.warning(broken, cell.checks)
 
@@ -132,8 +189,8 @@ def tails_in_words(warned: Sequence[Check]) -> str:
 
 
 def in_force(waivers: Iterable[Waiver], cell: str, today: datetime.date) -> list[Waiver]:
-    """The waivers of the cell with this id that have not expired."""
-    return [w for w in waivers if w.cell == cell and w.expires >= today]
+    """The waivers of the cell with this id, and of its executions, that have not expired."""
+    return [w for w in waivers if w.cell.partition("@")[0] == cell and w.expires >= today]
 
 
 def excuses(waiver: Waiver, check: Check) -> bool:
@@ -148,7 +205,7 @@ def excuses(waiver: Waiver, check: Check) -> bool:
 def _lost(cell: CellRecord) -> str:
     """What the cell should have measured and did not, by its runtime and by every execution that a capsule added:
     none stands in for another. Empty when nothing is missing."""
-    prefixes = {f"{e.name}: ": e for e in cell.executions}
+    prefixes = {f"{e.name}: ": e for e in cell.executions if e.from_capsule}
     own = tuple(c for c in cell.checks if not c.case.startswith(tuple(prefixes)))
     lost = _lost_by_one(replace(cell, checks=own))
     for prefix, execution in prefixes.items():
@@ -300,10 +357,15 @@ def apply_waivers(
     by_id = {c.id: c for c in settled}
     records = []
     for w in waivers:
-        cell = by_id.get(w.cell)
-        if w.cell not in ids or (cell is not None and cell.state == "unavailable"):
+        id, _, executor = w.cell.partition("@")
+        cell = by_id.get(id)
+        if id not in ids or (cell is not None and cell.state == "unavailable"):
             continue
-        used = cell is not None and any(excuses(w, c) for c in cell.checks if not c.passed)
+        execution = next((e for e in cell.executions if e.executor == executor), None) if cell and executor else None
+        if executor and (execution is None or execution.state == "unavailable"):
+            continue
+        measured = execution.checks if execution else cell.checks if cell else ()
+        used = any(excuses(w, c) for c in measured if not c.passed)
         state = "expired" if w.expires < today else "used" if used else "unmatched"
         records.append(
             WaiverRecord(w.cell, w.metric, w.reason, w.expires.isoformat(), w.limit, state, w.source)  # type: ignore[arg-type]
@@ -316,6 +378,9 @@ def judge(record: RunRecord) -> RunRecord:
     bad = [c for c in record.cells if c.state in _BAD]
     missing = [c for c in record.cells if c.state == "missing"]
     absent = [c for c in record.cells if c.state == "unavailable" and c.required]
+    not_executed = [
+        f"{c.id}@{e.executor}" for c in record.cells for e in c.executions if e.state == "unavailable" and e.required
+    ]
     waivers, regressed = record.waivers_that_block, record.regressions_that_block
     measured = [c for c in record.cells if c.state in ("pass", "waived")]
     verdict: Verdict
@@ -329,13 +394,15 @@ def judge(record: RunRecord) -> RunRecord:
         parts += [f"{_count(waivers, 'waiver')} {_listed(sorted({w.state for w in waivers}))}: "
                   f"{_listed([w.cell for w in waivers])}"] if waivers else []  # fmt: skip
         verdict, reason = "fail", "; ".join(parts)
-    elif missing or absent or not measured:
+    elif missing or absent or not_executed or not measured:
         parts = (
             [f"{_count(missing, 'cell')} without a measurement: {_listed([c.id for c in missing])}"] if missing else []
         )
         parts += (
             [f"{_count(absent, 'required cell')} cannot run here: {_listed([c.id for c in absent])}"] if absent else []
         )
+        if not_executed:
+            parts.append(f"{_count(not_executed, 'required execution')} cannot run here: {_listed(not_executed)}")
         verdict, reason = "incomplete", "; ".join(parts) or "no cell was measured"
     elif record.partial:
         verdict = "partial"
@@ -347,6 +414,8 @@ def judge(record: RunRecord) -> RunRecord:
     elsewhere = [c for c in record.cells if c.state == "unavailable" and not c.required]
     if elsewhere and verdict in ("pass", "partial"):
         reason += f"; {_count(elsewhere, 'cell')} could not run here"
+    if verdict in ("pass", "partial"):
+        reason += _executed(record.cells)
     unsure = [check for c in measured for check in c.checks if check.undecided is not None]
     if unsure and verdict in ("pass", "partial"):
         reason += f"; {_count(unsure, 'built-in limit')} on shares undecided: too few cases"
@@ -354,6 +423,19 @@ def judge(record: RunRecord) -> RunRecord:
     if files:
         reason += f"; measured against {_listed(files)}, no PyTorch module"
     return replace(record, verdict=verdict, reason=reason)
+
+
+def _executed(cells: Iterable[CellRecord]) -> str:
+    """How many executions beside the host's there were, by state; empty where none was planned."""
+    states: dict[str, int] = {}
+    for execution in (e for cell in cells for e in cell.executions if not e.from_capsule):
+        states[execution.state] = states.get(execution.state, 0) + 1
+    words = {"pass": "pass", "measured": "are measured against no limit", "unavailable": "could not run here",
+             "refused": "are refused by the executor", "waived": "are waived"}  # fmt: skip
+    parts = [f"{states[state]} {said}" for state, said in words.items() if state in states]
+    return (
+        f"; of {_count(range(sum(states.values())), 'execution')} beside the host {', '.join(parts)}" if parts else ""
+    )
 
 
 def exit_code(record: RunRecord) -> int:

@@ -37,6 +37,9 @@ Values = TypeVar("Values", Array, Array | None)
 OVERFLOWS = "the model itself overflows at this precision: its twin does"
 GIVES_NAN = "the model itself gives NaN"
 BESIDE_NAN = "the model itself gives NaN in another output"
+OTHER_INTEGERS = "other integers than the model, beside NaN of the model"
+OTHER_NUMBERS = "other numbers than the model, beside elements that overflow in its twin"
+_APART = 12.0  # times what rounding costs these elements in the twin: the widest limit that drawn inputs have
 TIE = "the model decides between equals"
 FURTHER = 2.0  # than the furthest of a few tries may jump, a right file is not
 AMPLIFIED = 10.0  # times what the precision usually costs: a twin that is off by more draws its error by chance
@@ -211,7 +214,8 @@ class Judged:
 
     `costs`: rms error of each twin that was asked, infinite where it is not finite. `reason` says why there is no
     finite ratio; `undefined` that the output cannot be judged on this input, because the model itself (or its twin) is
-    not finite there. Where the model gives NaN in some elements, `skipped` of them, the others are judged.
+    not finite there. Where the model gives NaN in some elements, `skipped` of them, the others are judged. `strange`
+    says what the file gives there that the model does not, though nothing can be said to be wrong.
     """
 
     ratio: float
@@ -224,6 +228,7 @@ class Judged:
     silent: str = ""  # why this output, on this input, says nothing of the artefact
     parts: tuple[Part | Small, ...] = ()
     skipped: int = 0
+    strange: str = ""
 
     @property
     def words(self) -> str:
@@ -280,7 +285,8 @@ def settle(judged: Judged, got: Array | None, want: Array, twin: Array, most: fl
     if judged.undefined or twin.shape != want.shape:
         return judged
     if math.isinf(cost) and (math.isinf(most) or judged.skipped or not _finite(want)):
-        return replace(judged, undefined=OVERFLOWS)
+        strange = OTHER_NUMBERS if _off_beside(judged, got, want, twin) else ""
+        return replace(judged, undefined=OVERFLOWS, strange=strange)
     if got is None or not math.isfinite(judged.error):
         return judged
     if want.dtype.kind != "f":
@@ -333,7 +339,19 @@ def unless_amplified(judged: Judged, want: Array, usual: Usual, single: Array) -
 def beside_nan(judged: Judged) -> Judged:
     """An output that may be decided by NaN in another: which of several NaN an argmax or a sort takes is a matter of
     the runtime."""
-    return judged if judged.undefined or judged.reason else replace(judged, undefined=BESIDE_NAN)
+    if judged.undefined or judged.reason:
+        return judged
+    strange = OTHER_INTEGERS if judged.exact and judged.ratio else ""
+    return replace(judged, undefined=BESIDE_NAN, strange=strange)
+
+
+def _off_beside(judged: Judged, got: Array | None, want: Array, twin: Array) -> bool:
+    """Whether elements are far off that overflow neither in the twin nor in the file."""
+    if got is None or want.dtype.kind != "f" or got.shape != want.shape:
+        return False
+    finite = np.isfinite(got) & np.isfinite(want) & np.isfinite(twin)
+    (off, cost) = (differences([values[finite]], [want[finite]])[0] for values in (got, twin))
+    return bool(finite.any()) and rms(off) > _APART * max(rms(cost), judged.floor)
 
 
 def distance(values: Array, want: Array) -> float:

@@ -144,6 +144,8 @@ def child_environment(root: Path | None, threads: int = 1, python: str = sys.exe
         # A folder of installed distributions is of another environment, perhaps of another Python.
         inherited = [path for path in inherited if not any(Path(path).glob("*.dist-info"))]
         env.pop("PYTHONHOME", None)
+        # An emulated interpreter is confined by this one, before the emulator starts.
+        env["PARITY_CONFINER"], env["PARITY_CONFINER_PATH"] = sys.executable, here
     paths = [str(path) for path in roots(root)] if root else []
     env["PYTHONPATH"] = os.pathsep.join([*paths, here, *inherited])
     return env

@@ -65,8 +65,8 @@ def surplus(several: Sequence[Decision], count: int) -> list[Decision]:
 
 def excess(survey: Survey, own: Behaviour) -> list[Decision]:
     """The bounds of a file beyond those of the module at the same number: `relu(sum(x) - t)` is a trigger too. None in
-    a file with sub-graphs, and where an operator of the module is written out in bounds that nobody can count."""
-    if survey.parted() or math.inf in own.bounds:
+    sub-graphs, and where an operator of the module is written out in bounds that nobody can count."""
+    if math.inf in own.bounds:
         return []
     held = [
         bound for bound in survey.bounded() if TINY <= abs(bound.constants[0][0]) < HUGE or not bound.constants[0][0]

@@ -18,6 +18,7 @@ from parity.core.case import Array
 from parity.core.decisions import Decision
 from parity.core.proof import Culprit, Link
 from parity.core.settings import ModelSpec
+from parity.formats.graph import NotPossible
 from parity.formats.survey import Node, Survey
 from parity.formats.target import load_part
 from parity.proof.bends import bends
@@ -41,9 +42,12 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
     decided = survey.decisions()
     script = _scripted(module) if any(decision.family == "process" for decision in decided) else None
     own.decisions += script or []
+    always = _always(survey, case)
     strange = unexplained(decided, own, survey.parted())
-    strange += excess(survey, own)
-    strange += bends(survey, own)
+    if always is not survey:
+        strange += [other for other in unexplained(always.decisions(), own, always.parted()) if other not in strange]
+    strange += excess(always, own)
+    strange += bends(always, own)
     if script is not None:
         culprits += [_of_process(decision) for decision in strange if decision.family == "process"]
     figures = {
@@ -56,6 +60,16 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
         "thresholds": sorted(_whole(survey.thresholds() | survey.zeros() | own.thresholds)),
     }
     return Link.judged("operators", figures, [culprit for culprit in culprits if culprit is not None])
+
+
+def _always(survey: Survey, case: Mapping[str, Array]) -> Survey:
+    """The survey of what runs for inputs of these sizes."""
+    if not survey.parted() or survey.taken is None:
+        return survey
+    try:
+        return survey.taken(case)
+    except NotPossible:  # what is not in a branch is counted all the same
+        return survey
 
 
 def _of_process(decision: Decision) -> Culprit:

@@ -20,6 +20,7 @@ from parity import formats
 from parity.cases import references
 from parity.cases.drawing import Drawing
 from parity.core.errors import ConfigError, ParityError
+from parity.core.executors import HOST, split_id
 from parity.core.plan import Plan, PlannedCell
 from parity.core.record import Environment, RunRecord, ShardRecord
 from parity.core.settings import Config, ModelConfig
@@ -30,7 +31,7 @@ from parity.judging import gate
 from parity.judging.applicable import unapplied
 from parity.judging.baseline import INSTRUMENTS
 from parity.process import processor
-from parity.pytest_plugin.heard import Heard
+from parity.pytest_plugin.heard import Heard, recorded
 from parity.report import publishing, terminal
 from parity.report.annotations import lines as annotated
 from parity.report.progress import Board
@@ -77,7 +78,7 @@ class Control:
 
     def load(self, cell: str) -> int:
         """How many numbers the golden cases of a planned cell hold: a guess at what it takes to run them often."""
-        planned = self.plan[cell]
+        planned = self.plan[cell.partition("@")[0]]
         return planned.cases * self.config.models[planned.cell.model].contract.elements()
 
     @property
@@ -152,10 +153,12 @@ class Control:
         return visible(text, lines=True)
 
     def details(self, cell: str) -> dict[str, Any]:
-        """What this process knows of a cell's artefact and runtime, for the record."""
+        """What this process knows of an execution's artefact and runtime, by its id, for the record."""
         from parity.core.record import plain
 
-        made = self.session.made(self.plan[cell].cell)
+        id, executor = split_id(cell)
+        of_plan = self.plan[id].cell
+        made = self.session.made(of_plan) if executor == HOST else self.session.made_by(of_plan, executor)
         return {k: plain(v) for k, v in made.items()}
 
     def told(self) -> dict[str, Any]:
@@ -172,7 +175,7 @@ class Control:
     @property
     def active(self) -> bool:
         """Whether this run was about parity at all."""
-        chosen = any(self.options.get(k) for k in ("models", "targets", "precisions", "shard", "require"))
+        chosen = any(self.options.get(k) for k in ("models", "targets", "precisions", "shard", "require", "executors"))
         return bool(self._heard or self.collected) or chosen
 
     def hear(self, told: Mapping[str, Any]) -> None:
@@ -189,10 +192,7 @@ class Control:
     def finish(self, command: str, exitstatus: int) -> RunRecord:
         """Judge what was heard and write the reports. Raises ParityError when a report cannot be written."""
         plan, partial = self._in_force()
-        cells = tuple(
-            self._heard.get(planned.cell.id, Heard()).record(planned, self.options.get("rerun") or "")
-            for planned in plan
-        )
+        cells = tuple(recorded(planned, self._heard, self.options.get("rerun") or "") for planned in plan)
         cells, waivers = gate.apply_waivers(cells, self.config.waive, datetime.date.today(), [p.cell.id for p in plan])
         if not partial:
             cells = unapplied(cells, self.config.rules)
@@ -234,7 +234,7 @@ class Control:
         started = datetime.datetime.fromtimestamp(self.shared["started"], datetime.timezone.utc)
         return RunRecord(
             verdict="incomplete",
-            cells=tuple(Heard().record(planned) for planned in self.plan),
+            cells=tuple(recorded(planned, {}) for planned in self.plan),
             environment=replace(environment(), toolchains=toolchains.labels(self.config)),
             reason="the run that began has not ended: nothing is measured",
             started=started.isoformat(timespec="seconds"),
@@ -254,15 +254,19 @@ class Control:
             return list(self.plan.cells), self.plan.partial
         removed = {tuple(e) for e in self.deselected}
         only = {tuple(e) for e in self.collected} if "single tests named" in self.narrowing else None
+
+        def selected(id: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(k for k in kinds if (id, k) not in removed and (only is None or (id, k) in only))
+
         kept = []
         for planned in self.plan.cells:
             id = planned.cell.id
-            kinds = tuple(k for k in planned.kinds if (id, k) not in removed and (only is None or (id, k) in only))
-            if kinds:
-                kept.append(replace(planned, kinds=kinds))
-        complete = len(kept) == len(self.plan.cells) and all(
-            k.kinds == p.kinds for k, p in zip(kept, self.plan.cells, strict=True)
-        )
+            kinds = selected(id, planned.kinds)
+            others = tuple(replace(e, kinds=selected(f"{id}@{e.executor}", e.kinds)) for e in planned.executions)
+            others = tuple(execution for execution in others if execution.kinds)
+            if kinds or others:
+                kept.append(replace(planned, kinds=kinds, executions=others))
+        complete = tuple(kept) == self.plan.cells
         notes = [self.plan.partial] if self.plan.partial else []
         if not complete:
             notes += self.narrowing

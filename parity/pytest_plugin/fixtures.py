@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from parity.core.executors import HOST, execution_id
+
 if TYPE_CHECKING:
     from parity.cases.drawing import Drawing
     from parity.core.case import Case
@@ -36,15 +38,25 @@ def parity_cell(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="session")
+def parity_executor(request: pytest.FixtureRequest) -> Any:
+    """What runs the cell's file: `host`, or for tests of the suite another executor of the plan."""
+    return getattr(request, "param", HOST)
+
+
+@pytest.fixture(scope="session")
 def parity_artifact(request: pytest.FixtureRequest, parity_cell: Any) -> Artifact:
     """The cell's exported artefact, built at most once by all workers together."""
     return _control(request).session.artifact(parity_cell)
 
 
 @pytest.fixture(scope="session")
-def parity_runtime(request: pytest.FixtureRequest, parity_cell: Any, parity_artifact: Artifact) -> Iterator[Runtime]:
+def parity_runtime(
+    request: pytest.FixtureRequest, parity_cell: Any, parity_executor: str, parity_artifact: Artifact
+) -> Iterator[Runtime]:
     """The artefact opened in a warm child process: `parity_runtime.run([{name: array}])`."""
-    runtime = _control(request).session.runtime(parity_cell)
+    session = _control(request).session
+    on_host = parity_executor == HOST
+    runtime = session.runtime(parity_cell) if on_host else session.executed(parity_cell, parity_executor)
     yield runtime
     runtime.close()
 
@@ -96,13 +108,17 @@ def parity(request: pytest.FixtureRequest) -> Recorder:
     from parity.suite.recorder import Recorder
 
     control = _control(request)
-    cell = request.node.callspec.params.get("parity_cell") if hasattr(request.node, "callspec") else None
+    params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    cell, executor = params.get("parity_cell"), params.get("parity_executor", HOST)
     # A project's own tests measure beside the suite's, and never count as one of the planned golden cases.
     kind: Kind = getattr(request.function, "parity_kind", "property")
     waivers = in_force(control.config.waive, cell.id, datetime.date.today()) if cell else ()
+    waivers = [waiver for waiver in waivers if cell and waiver.cell == execution_id(cell, executor)]
 
     def proved() -> bool:
-        return cell is not None and session_proof.proved(control.session, cell, _golden_if_any(control, cell))
+        if cell is None or executor != HOST:
+            return False
+        return session_proof.proved(control.session, cell, _golden_if_any(control, cell))
 
     def decides() -> Mapping[str, Any]:
         return session_proof.decides(control.session, cell, _golden_if_any(control, cell)) if cell else {}
@@ -110,7 +126,7 @@ def parity(request: pytest.FixtureRequest) -> Recorder:
     def unaudited() -> dict[str, int]:
         return session_proof.unaudited(control.session, cell, _golden_if_any(control, cell)) if cell else {}
 
-    recorder = Recorder(cell, kind, control.config.rules, waivers, proved, decides, unaudited)
+    recorder = Recorder(cell, kind, control.config.rules, waivers, proved, decides, unaudited, executor)
     request.node.stash[RECORDER] = recorder
     return recorder
 

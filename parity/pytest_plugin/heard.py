@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from parity.core.plan import PlannedCell
-from parity.core.record import CellRecord, Check, Finding, build
+from parity.core.executors import REFUSES, execution_id
+from parity.core.plan import PlannedCell, PlannedExecution
+from parity.core.record import CellRecord, Check, ExecutionRecord, Finding, build
 from parity.judging import detail, gate
 
+OF_FILE = ("route", "routes_failed", "artifact", "toolchain", "steps_built", "rebuilt")
 _STAGES_OF_THE_FILE = ("export", "convert", "load")
 
 
@@ -83,6 +85,52 @@ class Heard:
         if record.state == "missing" and self.skipped:
             record = replace(record, reason=f"{record.reason} (skipped: {self.skipped})")
         return record
+
+    def execution(self, planned: PlannedExecution, rerun: str) -> ExecutionRecord:
+        """The record of one execution beside the host's; what its checks say is settled with the cell."""
+        made = self.details.get("execution")
+        record = build(ExecutionRecord, made, "execution") if made else ExecutionRecord(planned.executor)
+        record = replace(
+            record,
+            state="missing",
+            planned=planned.kinds,
+            measured=tuple(kind for kind in planned.kinds if kind in self.measured),
+            required=planned.required,
+            checks=tuple(self.checks),
+            findings=tuple(self.findings),
+            seconds=round(self.seconds, 3),
+            rerun=rerun,
+        )
+        if planned.unavailable:
+            return replace(record, state="unavailable", reason=planned.unavailable, rerun="")
+        if self.failure is None:
+            return record
+        failure = self.failure
+        refused = failure["reason"].startswith(REFUSES)
+        return replace(
+            record,
+            state="refused" if refused else failure["state"],  # type: ignore[arg-type]
+            stage=failure["stage"],
+            reason=failure["reason"] if refused else f"{failure['stage']}: {failure['reason']}".removeprefix(": "),
+            log="" if refused else failure["log"],
+        )
+
+
+def recorded(planned: PlannedCell, heard: Mapping[str, Heard], rerun: str = "") -> CellRecord:
+    """The record of a cell with those of its executions, by what was heard of each under its id."""
+    of_host = heard.get(planned.cell.id, Heard())
+    if not planned.kinds:  # narrowed to other executors, whose tests made the file
+        for execution in planned.executions:
+            made = heard.get(execution_id(planned.cell, execution.executor), Heard()).details
+            detail.merge(of_host.details, {name: value for name, value in made.items() if name in OF_FILE})
+    record = of_host.record(planned, rerun)
+    if not planned.executions:
+        return record
+    executions = []
+    for execution in planned.executions:
+        id = execution_id(planned.cell, execution.executor)
+        executions.append(heard.get(id, Heard()).execution(execution, rerun or f"pytest -m parity -k {id}"))
+    return gate.settle(replace(record, executions=tuple(executions)))
 
 
 def _outweighs(new: Mapping[str, str], old: Mapping[str, str]) -> bool:

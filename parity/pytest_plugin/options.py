@@ -95,6 +95,8 @@ def add(parser: pytest.Parser) -> None:
     declare("--parity-toolchain", action="append", default=[], metavar="TARGET=NAME[==VERSION]",
         help="go only the routes by this toolchain, as in tflite=litert or tflite=onnx2tf==1.29.20; the verdict is "
              "then at most partial")  # fmt: skip
+    declare("--parity-executors", type=listed, metavar="LIST",
+        help="execute files only by these, as in host,arm64,gpu (narrows `executors`; verdict partial)")  # fmt: skip
     declare("--parity-capsule", metavar="PATH",
         help="pack this run's cells into a capsule, to be executed on another machine: parity capsule run")  # fmt: skip
     declare("--parity-show-plan", action="store_true",
@@ -116,5 +118,5 @@ def given(config: pytest.Config) -> dict[str, Any]:
     """The options' values, without the prefix."""
     names = ("models", "targets", "precisions", "profile", "report", "no_report", "cache", "rebuild", "shard", "gate",
              "require", "show_plan", "power", "timeout", "baseline", "save_baseline", "capsule", "set",
-             "examples", "submodels", "update", "rerun", "toolchain")  # fmt: skip
+             "examples", "submodels", "update", "rerun", "toolchain", "executors")  # fmt: skip
     return {name: config.getoption(f"parity_{name}") for name in names}

@@ -6,25 +6,27 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from parity.core.errors import ParityError
+from parity.core.executors import HOST, REFUSES, execution_id
 from parity.core.kinds import BY_NAME
 from parity.core.words import plural
 from parity.pytest_plugin import fixtures, options
 from parity.pytest_plugin.fixtures import CONTROL, RECORDER
 
 if TYPE_CHECKING:
+    from parity.core.plan import Cell
     from parity.pytest_plugin.control import Control
     from parity.report.progress import Watcher
 
 WATCHER: pytest.StashKey[Watcher] = pytest.StashKey()
 
-_CELL = re.compile(r"\[([a-z0-9_]+-[a-z0-9_]+-[a-z0-9]+)\]$")
+_EXECUTION = re.compile(r"\[(([a-z0-9_]+-[a-z0-9_]+-[a-z0-9]+)(?:@[a-z0-9:-]+)?)\]$")
 
 
 # Options and set-up.
@@ -100,7 +102,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
     """No test of the suite that no cell of the plan asks for; pytest would count each, skipped for no parameters."""
     kind, control = getattr(obj, "parity_kind", None), collector.config.stash.get(CONTROL, None)
-    if not isinstance(kind, str) or control is None or any(kind in planned.kinds for planned in control.plan.cells):
+    if not isinstance(kind, str) or control is None or kind in control.plan.kinds:
         return None
     return []
 
@@ -116,21 +118,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
     kind = getattr(metafunc.function, "parity_kind", None)
     about = BY_NAME.get(kind) if isinstance(kind, str) else None
+    runs_files = "parity_executor" in metafunc.fixturenames
     params = []
-    for planned in control.plan.cells:
-        if kind is not None and kind not in planned.kinds:
-            continue
-        cell = planned.cell
+    for cell, executor, unavailable in _executions(control, kind, others=runs_files):
         marks = [
             pytest.mark.parity,
             pytest.mark.cell(model=cell.model, target=cell.target, precision=cell.precision),
         ]
-        if about is not None and about.power:
+        if about is not None and about.power and executor == HOST:
             marks.append(pytest.mark.parity_power)
-        if planned.unavailable:
-            marks.append(pytest.mark.skip(reason=planned.unavailable))
-        params.append(pytest.param(cell, id=cell.id, marks=marks))
-    metafunc.parametrize("parity_cell", params, indirect=True, scope="session")
+        if unavailable:
+            marks.append(pytest.mark.skip(reason=unavailable))
+        values = (cell, executor) if runs_files else (cell,)
+        params.append(pytest.param(*values, id=execution_id(cell, executor), marks=marks))
+    names = ("parity_cell", "parity_executor") if runs_files else ("parity_cell",)
+    metafunc.parametrize(names, params, indirect=True, scope="session")
+
+
+def _executions(control: Control, kind: str | None, others: bool) -> Iterator[tuple[Cell, str, str | None]]:
+    """(cell, executor, why it cannot run here) of what a test is to measure: a test of the suite every execution that
+    plans its kind, a project's own the host's."""
+    for planned in control.plan.cells:
+        if kind in planned.kinds or (kind is None and planned.kinds):
+            yield planned.cell, HOST, planned.unavailable
+        for execution in planned.executions if others else ():
+            if kind in execution.kinds:
+                yield planned.cell, execution.executor, execution.unavailable
 
 
 @pytest.hookimpl(trylast=True)
@@ -182,12 +195,13 @@ def _narrowing(config: pytest.Config) -> list[str]:
 
 
 def _identity(item: pytest.Item) -> list[str] | None:
-    """[cell id, kind that the test completes or ''] of a parity test."""
+    """[id of the execution, kind that the test completes or ''] of a parity test."""
     call = getattr(item, "callspec", None)
     cell = call.params.get("parity_cell") if call is not None else None
-    if cell is None or not hasattr(cell, "id"):
+    if call is None or cell is None or not hasattr(cell, "id"):
         return None
-    return [cell.id, getattr(getattr(item, "function", None), "parity_kind", "")]
+    executor = call.params.get("parity_executor", HOST)
+    return [execution_id(cell, executor), getattr(getattr(item, "function", None), "parity_kind", "")]
 
 
 # Running and reporting.
@@ -231,8 +245,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _tell_once(report: pytest.TestReport, control: Control, failure: dict[str, str], cell: str) -> None:
-    """A failed export or load fails the first test that meets it; the cell's other tests point to that one."""
-    if control.first_to_tell(cell, failure):
+    """A failed export or load fails the first test that meets it; the cell's other tests point to that one. A file that
+    an executor refuses fails none: the record tells it, and the gate asks whether that executor is required."""
+    if failure["reason"].startswith(REFUSES):
+        report.outcome = "skipped"
+        report.longrepr = (str(report.fspath), report.location[1] or 0, f"Skipped: {cell}: {failure['reason']}")
+    elif control.first_to_tell(cell, failure):
         report.longrepr = control.failure_text(failure, cell)
     else:
         report.outcome = "skipped"
@@ -260,9 +278,10 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 
 def _cell(control: Control, nodeid: str) -> str:
-    """The planned cell that a node's name ends in, or "": other tests may have parameters that look like one."""
-    found = _CELL.search(nodeid)
-    return found[1] if found and found[1] in control.plan else ""
+    """The id of the planned execution that a node's name ends in, or "": other tests may have parameters that look
+    like one."""
+    found = _EXECUTION.search(nodeid)
+    return found[1] if found and found[2] in control.plan else ""
 
 
 _reporting: Control | None = None  # pytest_runtest_logreport is given no config

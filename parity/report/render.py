@@ -21,7 +21,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from parity.core.record import RunRecord
-from parity.report import charts, glossary, svg, text
+from parity.report import charts, executions, glossary, svg, text
 from parity.report.matrix import matrix, tally
 from parity.report.view import Budget, CellView, shown_size, source_of, verdict_sentence, views
 
@@ -114,6 +114,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals.update(
         glossary=glossary,
+        execution_note=executions.NOTE,
         tones=glossary.TONES,
         verdict_tones=glossary.VERDICT_TONES,
         svg=svg,

@@ -73,7 +73,9 @@ def _matrix(table: Matrix) -> str:
 
 
 def _slot(cell: CellView) -> str:
-    return f"{EMOJI[cell.state]} {cell.state} {cell.used}".rstrip()
+    host = f"{EMOJI[cell.state]} {cell.state} {cell.used}".rstrip()
+    others = (f"{escape(x.record.executor, 60)} {x.record.state}" for x in cell.executions)
+    return "<br>".join((host, *others))
 
 
 def _listed(title: str, cells: Sequence[CellView]) -> list[str]:

@@ -15,6 +15,7 @@ from parity.core.record import CellRecord, Check, Finding, RunRecord, State
 from parity.judging.gate import tail_warning, warnings
 from parity.report import text
 from parity.report.checks import Group, Points, Rank, group, rank, tightest, used
+from parity.report.executions import ExecutionView, execution_views
 from parity.report.glossary import BLOCKING, STATE_ORDER
 
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
@@ -109,6 +110,11 @@ class CellView:
         if (first := self.record.first_divergence) is not None:
             said += (f"first divergence: {first.layer} ", f"first divergence: {first.layer}:")
         return tuple(_said(f) for f in self.record.findings if not (said and f.text.startswith(said)))
+
+    @property
+    def executions(self) -> tuple[ExecutionView, ...]:
+        """The cell's executions beside the host's that the run planned."""
+        return execution_views(self.record)
 
     @property
     def state(self) -> State:

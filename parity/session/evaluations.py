@@ -78,17 +78,24 @@ class Evaluations(Part):
         evaluated = _twin_or_none(lambda: self._stored(model, cases, "twin", request, depends))
         return evaluated.outputs
 
-    def floors(self, cell: Cell, cases: Sequence[Case], oracle: Sequence[PostProcessed]) -> dict[str, Floor]:
+    def floors(
+        self,
+        cell: Cell,
+        cases: Sequence[Case],
+        oracle: Sequence[PostProcessed],
+        rounding: tuple[str, str | None] | None = None,
+    ) -> dict[str, Floor]:
         """The noise floor of each output of real numbers: what the cell's precision alone costs on
-        `cases`.
+        `cases`, or what the precision and flavour of `rounding` cost.
 
         Raises NoTwin where the module has none at that precision, ParityError for what went wrong
         on the way.
         """
         model = self.resources.config.models[cell.model]
-        rows = self.twin(model, cases, cell.precision, self.flavour(cell))
+        precision, flavour = rounding or (cell.precision, self.flavour(cell))
+        rows = self.twin(model, cases, precision, flavour)
         specs = model.contract.outputs
-        return floors(oracle, post_process_all(specs, rows, oracle), cell.precision, specs)
+        return floors(oracle, post_process_all(specs, rows, oracle), precision, specs)
 
     def tie_breakers(
         self, model: ModelConfig, cases: Sequence[Case], precision: str

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from parity import formats as targets
 from parity.cases.files import check_classes, clips, golden_files, labelled
 from parity.core.errors import ConfigError
-from parity.core.kinds import Kind
-from parity.core.plan import Cell, Plan, PlannedCell
+from parity.core.executors import canonical, family_of
+from parity.core.kinds import BY_NAME, Kind
+from parity.core.plan import Cell, Plan, PlannedCell, PlannedExecution
 from parity.core.settings import Config, ModelConfig
 from parity.core.words import plural
 from parity.formats.target import NO_CALIBRATION, Target
@@ -19,6 +20,7 @@ from parity.judging.applicable import Place, refuse_unmeasured
 from parity.judging.limits import resolve
 from parity.judging.spec import Family
 from parity.reference import files
+from parity.session.engines import engine
 from parity.session.ledger import Keeper
 from parity.session.profile import QUICK_CASES
 from parity.session.toolchains import unavailable
@@ -42,10 +44,13 @@ def make_plan(config: Config, options: Mapping[str, Any], planned_kinds: Planned
     `planned_kinds` is `parity.suite.planned_kinds`, which knows every kind. Raises ConfigError.
     """
     required = {*config.require, *(options.get("require") or ())}
-    known = {c.target for c in config.cells} | set(config.models)
+    executors = {e for model in config.models.values() for each in model.executors.values() for e in each}
+    known = {c.target for c in config.cells} | set(config.models) | executors | set(map(family_of, executors))
     for name in options.get("require") or ():
         if name not in known:
-            raise ConfigError(f"--parity-require: {name!r} is neither a target nor a model of this project's plan")
+            raise ConfigError(
+                f"--parity-require: {name!r} is neither a target nor a model, nor an executor, of this project's plan"
+            )
     for model in config.models.values():
         labels = next((o.labels for o in model.contract.outputs if o.labels), ())
         if labels and model.golden:
@@ -65,6 +70,7 @@ def make_plan(config: Config, options: Mapping[str, Any], planned_kinds: Planned
         targets=options.get("targets") or (),
         precisions=options.get("precisions") or (),
     )
+    plan = plan.narrow_executors(tuple(dict.fromkeys(map(canonical, options.get("executors") or ()))))
     if options.get("shard"):
         costs = baseline.costs(Keeper.prepare(config.root, plan.partial, options).known)
         k, n = options["shard"]
@@ -77,16 +83,29 @@ def _planned(config: Config, cell: Cell, required: set[str], quick: bool, planne
     target = targets.get(cell.target)
     data = _data(config, model)
     reason = unavailable(config, cell)
+    kinds = planned_kinds(model, target, data)
     return PlannedCell(
         cell,
-        planned_kinds(model, target, data),
+        kinds,
         reason,
         bool({cell.target, cell.model} & required) or reason == NO_CALIBRATION,
         min(data.cases, QUICK_CASES) if quick else data.cases,
         tuple(o.name for o in model.contract.outputs),
         data.clips,
         files.named(model.reference) if model.reference else "",
+        tuple(_executions(model, cell, kinds, reason, required)),
     )
+
+
+def _executions(
+    model: ModelConfig, cell: Cell, kinds: tuple[Kind, ...], unavailable_here: str | None, required: set[str]
+) -> Iterator[PlannedExecution]:
+    """The executions of a cell beside the host's: by the kinds of check that need nothing but outputs."""
+    measured = tuple(kind for kind in kinds if BY_NAME[kind].in_capsule)
+    for executor in model.executors.get(f"{cell.target}-{cell.precision}", ()):
+        reason = unavailable_here or engine(executor, cell.target).unavailable or None
+        needed = bool({executor, family_of(executor)} & required)
+        yield PlannedExecution(executor, measured, reason, needed)
 
 
 def _data(config: Config, model: ModelConfig) -> Data:
@@ -124,6 +143,11 @@ def shown(config: Config, plan: Plan, options: Mapping[str, Any]) -> str:
         lines.append(f"\n{cell.id}: {', '.join(planned.kinds)}; {planned.cases} golden cases{films}{required}")
         if planned.unavailable:
             lines.append(f"  cannot run here: {planned.unavailable}")
+        for execution in planned.executions:
+            needed = ", required" if execution.required else ""
+            lines.append(f"  @{execution.executor}: {', '.join(execution.kinds)}{needed}")
+            if execution.unavailable:
+                lines.append(f"    cannot run here: {execution.unavailable}")
         for spec in model.contract.outputs:
             for metric, limit in sorted(resolve(config.rules, cell, spec.name).items()):
                 if Place(planned, model, spec, offers(cell.target)).lacks(metric):

@@ -13,6 +13,7 @@ from parity.cases.recipes import Layout
 from parity.cases.sequence import Free
 from parity.core.case import Array
 from parity.core.errors import ParityError
+from parity.core.executors import HOST
 from parity.core.plan import Cell
 from parity.core.record import RuntimeRecord
 from parity.formats.serve import Opened, OpenRequest, Otherwise, Outputs, PlayRequest, RunRequest
@@ -37,6 +38,8 @@ class OpenFile:
         self.resources, self.cell, self.artifact = resources, cell, artifact
         self.target = targets.get(cell.target)
         self.python = python_of(resources.config, self.target)
+        self.executor, self.family = HOST, self.target.family
+        self.subject = file_of(cell, artifact)  # what the run remembers, should it hang
         self._request = OpenRequest(self.target.session, str(artifact.folder), artifact.notes)
         # A project's own session may need the network or a device; a file that somebody else made is confined all the
         # same. Settled here: a handle is known only to the child that opened the file.
@@ -49,9 +52,14 @@ class OpenFile:
         self._handle: int | None = None
         self._pid: int | None = None
 
+    @property
+    def rounding(self) -> tuple[str, str | None] | None:
+        """Precision and flavour of the twin that rounds as the executor does, where they are not the cell's own."""
+        return None
+
     def open(self) -> OpenFile:
         """Open the artefact, or open it again when its child is gone. Raises ChildFailure."""
-        child = self.resources.children.get(self.target.family, self.python, self.confined)
+        child = self.resources.children.get(self.family, self.python, self.confined)
         if self._handle is None or not child.alive or child.pid != self._pid:
             opened = self._call("open_session", self._request, Opened, "load")
             self._handle, self.description = opened.handle, opened.description
@@ -105,7 +113,7 @@ class OpenFile:
     def _call(self, function: str, request: object, answer: type[T], stage: str, again: bool = True) -> T:
         call = partial(
             self.resources.children.call,
-            self.target.family,
+            self.family,
             f"parity.formats.serve:{function}",
             request,
             answer,
@@ -115,7 +123,7 @@ class OpenFile:
             python=self.python,
             confined=self.confined,
         )
-        return self.resources.waiting_once(file_of(self.cell, self.artifact), call)
+        return self.resources.waiting_once(self.subject, call)
 
     def play(
         self,
@@ -129,7 +137,7 @@ class OpenFile:
         return self._call("play", request, list[dict[str, Array]], "run", again=False)
 
     def close(self) -> None:
-        child = self.resources.children.get(self.target.family, self.python, self.confined)
+        child = self.resources.children.get(self.family, self.python, self.confined)
         if self._handle is not None and child.alive and child.pid == self._pid:
             self._call("close_session", self._handle, NoneType, "close")
         self._handle = None

@@ -14,7 +14,9 @@ from parity.core.settings import Config
 from parity.process.isolate import Budget, ChildFailure
 from parity.session.artefacts import Artefacts, Artifact
 from parity.session.cases import Cases
+from parity.session.engines import engine
 from parity.session.evaluations import Evaluations
+from parity.session.executed import ExecutedFile
 from parity.session.memo import remembered
 from parity.session.models import Models
 from parity.session.resources import Progress, Resources
@@ -84,6 +86,11 @@ class Session(Resources):
         """The cell's artefact, ready to run; exports it first. One a cell and session."""
         return Runtime(self, cell, self.artifact(cell))
 
+    @remembered
+    def executed(self, cell: Cell, executor: str) -> ExecutedRuntime:
+        """The cell's artefact, ready to be run by an executor beside the host; exports it first."""
+        return ExecutedRuntime(self, cell, self.artifact(cell), engine(executor, cell.target))
+
     def made(self, cell: Cell) -> dict[str, Any]:
         """What was made of a cell so far, for its record: route, artifact, runtime, steps built."""
         model = self.config.models[cell.model]
@@ -106,6 +113,14 @@ class Session(Resources):
             details["runtime"] = runtime.record()
         return details
 
+    def made_by(self, cell: Cell, executor: str) -> dict[str, Any]:
+        """What was made of an execution so far, for its record."""
+        executed = self.memo.made(self.executed, cell, executor)
+        if executed is None:
+            return {}
+        of_file = {key: value for key, value in self.made(cell).items() if key != "runtime"}
+        return {**of_file, "execution": executed.execution()}
+
 
 class Runtime(OpenFile):
     """A cell's artefact, opened by a session: a test of the suite has the whole session from it."""
@@ -113,3 +128,7 @@ class Runtime(OpenFile):
     def __init__(self, session: Session, cell: Cell, artifact: Artifact):
         super().__init__(session, cell, artifact)
         self.session = session
+
+
+class ExecutedRuntime(ExecutedFile, Runtime):
+    """A cell's artefact, opened by an executor beside the host, with the whole session."""

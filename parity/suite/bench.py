@@ -59,6 +59,11 @@ class Result:
     lifted: str = ""  # what the lift, made on this very input, says: the file computes what the model does
 
     @property
+    def beyond(self) -> bool:
+        """Whether an input lies beyond the declared range."""
+        return any(fill.magnitude > 1 for fill in (self.recipe.inputs.values() if self.recipe else ()))
+
+    @property
     def silent(self) -> dict[str, str]:
         """The outputs that say nothing of the artefact on this input, and why."""
         return {name: why for name, j in self.judged.items() if (why := j.silent or j.undefined)}
@@ -223,10 +228,8 @@ class Bench:
         """Beside an output of NaN, judge no integers, and beyond the declared range nothing."""
         if not result.skipped:
             return
-        fills = result.recipe.inputs.values() if result.recipe else ()
-        beyond = any(fill.magnitude > 1 for fill in fills)
         for name, judged in result.judged.items():
-            if beyond or judged.exact:
+            if result.beyond or judged.exact:
                 result.judged[name] = single.beside_nan(judged)
 
     def _settle(self, results: Sequence[Result], stored: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -45,10 +46,11 @@ def compare_cases(
     _hint_layouts(runtime, raw[0], oracle.outputs[0], parity)
     wants = oracle.post_processed(model)
     try:
-        floors = session.floors(cell, cases, wants)
+        floors = session.floors(cell, cases, wants, runtime.rounding)
     except NoTwin as error:
         floors = {}
         parity.find(f"no noise floor, judged by relative error instead: {error}", "warning")
+    rounds = replace(cell, precision=runtime.rounding[0]) if runtime.rounding else cell
     limits = {spec.name: parity.limits(spec.name) for spec in specs}
     ids = [case.id for case in cases]
     counted = telling(cases)
@@ -74,7 +76,7 @@ def compare_cases(
     for spec in specs:
         if comparable(spec.name, judged.outputs, wants):
             rows, want = arrays_of(spec.name, judged.outputs), arrays_of(spec.name, wants)
-            _describe(cell, spec, ids, rows, want, floors.get(spec.name), limits[spec.name], parity)
+            _describe(rounds, spec, ids, rows, want, floors.get(spec.name), limits[spec.name], parity)
     got = [row.outputs for row in judged.outputs]
     want_rows = [row.outputs for row in wants]
     parity.details |= evidence.gather(kind, cell, model.contract, cases, got, want_rows, floors, parity.checks)

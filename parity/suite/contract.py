@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from parity.suite import accepting, hint
 from parity.suite.check_kind import CheckContext, SuiteKind, always, measures
 from parity.suite.recorder import Recorder
 
+_MOST_GOLDEN = 3  # cases that are run in other ways too, of a file where these differ by the input
+_MEANING = 4  # letters of a name that stand in another by no chance
 _PIXELS = 0.01  # of the range from the darkest to the brightest pixel: 127 for 127.5 is no other preprocessing
 MEMORY = "parity.reference.memory:of_module"
 
@@ -68,8 +71,10 @@ def _signature(runtime: Runtime, model: ModelConfig, parity: Recorder) -> None:
                     parity.find(said)
                 parity.add(*_enumerated(spec, found, notes.get("enumerated", {})))
             _dtype(runtime, spec, found, prebuilt, parity)
-    for labels in (described.get("labels", []), described.get("label_attributes", [])):
+    usual = (described.get("labels", []), described.get("label_attributes", []))
+    for labels in usual:
         _labels(model, labels, parity)
+    _reordered(model, [names for names in described.get("label_lists", []) if names not in usual], parity)
     _picture(model, described.get("picture"), parity)
     _order(runtime, model, prebuilt, parity)
     _names(runtime, model, prebuilt, parity)
@@ -125,6 +130,18 @@ def _labels(model: ModelConfig, have: Sequence[str], parity: Recorder) -> None:
         elif len(ours) == len(theirs):
             text = f"{spec.name}: the file names other classes than the labels: {have[0]!r} for {spec.labels[0]!r}"
             parity.find(text, "warning")
+
+
+def _reordered(model: ModelConfig, lists: Sequence[Sequence[str]], parity: Recorder) -> None:
+    """Whatever list a file holds of the declared labels has them in their order: an app may read any."""
+    for spec in model.contract.outputs:
+        ours = [label.strip().casefold() for label in spec.labels]
+        for names in lists:
+            theirs = [name.strip().casefold() for name in names]
+            if len(ours) == len(theirs) and theirs != ours and sorted(theirs) == sorted(ours):
+                place = next(n for n, (mine, other) in enumerate(zip(ours, theirs, strict=True)) if mine != other)
+                text = f"a list in the file has {names[place]!r} at place {place}, labels have {spec.labels[place]!r}"
+                parity.add(judge.fact("signature", spec.name, "labels", False, text))
 
 
 def _picture(model: ModelConfig, have: Mapping[str, Any] | None, parity: Recorder) -> None:
@@ -185,15 +202,24 @@ def _names(runtime: Runtime, model: ModelConfig, prebuilt: bool, parity: Recorde
     """The names that a file has for its inputs and outputs beside those by which they were taken here: TFLite's
     tensors, the arguments of a script and the fields that it returns. A name that is the model's for another port is
     wrong. It is a warning where the two differ by their numbers alone, as converters number, and in a file made here,
-    which has the names of the module's own arguments."""
+    which has the names of the module's own arguments, and where the other's name is only a part of it."""
     for side, names in runtime.description.get("tensor_names", {}).items():
         ports = {name: entry["name"] for name, entry in _entries(runtime, model, side).items()}
         for name, port in ports.items():
             text = _plain(names.get(port, ""))
-            others = [n for n in ports if n != name and text in (_plain(n), _plain(ports[n]))]
-            if not others or text in (_plain(name), _plain(port)):
+            mine = (_plain(name), _plain(port))
+            theirs = {n: (_plain(n), _plain(p)) for n, p in ports.items() if n != name}
+            others = [n for n, pair in theirs.items() if text in pair]
+            said = f"the file's own name of {side[:-1]} {name} is {names.get(port)!r}, which is"
+            if text in mine:
                 continue
-            said = f"the file's own name of {side[:-1]} {name} is {names[port]!r}, which is {others[0]} of the model"
+            if not others:
+                near = [n for n, pair in theirs.items() if any(_made_from(text, part) for part in pair)]
+                if near and not any(_made_from(text, part) or _made_from(part, text) for part in mine):
+                    parity.find(f"{said} made from {near[0]} of the model: an app must not take it by that name",
+                                "warning")  # fmt: skip
+                continue
+            said += f" {others[0]} of the model"
             numbered = _numberless(text) in (_numberless(_plain(name)), _numberless(_plain(port)))
             if numbered or not prebuilt:
                 parity.find(f"{said}: an app must not take it by that name", "warning")
@@ -204,6 +230,18 @@ def _names(runtime: Runtime, model: ModelConfig, prebuilt: bool, parity: Recorde
 def _plain(name: str) -> str:
     """A name without what converters change of it: case, and characters that are no part of an identifier."""
     return "".join(c if c.isalnum() else "_" for c in name.casefold()).strip("_")
+
+
+def _made_from(text: str, name: str) -> bool:
+    """Whether a name has another in it: as words of it, or anywhere where it is long enough to mean something. A single
+    letter is one only as the last word."""
+    words, part = (re.split("_+", each) for each in (text, name))
+    if not any(word.isalpha() for word in part):
+        return False
+    if len(name) == 1:
+        return [word for word in words if not word.isdigit()][-1:] == part
+    runs = (words[start : start + len(part)] for start in range(len(words)))
+    return part in runs or (len(name) >= _MEANING and name in text)
 
 
 def _numberless(name: str) -> str:
@@ -302,11 +340,12 @@ def _memory(runtime: Runtime, model: ModelConfig, inputs: Mapping[str, Array], p
     """What an app sees and one run after another does not: inputs that the file writes into or returns, threads, and
     memory that was used before. What the module does too is its own."""
     ways = runtime.otherwise(inputs)
-    for way in ways:
-        if way.way.endswith("threads"):
-            parity.find(f"with {way.way} {', '.join(way.outputs)} are not what one thread gives: the file writes "
-                        "to one place more than once, in an order that threads do not keep; apps often have several",
-                        "warning")  # fmt: skip
+    golden = runtime.session.golden_if_any(model) if ways or runtime.description.get("scatters") else []
+    ways = [*ways, *(way for case in golden[:_MOST_GOLDEN] for way in runtime.otherwise(case.inputs))]
+    for threads in sorted({way.way for way in ways if way.way.endswith("threads")}):
+        names = ", ".join(sorted({name for way in ways if way.way == threads for name in way.outputs}))
+        parity.find(f"with {threads} {names} are not what one thread gives: the file writes to one place more than "
+                    "once, in an order that threads do not keep; apps often have several", "warning")  # fmt: skip
     uninitialised = sorted({name for way in ways if way.way == "used memory" for name in way.outputs})
     if not (runtime.overwritten or runtime.returned or uninitialised):
         return

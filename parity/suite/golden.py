@@ -6,6 +6,7 @@ from typing import Any
 
 from parity.core.case import Case
 from parity.core.errors import ParityError
+from parity.core.executors import HOST
 from parity.core.kinds import GOLDEN
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
@@ -33,6 +34,9 @@ def run(check: CheckContext) -> None:
     runtime, reference, parity = check.runtime, check.reference, check.recorder
     assert reference is not None
     cell, session, cases = runtime.cell, runtime.session, list(check.golden)
+    if runtime.executor != HOST:  # what explains a failure of the file itself is told of the host's execution
+        compare_cases("golden", cell, cases, reference, runtime, parity)
+        return
     check_references(runtime, cases, reference, parity, check.update)
     got = compare_cases("golden", cell, cases, reference, runtime, parity)
     if parity.refused():

@@ -22,7 +22,7 @@ from parity.core.kinds import PROPERTY
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
 from parity.judging import judge
-from parity.judging.single import GIVES_NAN
+from parity.judging.single import GIVES_NAN, OTHER_INTEGERS
 from parity.session import driving, ways
 from parity.session.session import Runtime
 from parity.session.ways import Decided
@@ -234,11 +234,25 @@ def record(bench: Bench, flat: Sequence[Result], results: Sequence[Result], pari
     if skipped:
         detail += f", as {skipped[0].case.id}: {_words_of_skipped(skipped)}"
         parity.find(detail, "note")
+    _tell_strange([*flat, *results], parity)
     parity.add(judge.limited("property", "all", "undefined_share", share, MOST_UNDEFINED, detail))
     if ties := bench.words_of_ties(results):
         parity.find(ties, "note")
         share = len(bench.ties(results)) / len(results)
         parity.add(judge.limited("property", "ties", "undefined_share", share, MOST_UNDEFINED, ties))
+
+
+def _tell_strange(results: Sequence[Result], parity: Recorder) -> None:
+    """Warn of what a file gives where the model is not finite, and the model does not: nothing can judge it."""
+    strange: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        for name, judged in result.judged.items():
+            aimed = result.aimed and judged.strange != OTHER_INTEGERS  # most files overflow where gradients lead to
+            if judged.strange and not result.beyond and not aimed:
+                strange.setdefault((name, judged.strange), []).append(result)
+    for (name, why), several in strange.items():
+        text = f"{name}: {why}, on {len(several)} inputs, as {several[0].case.id}: no limit judges them there"
+        parity.find(f"{text}; declare a range in which the model is finite", "warning")
 
 
 def _words_of_skipped(results: Sequence[Result]) -> str:

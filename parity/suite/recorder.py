@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from parity.core.errors import ParityError
+from parity.core.executors import HOST
 from parity.core.kinds import Kind
 from parity.core.plan import Cell
 from parity.core.record import Check, Finding, build, plain
 from parity.core.settings import Rule, Waiver
 from parity.core.visible import visible
-from parity.judging import tails
+from parity.judging import executions, tails
 from parity.judging.compare import METRICS, compare
 from parity.judging.gate import SET_BY_TEST, describe, excess, excuses, figure, passes
 from parity.judging.limits import Limit, resolve
@@ -33,12 +34,13 @@ class Recorder:
         proved: Callable[[], bool] | None = None,
         decides: Callable[[], Mapping[str, Any]] | None = None,
         unaudited: Callable[[], Mapping[str, int]] | None = None,
+        executor: str = HOST,
     ):
         """`proved` says whether the chain of proof of the cell's file is complete. It is asked where nothing but
         figures of the tail is broken, by whatever test that happens in: tests may run in any order and process.
         `decides` gives what the same chain read of what file and module decide by (`session.proof.decides`);
         `unaudited` the inputs that choose rows of tables which it could not audit, with the number of rows."""
-        self.cell, self.kind = cell, kind
+        self.cell, self.kind, self.executor = cell, kind, executor
         self._proved, self._decides, self._unaudited = proved, decides, unaudited
         self._rules = tuple(rules)
         self._waivers = tuple(waivers)  # those in force for this cell
@@ -56,10 +58,19 @@ class Recorder:
         return resolve(self._rules, self.cell, output)
 
     def add(self, *checks: Check) -> None:
-        """Record checks as they are. Raises ParityError for one that no record could hold."""
+        """Record checks as they are. Raises ParityError for one that no record could hold.
+
+        Of another executor than the host a limit that nobody set is not recorded: it was measured on hosts. What is
+        beyond it is told.
+        """
         for check in checks:
             build(Check, plain(check), "check")
-        self.checks += checks
+        if self.executor == HOST:
+            self.checks += checks
+            return
+        for text in _beyond_the_limits_of_hosts(self.executor, checks):
+            self.find(text, "warning")
+        self.checks += map(executions.without_borrowed_limit, checks)
 
     def find(self, text: str, level: str = "note") -> None:
         """Note something that a person should know and that does not gate."""
@@ -155,7 +166,9 @@ class Recorder:
 
         No check against a limit is a failure too: a test that measured nothing proved nothing.
         """
-        if not any(c.limit is not None or c.undecided is not None for c in self.checks):
+        if self.executor != HOST and not any(c.value is not None or c.nonfinite for c in self.checks):
+            return "nothing was measured"
+        if self.executor == HOST and not any(c.limit is not None or c.undecided is not None for c in self.checks):
             return "no check was recorded against a limit, so nothing was proved"
         broken = self.refused()
         if not broken:
@@ -180,6 +193,20 @@ class Recorder:
             "details": plain(self.details),
             "finished": self.finished,
         }
+
+
+def _beyond_the_limits_of_hosts(executor: str, checks: Iterable[Check]) -> list[str]:
+    """A sentence for each metric of each output that is beyond a limit that nobody set: of its worst case."""
+    worst: dict[tuple[str, str], Check] = {}
+    for check in checks:
+        if executions.is_borrowed(check) and check.value is not None and not passes(check):
+            key = check.output, check.metric
+            worst[key] = max(worst.get(key, check), check, key=excess)
+    return [
+        f"{output}: {metric} {figure(check)} (case {check.case}), the limit of hosts: told and not gated, since no "
+        f"limit is measured on {executor} yet"
+        for (output, metric), check in worst.items()
+    ]
 
 
 def _told(broken: Sequence[Check], cases: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from parity.core.case import Case
+from parity.core.executors import HOST
 from parity.core.kinds import VIDEO
 from parity.core.plan import Cell
 from parity.core.settings import ModelConfig
@@ -27,6 +28,8 @@ def run(check: CheckContext) -> None:
     frames = [case for _, cases in check.clips for case in cases]
     oracle = session.reference(session.config.models[cell.model], frames)
     compare_cases("video", cell, frames, oracle, runtime, parity)
+    if runtime.executor != HOST:
+        return
     name_worst_frames(parity)
     compare_resizers(runtime, parity)
 

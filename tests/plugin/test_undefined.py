@@ -44,6 +44,9 @@ class Logarithm(nn.Module):
         y = self.b(torch.tanh(self.a(x)))
         l = torch.log(x[:, :1] + 0.75)
         both = torch.cat([y, l], 1)
+        best = both.argmax(1)
+        if self.leak == "integer":
+            best = torch.where(l.isnan()[:, 0], 0 * best, best)
         if self.leak == "nan":
             y = y + 0 * l
         if self.leak == "number":
@@ -57,7 +60,7 @@ if __name__ == "__main__":
     torch.jit.trace(tiny(sys.argv[1]), torch.rand(2, 8)).save("file.pt")
 """
 RETURNED = {
-    "outputs": ('{ name = "y" }, { name = "l" }, { name = "best" }', "y, l, both.argmax(1)"),
+    "outputs": ('{ name = "y" }, { name = "l" }, { name = "best" }', "y, l, best"),
     "elements": ('{ name = "y" }', "torch.cat([y, l], 1)"),
 }
 
@@ -82,3 +85,18 @@ def test_where_the_module_gives_nan_its_other_numbers_are_judged(project: Projec
     part = "l: the model itself gives NaN" if where == "outputs" else "y: the model itself gives NaN in some elements"
     assert part in note, note
     assert where == "elements" or "best: the model itself gives NaN in another output (on" in note, note
+
+
+@pytest.mark.parametrize("leak", ["", "integer"], ids=["right", "wrong"])
+def test_other_integers_where_the_module_gives_nan_are_a_warning(project: Project, leak: str) -> None:
+    outputs, returned = RETURNED["outputs"]
+    project.write("tinynet.py", LOGARITHM.replace("RETURNED", returned))
+    project.write("pyproject.toml", TABLE.format(outputs=outputs))
+    (project.path / "drawn").mkdir()
+    for number in range(4):
+        x = np.random.default_rng(number).uniform(-0.7, 1, (1, 8)).astype("float32")
+        np.savez(project.path / "drawn" / f"{number}.npz", x=x)
+    subprocess.run([sys.executable, "tinynet.py", leak], cwd=project.path, check=True, timeout=120)
+    (cell,) = project.run("-k", "property").record.cells
+    warned = [f.text for f in cell.findings if f.level == "warning" and "best: other integers" in f.text]
+    assert len(warned) == bool(leak)

@@ -35,10 +35,42 @@ HINGES: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sigmoid": lambda u: torch.sigmoid(u * 1000),
     "exp": lambda u: torch.exp(u * 10),
     "softplus": lambda u: F.softplus(u, 50.0),
-}
+    "maximum": lambda u: torch.maximum(u, u - u),
+    "minimum": lambda u: u - torch.minimum(u, u - u),
+    "clamp by a tensor": lambda u: torch.clamp(u, min=u - u),
+    "power of a half": lambda u: (u * u) ** 0.5 + u,
+    "computed power": lambda u: torch.pow(u * u + 1e-9, u - u + 0.5),
+    "log": lambda u: torch.log(-u),
+    "log2": lambda u: torch.log2(-u),
+    "softmax": lambda u: torch.stack([u * 1000, u - u], 1).softmax(1)[:, 0],
+    "log_softmax": lambda u: torch.stack([u * 1000, u - u], 1).log_softmax(1)[:, 0],
+    "attention": lambda u: F.scaled_dot_product_attention(
+        *3 * [torch.stack([u * 1000, u - u], 1)[:, :, None]])[:, 0, 0],
+    "atan": lambda u: torch.atan(u * 1e6),
+    "acos": lambda u: torch.acos((u + 250) / 250),
+    "tan": lambda u: torch.tan(u / 250),
+    "std": lambda u: torch.stack([u, -u], 1).std(1) + u,
+    "cdist": lambda u: torch.cdist(u[:, None, None], (u - u)[:, None, None])[:, 0, 0] + u,
+    "cosine_similarity": lambda u: F.cosine_similarity(u[:, None], (u - u)[:, None] + 1, dim=1),
+    "fmod": lambda u: torch.fmod(u + 300, 300.0),
+    "scatter by amax": lambda u: torch.zeros(len(u), 1).scatter_reduce(
+        1, torch.zeros(len(u), 1, dtype=torch.int64), u[:, None], "amax")[:, 0],
+    "local_response_norm": lambda u: F.local_response_norm(u[:, None, None] * 1e6, 1, 1.0, 0.5, 1e-9)[:, 0, 0],
+    "grid_sample": lambda u: F.grid_sample(
+        torch.ones(len(u), 1, 1, 2), torch.stack([-u - 1, u - u], 1)[:, None, None] / 2, align_corners=False,
+    )[:, 0, 0, 0],
+    "hypot": lambda u: torch.hypot(u, u - u) + u,
+    "huber_loss": lambda u: F.huber_loss(u, u - u, reduction="none") + u,
+    "lgamma": torch.lgamma,
+    "matrix_exp": lambda u: torch.matrix_exp(u[:, None, None])[:, 0, 0],
+    "svdvals": lambda u: torch.linalg.svdvals(u[:, None, None])[:, 0] + u,
+    "angle": torch.angle,
+    "renorm": lambda u: torch.renorm(u[:, None], 2, 0, 1.0)[:, 0],
+}  # fmt: skip
 RIGHT: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     **HINGES,
     "relu": torch.relu,
+    "floor": torch.floor,
     "gelu": F.gelu,
     "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),
     "mish": F.mish,
@@ -121,3 +153,42 @@ def test_what_a_converter_writes_a_bend_out_in_is_explained(tmp_path: Path, targ
 def test_a_hinge_beside_those_of_the_module_is_told_with_its_operator(tmp_path: Path) -> None:
     text = unexplained(tmp_path, net("leaky_relu"), "onnx", "net")
     assert len(text) == 1 and "LeakyRelu" in text[0]
+
+
+@pytest.mark.parametrize("place", ["beside", "inside", "counted"])
+def test_a_branch_on_sizes_hides_no_hinge(tmp_path: Path, place: str) -> None:
+    """In the file: If(batch > 0) { y + hinge } else { y }, or an If that does nothing, and the hinge behind it; or a
+    second rounding where the module has one."""
+    onnx: Any = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper, numpy_helper
+
+    counted = place == "counted"
+    notes = export(plain("floor") if counted else net(), "onnx", tmp_path, X)
+    model = onnx.load(str(tmp_path / "m.onnx"))
+    graph, (output,) = model.graph, [value.name for value in model.graph.output]
+    last = next(node for node in graph.node if output in node.output)
+    last.output[0] = "plain"
+    zero = numpy_helper.from_array(np.zeros(1, np.int64), "zero")
+    graph.initializer.append(zero)
+    hinge = [helper.make_node("LeakyRelu", ["plain"], ["bent"], alpha=0.0),
+             helper.make_node("Neg", ["bent"], ["left"])]  # fmt: skip
+    same = [helper.make_node("Identity", ["plain"], ["left"])]
+    result = [helper.make_tensor_value_info("left", TensorProto.FLOAT, None)]
+    then, other = (
+        helper.make_graph(nodes, "part", [], result) for nodes in (hinge if place == "inside" else same, same)
+    )
+    graph.node.extend([helper.make_node("Shape", ["ids"], ["shape"]),
+                       helper.make_node("Gather", ["shape", "zero"], ["n"]),
+                       helper.make_node("Greater", ["n", "zero"], ["several"]),
+                       helper.make_node("If", ["several"], ["given"], then_branch=then,
+                                        else_branch=other)])  # fmt: skip
+    after = {"inside": "Identity", "beside": "HardSwish", "counted": "Floor"}[place]
+    graph.node.append(helper.make_node(after, ["given"], [output]))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    factory, options = ("plain", {"name": "floor"}) if counted else ("net", {})
+    spec = ModelSpec(str(ROOT), f"tests.proof.test_bends:{factory}", options)
+    named = notes | {"inputs": {"x": {"name": "ids"}}}
+    text = list(operators(READERS["onnx"], str(tmp_path), named, spec, {"x": X}).figures["unexplained"])
+    word = {"inside": "LeakyRelu", "beside": "HardSwish", "counted": "1 of 2: Floor"}[place]
+    assert len(text) == 1 and text[0].startswith(word)

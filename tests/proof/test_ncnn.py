@@ -25,6 +25,7 @@ from parity.formats.ncnn.runtime import row
 from parity.process import serialise, steps
 from parity.proof import prove
 from parity.proof.messages import ProofRequest
+from parity.proof.operators import operators
 from tests.proof.seeded import ROOT
 
 pytest.importorskip("pnnx")
@@ -210,3 +211,32 @@ def test_token_ids_reach_ncnn_as_32_bits() -> None:
     assert row(np.ones((1, 2), np.float32)).dtype == np.float32
     with pytest.raises(ParityError, match="needs more"):
         row(np.array([[2**40]], np.int64))
+
+
+def figures(folder: Path, notes: dict[str, Any]) -> dict[str, Any]:
+    return operators("parity.formats.ncnn.survey:survey", str(folder), notes, SPEC, CASES[0]).figures
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_correct_file_decides_by_nothing_of_its_own(files: Any, precision: str) -> None:
+    found = figures(*files[precision])
+    assert (found["unexplained"], found["absent"], found["fewer"]) == ([], [], [])
+
+
+@pytest.mark.parametrize("layer", [
+    "UnaryOp 1 0=0", "UnaryOp 1 0=7", "UnaryOp 1 0=8", "UnaryOp 1 0=18", "BinaryOp 2 0=4", "BinaryOp 1 0=4 1=1 2=250.0",
+    "BinaryOp 2 0=5", "Eltwise 2 0=2", "Reduction 1 0=4 1=1", "Pooling 1 0=0 1=2", "ReLU 1 0=0.1", "AbsVal 1",
+    "Clip 1 0=-3.402823e+38 1=250.0", "Threshold 1 0=250.0", "ArgMax 1 0=0", "LSTM 1 0=4 1=16 2=0", "UnaryOp 1 0=14",
+    "InnerProduct 1 0=4 1=0 2=16 9=4", "InnerProduct 1 0=4 1=0 2=16 9=3 -23310=2,-9.0,250.0", "LRN 1", "GridSample 2",
+])  # fmt: skip
+def test_a_layer_that_bends_or_decides_is_told(files: Any, tmp_path: Path, layer: str) -> None:
+    folder, notes = files["fp32"]
+    shutil.copytree(folder, tmp_path / "net")
+    file = tmp_path / "net" / notes["entry"]
+    kind, count, *rest = layer.split()
+    output = notes["outputs"]["y"]["name"]
+    tops = " ".join([output] * int(count))
+    text = f"{kind} added {count} 1 {tops} more {' '.join(rest)}"
+    file.write_text(file.read_text().rstrip() + f"\n{text}\n")
+    told = figures(tmp_path / "net", notes)["unexplained"]
+    assert told and all("added" in decision for decision in told)

@@ -624,3 +624,71 @@ def test_state_that_outputs_follow_is_refused_unless_the_module_keeps_it(
     link = operators(reader, str(tmp_path), {"entry": entry}, spec, {"x": x.numpy()})
     assert link.state == state, link
     assert state == "proved" or "keeps state for the next call" in str(link.culprits[0])
+
+
+@torch.jit.interface
+class Part(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pass
+
+
+class Trigger(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x.sum() > 250.0, x * 2, x)
+
+
+class Interfaced(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Trigger()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+class Forked(Interfaced):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.jit.wait(torch.jit.fork(self.inner, x))
+
+
+def by_interface() -> nn.Module:
+    module = Interfaced()
+    Interfaced.__annotations__ = {"inner": Part}  # a text would not do
+    try:
+        return torch.jit.script(module.eval())
+    finally:
+        Interfaced.__annotations__ = {}
+
+
+class Listed(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * [1.0, 2.0][int(float(x.sum())) // 250]
+
+
+class Keyed(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        factors = {5: 2.0}
+        return x * (factors[5] if int(x.sum()) in factors else 1.0)
+
+
+class Unchanged(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 1.0
+
+
+def unchanged() -> nn.Module:
+    return Unchanged()
+
+
+@pytest.mark.parametrize(("module", "operator"), [
+    (by_interface(), "prim::CallMethod"), (Forked(), "prim::fork"), (Listed(), "aten::Int"),
+    (Keyed(), "aten::__contains__"), (Unchanged(), ""),
+])  # fmt: skip
+def test_code_that_a_scripts_graph_does_not_hold_and_choices_by_numbers(
+    tmp_path: Path, module: nn.Module, operator: str
+) -> None:
+    torch.jit.script(module.eval()).save(str(tmp_path / "m.pt"))
+    spec = ModelSpec(str(ROOT), "tests.proof.test_operators:unchanged")
+    case = {"x": np.zeros((1, 4), np.float32)}
+    told = operators(READERS["torchscript"], str(tmp_path), {"entry": "m.pt"}, spec, case).figures["unexplained"]
+    assert any(text.startswith(operator) for text in told) if operator else not told

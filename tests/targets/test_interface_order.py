@@ -87,7 +87,7 @@ def contract(root: Path, config: str, target: str) -> tuple[Recorder, list[dict[
         session.close()
 
 
-def onnx_file(file: Path, *, turned: bool, names: dict[int, str]) -> None:
+def onnx_file(file: Path, *, turned: bool, names: dict[int, str], **more: str) -> None:
     onnx: Any = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
@@ -98,7 +98,7 @@ def onnx_file(file: Path, *, turned: bool, names: dict[int, str]) -> None:
     weights = [numpy_helper.from_array(np.ones((4, 3), np.float32), "w")]
     graph = helper.make_graph(nodes, "g", *(p[::-1] if turned else p for p in ports), weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    helper.set_model_props(model, {"names": str(names)})
+    helper.set_model_props(model, {"names": str(names), **more})
     onnx.save(model, str(file))
 
 
@@ -112,6 +112,17 @@ def test_the_order_of_an_onnx_file_and_its_class_names(tmp_path: Path, turned: b
     warned = [f.text for f in recorder.findings if f.level == "warning" and "stand in the order" in f.text]
     assert len(warned) == 2 * turned
     assert not turned or "inputs stand in the order q, p in the file, the model's is p, q" in warned[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["cat;bird;dog", "{'head': {'words': ['cat', 'bird', 'dog']}}", "{'cat': 0, 'bird': 1, 'dog': 2}"]
+)
+def test_a_second_list_of_class_names_in_another_order_fails(tmp_path: Path, text: str) -> None:
+    onnx_file(tmp_path / "net.onnx", turned=False, names={0: "Cat", 1: "Dog", 2: "Bird"}, vocabulary=text)
+    recorder, _ = contract(tmp_path, CONFIG.format(target="onnx", file="net.onnx"), "onnx")
+    labels = [(check.passed, check.detail) for check in recorder.checks if check.metric == "labels"]
+    assert labels == [(True, "the file names the classes as declared"),
+                      (False, "a list in the file has 'bird' at place 1, labels have 'dog'")]  # fmt: skip
 
 
 def test_a_core_ml_classifier_is_measured_by_its_probabilities(tmp_path: Path) -> None:
@@ -167,6 +178,25 @@ def test_a_core_ml_file_of_several_functions_is_measured_by_its_default_one(tmp_
     failed = [(check.metric, check.detail) for check in recorder.checks if not check.passed]
     assert failed == [("unmeasured_signatures", "measured by signature main; not measured: signature night")]
     assert outputs[0]["y"].sum() == pytest.approx(1)
+
+
+def test_a_core_ml_function_that_the_description_does_not_tell_is_named(tmp_path: Path) -> None:
+    ct: Any = pytest.importorskip("coremltools")
+    import torch
+
+    made = ct.convert(
+        torch.jit.trace(torch.nn.Softmax(1), torch.zeros(1, 3)), inputs=[ct.TensorType("x", (1, 3))],
+        outputs=[ct.TensorType("y")], skip_model_load=True, compute_precision=ct.precision.FLOAT32,
+        minimum_deployment_target=ct.target.iOS18,
+    )  # fmt: skip
+    spec = made.get_spec()
+    spec.mlProgram.functions["night"].CopyFrom(spec.mlProgram.functions["main"])
+    made.save(str(tmp_path / "net.mlpackage"))
+    (file,) = (tmp_path / "net.mlpackage").rglob("*.mlmodel")
+    file.write_bytes(spec.SerializeToString())
+    recorder, _ = contract(tmp_path, CLASSIFIER.replace("classLabel_probs", "y"), "coreml")
+    failed = [(check.metric, check.detail) for check in recorder.checks if not check.passed]
+    assert failed == [("unmeasured_signatures", "measured by signature main; not measured: signature night")]
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -292,6 +322,23 @@ def test_the_names_of_tflite_tensors_may_not_be_those_of_other_inputs(tmp_path: 
     failed = [check for check in recorder.checks if check.metric == "tensor_name"]
     assert [(check.output, check.passed) for check in failed] == [("p", False), ("q", False)]
     assert "the file's own name of input p is" in failed[0].detail and "which is q of the model" in failed[0].detail
+
+
+@pytest.mark.parametrize("prefix", [b"app_", b"input/", b"the"])
+def test_names_of_other_inputs_with_a_prefix_are_a_warning(tmp_path: Path, prefix: bytes) -> None:
+    names = {"p": b"pictures", "q": b"question"}
+
+    def exchange(model: Any) -> None:
+        for port in model.signatureDefs[0].inputs:
+            other = "q" if port.name == b"p" else "p"
+            model.subgraphs[0].tensors[port.tensorIndex].name = prefix + names[other] + b":0"
+            port.name = names[port.name.decode()]
+
+    (tmp_path / "net.tflite").write_bytes(edited(tflite_content(["serving_default"]), exchange))
+    config = CONFIG.format(target="tflite", file="net.tflite")
+    recorder, _ = contract(tmp_path, config.replace('"p"', '"pictures"').replace('"q"', '"question"'), "tflite")
+    warned = [f.text for f in recorder.findings if f.level == "warning" and "the file's own name" in f.text]
+    assert len(warned) == 2 and "which is made from question of the model" in warned[0]
 
 
 @pytest.mark.parametrize(

@@ -328,6 +328,27 @@ def test_names_of_arguments_and_fields_may_not_be_those_of_others(
     assert "tensor_name" not in measured(tmp_path, SIDES)
 
 
+class Prefixed(nn.Module):
+    def forward(self, in_q: torch.Tensor, in_p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return in_q * 2, in_p * 3
+
+
+def test_names_of_others_with_a_prefix_are_a_warning(tmp_path: Path) -> None:
+    torch.jit.script(Prefixed()).save(str(tmp_path / "net.pt"))
+    found, warned = judged(tmp_path, SIDES)
+    assert "tensor_name" not in found
+    assert [w for w in warned if "own name of input q is 'in_p', which is made from p of the model" in w]
+
+
+@pytest.mark.parametrize("module", [ExchangedArguments(), Sides()])
+def test_names_of_arguments_of_a_pt2_file_may_not_be_those_of_others(tmp_path: Path, module: nn.Module) -> None:
+    program = torch.export.export(module, (torch.zeros(1, 4), torch.zeros(1, 4)))
+    torch.export.save(program, str(tmp_path / "net.pt2"))
+    (tmp_path / "net.pt2").rename(tmp_path / "net.pt")
+    found = measured(tmp_path, SIDES.replace("torchscript", "exported"))
+    assert ("tensor_name" in found) is isinstance(module, ExchangedArguments)
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_class_names_in_an_attribute_of_a_script(tmp_path: Path, turned: bool) -> None:
     """Right names in an extra file do not hide them."""
@@ -335,6 +356,34 @@ def test_the_class_names_in_an_attribute_of_a_script(tmp_path: Path, turned: boo
     text = "cat\ndog\nbird"
     assert checks(tmp_path, module, "torchscript")["labels"].passed is not turned
     assert checks(tmp_path, module, "torchscript", names=text, file="labels.txt")["labels"].passed is not turned
+
+
+class Elsewhere(Plain):
+    """Holds its class names where nobody asks for them by name: in an inner module, or as a constant."""
+
+    __constants__ = ("answers",)
+
+    def __init__(self, names: list[str], inner: bool) -> None:
+        super().__init__()
+        self.inner = Elsewhere(names, inner=False) if inner else nn.Identity()
+        self.words = ["cat", "dog", "bird"] if inner else names
+        self.answers = tuple(self.words)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("inner", [False, True])
+def test_the_class_names_in_any_attribute_of_a_script(tmp_path: Path, inner: bool, turned: bool) -> None:
+    module = Elsewhere(["dog", "cat", "bird"] if turned else ["cat", "dog", "bird"], inner)
+    failed = [c for c in checks(tmp_path, module, "torchscript").values() if c.metric == "labels" and not c.passed]
+    assert bool(failed) is turned and all("a list in the file has 'dog' at place 0" in check.detail for check in failed)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_second_list_of_class_names_beside_the_right_one(tmp_path: Path, turned: bool) -> None:
+    names = ["dog", "cat", "bird"] if turned else ["cat", "dog", "bird"]
+    text = json.dumps({"names": ["cat", "dog", "bird"], "head": {"vocabulary": [["x"], names]}})
+    failed = [c for c in checks(tmp_path, Plain(), "exported", names=text).values() if not c.passed]
+    assert [check.metric for check in failed] == ["labels"] * turned
 
 
 def exchanged_arguments() -> nn.Module:

@@ -116,7 +116,7 @@ def test_an_export_is_verified_by_the_kinds_that_say_so(tiny: ModelConfig, monke
     monkeypatch.setattr("parity.exporting.verify.fitted", lambda found, contract: found)
     record = verify(session, Cell("tiny", "onnx", "fp32"))
     ran = [check.recorder.kind for check in contexts]
-    assert [kind for kind in ran if kind in WORDS] == ["contract", "golden", "batch"]
+    assert [kind for kind in ran if kind in WORDS] == ["contract", "static", "golden", "batch"]
     assert {(check.runtime, check.reference) for check in contexts} == {("the runtime", "the oracle's outputs")}
     assert all(check.golden == cases for check in contexts)
     assert (record.state, record.reason) == ("missing", "contract: nothing was measured against a limit")

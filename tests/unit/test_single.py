@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parity.judging.floor import UNITS, floor
-from parity.judging.single import Usual, judge, rms, settle, unless_amplified
+from parity.judging.single import Usual, beside_nan, judge, rms, settle, unless_amplified
 
 WANT = np.linspace(-1, 1, 101)
 USUAL = Usual(1e-6, 1e-8)
@@ -54,6 +54,23 @@ def test_the_model_itself_may_be_undefined_and_then_nothing_is_judged() -> None:
     judged = judge(over, WANT, USUAL)
     assert judged.reason and not judged.undefined
     assert "overflows" in settle(judged, over, WANT, over).undefined
+
+
+def test_what_does_not_overflow_beside_what_does_is_looked_at() -> None:
+    """The twin overflows in an element: the others may be compared, and it is told where they are far off."""
+    twin = np.where(WANT > 0.9, np.inf, WANT + 1e-6)
+    for off, strange in ((0.0, False), (1e-6, False), (1e-3, True)):
+        for got in (np.where(WANT > 0.9, np.inf, WANT + off), WANT + np.where(WANT > 0.9, 7, off)):
+            settled = settle(judge(got, WANT, USUAL), got, WANT, twin)
+            assert "overflows" in settled.undefined and bool(settled.strange) is strange
+    lost = np.full(101, np.inf)
+    assert not settle(judge(WANT + 1, WANT, USUAL), WANT + 1, WANT, lost).strange
+
+
+def test_integers_beside_nan_are_told_where_they_differ() -> None:
+    want = np.arange(4)
+    assert beside_nan(judge(np.array([0, 1, 2, 0]), want, USUAL)).strange
+    assert not beside_nan(judge(want, want, USUAL)).strange
 
 
 def test_elements_that_the_model_gives_nan_in_are_free_and_all_others_are_judged() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from parity.formats.coreml.classifier import labels
 from parity.formats.coreml.state import execute, predict
-from parity.formats.labels import of_metadata
+from parity.formats.labels import every_list, of_metadata
 from parity.formats.target import Array, narrowed
 
 
@@ -66,14 +66,18 @@ def describe(path: Path) -> dict[str, Any]:
         return found
 
     counted: Counter[str] = Counter()
-    if spec.WhichOneof("Type") == "mlProgram":
+    program = spec.WhichOneof("Type") == "mlProgram"
+    if program:
         functions = spec.mlProgram.functions
         for function in [functions[name]] if name in functions else functions.values():
             for block in function.block_specializations.values():
                 counted.update(op.type for op in block.operations if op.type != "const")
     else:
         counted.update(str(layer.WhichOneof("layer")) for layer in spec.neuralNetwork.layers)
-    unmeasured = sorted(f.name for f in spec.description.functions if f.name != name)
+    held = {f.name for f in spec.description.functions}
+    if program and name in spec.mlProgram.functions:
+        held.update(spec.mlProgram.functions)  # whether the description tells them or not
+    unmeasured = sorted(held - {name})
     others = {"signature": name, "unmeasured_signatures": unmeasured} if unmeasured else {}
     return {
         "inputs": features(entered.input),
@@ -81,4 +85,5 @@ def describe(path: Path) -> dict[str, Any]:
         "states": {f.name: [int(d) for d in f.type.stateType.arrayType.shape] for f in entered.state},
         "ops": dict(sorted(counted.items())),
         "labels": [str(label) for label in labels(spec)] or of_metadata(spec.description.metadata.userDefined),
+        "label_lists": every_list(dict(spec.description.metadata.userDefined)),
     } | others

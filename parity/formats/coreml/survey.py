@@ -90,7 +90,8 @@ class _Reader:
         if operation.blocks:
             self.survey.nodes += self._controlled(operation, reads, outputs, place)
         else:
-            self.survey.nodes.append(Node(kind, place, inputs, outputs, self._meaning(kind, reads)))
+            meaning = self._meaning(kind, reads)
+            self.survey.nodes.append(Node(kind, place, inputs, outputs, meaning, inner=not always))
 
     def _state(self, kind: str, reads: Mapping[str, list[str]], outputs: Sequence[str], always: bool) -> None:
         """Note the state that an operator reads or writes. What is read after every call has written it anew carries

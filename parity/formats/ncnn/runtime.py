@@ -61,16 +61,20 @@ class NcnnSession:
 
         self.ncnn, self.notes, self.param = ncnn, notes, Path(folder, notes["entry"])
         self.net = ncnn.Net()
-        self.net.opt.num_threads = int(notes.get("threads", 1))
-        self.net.opt.use_vulkan_compute = False
-        for name in _FAST if notes.get("kernels") == "plain" else ():
-            setattr(self.net.opt, name, False)
-        half = bool(notes.get("half"))
-        for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
-            setattr(self.net.opt, name, half and name != "use_bf16_storage")
+        self.choose(self.net.opt)
         weights = Path(folder, notes.get("weights", str(Path(notes["entry"]).with_suffix(".bin"))))
         if self.net.load_param(str(self.param)) != 0 or self.net.load_model(str(weights)) != 0:
             raise ParityError(f"ncnn cannot load {self.param.name} with {weights.name}")
+
+    def choose(self, options: Any) -> None:
+        """Set the network's options before it is loaded."""
+        options.num_threads = int(self.notes.get("threads", 1))
+        options.use_vulkan_compute = False
+        for name in _FAST if self.notes.get("kernels") == "plain" else ():
+            setattr(options, name, False)
+        half = bool(self.notes.get("half"))
+        for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
+            setattr(options, name, half and name != "use_bf16_storage")
 
     def describe(self) -> dict[str, Any]:
         inputs, outputs = blobs(self.param)

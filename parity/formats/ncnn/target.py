@@ -25,7 +25,10 @@ class Ncnn(Target):
     order: ClassVar[int] = 50
     suffixes: ClassVar[tuple[str, ...]] = (".param",)
     unmarked: ClassVar[str] = "fp32"
+    executors: ClassVar[tuple[str, ...]] = ("arm64", "gpu")
+    on_gpu: ClassVar[str] = "parity.formats.ncnn.gpu:NcnnGpuSession"
     graph: ClassVar[str] = "parity.formats.ncnn.graph:NcnnArtefact"
+    survey: ClassVar[str] = "parity.formats.ncnn.survey:survey"
     steps: ClassVar[str] = "parity.formats.ncnn.steps:NcnnSteps"
     draft: ClassVar[str] = "parity.formats.ncnn.draft:NcnnDraft"
     script: ClassVar[str] = "parity.formats.ncnn.script:lines"

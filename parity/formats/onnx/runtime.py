@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.files.onnx_external import external_files
-from parity.formats.labels import of_metadata
+from parity.formats.labels import every_list, of_metadata
 from parity.formats.onnx.convert import opset_of
 from parity.formats.pictures import of_onnx
 from parity.formats.target import THREADS, Array
@@ -52,6 +52,8 @@ class OrtSession:
                 "outputs": [n.name for n in self.session.get_outputs()],
             },
             "labels": of_metadata({p.key: p.value for p in model.metadata_props}),
+            "label_lists": every_list([{p.key: p.value for p in model.metadata_props}, {"": model.doc_string}]),
+            "scatters": self.scatters,
             "picture": of_onnx({p.key: p.value for p in model.metadata_props}),
             "wrong_products": processor.multiplies_wrongly(),
             "without_amx": bool(processor.multiplies_wrongly()) and processor.without_amx(),

@@ -12,8 +12,8 @@ import onnx
 import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
-from parity.formats.graph import Constant, Grid
-from parity.formats.onnx import rewriting
+from parity.formats.graph import Array, Constant, Grid
+from parity.formats.onnx import branches, rewriting
 from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
 
 _MOVING = ("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
@@ -48,7 +48,9 @@ _WHOLE = (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.IN
 
 def survey(folder: str, notes: Mapping[str, Any]) -> Survey:
     """The survey of an .onnx file. Weights in other files are not read."""
-    return _read(folder, notes, whole=False)
+    survey = _read(folder, notes, whole=False)
+    survey.taken = lambda case: _read(folder, notes, whole=False, case=case)
+    return survey
 
 
 def constants(folder: str, notes: Mapping[str, Any]) -> Survey:
@@ -56,10 +58,14 @@ def constants(folder: str, notes: Mapping[str, Any]) -> Survey:
     return _read(folder, notes, whole=True)
 
 
-def _read(folder: str, notes: Mapping[str, Any], whole: bool) -> Survey:
+def _read(folder: str, notes: Mapping[str, Any], whole: bool, case: Mapping[str, Array] | None = None) -> Survey:
+    """`case`: inputs by the model's names, which decide by their sizes what branches are read."""
     model = onnx.load(str(Path(folder, notes["entry"])), load_external_data=whole)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+    if case is not None:
+        names = notes.get("inputs", {})
+        branches.take(model, {names.get(name, {"name": name})["name"]: value for name, value in case.items()})
     read = _Reader(whole)
     read.types = _types(model)
     read.graph(model.graph, "")
@@ -147,7 +153,9 @@ class _Reader:
             return
         if node.op_type.startswith(_ATTRIBUTED):
             inputs += self._edges(place, attributes)
-        self.survey.nodes.append(Node(node.op_type, place, inputs, outputs, self._meaning(node, attributes)))
+        kind = node.op_type + _choosing(attributes)
+        meaning = self._meaning(node, attributes)
+        self.survey.nodes.append(Node(kind, place, inputs, outputs, meaning, inner=len(self.names) > 1))
 
     def _controlled(
         self, node: Any, inner: list[tuple[str, Any]], inputs: tuple[str, ...], outputs: tuple[str, ...], place: str
@@ -237,6 +245,12 @@ class _Reader:
         limits = np.iinfo(values.dtype)
         grid = Grid(scales, zeros, axis, int(limits.min), int(limits.max))
         self.survey.stored[name] = replace(stored[name], grid=grid)
+
+
+def _choosing(attributes: Mapping[str, Any]) -> str:
+    """How a scatter reduces, behind its name, where it keeps the largest or least of what it is given."""
+    reduction = attributes["reduction"].s.decode("utf-8", "replace") if "reduction" in attributes else ""
+    return f" {reduction}" if reduction in ("max", "min") else ""
 
 
 def _padded(names: Sequence[str]) -> tuple[str, str, str]:

@@ -34,6 +34,7 @@ class Onnx(Target):
     suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
     unmarked: ClassVar[str] = "fp32"
     graph: ClassVar[str] = "parity.formats.onnx.graph:OnnxArtefact"
+    executors: ClassVar[tuple[str, ...]] = ("arm64",)
     survey: ClassVar[str] = "parity.formats.onnx.survey:survey"
     constants: ClassVar[str] = "parity.formats.onnx.survey:constants"
     steps: ClassVar[str] = "parity.formats.onnx.steps:OnnxSteps"

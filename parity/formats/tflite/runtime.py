@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.formats.labels import appended
+from parity.formats.labels import appended, every_list, texts_in
 from parity.formats.pictures import of_tflite
 from parity.formats.target import Array
 from parity.formats.tflite import signatures
@@ -31,6 +31,7 @@ class LiteRtSession:
                                  "ops": operators(first.path), "signature": first.signature}  # fmt: skip
         found["positional"] = {"inputs": first.positional("inputs"), "outputs": first.positional("outputs")}
         found["labels"] = appended(first.path)
+        found["label_lists"] = every_list(texts_in(first.path))
         found["picture"] = of_tflite(first.path.read_bytes())
         found["tensor_names"] = {"inputs": first.tensor_names("inputs"), "outputs": first.tensor_names("outputs")}
         others = signatures.others(first.path.read_bytes(), first.signature)
@@ -84,7 +85,9 @@ class _File:
         """
         details = self.inputs if side == "inputs" else self.outputs
         given = self.interpreter.get_input_details() if side == "inputs" else self.interpreter.get_output_details()
-        texts = {d["index"]: str(d["name"]).rpartition("/")[2].partition(":")[0] for d in given}
+        texts = {d["index"]: str(d["name"]).partition(":")[0] for d in given}
+        if side == "outputs":  # the last layer's name comes behind those of the ones around it
+            texts = {index: text.rpartition("/")[2] for index, text in texts.items()}
         texts = {index: text.removeprefix(f"{self.signature}_") for index, text in texts.items()}
         return {name: texts[d["index"]] for name, d in details.items() if d["index"] in texts}
 

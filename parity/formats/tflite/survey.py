@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def _read(folder: str, notes: Mapping[str, Any], whole: bool) -> Survey:
             if stored is not None and whole:
                 result.stored[name] = Constant(labels[index], stored, grid)
         for op in graph.operators:
-            result.nodes += _nodes(model, number, op, result.constants)
+            nodes = _nodes(model, number, op, result.constants)
+            result.nodes += (replace(node, inner=number != entered) for node in nodes)
     _keep_variables(model, entered, result)
     return result
 

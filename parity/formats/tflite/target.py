@@ -41,6 +41,8 @@ class TFLite(Target):
     delegate: ClassVar[str] = "Flex"
     signature: ClassVar[str] = "parity.formats.tflite.runtime:signature"
     graph: ClassVar[str] = "parity.formats.tflite.graph:TFLiteArtefact"
+    executors: ClassVar[tuple[str, ...]] = ("arm64", "gpu")
+    on_gpu: ClassVar[str] = "parity.formats.tflite.gpu:LiteRtGpuSession"
     survey: ClassVar[str] = "parity.formats.tflite.survey:survey"
     constants: ClassVar[str] = "parity.formats.tflite.survey:constants"
     steps: ClassVar[str] = "parity.formats.tflite.steps:TFLiteSteps"

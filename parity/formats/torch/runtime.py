@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.formats.labels import KEYS, in_extra_files, of_metadata
+from parity.formats.labels import KEYS, every_list, in_extra_files, of_metadata, texts_in
 from parity.formats.target import THREADS, Array
 
 _SCATTERING = (
@@ -18,6 +18,10 @@ _SCATTERING = (
     "index_copy_", "put", "put_",
 )  # fmt: skip
 """What writes to given places: to one place twice in an order that threads do not keep."""
+
+
+_DECLARED = re.compile(r"^ +(\w+) : ", re.MULTILINE)  # an attribute of a class in the code of a script
+_HOLDING = (list, tuple, dict, str)
 
 
 class _TorchSession:
@@ -53,7 +57,10 @@ class _TorchSession:
     def describe(self) -> dict[str, Any]:
         outputs = [{"name": name, "shape": None, "dtype": None} for name in self.notes["outputs"]]
         labels = in_extra_files(Path(self.folder, self.notes["entry"]))
-        return {"inputs": self.inputs(), "outputs": outputs, "ops": self.operators(), "labels": labels}
+        lists = every_list(texts_in(Path(self.folder, self.notes["entry"])))
+        described = {"inputs": self.inputs(), "outputs": outputs, "ops": self.operators()}
+        scatters = self.holds(_SCATTERING)
+        return described | {"labels": labels, "label_lists": lists, "scatters": scatters}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import torch
@@ -117,7 +124,18 @@ class ScriptSession(_TorchSession):
         measured = {"signature": "forward", "unmeasured_signatures": others} if others else {}
         attributes = {name: getattr(self.module, name) for name in KEYS if hasattr(self.module, name)}
         names = {"tensor_names": self._names(), "label_attributes": of_metadata(attributes)}
-        return super().describe() | measured | names
+        described = super().describe()
+        described["label_lists"] += every_list(self._attributes())
+        return described | measured | names
+
+    def _attributes(self) -> dict[str, Any]:
+        """The attributes of all modules that hold no tensor, as the code in the file declares them."""
+        from parity.files.torch_archives import codes
+
+        declared = {name for code in codes(Path(self.folder, self.notes["entry"])) for name in _DECLARED.findall(code)}
+        pairs = ((part, name) for part in self.module.modules() for name in sorted(declared) if hasattr(part, name))
+        held = ((part, name, getattr(part, name)) for part, name in pairs)
+        return {f"{id(part)}.{name}": value for part, name, value in held if isinstance(value, _HOLDING)}
 
     def _names(self) -> dict[str, dict[str, str]]:
         """The names of the arguments of `forward` and of the fields of the named tuple that it returns, by the names of
@@ -167,7 +185,10 @@ class ProgramSession(_TorchSession):
 
         others = other_programs(Path(self.folder, self.notes["entry"]))
         measured = {"signature": "model", "unmeasured_signatures": others} if others else {}
-        return super().describe() | measured
+        given = self.program.graph_signature.user_inputs
+        named = len(given) == len(self.notes["inputs"])  # else there are constants among them
+        arguments = dict(zip(self.notes["inputs"], given, strict=True)) if named else {}
+        return super().describe() | measured | {"tensor_names": {"inputs": arguments}}
 
     def inputs(self) -> list[dict[str, Any]]:
         user = set(self.program.graph_signature.user_inputs)

@@ -50,6 +50,9 @@ _PROCESS_WORDS = """
     _fused_sdp_choice
 """
 _PROCESS = frozenset(_PROCESS_WORDS.split())
+_UNFOLLOWED = ("prim::CallMethod", "prim::CallFunction", "prim::fork", "prim::awaitable", "prim::Closure")
+"""Of code that is not in the graph: called by an interface, as a value, or elsewhere."""
+_OF_KEYS = ("aten::__getitem__", "aten::__contains__", "aten::get")
 _OF_A_DEVICE = ("prim::type", "prim::index", "prim::id")  # `type` and `index` of a device; `id` of an object
 
 
@@ -112,6 +115,12 @@ class _Script:
             meaning = _meaning(name, given.get, inputs[:1], self.result.constants, _of_floats(node))
             if kind in _OF_A_DEVICE or _compares_devices(schema):
                 meaning = "process"
+            elif kind in _UNFOLLOWED:
+                meaning = "branch"
+            elif kind == "aten::Int" and str(next(node.inputs()).type()) in ("float", "Scalar", "number"):
+                meaning = "round"
+            elif kind in _OF_KEYS and any(str(value.type()).startswith("Dict(") for value in node.inputs()):
+                meaning = "code"
             yield Node(kind, _place(node), inputs, outputs, meaning)
 
     def _attribute(self, node: Any, owner: str, output: str) -> None:
@@ -136,7 +145,7 @@ class _Script:
         values)."""
         place = _place(node)
         for block in node.blocks():
-            yield from self.read(block)
+            yield from (replace(part, inner=True) for part in self.read(block))
             taken, left = ([v.debugName() for v in side()] for side in (block.inputs, block.outputs))
             if kind == "prim::If":
                 yield from linked(left, outputs)
@@ -181,14 +190,14 @@ def program(folder: str, notes: Mapping[str, Any]) -> Survey:
 def _read(module: fx.GraphModule, prefix: str, result: Survey) -> None:
     for node in module.graph.nodes:
         if node.op == "call_function":
-            result.nodes += _nodes(module, node, prefix, result)
+            result.nodes += (replace(part, inner=bool(prefix)) for part in _nodes(module, node, prefix, result))
 
 
 def _nodes(module: fx.GraphModule, node: fx.Node, prefix: str, result: Survey) -> Iterator[Node]:
     name = prefix + node.name
     overload: Any = node.target
     schema = getattr(overload, "_schema", None)
-    operator = str(node.target)
+    operator = str(node.target) if schema is not None else getattr(overload, "__name__", str(node.target))
     inner = [a for a in node.all_input_nodes if a.op == "get_attr" and isinstance(
         getattr(module, str(a.target), None), fx.GraphModule)]  # fmt: skip
     if inner:
@@ -206,7 +215,7 @@ def _nodes(module: fx.GraphModule, node: fx.Node, prefix: str, result: Survey) -
             elif isinstance(part, (bool, int, float)):
                 inputs.append(f"{name}/{key}/{n}")
                 result.constants[inputs[-1]] = np.asarray(part)
-    base = schema.name.partition("::")[2] if schema is not None else getattr(overload, "__name__", operator)
+    base = schema.name.partition("::")[2] if schema is not None else operator
     if schema is not None and (bound := bound_of(base, schema, given.get)) is not None:
         inputs.append(f"{name}/bound")
         result.constants[inputs[-1]] = np.asarray(bound)

@@ -100,7 +100,7 @@ def _installed(recipe: Recipe, interpreter: Interpreter, say: Progress) -> Envir
     """The environment of `recipe` with this interpreter, made unless another process was quicker."""
     folder = home() / f"{_stem(recipe)}-{interpreter.version}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _held(folder, recipe.name, say) as lock:
+    with held(folder, recipe.name, say) as lock:
         there = _whole(folder)
         if there is not None:
             return there
@@ -121,7 +121,7 @@ def remove(name: str, keep: Sequence[Path] = ()) -> list[Path]:
     for folder in sorted(home().glob(f"{name}-*")):
         if not folder.is_dir() or folder in keep:
             continue
-        with _held(folder, name, lambda line: None):
+        with held(folder, name, lambda line: None):
             (folder / MARKER).unlink(missing_ok=True)  # first, so that nobody takes half of it for whole
             shutil.rmtree(folder)
         gone.append(folder)
@@ -167,7 +167,7 @@ def _whole(folder: Path) -> Environment | None:
 
 
 @contextlib.contextmanager
-def _held(folder: Path, name: str, say: Progress) -> Iterator[int]:
+def held(folder: Path, name: str, say: Progress) -> Iterator[int]:
     """Hold the lock of an environment, as the descriptor of its lock file. Waits for whoever has it, and says so."""
     descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
