@@ -3,7 +3,7 @@
 # make lint     ruff, formatting, types, and which room imports which
 # make nightly  what takes long: whole conformance suite, every frame, fault power
 # make strangers  the suite on public architectures and files that nobody here has seen: an hour or two
-# make tools    the toolchains that set-up leaves out: litert; ARGS names others
+# make tools    the toolchains litert and coreai, 3 GB; ARGS names others
 # make locks    the locks of all toolchains again, by uv
 # make schemas  the JSON schema of records again, after a field of one changed
 # make pictures the README's two pictures again, after a whole make parity that passed
@@ -60,9 +60,10 @@ conformance: $(READY)
 
 setup: $(READY)
 
-# Converters' environments of their own, in the user's cache folder, beside those that set-up has made.
+# Converters' environments of their own, in the user's cache folder. What the cells of this repository need is in .venv,
+# or was made with it where its Python is not 3.11.
 tools: $(READY)
-	.venv/bin/parity tools install $(or $(ARGS),litert)
+	.venv/bin/parity tools install $(or $(ARGS),litert coreai)
 
 # The locks of the toolchains again, from the sources beside them. How torch's CPU build is found: .ci/locks.py.
 locks:

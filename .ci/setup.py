@@ -1,8 +1,8 @@
 """Set .venv up: `make setup`, with whatever Python from 3.10 to 3.13 runs this.
 
-By uv, which is installed into .venv where it is not on PATH, and by pip where uv cannot be had or does not succeed.
-Then the toolchains that cells of this repository need and .venv lacks, in the user's cache folder; one that cannot be
-made is told, and its cells go by another route or are `unavailable`.
+By uv, which is installed into .venv where it is not on PATH, and by pip where uv cannot be had or does not succeed. On
+Python 3.11 .venv holds the converters. On another the toolchains that cells of this repository need are made in the
+user's cache folder; one that cannot be made is told, and its cells go by another route or are `unavailable`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def main() -> int:
     constraints = ROOT / "constraints.txt" if here == (3, 11) else ROOT / "constraints" / f"{here[0]}.{here[1]}.txt"
     if not by_uv(constraints) and not by_pip(constraints):
         return 1
-    code = subprocess.run([PYTHON, "-m", "parity", "tools", "install"], cwd=ROOT, check=False).returncode
-    if code:
+    tools = [PYTHON, "-m", "parity", "tools", "install"]
+    if here != (3, 11) and subprocess.run(tools, cwd=ROOT, check=False).returncode:
         print("toolchains: not all were made, see above; their cells go by another route, or are unavailable")
     print(f"Set up in {time.monotonic() - start:.0f} s.")
     return 0

@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import json
 import math
+import re
 import statistics
 import sys
 import time
@@ -63,7 +64,7 @@ def families(routes: Sequence[Route]) -> dict[str, list[Route]]:
     """The routes by the exporter and converter that they go by; the variants of each in order."""
     grouped: dict[str, list[Route]] = {}
     for route in routes:
-        grouped.setdefault(route.name.partition(", ")[0], []).append(route)
+        grouped.setdefault(re.sub(r", [^+]*", "", route.name), []).append(route)
     return grouped
 
 

@@ -121,14 +121,18 @@ class Operator:
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of the artefact under the model's own name, with its layout where that differs from torch."""
+    """An input or output of the artefact under the model's own name, with its layout and element type where they differ
+    from torch."""
 
     name: str
     tensor: str
     layout: str = ""
+    dtype: str = ""
 
     def feed(self, value: Array) -> Array:
         """A torch array as the artefact wants it."""
+        if self.dtype:
+            value = value.astype(self.dtype)
         return np.ascontiguousarray(value.transpose(self._order(value.ndim))) if self.layout else value
 
     def fetch(self, value: Array) -> Array:

@@ -262,7 +262,7 @@ def _dtype(runtime: Runtime, spec: Any, found: Mapping[str, Any], prebuilt: bool
         return
     if not isinstance(spec, InputSpec) or have is None:
         return
-    want = runtime.target.stored_dtype(spec.dtype)
+    want = runtime.artifact.notes["inputs"][spec.name].get("dtype") or runtime.target.stored_dtype(spec.dtype)
     halved = prebuilt and (want, have) == ("float32", "float16")
     if halved and precision == "fp16":
         parity.find(f"the file takes {spec.name} as float16: the app feeds it rounded, as was done here")

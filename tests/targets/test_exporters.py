@@ -19,6 +19,7 @@ from parity.core.plan import Cell
 from parity.core.proof import Proof
 from parity.formats.onnx import dynamo
 from parity.process.isolate import ChildFailure
+from parity.process.toolchains.resolving import resolve
 from parity.session.proof import proof_of
 from parity.session.session import Session
 from parity.store.cache import Store
@@ -120,6 +121,7 @@ class Block(nn.Module):
         return x + y.permute(0, 3, 1, 2)
 '''
 
+BY_ONNX2TF = pytest.mark.skipif(not resolve("onnx2tf").python, reason="onnx2tf is not here: it needs Python 3.11")
 LOST = "the trace loses values, as under torch.vmap (RuntimeError: unordered_map::at)"
 
 CONFIG = """
@@ -209,7 +211,7 @@ def proved(session: Session, cell: Cell) -> Proof:
     ("target", "route", "failed"),
     [
         ("onnx", "torch.onnx dynamo", (f"torch.onnx: export: {LOST}",)),
-        ("tflite", "torch.onnx dynamo+onnx2tf", (f"torch.onnx+onnx2tf: export: {LOST}",)),
+        pytest.param("tflite", "torch.onnx dynamo+onnx2tf", (f"torch.onnx+onnx2tf: export: {LOST}",), marks=BY_ONNX2TF),
         ("coreml", "torch.export, decomposed+coremltools", (f"coremltools: export: {LOST}",)),
         ("exported", "torch.export", ()),
     ],
@@ -244,6 +246,7 @@ def test_a_block_of_convnext_becomes_a_right_tflite_file_by_the_first_route(sess
     assert session.artifact(cell).routes_failed == ()
 
 
+@BY_ONNX2TF
 def test_where_the_search_for_layouts_fails_the_plain_conversion_is_right(session: Session) -> None:
     cell = Cell("crossed", "tflite", "fp32")
     assert proved(session, cell).state == "proved"
@@ -255,6 +258,7 @@ def test_where_the_search_for_layouts_fails_the_plain_conversion_is_right(sessio
     ]
 
 
+@BY_ONNX2TF
 def test_where_no_exporter_follows_each_reason_is_told_once(session: Session) -> None:
     with pytest.raises(ChildFailure) as caught:
         session.artifact(Cell("decided", "tflite", "fp32"))

@@ -13,6 +13,7 @@ from parity import formats as targets
 from parity.core.errors import ParityError
 from parity.process.toolchains import environments, interpreters
 from parity.process.toolchains.definitions import BUILT_IN, off_platform, recipe
+from parity.process.toolchains.resolving import resolve
 from parity.session import toolchains
 from parity.session.session import Session
 from parity.store.cache import Store
@@ -90,3 +91,36 @@ def test_files_by_a_toolchain_are_right(session: Session) -> None:
         assert off < WITHIN[cell.precision] * scale, cell
         made = session.artifact(cell).toolchain
         assert made is not None and made.name == session.run and len(made.lock) == 64, cell
+
+
+IDS = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 6)).eval()
+"""
+
+
+@pytest.mark.skipif(not resolve("litert").python, reason="parity tools install litert has not been run")
+def test_integer_inputs_calibrate_as_the_file_takes_them(tmp_path: Path) -> None:
+    """litert-torch turns int64 inputs into int32, which the quantiser's calibrator does not."""
+    (tmp_path / "ids_of_toolchains.py").write_text(IDS)
+    (tmp_path / "calibration").mkdir()
+    for i in range(4):
+        ids = np.random.default_rng(i).integers(0, 20, (1, 6))
+        np.savez(tmp_path / "calibration" / f"{i}.npz", ids=ids)
+    text = PROJECT.replace("[CELLS]", '["tflite-int8"]').replace("net_of", "ids_of")
+    text = text.replace('"image", shape = [1, 3, 16, 16], range = [-2, 2]', '"ids", shape = [1, 6], dtype = "int64"')
+    config = configuration.parse(text, tmp_path / "pyproject.toml", targets.facts())
+    config = toolchains.choose(config, ["tflite=litert"])
+    opened = Session(config, "ids", store=Store(tmp_path / "store"))
+    try:
+        cases = opened.calibration(config.models["net"])
+        rows = opened.runtime(config.cells[0]).run([case.inputs for case in cases])
+        want = opened.reference(config.models["net"], cases).outputs
+        off = max(float(np.abs(r["scores"] - w["scores"]).max()) for r, w in zip(rows, want, strict=True))
+        assert off < 0.1
+    finally:
+        opened.close()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from parity.formats.ncnn.convert import _why
-from parity.formats.tflite.convert import _lacking, _speaking
+from parity.formats.tflite.convert import _lacking, _speaking, _unbounded
 from parity.process.telling import told
 
 
@@ -114,3 +114,20 @@ def test_the_error_of_the_model_inside_pnnx_is_told() -> None:
     printed = "    return torch.linalg_inv(_4)\n           ~~~~ <--- HERE\nRuntimeError: no LAPACK.\n"
     assert _why(-6, printed) == "pnnx was ended by SIGABRT: RuntimeError: no LAPACK, at return torch.linalg_inv(_4)"
     assert _why(255, "nothing") == "pnnx ended with code 255"
+
+
+@pytest.mark.parametrize(("scale", "told"), [(0.02, ""), (1.33e36, "one step of int8 is 1.3e+36 in mask/Add: ")])
+def test_a_mask_of_the_least_float_is_named(scale: float, told: str) -> None:
+    flatbuffers = pytest.importorskip("flatbuffers")
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    tensor = schema.TensorT()
+    tensor.name, tensor.quantization = b"mask/Add", schema.QuantizationParametersT()
+    tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [127]
+    plain = schema.TensorT()
+    plain.name = b"ids"
+    graph, model = schema.SubGraphT(), schema.ModelT()
+    graph.tensors, model.subgraphs = [plain, tensor], [graph]
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    said = _unbounded(bytes(builder.Output()))
+    assert said.startswith(told) and bool(said) == bool(told)

@@ -269,7 +269,12 @@ def convert_program(
     litert_torch.convert(module, arguments).export(str(Path(work, FILE)))
     return {
         "entry": FILE,
-        "inputs": {s["name"]: {"name": f"args_{i}"} for i, s in enumerate(contract["inputs"])},
+        "inputs": {s["name"]: _numbered(i, s["dtype"]) for i, s in enumerate(contract["inputs"])},
         "outputs": {s["name"]: {"name": f"output_{i}"} for i, s in enumerate(contract["outputs"])},
         "fixed": {n: list(v.shape) for n, v in example.items()},
     }
+
+
+def _numbered(place: int, dtype: str) -> dict[str, str]:
+    """The note of an input by litert-torch, which turns int64 into int32."""
+    return {"name": f"args_{place}", **({"dtype": "int32"} if dtype == "int64" else {})}

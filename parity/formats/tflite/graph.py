@@ -124,7 +124,7 @@ class TFLiteArtefact:
             by_name |= {_text(m.name): int(m.tensorIndex) for m in getattr(signature, side)}
         try:
             return tuple(
-                Port(name, self.names[by_name[entry["name"]]], entry.get("layout") or "")
+                Port(name, self.names[by_name[entry["name"]]], entry.get("layout") or "", str(entry.get("dtype") or ""))
                 for name, entry in notes[side].items()
             )
         except KeyError as error:

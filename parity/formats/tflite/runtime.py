@@ -119,9 +119,12 @@ class _File:
 
 
 def quantize(value: Array, detail: Mapping[str, Any]) -> Array:
-    """A float array as the file's integer input: round(value / scale) + zero point, clipped. Others pass unchanged."""
+    """A float array as the file's integer input: round(value / scale) + zero point, clipped; int64 as the int32 that
+    litert-torch makes of it, as an app feeds it. Others pass unchanged."""
     scale, zero = detail["quantization"]
     dtype = np.dtype(detail["dtype"])
+    if (value.dtype, dtype) == (np.dtype(np.int64), np.dtype(np.int32)) and not scale:
+        return value.astype(dtype)
     if not scale or dtype.kind not in "iu" or value.dtype.kind != "f":
         return value
     limits = np.iinfo(dtype)
