@@ -28,6 +28,7 @@ from parity.core.plan import PRECISIONS, Cell, choose, model_name
 from parity.core.record import ExecutionRecord, read
 from parity.core.settings import DEFAULT_TARGETS, Config, ModelConfig
 from parity.core.words import plural
+from parity.exporting.alone import tensor
 from parity.session import accepted, signature
 from parity.session import project as project_config
 
@@ -261,11 +262,8 @@ def _artifact(model: ModelConfig, options: argparse.Namespace) -> str:
         if not sign or not theirs:
             raise ConfigError(f"--tensor {entry!r}: write NAME=THEIRS, NAME=THEIRS:NHWC or NAME=:NHWC")
         side = known[choose("input or output", name, known)]
-        other, sign, layout = theirs.rpartition(":")
-        if not (sign and layout.isalpha() and layout.isupper()):
-            other, layout = theirs, ""
-        fields = [f"name = {json.dumps(other or name)}", *([f"layout = {json.dumps(layout)}"] if layout else [])]
-        sides[side].append(f"{json.dumps(name)} = {{ {', '.join(fields)} }}")
+        fields = ", ".join(f"{key} = {json.dumps(value)}" for key, value in tensor(name, theirs).items())
+        sides[side].append(f"{json.dumps(name)} = {{ {fields} }}")
     tables = "".join(f", {side} = {{ {', '.join(given)} }}" for side, given in sides.items() if given)
     fixed = ", fixed = true" if options.fixed else ""
     return f"{{ path = {json.dumps(str(options.file.resolve()))}{tables}{fixed} }}"

@@ -53,6 +53,8 @@ def verify(
     limits: Mapping[str, float] | None = None,
     calibration: Sequence[Mapping[str, Array]] = (),
     outputs: Sequence[str] = (),
+    tensors: Mapping[str, str] | None = None,
+    fixed: bool = False,
     target: str | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> CellRecord:
@@ -67,6 +69,9 @@ def verify(
     limits: upper or lower bounds by metric, as in `[tool.parity.limits.default]`; what is not named keeps its default.
     calibration: for int8, the inputs that the file was calibrated on; without them the cases count as such.
     outputs: names of the module's outputs in its order; without them those that the file states.
+    tensors: how the file calls an input or output, and in which layout it has it, as `parity verify --tensor`:
+        {"image": "serving_default_image:0:NHWC"}, {"image": ":NHWC"}.
+    fixed: every dynamic axis has one size in the file, and is meant to.
     cache: folder of the store, as for `--parity-cache`.
 
     Returns the settled record of the cell: `state` is "pass" or why not, `reason` says it in a sentence, `checks` hold
@@ -82,7 +87,8 @@ def verify(
         root = Path(scratch).resolve()
         named = target or _target(path)
         cell = Cell(NAME, choose("target", named, formats.names()), choose("precision", precision, PRECISIONS))
-        text = _project(root, model, path.resolve(), cell, cases, limits or {}, calibration, outputs)
+        artifact = {"path": str(path.resolve()), **_sides(tensors or {}, cases[0]), "fixed": fixed}
+        text = _project(root, model, artifact, cell, cases, limits or {}, calibration, outputs)
         config = project.parse(text, root / "pyproject.toml")
         with project.opened(config, os.fspath(cache) if cache is not None else None) as session:
             return checks.verify(session, cell)
@@ -95,10 +101,26 @@ def _target(path: Path) -> str:
     return known.name
 
 
+def tensor(name: str, text: str) -> dict[str, str]:
+    """What a table of artifacts says of one tensor, from `THEIRS`, `:LAYOUT` or `THEIRS:LAYOUT`."""
+    theirs, sign, layout = text.rpartition(":")
+    if not (sign and layout.isalpha() and layout.isupper()):
+        return {"name": text}
+    return {"name": theirs or name, "layout": layout}
+
+
+def _sides(tensors: Mapping[str, str], inputs: Mapping[str, Array]) -> dict[str, dict[str, dict[str, str]]]:
+    """The tensors as the tables `inputs` and `outputs` of an artefact."""
+    sides: dict[str, dict[str, dict[str, str]]] = {"inputs": {}, "outputs": {}}
+    for name, text in tensors.items():
+        sides["inputs" if name in inputs else "outputs"][name] = tensor(name, text)
+    return sides
+
+
 def _project(
     root: Path,
     model: Model,
-    path: Path,
+    artifact: Mapping[str, Any],
     cell: Cell,
     cases: Sequence[Mapping[str, Array]],
     limits: Mapping[str, float],
@@ -118,7 +140,7 @@ def _project(
     if dims:
         lines.append(f"dims = {_inline(dims)}")
     key = f"{cell.target}-{cell.precision}"
-    lines += [f"cells = [{json.dumps(key)}]", f"artifacts = {_inline({key: str(path)})}"]
+    lines += [f"cells = [{json.dumps(key)}]", f"artifacts = {_inline({key: artifact})}"]
     if limits:
         lines += ["[tool.parity.limits.default]", *(f"{metric} = {float(limit)!r}" for metric, limit in limits.items())]
     return "\n".join(lines) + "\n"
@@ -172,6 +194,8 @@ def _write(folder: Path, cases: Sequence[Mapping[str, Array]]) -> None:
         np.savez(folder / f"{number:04}.npz", **{name: np.asarray(array) for name, array in case.items()})
 
 
-def _inline(table: Mapping[str, Any]) -> str:
-    """A flat table as TOML writes it in one line."""
-    return "{ " + ", ".join(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in table.items()) + " }"
+def _inline(value: Any) -> str:
+    """A value as TOML writes it in one line."""
+    if not isinstance(value, Mapping):
+        return json.dumps(value)
+    return "{ " + ", ".join(f"{json.dumps(key)} = {_inline(item)}" for key, item in value.items()) + " }"

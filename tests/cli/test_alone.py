@@ -89,6 +89,25 @@ def test_a_file_may_stand_for_the_model(
     assert parity.verify(str(right), wrong, cases, cache=tmp_path).state == "fail"
 
 
+def test_names_and_layouts_of_the_file_may_be_told(
+    module: nn.Module, cases: list[dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    class AppsOwn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = module
+
+        def forward(self, picture: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.net(picture.permute(0, 3, 1, 2))
+            return result
+
+    file, example = tmp_path / "nhwc.onnx", (torch.zeros(1, 16, 16, 3),)
+    torch.onnx.export(AppsOwn().eval(), example, file, dynamo=False, input_names=["x"], output_names=["y"])
+    tensors = {"image": "x:NHWC", "scores": "y"}
+    record = parity.verify(module, file, cases, outputs=["scores"], tensors=tensors, cache=tmp_path)
+    assert record.state == "pass", str(record)
+
+
 def test_limits_are_those_of_the_caller(
     module: nn.Module, right: Path, cases: list[dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
