@@ -92,3 +92,36 @@ def test_every_reference_is_of_one_kind_and_says_so(factory: str, dtype: str) ->
     twin.run(module, [CASE], ["y"], recipe("fp16", None))
     with Reference(spec(factory), CASE, ["y"], "fp32") as walked:
         assert walked.values
+
+
+class HidesRows(nn.Module):
+    """Attention whose mask is cast to float32, as in transformers: float64's least number becomes -infinity there, and
+    a row that is hidden as a whole NaN."""
+
+    def forward(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        scores = (x @ x.transpose(1, 2)).masked_fill(seen[:, None] == 0, torch.finfo(x.dtype).min)
+        return scores.softmax(-1, dtype=torch.float32).to(x.dtype) @ x
+
+
+def hides_rows() -> nn.Module:
+    return HidesRows().eval()
+
+
+def test_where_float64_alone_is_undefined_float32_is_the_measure() -> None:
+    x = np.random.default_rng(0).standard_normal((1, 4, 3)).astype(np.float32)
+    some, none = np.array([[1, 1, 0, 0]]), np.zeros((1, 4), np.int64)
+    cases = [{"x": x, "seen": some}, {"x": x, "seen": none}, {"x": x, "seen": some}]
+    evaluated = oracle.evaluate(OracleRequest(spec("hides_rows"), cases, ["y"]))
+    first, hidden, again = (row["y"] for row in evaluated.outputs)
+    assert "numbers in float32" in evaluated.note
+    np.testing.assert_array_equal(hidden, np.float64(hides_rows()(torch.from_numpy(x), torch.from_numpy(none))))
+    exact = hides_rows().double()(torch.from_numpy(x).double(), torch.from_numpy(some)).numpy()
+    np.testing.assert_array_equal(first, exact)
+    np.testing.assert_array_equal(again, exact)
+
+
+def test_what_is_undefined_in_float32_too_stays_undefined() -> None:
+    x = np.full((1, 3, 9), np.nan, np.float32)
+    evaluated = oracle.evaluate(OracleRequest(spec("normed"), [{"x": x}], ["y"]))
+    assert np.isnan(evaluated.outputs[0]["y"]).all()
+    assert not evaluated.note
