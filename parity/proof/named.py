@@ -8,7 +8,7 @@ numbers in the code are held against those of the module's own export where both
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,7 +34,7 @@ def match_and_audit(graph: Graph, source: Source, precision: str) -> tuple[dict[
     by_content, sound = audit(unnamed, matches, precision)
     audited = by_name | by_content
     wrong = [_culprit(a, precision) for a in by_name.values() if not a.sound or _coarse(a, precision)]
-    compared, odd = _literals(graph, source, _HALF_NUMBER if precision == "fp16" else _SAME_NUMBER)
+    compared, odd = _literals(graph, source, precision)
     held = {*names.values(), *(part for m in matches.values() for part in (m.name, m.weight.name if m.weight else ""))}
     figures = {
         **matched.figures,
@@ -118,8 +118,12 @@ def _unreduced(audited: Mapping[str, Audited]) -> float:
     return round(sum(v.size for v in floats if v.dtype != np.float16) / (whole or 1), 6)
 
 
-def _literals(graph: Graph, source: Source, tolerance: float) -> tuple[dict[str, int], list[Culprit]]:
-    """The operators whose numbers were compared, with how many of each there are, and those that differ."""
+def _literals(graph: Graph, source: Source, precision: str) -> tuple[dict[str, int], list[Culprit]]:
+    """The operators whose numbers were compared, with how many of each there are, and those that differ. The least and
+    the largest number of a type stand for one another: the module says `finfo(x.dtype).min`."""
+    tolerance = _HALF_NUMBER if precision == "fp16" else _SAME_NUMBER
+    ends = [float(torch.finfo(dtype).max) for dtype in (torch.float64, torch.float32)]
+    ends += [float(torch.finfo(torch.float16).max)] if precision == "fp16" else []
     ours, compared, culprits = source.literals(), {}, []
     for kind, theirs in graph.literals.items():
         mine = ours.get(kind, [])
@@ -127,10 +131,15 @@ def _literals(graph: Graph, source: Source, tolerance: float) -> tuple[dict[str,
             continue
         compared[kind] = len(theirs)
         for got, want in zip(sorted(theirs), sorted(mine), strict=True):
-            if not np.allclose(got, want, rtol=tolerance, atol=0):
+            if not np.allclose(_endless(got, ends), _endless(want, ends), rtol=tolerance, atol=0):
                 culprits.append(Culprit("operator", kind, f"has {_listed(got)}, the module {_listed(want)}"))
                 break
     return compared, culprits
+
+
+def _endless(values: tuple[float, ...], ends: Sequence[float]) -> list[float]:
+    """The values, those at an end of a type as infinities."""
+    return [np.copysign(np.inf, value) if abs(value) in ends else value for value in values]
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -107,6 +107,33 @@ def test_a_buffer_of_float64_stays_one(tmp_path: Path, target: str) -> None:
     assert result.state == "proved", result.summary
 
 
+class OfItsType(Small):
+    """`Small` with a number and a mask that are made in the type of what it computes in, as in language models."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        scores = super().forward(image) * torch.tensor(48**0.5, dtype=image.dtype)
+        return scores.masked_fill(scores > 30, torch.finfo(image.dtype).min).softmax(1)
+
+
+def of_its_type() -> nn.Module:
+    torch.manual_seed(0)
+    return OfItsType().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("target", FILES)
+def test_numbers_of_the_code_follow_the_type(tmp_path: Path, target: str, precision: str) -> None:
+    function = convert.trace if target == "torchscript" else convert.export_program
+    options = {"half": precision == "fp16", "dynamic": False}
+    spec = ModelSpec(SPEC.root, "tests.proof.test_torch:of_its_type", {})
+    notes, made = function(str(tmp_path), options, spec, CONTRACT, CASES[0]), targets.get(target)
+    request = ProofRequest(spec, made.graph, precision, str(tmp_path), notes, CASES, ["logits"], survey=made.survey)
+    result = prove(request)
+    links = {link.name: link.state for link in result.links}
+    assert (links["match"], links["audit"], links["lift"]) == ("proved", "proved", "proved"), result.summary
+    assert result.link("lift").figures["relative_rms"] < 1e-6
+
+
 def _head(module: nn.Module) -> nn.Linear:
     return module.head  # type: ignore[return-value]
 

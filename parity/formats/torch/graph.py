@@ -91,8 +91,24 @@ class ProgramArtefact(_TorchArtefact):
         for node in module.graph.nodes:
             node.args, node.kwargs = fx.node.map_aggregate((node.args, dict(node.kwargs)), _in_float)
         module.recompile()
-        _widen(dict(module.named_parameters()) | dict(module.named_buffers()), weights)
+        tensors = _code_in_float(module) | dict(module.named_parameters()) | dict(module.named_buffers())
+        _widen(tensors, weights)
         return lambda case: session.run(case) | case
+
+
+def _code_in_float(module: fx.GraphModule) -> dict[str, torch.Tensor]:
+    """The tensors that the code holds and no buffer does (`torch.tensor(...)` in a forward), half ones made float."""
+    tensors = {}
+    for node in module.graph.nodes:
+        if node.op != "get_attr":
+            continue
+        path, _, name = str(node.target).rpartition(".")
+        owner = module.get_submodule(path)
+        value = getattr(owner, name)
+        if isinstance(value, torch.Tensor) and name not in owner._parameters and name not in owner._buffers:
+            tensors[str(node.target)] = _whole_float(value)
+            setattr(owner, name, tensors[str(node.target)])
+    return tensors
 
 
 def _in_float(value: Any) -> Any:
