@@ -112,7 +112,7 @@ class OfItsType(Small):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         scores = super().forward(image) * torch.tensor(48**0.5, dtype=image.dtype)
-        return scores.masked_fill(scores > 30, torch.finfo(image.dtype).min).softmax(1)
+        return scores.masked_fill(scores > 1e4, torch.finfo(image.dtype).min)
 
 
 def of_its_type() -> nn.Module:
@@ -120,8 +120,7 @@ def of_its_type() -> nn.Module:
     return OfItsType().eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("target", FILES)
+@pytest.mark.parametrize(("target", "precision"), [("torchscript", "fp32"), ("exported", "fp32"), ("exported", "fp16")])
 def test_numbers_of_the_code_follow_the_type(tmp_path: Path, target: str, precision: str) -> None:
     function = convert.trace if target == "torchscript" else convert.export_program
     options = {"half": precision == "fp16", "dynamic": False}
