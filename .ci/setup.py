@@ -8,7 +8,6 @@ user's cache folder; one that cannot be made is told, and its cells go by anothe
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -57,9 +56,6 @@ def by_uv(constraints: Path) -> bool:
             env[ours] = ",".join(env[theirs].split()) if ours == "UV_FIND_LINKS" else env[theirs]
     env.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")  # torch's CPU build lies in an index beside PyPI
     command = [*uv, "pip", "install", "--python", str(PYTHON), "--constraint", str(constraints), "--editable", ".[dev]"]
-    if constraints.name == "constraints.txt" and f"{sys.platform}-{platform.machine()}" == "linux-x86_64":
-        # 400 MB less than the build that onnx2tf asks for, which has kernels for GPUs.
-        command += ["tensorflow-cpu", "--override", str(ROOT / ".ci" / "overrides.txt")]
     return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode == 0
 
 
