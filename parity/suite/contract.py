@@ -206,12 +206,13 @@ def _names(runtime: Runtime, model: ModelConfig, prebuilt: bool, parity: Recorde
     for side, names in runtime.description.get("tensor_names", {}).items():
         ports = {name: entry["name"] for name, entry in _entries(runtime, model, side).items()}
         for name, port in ports.items():
-            text = _plain(names.get(port, ""))
+            whole = names.get(port, "")
+            text, leaf = _plain(whole), _plain(whole.rpartition("/")[2])  # behind the scopes that TensorFlow writes
             mine = (_plain(name), _plain(port))
             theirs = {n: (_plain(n), _plain(p)) for n, p in ports.items() if n != name}
-            others = [n for n, pair in theirs.items() if text in pair]
+            others = [n for n, pair in theirs.items() if text in pair or leaf in pair]
             said = f"the file's own name of {side[:-1]} {name} is {names.get(port)!r}, which is"
-            if text in mine:
+            if text in mine or leaf in mine:
                 continue
             if not others:
                 near = [n for n, pair in theirs.items() if any(_made_from(text, part) for part in pair)]
