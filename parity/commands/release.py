@@ -21,6 +21,7 @@ from typing import Any
 
 from parity.commands import gate
 from parity.core.errors import ParityError
+from parity.core.executors import cell_of
 from parity.core.record import CellRecord, Check, FileRecord, RunRecord, WaiverRecord, loads, plain
 from parity.core.settings import Config, Waiver
 from parity.core.words import plural
@@ -97,7 +98,7 @@ def check(record: RunRecord, today: datetime.date) -> None:
             raise ParityError(f"{cell.id!r:.60} is no cell's id: parity did not make this record")
         if ids.count(cell.id) > 1:
             raise ParityError(f"the record holds {cell.id} twice: parity did not make it")
-        waived = [w for w in record.waivers if w.cell.partition("@")[0] == cell.id and _holds(w, today)]
+        waived = [w for w in record.waivers if cell_of(w.cell) == cell.id and _holds(w, today)]
         again = gating.settle(cell, [_in_force(waiver) for waiver in waived])
         if again.state != cell.state:
             raise ParityError(f"{cell.id} is recorded as {cell.state}, its figures say {again.state}: {again.reason}")

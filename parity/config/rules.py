@@ -9,7 +9,7 @@ from typing import Any
 
 from parity.config.table import Reader, Table
 from parity.core.errors import ConfigError
-from parity.core.executors import canonical
+from parity.core.executors import canonical, execution_id
 from parity.core.plan import PRECISIONS, did_you_mean
 from parity.core.settings import Accepted, ModelConfig, Rule, Waiver
 from parity.judging.registry import METRICS, limitable
@@ -97,7 +97,7 @@ def _check_execution(t: Table, text: str, expires: datetime.date, models: Mappin
     if name not in planned:
         others = ", ".join(planned) or "none"
         raise t.error("cell", f"{cell} is not executed by {name!r}; beside the host by: {others}")
-    return f"{cell}@{name}"
+    return execution_id(cell, name)
 
 
 def _check_scope(t: Table, cell: str, expires: datetime.date, models: Mapping[str, ModelConfig]) -> None:

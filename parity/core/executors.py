@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from parity.core.errors import ConfigError
-from parity.core.plan import Cell, did_you_mean
+from parity.core.plan import did_you_mean
 
 HOST, ARM64, GPU = "host", "arm64", "gpu"
 FAMILIES = (HOST, ARM64, GPU)
@@ -60,9 +60,14 @@ def core_of(executor: str) -> str:
     return executor.partition(":")[2]
 
 
-def execution_id(cell: Cell, executor: str) -> str:
-    """The id of an execution; on the host it is the cell's own."""
-    return cell.id if executor == HOST else f"{cell.id}@{executor}"
+def execution_id(cell: str, executor: str) -> str:
+    """The id of an execution of the cell with this id; on the host it is the cell's own."""
+    return cell if executor == HOST else f"{cell}@{executor}"
+
+
+def cell_of(execution: str) -> str:
+    """The id of the cell of the execution with this id."""
+    return execution.partition("@")[0]
 
 
 def split_id(text: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from parity.core.case import OVER_ALL
 from parity.core.errors import ParityError
+from parity.core.executors import cell_of, execution_id
 from parity.core.kinds import BY_NAME
 from parity.core.plan import PRECISIONS, Cell
 from parity.core.record import (
@@ -115,7 +116,7 @@ def _settle_execution(execution: ExecutionRecord, cell: CellRecord, waived: Sequ
     execution = replace(execution, checks=checks)
     if execution.state in executions.ENDED:
         return execution
-    in_its_name = [w for w in waived if w.cell == f"{cell.id}@{execution.executor}"]
+    in_its_name = [w for w in waived if w.cell == execution_id(cell.id, execution.executor)]
     broken = [check for check in checks if not check.passed]
     blocking = [check for check in broken if not any(excuses(waiver, check) for waiver in in_its_name)]
     if blocking:
@@ -190,7 +191,7 @@ def tails_in_words(warned: Sequence[Check]) -> str:
 
 def in_force(waivers: Iterable[Waiver], cell: str, today: datetime.date) -> list[Waiver]:
     """The waivers of the cell with this id, and of its executions, that have not expired."""
-    return [w for w in waivers if w.cell.partition("@")[0] == cell and w.expires >= today]
+    return [w for w in waivers if cell_of(w.cell) == cell and w.expires >= today]
 
 
 def excuses(waiver: Waiver, check: Check) -> bool:
@@ -379,7 +380,10 @@ def judge(record: RunRecord) -> RunRecord:
     missing = [c for c in record.cells if c.state == "missing"]
     absent = [c for c in record.cells if c.state == "unavailable" and c.required]
     not_executed = [
-        f"{c.id}@{e.executor}" for c in record.cells for e in c.executions if e.state == "unavailable" and e.required
+        execution_id(c.id, e.executor)
+        for c in record.cells
+        for e in c.executions
+        if e.state == "unavailable" and e.required
     ]
     waivers, regressed = record.waivers_that_block, record.regressions_that_block
     measured = [c for c in record.cells if c.state in ("pass", "waived")]

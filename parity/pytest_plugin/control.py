@@ -20,7 +20,7 @@ from parity import formats
 from parity.cases import references
 from parity.cases.drawing import Drawing
 from parity.core.errors import ConfigError, ParityError
-from parity.core.executors import HOST, split_id
+from parity.core.executors import HOST, cell_of, execution_id, split_id
 from parity.core.plan import Plan, PlannedCell
 from parity.core.record import Environment, RunRecord, ShardRecord
 from parity.core.settings import Config, ModelConfig
@@ -78,7 +78,7 @@ class Control:
 
     def load(self, cell: str) -> int:
         """How many numbers the golden cases of a planned cell hold: a guess at what it takes to run them often."""
-        planned = self.plan[cell.partition("@")[0]]
+        planned = self.plan[cell_of(cell)]
         return planned.cases * self.config.models[planned.cell.model].contract.elements()
 
     @property
@@ -262,7 +262,9 @@ class Control:
         for planned in self.plan.cells:
             id = planned.cell.id
             kinds = selected(id, planned.kinds)
-            others = tuple(replace(e, kinds=selected(f"{id}@{e.executor}", e.kinds)) for e in planned.executions)
+            others = tuple(
+                replace(e, kinds=selected(execution_id(id, e.executor), e.kinds)) for e in planned.executions
+            )
             others = tuple(execution for execution in others if execution.kinds)
             if kinds or others:
                 kept.append(replace(planned, kinds=kinds, executions=others))

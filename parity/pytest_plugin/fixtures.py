@@ -113,7 +113,7 @@ def parity(request: pytest.FixtureRequest) -> Recorder:
     # A project's own tests measure beside the suite's, and never count as one of the planned golden cases.
     kind: Kind = getattr(request.function, "parity_kind", "property")
     waivers = in_force(control.config.waive, cell.id, datetime.date.today()) if cell else ()
-    waivers = [waiver for waiver in waivers if cell and waiver.cell == execution_id(cell, executor)]
+    waivers = [waiver for waiver in waivers if cell and waiver.cell == execution_id(cell.id, executor)]
 
     def proved() -> bool:
         if cell is None or executor != HOST:

@@ -121,14 +121,14 @@ def recorded(planned: PlannedCell, heard: Mapping[str, Heard], rerun: str = "") 
     of_host = heard.get(planned.cell.id, Heard())
     if not planned.kinds:  # narrowed to other executors, whose tests made the file
         for execution in planned.executions:
-            made = heard.get(execution_id(planned.cell, execution.executor), Heard()).details
+            made = heard.get(execution_id(planned.cell.id, execution.executor), Heard()).details
             detail.merge(of_host.details, {name: value for name, value in made.items() if name in OF_FILE})
     record = of_host.record(planned, rerun)
     if not planned.executions:
         return record
     executions = []
     for execution in planned.executions:
-        id = execution_id(planned.cell, execution.executor)
+        id = execution_id(planned.cell.id, execution.executor)
         again = f"pytest -m parity -k {planned.cell.id} --parity-executors {execution.executor}"
         executions.append(heard.get(id, Heard()).execution(execution, rerun or again))
     # What the host's execution was told of the model or its data is not repeated.

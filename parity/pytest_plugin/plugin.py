@@ -130,7 +130,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if unavailable:
             marks.append(pytest.mark.skip(reason=unavailable))
         values = (cell, executor) if runs_files else (cell,)
-        params.append(pytest.param(*values, id=execution_id(cell, executor), marks=marks))
+        params.append(pytest.param(*values, id=execution_id(cell.id, executor), marks=marks))
     names = ("parity_cell", "parity_executor") if runs_files else ("parity_cell",)
     metafunc.parametrize(names, params, indirect=True, scope="session")
 
@@ -201,7 +201,7 @@ def _identity(item: pytest.Item) -> list[str] | None:
     if call is None or cell is None or not hasattr(cell, "id"):
         return None
     executor = call.params.get("parity_executor", HOST)
-    return [execution_id(cell, executor), getattr(getattr(item, "function", None), "parity_kind", "")]
+    return [execution_id(cell.id, executor), getattr(getattr(item, "function", None), "parity_kind", "")]
 
 
 # Running and reporting.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from parity.core.executors import execution_id
 from parity.core.record import CellRecord, RunRecord
 from parity.core.visible import visible
 from parity.core.words import plural
@@ -61,7 +62,7 @@ def warnings(record: RunRecord) -> list[str]:
             if finding.level == "warning":
                 cells.setdefault(finding.text, []).append(cell.id)
         for execution in cell.executions:
-            id = f"{cell.id}@{execution.executor}"
+            id = execution_id(cell.id, execution.executor)
             texts = [finding.text for finding in execution.findings if finding.level == "warning"]
             for text in [execution.reason] if execution.state == "refused" else texts:
                 cells.setdefault(text, []).append(id)

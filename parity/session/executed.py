@@ -16,6 +16,7 @@ from typing import Any
 from parity.cases.recipes import Layout
 from parity.core.case import Array, Case, digest
 from parity.core.errors import ParityError
+from parity.core.executors import execution_id
 from parity.core.plan import Cell
 from parity.core.record import ExecutionRecord
 from parity.formats.serve import OpenRequest
@@ -68,7 +69,7 @@ class ExecutedFile(OpenFile):
         resources = self.resources
         entry = resources.store.build(
             self._specification(inputs),
-            f"{self.cell}@{self.executor}~outputs",
+            f"{execution_id(self.cell.id, self.executor)}~outputs",
             compute,
             rebuild_since=resources.rebuild_since,
         )
