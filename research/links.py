@@ -21,7 +21,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +47,12 @@ from parity.judging.gate import passes  # noqa: E402
 from parity.judging.limits import resolve  # noqa: E402
 from parity.judging.registry import METRICS  # noqa: E402
 from parity.proof import prove  # noqa: E402
-from parity.proof.messages import PlacementRequest, ProofRequest  # noqa: E402
+from parity.proof.messages import ProofRequest  # noqa: E402
 from parity.proof.placement import evaluate  # noqa: E402
 from parity.reference import modelling, oracle, twin  # noqa: E402
 from parity.reference.messages import OracleRequest  # noqa: E402
 from parity.reference.recipes import recipe  # noqa: E402
-from parity.session.placement import PRECISIONS  # noqa: E402
+from parity.session.placement import PRECISIONS, request_for  # noqa: E402
 from tests.proof import seeded  # noqa: E402
 from tests.proof.expressions import MODELS  # noqa: E402
 
@@ -155,10 +154,9 @@ def broken(
     if not any(METRICS[metric].family == "noise" for metric in limits_broken) or precision not in PRECISIONS:
         return limits_broken, limits_broken
     request = _request(what, target, precision, folder, notes)
-    held = ("local", "range", "copies", "operators")
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            placement = evaluate(PlacementRequest(replace(request, whole=False, held=held), cases))
+            placement = evaluate(request_for(request, cases))
     except ParityError as error:
         print(f"{what.name}-{target}-{precision}: {error}", flush=True)
         return limits_broken, limits_broken

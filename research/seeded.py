@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,9 @@ from parity.judging.gate import passes  # noqa: E402
 from parity.judging.limits import is_default, resolve  # noqa: E402
 from parity.judging.registry import METRICS  # noqa: E402
 from parity.judging.tails import of_tail  # noqa: E402
-from parity.proof.messages import Placement, PlacementRequest, ProofRequest  # noqa: E402
+from parity.proof.messages import Placement, ProofRequest  # noqa: E402
 from parity.session.artefacts import Artifact  # noqa: E402
-from parity.session.placement import PLACE  # noqa: E402
+from parity.session.placement import PLACE, request_for  # noqa: E402
 from parity.session.proof import PROVE  # noqa: E402
 from parity.session.runtimes import OpenFile  # noqa: E402
 from parity.session.session import Session  # noqa: E402
@@ -170,9 +170,7 @@ class Subject:
 
     def _widened(self, folder: Path, notes: Mapping[str, Any]) -> Gate:
         """The gate with floors at least those of the file's own placement; as it is where there is none."""
-        held = ("local", "range", "copies", "operators")  # links that say nothing of whose graph and weights these are
-        request = replace(self._request(folder, notes), whole=False, held=held)
-        asked = PlacementRequest(request, [c.inputs for c in self.cases])
+        asked = request_for(self._request(folder, notes), [c.inputs for c in self.cases])
         try:
             placement = self.session.children.call("proof", PLACE, asked, Placement, stage="twin of the file")
         except ParityError:

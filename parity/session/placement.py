@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity import formats as targets
-from parity.core.case import Case, digest
+from parity.core.case import Array, Case, digest
 from parity.core.errors import NoTwin, ParityError
 from parity.core.plan import Cell
 from parity.core.proof import DECISIVE
 from parity.formats.target import versions
 from parity.process.isolate import ChildFailure
-from parity.proof.messages import Placement, PlacementRequest
+from parity.proof.messages import Placement, PlacementRequest, ProofRequest
 from parity.session import rows
 from parity.session.proof import proof_of, request_of
 from parity.session.runtimes import file_of
@@ -47,6 +47,11 @@ def placed(session: Session, cell: Cell, cases: Sequence[Case]) -> Placement:
         if failure.state != "error" or failure.reason.startswith("MemoryError"):
             raise
         raise NoTwin(str(failure)) from None
+
+
+def request_for(proof: ProofRequest, cases: Sequence[Mapping[str, Array]]) -> PlacementRequest:
+    """What the child is asked for the twin of the file that `proof` asks of, on inputs by the model's names."""
+    return PlacementRequest(replace(proof, whole=False, held=_HELD, survey=""), cases)
 
 
 def _is_the_module(session: Session, cell: Cell, cases: Sequence[Case]) -> bool:
@@ -85,14 +90,8 @@ def _stored(session: Session, cell: Cell, cases: Sequence[Case]) -> Placement:
 
     def evaluate(folder: Path) -> Mapping[str, Any]:
         session.progress(cell.id, f"twin of the file, {len(cases)} cases")
-        proof = replace(
-            request_of(session, model, cell, artifact, golden),
-            calibration=[c.inputs for c in calibration],
-            whole=False,
-            held=_HELD,
-            survey="",
-        )
-        request = PlacementRequest(proof, [c.inputs for c in cases])
+        asked = request_of(session, model, cell, artifact, golden)
+        request = request_for(replace(asked, calibration=[c.inputs for c in calibration]), [c.inputs for c in cases])
         call = partial(session.children.call, "proof", PLACE, request, Placement, stage="twin of the file")
         placement = session.waiting_once(f"{cell} placement", call, uses=[file_of(cell, artifact)])
         rows.write(folder / "outputs.npz", placement.outputs)
