@@ -28,7 +28,7 @@ from parity.core.plan import PRECISIONS, Cell, choose, model_name
 from parity.core.record import ExecutionRecord, read
 from parity.core.settings import DEFAULT_TARGETS, Config, ModelConfig
 from parity.core.words import plural
-from parity.exporting.alone import tensor
+from parity.exporting.alone import inline, tensor
 from parity.session import accepted, signature
 from parity.session import project as project_config
 
@@ -131,7 +131,7 @@ def _executors(model: str, cell: Cell, options: argparse.Namespace) -> list[str]
         if family_of(name) not in offered:
             raise ConfigError(f"--executors {name}: {cell.target} files do not run on it; on {', '.join(offered)}")
     key = f"{cell.target}-{cell.precision}"
-    return [f"models.{model}.executors = {{ {json.dumps(key)} = {json.dumps(names)} }}"]
+    return [f"models.{model}.executors = {inline({key: names})}"]
 
 
 def _executed(execution: ExecutionRecord) -> str:
@@ -179,9 +179,9 @@ targets = [{json.dumps(target)}]
 [tool.parity.models.{name}]
 reference = {json.dumps(str(reference))}
 golden = {json.dumps(str(golden))}
-inputs = [{", ".join(_table(entry) for entry in stated["inputs"])}]
-outputs = [{", ".join(_table(entry) for entry in stated["outputs"])}]
-dims = {_table(dims)}
+inputs = [{", ".join(map(_declaration, stated["inputs"]))}]
+outputs = [{", ".join(map(_declaration, stated["outputs"]))}]
+dims = {inline(dims)}
 """
     file = root / "pyproject.toml"
     file.write_text(text, encoding="utf-8")
@@ -218,9 +218,9 @@ def _declared(entry: str) -> tuple[str, dict[str, Any]]:
     return name, given
 
 
-def _table(entry: Mapping[str, Any]) -> str:
-    """A flat table as TOML."""
-    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in entry.items() if key != "layout") + " }"
+def _declaration(entry: Mapping[str, Any]) -> str:
+    """An input or output that a file states, as a model's table declares it."""
+    return inline({key: value for key, value in entry.items() if key != "layout"})
 
 
 def _target(options: argparse.Namespace) -> str | None:
@@ -255,15 +255,14 @@ def _precision(name: str) -> str:
 
 def _artifact(model: ModelConfig, options: argparse.Namespace) -> str:
     """The value of `artifacts` for the file, as TOML."""
-    sides: dict[str, list[str]] = {"inputs": [], "outputs": []}
+    sides: dict[str, dict[str, dict[str, str]]] = {"inputs": {}, "outputs": {}}
     known = {s.name: side for side in sides for s in getattr(model.contract, side)}
     for entry in options.tensor:
         name, sign, theirs = entry.partition("=")
         if not sign or not theirs:
             raise ConfigError(f"--tensor {entry!r}: write NAME=THEIRS, NAME=THEIRS:NHWC or NAME=:NHWC")
-        side = known[choose("input or output", name, known)]
-        fields = ", ".join(f"{key} = {json.dumps(value)}" for key, value in tensor(name, theirs).items())
-        sides[side].append(f"{json.dumps(name)} = {{ {fields} }}")
-    tables = "".join(f", {side} = {{ {', '.join(given)} }}" for side, given in sides.items() if given)
-    fixed = ", fixed = true" if options.fixed else ""
-    return f"{{ path = {json.dumps(str(options.file.resolve()))}{tables}{fixed} }}"
+        given = sides[known[choose("input or output", name, known)]]
+        if name in given:
+            raise ConfigError(f"--tensor {entry!r}: {name!r} is given twice")
+        given[name] = tensor(name, theirs)
+    return inline({"path": str(options.file.resolve()), **sides, "fixed": bool(options.fixed)})

@@ -134,13 +134,13 @@ def _project(
     if calibration:
         _write(root / "calibration", calibration)
         lines.append('calibration = "calibration"')
-    lines.append(f"inputs = [{', '.join(map(_inline, inputs))}]")
+    lines.append(f"inputs = [{', '.join(map(inline, inputs))}]")
     if outputs:
-        lines.append(f"outputs = [{', '.join(_inline({'name': name}) for name in outputs)}]")
+        lines.append(f"outputs = [{', '.join(inline({'name': name}) for name in outputs)}]")
     if dims:
-        lines.append(f"dims = {_inline(dims)}")
+        lines.append(f"dims = {inline(dims)}")
     key = f"{cell.target}-{cell.precision}"
-    lines += [f"cells = [{json.dumps(key)}]", f"artifacts = {_inline({key: artifact})}"]
+    lines += [f"cells = [{json.dumps(key)}]", f"artifacts = {inline({key: artifact})}"]
     if limits:
         lines += ["[tool.parity.limits.default]", *(f"{metric} = {float(limit)!r}" for metric, limit in limits.items())]
     return "\n".join(lines) + "\n"
@@ -194,8 +194,8 @@ def _write(folder: Path, cases: Sequence[Mapping[str, Array]]) -> None:
         np.savez(folder / f"{number:04}.npz", **{name: np.asarray(array) for name, array in case.items()})
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
     """A value as TOML writes it in one line."""
     if not isinstance(value, Mapping):
         return json.dumps(value)
-    return "{ " + ", ".join(f"{json.dumps(key)} = {_inline(item)}" for key, item in value.items()) + " }"
+    return "{ " + ", ".join(f"{json.dumps(key)} = {inline(item)}" for key, item in value.items()) + " }"
