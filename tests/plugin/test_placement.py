@@ -69,20 +69,20 @@ def coarser(path: Path) -> Any:
     return model
 
 
-def test_the_floor_follows_what_a_proved_file_quantises_and_not_its_scales(project: Project) -> None:
-    project.write("tinynet.py", FACTORS)
-    project.write("pyproject.toml", TABLE.format(more=""))
-    shutil.rmtree(project.path / "golden", ignore_errors=True)
-    draw(project.path / "golden", 1)
-    draw(project.path / "calibration", 2)
-    run = project.run("-k", "golden or proof")
+def test_the_floor_follows_what_a_proved_file_quantises_and_not_its_scales(fresh: Project) -> None:
+    fresh.write("tinynet.py", FACTORS)
+    fresh.write("pyproject.toml", TABLE.format(more=""))
+    shutil.rmtree(fresh.path / "golden", ignore_errors=True)
+    draw(fresh.path / "golden", 1)
+    draw(fresh.path / "calibration", 2)
+    run = fresh.run("-k", "golden or proof")
     (cell,) = run.record.cells
     assert cell.state == "pass", run.text
     assert any("the file's own placement of grids" in finding.text for finding in cell.findings), run.text
 
-    wrong = coarser(next(path for path in project.cache.rglob("*.onnx") if b"QuantizeLinear" in path.read_bytes()))
-    onnx.save(wrong, str(project.path / "wrong.onnx"))
-    project.write("pyproject.toml", TABLE.format(more='artifacts = { "onnx-int8" = "wrong.onnx" }'))
-    (cell,) = project.run("-k", "golden or proof").record.cells
+    wrong = coarser(next(path for path in fresh.cache.rglob("*.onnx") if b"QuantizeLinear" in path.read_bytes()))
+    onnx.save(wrong, str(fresh.path / "wrong.onnx"))
+    fresh.write("pyproject.toml", TABLE.format(more='artifacts = { "onnx-int8" = "wrong.onnx" }'))
+    (cell,) = fresh.run("-k", "golden or proof").record.cells
     broken = {check.metric for check in cell.checks if check.kind == "golden" and check.passed is False}
     assert cell.state == "fail" and "noise_ratio" in broken, broken
