@@ -17,8 +17,9 @@ from parity.core.settings import Rule, Waiver
 from parity.core.visible import visible
 from parity.core.words import plural
 from parity.judging import executions, tails
+from parity.judging.answer import describe, excess, figure
 from parity.judging.compare import METRICS, compare
-from parity.judging.gate import SET_BY_TEST, describe, excess, excuses, figure, passes
+from parity.judging.gate import SET_BY_TEST, excuses, passes
 from parity.judging.limits import Limit, resolve
 
 MOST = 20  # lines of a failing test about its metrics

@@ -25,7 +25,8 @@ from parity.core.record import (
     WaiverRecord,
 )
 from parity.core.settings import Rule, Waiver
-from parity.judging.gate import apply_waivers, by_urgency, describe, exit_code, judge, passes, rejudge, settle
+from parity.judging.answer import describe
+from parity.judging.gate import apply_waivers, by_urgency, exit_code, judge, passes, rejudge, settle
 
 CASES, OUTPUTS = ("a", "b", "c"), ("logits", "mask")
 TODAY = datetime.date(2026, 6, 1)
