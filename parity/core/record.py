@@ -168,7 +168,8 @@ class Explanation:
 
     fault: str
     explains: float
-    sentence: str = ""
+    sentence: str = ""  # cause and figures
+    cause: str = ""  # completes "behaves as if ..."
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Diagnosis:
 
     def explanations(self) -> tuple[Explanation, ...]:
         """What the record of a cell holds."""
-        return tuple(Explanation(" + ".join(c.faults), round(c.explains, 6), str(c)) for c in self.causes)
+        return tuple(Explanation(" + ".join(c.faults), round(c.explains, 6), str(c), c.sentence) for c in self.causes)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from parity.faults.fit import fitted
 from parity.faults.library import SAME_INPUT
 from parity.faults.trial import Broken, choices, put, ran, usual
 from parity.faults.yardstick import Yardstick, distance
+from parity.judging.answer import UNEXPLAINED
 from parity.judging.floor import raw_floors
 from parity.reference.dispatch import Ranges
 
@@ -80,7 +81,7 @@ class Search:
             causes = self._decided(self._others(self.stored))
         if causes:
             return self._said("explained", str(causes[0]), tuple(causes))
-        text = f"no known fault explains this ({self.without:.4g}x the noise floor)"
+        text = f"{UNEXPLAINED} ({self.without:.4g}x the noise floor)"
         text += f"; no time was left for: {', '.join(self.skipped)}" if self.skipped else ""
         return self._said("unexplained", text)
 

@@ -30,7 +30,7 @@ from parity.core.record import (
 from parity.core.settings import Rule, Waiver
 from parity.core.words import plural
 from parity.judging import executions, tails
-from parity.judging.answer import TOO_MUCH, describe, excess, figure, precision_costs
+from parity.judging.answer import TOO_MUCH, cause, describe, excess, figure, precision_costs
 from parity.judging.limits import resolve
 from parity.judging.registry import METRICS
 from parity.judging.samples import FEWEST, held, words
@@ -143,7 +143,7 @@ def _settle_on_host(cell: CellRecord, waived: Sequence[Waiver]) -> CellRecord:
     blocking = [check for check in broken if check not in excused and check not in warned]
     costs = precision_costs(checks)
     if blocking:
-        reason = describe(blocking)
+        reason = describe(blocking, cause(cell.diagnosis, cell.proof, cell.first_divergence))
         if costs and not reason.startswith(TOO_MUCH):
             reason = f"{reason}; {costs}"
         return replace(cell, state="fail", reason=reason)

@@ -27,7 +27,7 @@ from parity.core.settings import Config, ModelConfig
 from parity.core.visible import visible
 from parity.core.words import plural
 from parity.formats.target import version
-from parity.judging import gate
+from parity.judging import answer, gate
 from parity.judging.applicable import unapplied
 from parity.judging.baseline import INSTRUMENTS
 from parity.process import processor
@@ -66,6 +66,7 @@ class Control:
         self.ledger = Keeper.prepare(config.root, plan.partial, options, latency_blocks=config.gate_latency)
         self.capsule: tuple[str, str] | None = None
         self._heard: dict[str, Heard] = {}
+        self._evidence: dict[str, dict[str, Any]] = {}  # of the cells of this process: what names a cause
         self._failures = 0
         self._begun = False
         self._origin: Mapping[str, str] = {}  # of a shard: what it is made from, as it begins
@@ -126,6 +127,12 @@ class Control:
     def drawing(self) -> Drawing:
         """How many inputs each property test draws, from which seed, and since when this run has kept failures."""
         return Drawing.of(self.options, self.config.seed, self.shared)
+
+    def cause(self, cell: str, details: Mapping[str, Any]) -> str:
+        """What is wrong with a cell and where, by all that its tests in this process found, `details` of the last."""
+        evidence = self._evidence.setdefault(cell, {})
+        evidence |= {name: details[name] for name in ("diagnosis", "proof", "divergence") if details.get(name)}
+        return answer.cause(evidence.get("diagnosis", ()), evidence.get("proof"), evidence.get("divergence"))
 
     def first_to_tell(self, cell: str, failure: Mapping[str, str]) -> bool:
         """True for exactly one test of the run that met this failure of this cell."""
@@ -337,10 +344,16 @@ class Control:
         lines += self.ledger.lines
         lines += [self.capsule] if self.capsule else []
         lines += [("yellow", self.kept)] if self.kept else []
-        for path in self.written[-1:]:
-            shown = path.relative_to(self.config.root) if path.is_relative_to(self.config.root) else path
+        if shown := self.shown_report():
             lines.append(("", f"report: {shown}"))
         return lines
+
+    def shown_report(self) -> str:
+        """The path of the HTML report that this run wrote, from the project's folder; "" where it wrote none."""
+        if not self.written:
+            return ""
+        path = self.written[-1]
+        return str(path.relative_to(self.config.root) if path.is_relative_to(self.config.root) else path)
 
     def annotation_lines(self, environ: Mapping[str, str]) -> list[str]:
         """Workflow commands for GitHub, where this is one of its runners."""

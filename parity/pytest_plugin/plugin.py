@@ -16,7 +16,7 @@ from parity.core.errors import ParityError
 from parity.core.executors import HOST, REFUSES, execution_id
 from parity.core.kinds import BY_NAME
 from parity.core.words import plural
-from parity.pytest_plugin import fixtures, options
+from parity.pytest_plugin import failures, fixtures, options
 from parity.pytest_plugin.fixtures import CONTROL, RECORDER
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     ):
         config.addinivalue_line("markers", line)
     config.pluginmanager.register(fixtures, "parity-fixtures")  # by name it would be imported, with a warning
+    config.pluginmanager.register(failures, "parity-failures")
     control = _prepared(config)
     if control is not None:
         config.stash[CONTROL] = control
@@ -213,7 +214,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     recorder = pyfuncitem.stash.get(RECORDER, None)
     if recorder is not None:
         recorder.finished = True
-        why = recorder.verdict()
+        identity, control = _identity(pyfuncitem), pyfuncitem.config.stash.get(CONTROL, None)
+        because = control.cause(identity[0], recorder.details) if identity and control else ""
+        why = recorder.verdict(because)
         if why:
             pytest.fail(f"{recorder.cell}: {why}" if recorder.cell else why, pytrace=False)
     return result
@@ -238,6 +241,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     recorder = item.stash.get(RECORDER, None)
     if recorder is not None and report.when == "call":
         told |= recorder.export()
+        if recorder.finished and report.failed:
+            told["broken"] = recorder.brief()
         told["details"] |= control.details(identity[0])
     told["seconds"] = report.duration
     report.parity = told
@@ -349,6 +354,7 @@ def _quoted(args: Any) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    failures.restore(terminalreporter, config)
     control = config.stash.get(CONTROL, None)
     if control is None or not control.summary_lines():
         return

@@ -6,7 +6,7 @@ from parity.core.executors import execution_id
 from parity.core.record import CellRecord, RunRecord
 from parity.core.visible import visible
 from parity.core.words import plural
-from parity.judging import gate
+from parity.judging import answer, gate
 
 Line = tuple[str, str]  # (style of pytest's terminal or "", text)
 RERUN = 6  # cells that one command to run again names, and whose causes are told
@@ -23,8 +23,9 @@ def lines(record: RunRecord, *, blocking: bool = True) -> list[Line]:
             continue
         style = {"unavailable": "", "waived": "yellow", "missing": "yellow"}.get(cell.state, "red")
         found.append((style, f"{cell.state:<11} {cell.id}: {cell.reason}"))
-        told += bool(said := [f.text for f in cell.findings if f.text.startswith(CAUSES)])
-        found += [("", f"{'':<11} {text}") for text in said if told <= RERUN]
+        more = [f.text for f in cell.findings if f.text.startswith(CAUSES) and not answer.repeats(cell, f)]
+        told += bool(more)
+        found += [("", f"{'':<11} {text}") for text in more if told <= RERUN]
     found += [("yellow", line) for line in warnings(record)]
     if record.waiting and not record.partial:
         found.append(("", f"{'nightly':<11} {', '.join(record.waiting)}: only with --parity-profile nightly"))
@@ -57,10 +58,15 @@ def rerun(record: RunRecord) -> str:
 def warnings(record: RunRecord) -> list[str]:
     """A line for each warning, with the cells that it is about; of very many, how many more the report has."""
     cells: dict[str, list[str]] = {}
+    of_failing = 0
     for cell in record.cells:
-        for finding in cell.findings:
-            if finding.level == "warning":
-                cells.setdefault(finding.text, []).append(cell.id)
+        texts = [finding.text for finding in cell.findings if finding.level == "warning"]
+        if cell.state == "fail":  # its fault comes first, and most of these are of it
+            of_failing += len(texts)
+            continue
+        for text in texts:
+            cells.setdefault(text, []).append(cell.id)
+    for cell in record.cells:
         for execution in cell.executions:
             id = execution_id(cell.id, execution.executor)
             texts = [finding.text for finding in execution.findings if finding.level == "warning"]
@@ -73,4 +79,8 @@ def warnings(record: RunRecord) -> list[str]:
         more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
         found.append(f"{'warning':<11} {', '.join(ids[:NAMED])}{more}: {text}")
     left = len(found) - WARNINGS
-    return [*found[:WARNINGS], f"{'warning':<11} and {left} more: see the report"] if left > 0 else found
+    if left > 0:
+        found = [*found[:WARNINGS], f"{'warning':<11} and {left} more: see the report"]
+    if of_failing:
+        found.append(f"{'warning':<11} {of_failing} more of cells that fail: see the report")
+    return found

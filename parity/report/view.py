@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from parity.core.exhibits import Exhibit, Picture
 from parity.core.record import CellRecord, Check, Finding, RunRecord, State
+from parity.judging.answer import repeats
 from parity.judging.gate import tail_warning, warnings
 from parity.report import text
 from parity.report.checks import Group, Points, Rank, group, rank, tightest, used
@@ -105,11 +106,8 @@ class CellView:
 
     @property
     def findings(self) -> tuple[Said, ...]:
-        """The cell's findings, less those that only repeat the sentence of its diagnosis or its first divergence."""
-        said = tuple(f"diagnosis: {d.sentence}" for d in self.record.diagnosis)
-        if (first := self.record.first_divergence) is not None:
-            said += (f"first divergence: {first.layer} ", f"first divergence: {first.layer}:")
-        return tuple(_said(f) for f in self.record.findings if not (said and f.text.startswith(said)))
+        """The cell's findings, less those that only repeat its diagnosis or its first divergence."""
+        return tuple(_said(finding) for finding in self.record.findings if not repeats(self.record, finding))
 
     @property
     def executions(self) -> tuple[ExecutionView, ...]:

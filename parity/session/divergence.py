@@ -14,6 +14,7 @@ from parity.core.case import Array, Case
 from parity.core.plan import Cell
 from parity.core.record import Divergence, Drift
 from parity.divergence import DivergenceRequest, Located
+from parity.judging import answer
 from parity.judging.floor import natural
 from parity.session.evaluations import Reference
 from parity.session.session import Session
@@ -69,11 +70,7 @@ def _relative(source: str, root: Path) -> str:
 
 def sentence(told: Divergence) -> str:
     """The divergence in words, for the terminal and the report's findings."""
-    share = "values that are no counterpart of the module's" if told.introduced is None else f"{told.introduced:.2g}"
-    text = f"first divergence: {told.layer or 'outside every module'}" + (f" ({told.source})" if told.source else "")
-    text += f": {told.operator} introduces {share}"
-    if told.introduced is not None and told.allowed is not None:
-        text += f", where its precision allows {told.allowed:.2g}"
+    text = f"first divergence: {answer.place(told)}: {answer.introduces(told)}"
     return text + (f"; saved as {told.submodel}" if told.submodel else "")
 
 

@@ -164,10 +164,10 @@ class Recorder:
             return broken
         return [] if self.proved() else broken
 
-    def verdict(self) -> str:
+    def verdict(self, because: str = "") -> str:
         """Why the test that used this recorder fails, one line for each metric that broke; empty when it passes.
 
-        No check against a limit is a failure too: a test that measured nothing proved nothing.
+        The first line begins with the cause, `because`, where tests of the cell have seen it. No check against a limit is a failure too: a test that measured nothing proved nothing.
         """
         if self.executor != HOST and not any(c.value is not None or c.nonfinite for c in self.checks):
             return "nothing was measured"
@@ -176,17 +176,38 @@ class Recorder:
         broken = self.refused()
         if not broken:
             return ""
+        metrics = self._by_metric(broken)
+        lines = [describe(broken, because), f"  {self._count(broken)}"]
+        lines += [f"  why: {text}" for text in self.explained]
+        lines += [f"  {line}" for line in metrics[:MOST]]
+        if len(metrics) > MOST:
+            lines.append(f"  and {len(metrics) - MOST} more metrics, in the report")
+        return "\n".join([*map(visible, lines), *(visible(note, lines=True) for note in self.notes)])
+
+    def brief(self) -> list[str]:
+        """What a test that fails adds to the other failing tests of its cell: one line on its checks, then its notes.
+
+        Empty where none of its checks is broken.
+        """
+        broken = self.refused()
+        if not broken:
+            return []
+        worst = self.explained[0] if self.explained else self._by_metric(broken)[0]
+        return [visible(f"{self._count(broken)}; {worst}"), *(visible(note, lines=True) for note in self.notes)]
+
+    def _count(self, broken: Sequence[Check]) -> str:
+        return f"{len(broken)} of {plural(len(self.checks), 'check')} broken"
+
+    def _by_metric(self, broken: Sequence[Check]) -> list[str]:
+        """A line for each output's metric, the worst first."""
         by_metric: dict[tuple[str, str], list[Check]] = {}
         for c in sorted(broken, key=excess, reverse=True):
             by_metric.setdefault((c.output, c.metric), []).append(c)
-        lines = [f"{len(broken)} of {len(self.checks)} checks broken; worst: {describe(broken)}"]
-        lines += [f"  why: {text}" for text in self.explained]
-        for (output, metric), found in [*by_metric.items()][:MOST]:
+        lines = []
+        for (output, metric), checks in by_metric.items():
             cases = len({c.case for c in self.checks if (c.output, c.metric) == (output, metric)})
-            lines.append(f"  {f'{output} {metric}'.strip()}: {_told(found, cases)}")
-        if len(by_metric) > MOST:
-            lines.append(f"  and {len(by_metric) - MOST} more metrics, in the report")
-        return "\n".join([*map(visible, lines), *(visible(note, lines=True) for note in self.notes)])
+            lines.append(f"{f'{output} {metric}'.strip()}: {_told(checks, cases)}")
+        return lines
 
     def export(self) -> dict[str, Any]:
         """Everything recorded, as JSON builtins."""
