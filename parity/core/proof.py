@@ -18,13 +18,16 @@ class Culprit:
     """Where a link broke. `kind` says what `name` is: a tensor, an operator, a part of the structure, or the runtime.
 
     `name` is the PyTorch name where one is known (`features.0.0.weight`), else the artefact's. `channels` are indices
-    along the tensor's output axis, worst first.
+    along the tensor's output axis, worst first. A part of the structure lies between two tensors of the module: the
+    layer of `after` is the last that reads what it should, that of `before` the first that does not; "" at an end.
     """
 
     kind: Literal["tensor", "operator", "structure", "runtime"]
     name: str
     what: str
     channels: tuple[int, ...] = ()
+    after: str = ""
+    before: str = ""
 
     def __str__(self) -> str:
         where = f" channels {', '.join(map(str, self.channels[:4]))}" if self.channels else ""

@@ -19,6 +19,19 @@ Case = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """Where the chain of proof says that a fault is.
+
+    `tensors` are those of the module that the file holds otherwise. Where there are none, the structure is at fault:
+    the layer of the tensor `after` is the last that reads what it should, that of `before` the first that does not.
+    """
+
+    tensors: tuple[str, ...] = ()
+    after: str = ""
+    before: str = ""
+
+
+@dataclass(frozen=True)
 class DivergenceRequest:
     """One artefact and the model that it is to be, on the case on which the artefact is worst.
 
@@ -37,6 +50,7 @@ class DivergenceRequest:
     flavour: str | None = None
     calibration: Sequence[Case] = ()
     submodel: str | None = None
+    bounds: Bounds | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +84,7 @@ def locate(request: DivergenceRequest) -> Located:
             request.calibration,
         )
         with reference:
-            found = walk(artefact, reference, request.case)
+            found = walk(artefact, reference, request.case, request.bounds)
             saved = ""
             if request.submodel and found.divergence is not None:
                 saved = found.save(request.submodel)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from parity.divergence import Bounds
 from parity.divergence.pair import Pair, arrangements
 from parity.divergence.reference import Array, Reference, Value, off
 
@@ -44,6 +45,31 @@ def blamed(
             if any(_rescaled(reference, p, got) for p in near):
                 chosen = norms[-1]
     return chosen.layer, chosen.source
+
+
+def within(values: Sequence[Value], bounds: Bounds) -> list[Value]:
+    """The values that a fault inside `bounds` can make wrong first, in order of computation; empty where the bounds
+    name nothing that the module computes.
+
+    Of a wrong tensor they are what its layer computes, up to what the next layer with weights makes of it: a
+    converter folds what follows into one step.
+    """
+    if bounds.tensors:
+        layers = {_layer(name) for name in bounds.tensors}
+        first = next((v for v in values if v.layer in layers and v.kind not in ("move", "input")), None)
+        if first is None:
+            return []
+        following = (v.number for v in values if v.number > first.number and v.kind in WEIGHTED)
+        return list(values[first.number : next(following, len(values))])
+    after, before = _layer(bounds.after), _layer(bounds.before)
+    start = next((v.number for v in values if after and v.layer == after and v.kind in WEIGHTED), 0)
+    end = next((v.number for v in values if before and v.layer == before and v.kind in WEIGHTED), len(values))
+    return [v for v in values[start:end] if v.kind not in ("move", "input")]
+
+
+def _layer(tensor: str) -> str:
+    """The module path of a tensor's name."""
+    return tensor.rpartition(".")[0]
 
 
 def meant(

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parity.core.record import Divergence, Drift
-from parity.divergence.blame import blamed, meant
+from parity.divergence import Bounds
+from parity.divergence.blame import blamed, meant, within
 from parity.divergence.pair import Pair, Pairing
 from parity.divergence.reference import Array, Reference, off
 from parity.formats.graph import Values
@@ -60,6 +61,10 @@ class Astray:
     ends: bool = False  # what was computed from it is right again
 
 
+# A divergence, the step that makes it, and the tensor to put right, where it has a counterpart.
+Way = tuple[Divergence, Step, "tuple[str, Pair] | None"]
+
+
 @dataclass(frozen=True)
 class Found:
     """What the walk found: the first divergence with the step that makes it, and the curve."""
@@ -82,12 +87,15 @@ class Found:
         return self.steps.save(self.near, values, folder)
 
 
-def walk(steps: Steps, reference: Reference, case: Mapping[str, Array]) -> Found:
-    """Walk until nothing diverges any more, or often enough; the first divergence and the last curve count."""
+def walk(steps: Steps, reference: Reference, case: Mapping[str, Array], bounds: Bounds | None = None) -> Found:
+    """Walk until nothing diverges any more, or often enough; the first divergence and the last curve count.
+
+    A first divergence outside `bounds` gives way to the step inside that introduces most.
+    """
     right: dict[str, Pair] = {}
     way = _walked(steps, reference, case, right)
     found = way.divergence()
-    first = found
+    first = way.bounded(found, bounds) if bounds is not None else found
     for _ in range(AGAIN):
         if found is None or found[2] is None:
             break
@@ -181,7 +189,7 @@ class Walk:
                 known.ends, known.got = True, None
                 waiting += known.step.reads
 
-    def divergence(self) -> tuple[Divergence, Step, tuple[str, Pair] | None] | None:
+    def divergence(self) -> Way | None:
         """The first step on the way to a wrong output behind which nothing is right again; with the tensor to put
         right, where it has a counterpart."""
         waiting = [p.tensor for p in self.steps.outputs if p.tensor in self.astray]
@@ -205,6 +213,37 @@ class Walk:
             _finite(first.came_in), self._allowed(pair) if pair else self.share,
         )  # fmt: skip
         return told, near.step, (near.tensor, pair) if pair is not None else None
+
+    def bounded(self, found: Way | None, bounds: Bounds) -> Way | None:
+        """The divergence where it lies inside `bounds`, else the step inside that is most beyond what it may introduce.
+
+        Where the bounds name nothing of the module, or no step inside can be measured, it stays as it was found.
+        """
+        inside = within(self.reference.values, bounds)
+        if not inside:
+            return found
+        if found is not None:
+            blamed_on = [v for v in inside if (v.layer, v.source) == (found[0].layer, found[0].source)]
+            if blamed_on:
+                return found
+        numbers = {value.number for value in inside}
+        nearest = [a for a in self.astray.values() if a.nearest is not None and a.nearest.value.number in numbers]
+        measured: list[tuple[float, Step, str, Pair, float]] = [
+            (a.nearest.relative, a.step, a.tensor, a.nearest, a.came_in) for a in nearest if a.nearest is not None
+        ]
+        measured += [
+            (p.introduced, p.step, name, p.pair, p.gathered)
+            for name, p in self.points.items()
+            if p.pair.value.number in numbers
+        ]
+        if not measured:
+            return found
+        introduced, step, tensor, pair, gathered = max(measured, key=lambda m: m[0] / self._allowed(m[3]))
+        place = inside[0] if bounds.tensors else pair.value
+        told = Divergence(
+            place.layer, _finite(introduced), place.source, step.kind, tensor, _finite(gathered), self._allowed(pair)
+        )
+        return told, step, (tensor, pair)
 
     def _fits(self, one: Astray, first: Astray, layer: str) -> bool:
         """Whether its nearest counterpart is what the layer gives that the first one is inside of."""

@@ -41,7 +41,7 @@ def cause(diagnosis: Sequence[Explanation], proof: ProofRecord | None, divergenc
 
 
 def repeats(cell: CellRecord, finding: Finding) -> bool:
-    """Whether a finding only repeats what the cell's own fields say, or that a search found nothing where another did."""
+    """Whether a finding repeats a field of the cell, or says that one search failed where another did not."""
     if finding.text.startswith("diagnosis: "):
         explained = any(finding.text == f"diagnosis: {explanation.sentence}" for explanation in cell.diagnosis)
         blamed = cell.proof is not None and cell.proof.state == "failed"

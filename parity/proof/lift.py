@@ -269,14 +269,18 @@ def _blame(
         for a in suspects.values():
             yield _stored_otherwise(a)
         return
-    _, last, region = max(_region(artefact, source, audited, values, cases[0], limit) for values in (gained, pure))
+    _, last, first = max(_region(artefact, source, audited, values, cases[0], limit) for values in (gained, pure))
     named = {a.match.name for a in audited.values()}
     absent = [
         w.bias.name for w in source.weights if w.name == last and w.bias.values.any() and w.bias.name not in named
     ]
     if absent:
         yield Culprit("tensor", absent[0], "no constant of the file holds it")
-    yield Culprit("structure", region, NOT_THE_MODULE)
+    if first:
+        region = f"between {last} and what {first} reads" if last else f"before {first}"
+    else:
+        region = f"from {last or 'the input'} to the outputs"
+    yield Culprit("structure", region, NOT_THE_MODULE, after=last, before=first)
 
 
 def _stored_otherwise(audited: Audited) -> Culprit:
@@ -296,7 +300,7 @@ def _region(
     artefact: Artefact, source: Source, audited: Mapping[str, Audited], values: Values, case: Case, limit: float
 ) -> tuple[int, str, str]:
     """How far the artefact follows the module: the position of the first anchor that is off, the last layer that reads
-    what it should, and the place in words."""
+    what it should, and the first that does not, "" where all do."""
     graph = artefact.graph
     layers = sorted(
         (slot.operator, a.match.name, a.match.weight.anchor, _unpadded(graph, slot.data), slot.layout)
@@ -315,9 +319,9 @@ def _region(
         if "H" in layout and graph.channels_last:
             want = np.moveaxis(want, 1, -1)
         if _differs(ours[tensor], want, folds) > _ANCHOR * limit:
-            return position, last, f"between {last} and what {name} reads" if last else f"before {name}"
+            return position, last, name
         last = name
-    return len(layers), last, f"from {last or 'the input'} to the outputs"
+    return len(layers), last, ""
 
 
 def _unpadded(graph: Graph, tensor: str) -> str:

@@ -11,12 +11,14 @@ import numpy as np
 
 from parity import formats as targets
 from parity.core.case import Array, Case
+from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.record import Divergence, Drift
-from parity.divergence import DivergenceRequest, Located
+from parity.divergence import Bounds, DivergenceRequest, Located
 from parity.judging import answer
 from parity.judging.floor import natural
 from parity.session.evaluations import Reference
+from parity.session.proof import proof_of
 from parity.session.session import Session
 
 
@@ -46,6 +48,7 @@ def first_divergence(
         measured.flavour if measured else None,
         [c.inputs for c in session.quantising(model, cell.precision) or ()],
         str(folder) if folder else None,
+        _bounds(session, cell, cases),
     )
     located = session.children.call("proof", "parity.divergence:locate", request, Located, stage="divergence")
     drift = tuple(located.drift)
@@ -58,6 +61,22 @@ def first_divergence(
     saved = str(folder / located.submodel) if folder and located.submodel else ""
     divergence = replace(divergence, source=source, case=case.id, submodel=saved)
     return divergence, drift, sentence(divergence)
+
+
+def _bounds(session: Session, cell: Cell, cases: Sequence[Case]) -> Bounds | None:
+    """Where the chain of proof of the cell's artefact says that the fault is; None where it does not."""
+    if not targets.get(cell.target).graph or not session.config.models[cell.model].proof:
+        return None
+    try:
+        proof = proof_of(session, cell, cases)
+    except ParityError:  # the test of the chain itself says why
+        return None
+    culprits = [culprit for link in proof.links if link.state == "failed" for culprit in link.culprits]
+    tensors = tuple(dict.fromkeys(culprit.name for culprit in culprits if culprit.kind == "tensor"))
+    if tensors:
+        return Bounds(tensors)
+    structure = next((c for c in culprits if c.kind == "structure" and (c.after or c.before)), None)
+    return Bounds(after=structure.after, before=structure.before) if structure is not None else None
 
 
 def _relative(source: str, root: Path) -> str:

@@ -167,7 +167,8 @@ class Recorder:
     def verdict(self, because: str = "") -> str:
         """Why the test that used this recorder fails, one line for each metric that broke; empty when it passes.
 
-        The first line begins with the cause, `because`, where tests of the cell have seen it. No check against a limit is a failure too: a test that measured nothing proved nothing.
+        The first line begins with the cause, `because`, where tests of the cell have seen it. No check against a
+        limit is a failure too: a test that measured nothing proved nothing.
         """
         if self.executor != HOST and not any(c.value is not None or c.nonfinite for c in self.checks):
             return "nothing was measured"
