@@ -1,7 +1,7 @@
 """First divergence, measured: is the right module named first, at what cost?
 
     python research/divergence.py modules [--models skin,judge] [--targets onnx,tflite,ncnn] [--precision fp32]
-        [--each 2] [--store DIR] [--to FILE.jsonl]
+        [--each 2] [--store DIR] [--to FILE.jsonl] [--project FOLDER] [--plain]
     python research/divergence.py correct [--models ...]      no divergence in the zoo's own correct files
     python research/divergence.py memory [--models ...]       peak memory against plain inference
     python research/divergence.py table FILE.jsonl ...
@@ -9,7 +9,9 @@
 `modules` puts each fault of one module's weights, and each fault of the graph confined to one module, into the model,
 lets the target's own converter make a file of that, and asks where the file diverges. Counted are files whose outputs
 are further off than four times what the precision costs. The answer is right where it names the module that holds the
-fault; a module that is never called itself, because its parent reads its weights, counts as its parent.
+fault; a module that is never called itself, because its parent reads its weights, counts as its parent. The chain of
+proof bounds the place, as in the suite, unless `--plain` is given. `--project` is another project than this repository:
+that of a stranger, as `research/strangers` makes it, with its packages on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -36,13 +38,17 @@ from parity import formats as targets  # noqa: E402
 from parity.core.errors import ParityError  # noqa: E402
 from parity.core.plan import Cell  # noqa: E402
 from parity.core.record import plain  # noqa: E402
-from parity.divergence import DivergenceRequest, locate  # noqa: E402
+from parity.divergence import Bounds, DivergenceRequest, locate  # noqa: E402
 from parity.faults.base import registered  # noqa: E402
 from parity.faults.faulty import spec_of  # noqa: E402
 from parity.faults.yardstick import Yardstick  # noqa: E402
 from parity.judging.floor import raw_floors  # noqa: E402
+from parity.proof import prove  # noqa: E402
 from parity.reference import modelling, oracle  # noqa: E402
 from parity.reference.messages import OracleRequest  # noqa: E402
+from parity.session.artefacts import Artifact  # noqa: E402
+from parity.session.divergence import bounds_of  # noqa: E402
+from parity.session.proof import request_of  # noqa: E402
 from parity.session.session import Session  # noqa: E402
 from parity.store.cache import Store  # noqa: E402
 from research.faults import Setting, flavour_of  # noqa: E402
@@ -142,6 +148,7 @@ def modules(setting: Setting, target: str, precision: str, args: argparse.Namesp
             names,
             flavour_of(cell),
             setting.calibration() if precision == "int8" else [],
+            bounds=None if args.plain else bounds(setting, cell, artifact),
         )
         found = locate(request)
         told = plain(found.divergence)
@@ -150,6 +157,18 @@ def modules(setting: Setting, target: str, precision: str, args: argparse.Namesp
                               "divergence": told, "reason": found.reason, "off": max(off),
                               "seconds": round(time.monotonic() - start, 2)}) + "\n")  # fmt: skip
         out.flush()
+
+
+def bounds(setting: Setting, cell: Cell, artifact: Artifact) -> Bounds | None:
+    """Where the chain of proof of a faulty file says that the fault is; None where none can be made."""
+    cases = setting.session.golden(setting.model)
+    request = request_of(setting.session, setting.model, cell, artifact, cases)
+    calibration = setting.calibration() if cell.precision == "int8" else ()
+    try:
+        return bounds_of(prove(replace(request, calibration=calibration)))
+    except ParityError as error:
+        print(f"{cell}: no chain of proof: {error}", flush=True)
+        return None
 
 
 def correct(setting: Setting) -> None:
@@ -258,11 +277,13 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=2, help="modules a fault")
     parser.add_argument("--store", default=str(Path(tempfile.gettempdir(), "parity-faulty")))
     parser.add_argument("--to", default="divergence.jsonl")
+    parser.add_argument("--project", type=Path, default=ROOT)
+    parser.add_argument("--plain", action="store_true")
     args = parser.parse_args()
     if args.what == "table":
         table(args.files)
         return 0
-    session = Session(configuration.load(ROOT / "pyproject.toml", targets.facts()), f"divergence-{time.time()}")
+    session = Session(configuration.load(args.project / "pyproject.toml", targets.facts()), f"divergence-{time.time()}")
     try:
         for name in args.models.split(","):
             setting = Setting(session, session.config.models[name])

@@ -13,6 +13,7 @@ from parity import formats as targets
 from parity.core.case import Array, Case
 from parity.core.errors import ParityError
 from parity.core.plan import Cell
+from parity.core.proof import Proof
 from parity.core.record import Divergence, Drift
 from parity.divergence import Bounds, DivergenceRequest, Located
 from parity.judging import answer
@@ -71,6 +72,11 @@ def _bounds(session: Session, cell: Cell, cases: Sequence[Case]) -> Bounds | Non
         proof = proof_of(session, cell, cases)
     except ParityError:  # the test of the chain itself says why
         return None
+    return bounds_of(proof)
+
+
+def bounds_of(proof: Proof) -> Bounds | None:
+    """Where the failed links of a chain of proof say that the fault is; None where they name no place in the module."""
     culprits = [culprit for link in proof.links if link.state == "failed" for culprit in link.culprits]
     tensors = tuple(dict.fromkeys(culprit.name for culprit in culprits if culprit.kind == "tensor"))
     if tensors:
