@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from parity.core.visible import visible
-from parity.core.words import plural
 from parity.pytest_plugin.fixtures import CONTROL
 
 if TYPE_CHECKING:
@@ -44,7 +43,8 @@ def restore(terminalreporter: Any, config: pytest.Config) -> None:
 def folded(reports: Sequence[Any], record: RunRecord, path: str) -> list[Any]:
     """The reports with those of one cell as one, in the place of the first. `path` is the HTML report's, "" for none.
 
-    A failure that is no verdict of the suite (an assertion in a project's own test) keeps its block.
+    The only failing test of a cell keeps its block, and so does a failure that is no verdict of the suite (an
+    assertion in a project's own test).
     """
     reasons = {cell.id: cell.reason for cell in record.cells if cell.state == "fail"}
     by_cell: dict[str, list[Any]] = {}
@@ -55,7 +55,7 @@ def folded(reports: Sequence[Any], record: RunRecord, path: str) -> list[Any]:
     kept = []
     for report in reports:
         cell = _cell_of(report)
-        if cell not in by_cell:
+        if len(by_cell.get(cell, ())) < 2:
             kept.append(report)
         elif report is by_cell[cell][0]:
             kept.append(_block(cell, reasons[cell], by_cell[cell], path))
@@ -70,18 +70,18 @@ def _cell_of(report: Any) -> str:
 
 def _block(cell: str, reason: str, reports: Sequence[Any], path: str) -> Any:
     """One report for all of a cell: the reason, what each test found, and how to see more and to repeat it."""
-    lines = [f"{cell}: {reason}"]
+    lines = [visible(f"{cell}: {reason}")]
     for report in reports:
-        broken, *rest = report.parity["broken"]
+        broken, *notes = report.parity["broken"]
         test = report.nodeid.rpartition("::")[2].partition("[")[0]
-        lines.append(f"  {test}: {broken.strip()}")
-        lines += rest
+        lines += [visible(f"  {test}: {broken}"), *notes]
     see = f"  more: {path}#{cell}; " if path else "  "
-    tests = plural(len(reports), "test")
-    lines.append(f"{see}{tests} failed of this, each with its figures by -v; again: pytest -m parity -k {cell}")
+    lines.append(
+        f"{see}{len(reports)} tests failed of this, each with its figures by -v; again: pytest -m parity -k {cell}"
+    )
     block = copy.copy(reports[0])
     file, line, _ = block.location
     block.location = (file, line, cell)
-    block.longrepr = "\n".join(visible(line, lines=True) for line in lines)
+    block.longrepr = "\n".join(lines)
     block.sections = [section for report in reports for section in report.sections]
     return block

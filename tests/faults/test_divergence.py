@@ -19,8 +19,8 @@ from parity.core.contract import Contract, InputSpec, OutputSpec
 from parity.core.plan import Cell
 from parity.core.record import plain
 from parity.core.settings import ModelSpec
-from parity.divergence import DivergenceRequest, locate
-from parity.divergence.blame import _laid, _readers
+from parity.divergence import Bounds, DivergenceRequest, locate
+from parity.divergence.blame import _laid, _readers, within
 from parity.divergence.pair import arrangements
 from parity.divergence.reference import Value
 from parity.faults import faulty
@@ -187,3 +187,27 @@ def test_a_wrong_transpose_is_no_layout() -> None:
     value = np.arange(16.0).reshape(1, 4, 4)
     usual = [arrange(value) for exact, arrange in arrangements((1, 4, 4), (4, 4), False) if not exact]
     assert all(np.array_equal(v.reshape(4, 4), value[0]) for v in usual[:1])
+
+
+def test_the_place_lies_inside_the_bounds_of_the_chain_of_proof(tmp_path: Path) -> None:
+    notes = to_onnx(faulty.spec_of(SPEC, CONTRACT, "layer_scaled", "head.weight"), tmp_path)
+    assert found("onnx", tmp_path, notes).divergence.layer == "head"
+    assert found("onnx", tmp_path, notes, bounds=Bounds(("head.weight",))).divergence.layer == "head"
+    assert found("onnx", tmp_path, notes, bounds=Bounds(("mix.weight",))).divergence.layer == "mix"
+    assert found("onnx", tmp_path, notes, bounds=Bounds(after="wide.weight")).divergence.layer == "head"
+    assert found("onnx", tmp_path, notes, bounds=Bounds(before="mix.weight")).divergence.layer.startswith("body")
+
+
+def test_bounds_of_a_structure_hold_what_lies_between_two_layers() -> None:
+    values = [
+        Value(number, (4,), 1.0, np.zeros(5), layer, "", kind, reads)
+        for number, (layer, kind, reads) in enumerate(
+            [("x", "input", ()), ("a", "conv", (0,)), ("act", "relu", (1,)), ("", "move", (2,)), ("b", "linear", (3,)),
+             ("out", "sigmoid", (4,))]
+        )
+    ]  # fmt: skip
+    layers = [value.layer for value in within(values, Bounds(after="a.weight", before="b.weight"))]
+    assert layers == ["a", "act"]
+    assert [value.layer for value in within(values, Bounds(after="b.weight"))] == ["b", "out"]
+    assert [value.layer for value in within(values, Bounds(("a.bias",)))] == ["a", "act", ""]
+    assert within(values, Bounds(("elsewhere.weight",))) == []
