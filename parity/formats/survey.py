@@ -104,7 +104,7 @@ class Survey:
 
     def decisions(self) -> list[Decision]:
         """What the graph decides by the values of its inputs; what follows from their shapes alone is none."""
-        data = self._data()
+        data = self.data()
         booleans = self._booleans()
         constants = self._constants()
         found = self._of_process()
@@ -136,7 +136,7 @@ class Survey:
 
     def thresholds(self) -> set[float]:
         """The constants that values of inputs are compared with, clipped to or wrapped at: another way may begin."""
-        data, constants = self._data(), self._constants()
+        data, constants = self.data(), self._constants()
         found: set[float] = set()
         for node in self.nodes:
             decides = node.meaning in ("equal", "order") or _BOUND.search(node.operator)
@@ -148,7 +148,7 @@ class Survey:
     def zeros(self) -> set[float]:
         """Where inputs that constants are added to, subtracted from or multiplied with come to zero, or to another
         constant: `1 // (1 + (id - k)^2)` is one at k alone, and compares nothing."""
-        data = self._data()
+        data = self.data()
         constants = {name: values for name, values in self._constants().items() if values.dtype.kind in "fiu"}
         lines: dict[str, set[tuple[float, float]]] = {name: {(1.0, 0.0)} for name in self.inputs}  # factor, shift
         found: set[float] = set()
@@ -177,7 +177,7 @@ class Survey:
     def bounds(self) -> list[float | None]:
         """The numbers that values of inputs are kept inside of, or compared with, once for each; None for one that is
         computed."""
-        data, constants = self._data(), self._constants()
+        data, constants = self.data(), self._constants()
         values: list[float | None] = []
         for node in self.nodes:
             if data.isdisjoint(node.inputs):
@@ -193,7 +193,7 @@ class Survey:
 
     def bounded(self) -> list[Decision]:
         """The operators that keep values of inputs inside of constants, once for each constant; none in sub-graphs."""
-        data, constants = self._data(), self._constants()
+        data, constants = self.data(), self._constants()
         held = []
         for node in (node for node in self.nodes if not node.inner):
             word = _word(node.operator)
@@ -209,7 +209,7 @@ class Survey:
 
     def computing(self) -> list[Computed]:
         """The nodes that compute with values of inputs in every run: none in sub-graphs."""
-        data, constants = self._data(), self._constants()
+        data, constants = self.data(), self._constants()
         nodes = [node for node in self.nodes if node.operator and not node.inner and not data.isdisjoint(node.inputs)]
         return [_computed(node, data, constants) for node in nodes]
 
@@ -287,7 +287,7 @@ class Survey:
         sources = [node for node in self.nodes if moved[0] in node.outputs]
         return any(node.operator.lower() == "add" and index in node.inputs for node in sources)
 
-    def _data(self) -> set[str]:
+    def data(self) -> set[str]:
         """The tensors that follow from the values of an input, through loops too."""
         return self._following(self.inputs)
 

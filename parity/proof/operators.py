@@ -23,6 +23,7 @@ from parity.formats.survey import Node, Survey
 from parity.formats.target import load_part
 from parity.proof.bends import bends
 from parity.proof.explaining import absent, excess, fewer, unexplained
+from parity.proof.overflows import overflows, placed_by_values
 from parity.reference import decisions, modelling
 from parity.reference.decisions import Behaviour
 
@@ -48,6 +49,7 @@ def operators(reader: str, folder: str, notes: Mapping[str, Any], spec: ModelSpe
         strange += [other for other in unexplained(always.decisions(), own, always.parted()) if other not in strange]
     strange += excess(always, own)
     strange += bends(always, own)
+    strange += [other for other in (*overflows(always, own), *placed_by_values(always, own)) if other not in strange]
     if script is not None:
         culprits += [_of_process(decision) for decision in strange if decision.family == "process"]
     figures = {
