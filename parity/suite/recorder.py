@@ -193,7 +193,7 @@ class Recorder:
         broken = self.refused()
         if not broken:
             return []
-        worst = self.explained[0] if self.explained else self._by_metric(broken)[0]
+        worst = f"why: {self.explained[0]}" if self.explained else self._by_metric(broken)[0]
         return [visible(f"{self._count(broken)}; {worst}"), *(visible(note, lines=True) for note in self.notes)]
 
     def _count(self, broken: Sequence[Check]) -> str:
