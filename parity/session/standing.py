@@ -32,15 +32,16 @@ def standing(record: RunRecord, place: Path, *, judged_anew: bool = False) -> St
     """How the project that the record at `place` belongs to differs from what was measured.
 
     The project is that of the record's folder, or else of the current one where it has the record's models.
-    `judged_anew` says that limits and waivers of today are in force instead of the recorded ones. Nothing is compared
-    where there is no project. Raises ParityError for a configuration that cannot be read.
+    `judged_anew` says that limits and waivers of today are in force instead of the recorded ones. Where there is no
+    project, all that the record names is absent. Raises ParityError for a configuration that cannot be read.
     """
     file = _project(record, place)
+    named = [*_artefacts(record), *((path, digest, "which a model reads") for path, digest in record.read.items())]
     if file is None:
-        return Standing()
+        paths = [record.config or "the project", *(path for path, _, _ in named)]
+        return Standing(absent=tuple(dict.fromkeys(paths)))
     changed = list(_configured(record, file, judged_anew))
     absent = []
-    named = [*_artefacts(record), *((path, digest, "which a model reads") for path, digest in record.read.items())]
     for path, digest, role in named:
         now = _digest(file.parent / path)
         if now == digest:

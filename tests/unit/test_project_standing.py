@@ -83,6 +83,15 @@ def test_a_record_beside_no_file_of_its_own_is_judged_alone(record: RunRecord, t
     assert (now.changed, now.absent) == ((), ("files/skin.onnx", "w.npz"))
 
 
+def test_a_record_without_its_project_says_that_nothing_was_compared(
+    record: RunRecord, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    now = standing(record, elsewhere / "parity.json")
+    assert (now.changed, now.absent) == ((), ("the project", "files/skin.onnx", "w.npz"))
+
+
 def test_a_record_elsewhere_is_of_the_current_project_where_that_has_its_models(
     record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
