@@ -69,19 +69,27 @@ def local(artefact: Artefact, cases: Sequence[Case], whole: bool = True) -> Link
 
 def weighed(link: Link, artefact: Artefact, cases: Sequence[Case], oracle: Sequence[Case]) -> Link:
     """The link, unless all that fails in it is the runtime's fault and costs the outputs little: the file is right, and
-    the noise ratio has the last word. What it costs is the file's error over that on kernels without the fault."""
+    the noise ratio has the last word. What it costs is the file's error over that on kernels without the fault; where
+    the outputs have none with it, it costs them nothing."""
     first = artefact.kernels[0]
     right = [kernels for kernels in link.figures.get("right_on", ()) if kernels != first]
     if link.state != "failed" or not right or any(culprit.kind != "runtime" for culprit in link.culprits):
         return link
     least = min(whole_error(artefact, cases, oracle, kernels) for kernels in right)
     error = whole_error(artefact, cases, oracle, first)
-    figures = {**link.figures, "runtime_costs": error / least if least else float("inf")}
+    figures = {**link.figures, "runtime_costs": _ratio(error, least)}
     if not figures["runtime_costs"] <= RUNTIME_COST:
         return Link("local", "failed", figures, link.culprits)
     more = f" (and {len(link.culprits) - 1} more)" if len(link.culprits) > 1 else ""
     words = f"the outputs are {figures['runtime_costs']:.2f} times as far off as on {' or '.join(right)}"
+    words = words if error else "the outputs are exact all the same"
     return Link("local", "not possible", figures, reason=f"{link.culprits[0]}{more}; {words}")
+
+
+def _ratio(error: float, least: float) -> float:
+    if not error:
+        return 0.0
+    return error / least if least else float("inf")
 
 
 def _scores(artefact: Artefact, cases: Sequence[Case], whole: bool) -> dict[str, _Score]:

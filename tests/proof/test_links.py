@@ -13,7 +13,7 @@ from parity.core.proof import Link
 from parity.formats.graph import Array, Graph, Grid, Operator, Port, Run, Values
 from parity.formats.kept import Lifted
 from parity.proof import _weighed
-from parity.proof.lift import blind, lift
+from parity.proof.lift import blind, kept, lift
 from parity.proof.local import local, weighed
 from parity.proof.range import range_
 from parity.proof.range import weighed as weighed_range
@@ -143,6 +143,17 @@ def test_a_module_that_float32_cannot_compute_leaves_the_lift_blind(factor: floa
     assert blind(Link("local", "proved", {}), None).state == "proved"
 
 
+@pytest.mark.parametrize(("factor", "state"), [(0.0, "not possible"), (1e-3, "failed")])
+def test_an_output_that_never_moves_proves_nothing(factor: float, state: str) -> None:
+    inputs = cases()
+    oracle = [{"b": np.zeros((1, 50))} for _ in inputs]
+    link = blind(lift(Double(factor=factor), Torch(), {}, inputs, oracle, 1e-7), None)  # type: ignore[arg-type]
+    assert link.state == state
+    widened = replace(link, figures={**link.figures, "widened_by": {"w": 0.0}})
+    assert kept([widened]) == np.inf, "what a constant may cost is not seen"
+    assert kept([link]) == 0
+
+
 def test_lift_fails_on_an_output_of_another_shape() -> None:
     inputs = cases()
     oracle = [{"b": np.zeros((2, 50))} for _ in inputs]
@@ -168,6 +179,8 @@ def test_two_steps_on_the_first_kernel_set_are_the_runtimes_fault() -> None:
         ({"fast": 2}, {"fast": 0.12, "plain": 0.1}, "not possible"),
         ({"fast": 2}, {"fast": 0.2, "plain": 0.1}, "failed"),
         ({"fast": 2}, {"fast": np.nan, "plain": 0.1}, "failed"),
+        ({"fast": 2}, {"fast": 0.0, "plain": 0.0}, "not possible"),
+        ({"fast": 2}, {"fast": 0.1, "plain": 0.0}, "failed"),
         ({"fast": 2, "plain": 2}, {"fast": 0.1, "plain": 0.1}, "failed"),
         ({}, {"fast": 0.12, "plain": 0.1}, "proved"),
     ],
@@ -180,7 +193,8 @@ def test_a_fault_of_the_runtime_that_costs_little_is_told(
     link = weighed(local(artefact, inputs), artefact, inputs, oracle)
     assert link.state == state
     if state == "not possible":
-        assert "right on plain" in link.reason and "1.20 times as far off as on plain" in link.reason
+        cost = "1.20 times as far off as on plain" if errors["fast"] else "the outputs are exact all the same"
+        assert "right on plain" in link.reason and cost in link.reason
 
 
 @pytest.mark.parametrize(("cost", "state"), [(0.005, "proved"), (0.02, "failed"), (np.inf, "failed")])

@@ -323,7 +323,7 @@ class OnnxArtefact:
                 nodes.append(lifted)
             else:
                 nodes.append(_widened(node))
-            if grids and kind == "QuantizeLinear" and (grid := grids.get(node.output[0])):
+            if kind == "QuantizeLinear" and (grid := self._kept_grid(node.output[0], grids or {})):
                 nodes += _rounded(nodes.pop(), grid, constants, node.domain)
         for name, value in self.stored.items():
             if value.dtype == np.float16 or (name in weights and name not in constants and value.dtype.kind == "f"):
@@ -338,6 +338,10 @@ class OnnxArtefact:
             if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT
         return model, {**self.stored, **constants}
+
+    def _kept_grid(self, name: str, grids: Mapping[str, Grid]) -> Grid | None:
+        """The grid that a tensor is rounded on in the lift: one of `grids`, or what is left of a silent ReLU."""
+        return grids.get(name) or (self.plumbing.grids[name] if self.clips.rounds(name) else None)
 
     def reread(self) -> bool:
         return self.clips.reread()
