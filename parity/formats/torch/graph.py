@@ -7,6 +7,7 @@ The runtime is PyTorch itself, so no operator is judged alone.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ _BETWEEN = "PyTorch does not show the values between the operators of its files"
 _LAYOUTS = {  # operator -> its weight's layout
     "conv1d": "OIW", "conv2d": "OIHW", "conv3d": "OIDHW", "linear": "OI", "embedding": "VD", "conv_transpose2d": "IOHW",
 }  # fmt: skip
+_Content = tuple[str, tuple[int, ...], bytes]  # type and shape of a tensor, and a digest of its values
 _HALF, _FLOAT = 5, 6  # float16 and float32 among TorchScript's numbers for types
 
 
@@ -154,6 +156,7 @@ class ScriptArtefact(_TorchArtefact):
         self.tensors = dict(module.named_parameters()) | dict(module.named_buffers())
         self.values: dict[str, Any] = {}  # what a value of the graph is: a module's path, a tensor, a number
         self.names: dict[str, str] = {}  # the constant that a value stands for
+        self.in_code: dict[_Content, str] = {}  # the first constant of this content in the code
         graph = module.inlined_graph
         constants: dict[str, Array] = {}
         for name, tensor in self.tensors.items():
@@ -177,8 +180,10 @@ class ScriptArtefact(_TorchArtefact):
             elif node.kind() == "prim::Constant":
                 output = node.output().debugName()
                 value = self.values[output] = node.output().toIValue()
-                if isinstance(value, torch.Tensor) and (stored := _stored(value)) is not None and value.dim():
+                stored = _stored(value) if isinstance(value, torch.Tensor) else None
+                if stored is not None and (stored.ndim or stored.dtype == np.float16):
                     constants[f"%{output}"], self.names[output] = stored, f"%{output}"
+                    self.in_code.setdefault(_content(stored), f"%{output}")
 
     def _operators(self, graph: Any) -> tuple[list[Operator], dict[str, list[Slot]], Literals]:
         operators: list[Operator] = []
@@ -212,8 +217,9 @@ class ScriptArtefact(_TorchArtefact):
         session = ScriptSession(self.folder, self.notes)
         module: Any = session.module
         module._apply(_whole_float)
+        in_code = {content: weights[name] for content, name in self.in_code.items() if name in weights}
         for function in _functions(module):
-            _graph_in_float(function.graph, weights)
+            _graph_in_float(function.graph, in_code)
         _widen(dict(module.named_parameters()) | dict(module.named_buffers()), weights)
         return lambda case: session.run(case) | case
 
@@ -238,14 +244,21 @@ def _functions(module: Any) -> Iterator[Any]:
             yield part._c._get_method(name)
 
 
-def _graph_in_float(graph: Any, weights: Mapping[str, Array]) -> None:
-    """Make casts to float16 casts to float32, and half tensors of the code float ones with their `weights`."""
+def _content(stored: Array) -> _Content:
+    return stored.dtype.str, stored.shape, hashlib.sha256(stored.tobytes()).digest()
+
+
+def _graph_in_float(graph: Any, weights: Mapping[_Content, Array]) -> None:
+    """Make casts to float16 casts to float32, and half tensors of the code float ones with their `weights`.
+
+    By content: the graph of a method names its values otherwise than the one that has all methods in it.
+    """
     for node in list(every_node(graph)):
         if node.kind() == "prim::Constant" and node.hasAttribute("value") and node.kindOf("value") == "t":
             tensor = node.t("value")
-            name = f"%{node.output().debugName()}"
             if tensor.dtype == torch.float16:
-                node.t_("value", torch.from_numpy(weights[name]).float() if name in weights else tensor.float())
+                stored = tensor.cpu().numpy()
+                node.t_("value", torch.from_numpy(np.asarray(weights.get(_content(stored), stored))).float())
             continue
         schema = schema_of(node.schema()) if node.kind().startswith("aten::") else None
         names = [argument.name for argument in schema.arguments] if schema is not None else []
