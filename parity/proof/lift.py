@@ -354,4 +354,9 @@ def _differs(got: Array, want: Array, folds: bool) -> float:
 def whole_error(artefact: Artefact, cases: Sequence[Case], oracle: Sequence[Case], kernels: str = "") -> float:
     """Relative rms error of the artefact itself, on `kernels` or else as apps run it: what is left for the precision to
     answer for."""
-    return max(_errors(artefact.graph, artefact.whole(kernels or artefact.kernels[0]), cases, oracle).values())
+    return error_of(artefact, artefact.whole(kernels or artefact.kernels[0]), cases, oracle)
+
+
+def error_of(artefact: Artefact, run: Run, cases: Sequence[Case], oracle: Sequence[Case]) -> float:
+    """Relative rms error of the worst output of `run`, one of the artefact's."""
+    return max(_errors(artefact.graph, run, cases, oracle).values())
