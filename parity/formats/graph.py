@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from parity.judging.floor import FP16_MAX
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Values = dict[str, Array]  # tensors by name
 
@@ -70,6 +72,7 @@ class Grid:
         return np.asarray(np.clip(np.rint(self.steps(real)), self.low, self.high))
 
 
+FLOAT_MAX = float(np.finfo(np.float32).max)
 TABLE = "VD"  # the layout of a table in whose rows an operator looks something up
 Role = Literal["weight", "bias", "operand"]
 
@@ -259,6 +262,15 @@ class WholeOnly:
 def feed(graph: Graph, case: Mapping[str, Array]) -> Values:
     """A case, arrays by the model's input names, under the artefact's tensors and in its layout."""
     return {port.tensor: port.feed(case[port.name]) for port in graph.inputs}
+
+
+def widened_ends(values: Array) -> Array:
+    """float32 `values` with fp16's largest and least number as float32's.
+
+    What a mask adds to hide a score is the end of the type that the file computes in, beside which any score vanishes;
+    beside -65504 in float32 none does.
+    """
+    return np.where(np.abs(values) == FP16_MAX, np.copysign(FLOAT_MAX, values), values).astype(np.float32)
 
 
 def relative_rms(got: Array, want: Array) -> float:

@@ -28,7 +28,7 @@ _CLAMPS = ("MINIMUM", "MAXIMUM", "RELU", "RELU6", "RELU_N1_TO_1", "Clip", "Relu"
 _READERS = ("ADD", "SUB", "MUL", "DIV")
 _CHOOSING = ("TopK", "TOPK", "ArgMax", "ArgMin", "ARG_M", "NonMaxSuppression", "NON_MAX_SUPPRESSION")
 _CONVERTING = ("QUANTIZE", "DEQUANTIZE")
-_KEEPING = (
+KEEPING = (  # operators that cannot change a grid
     *("AVERAGE_POOL_2D", "MAX_POOL_2D", "CONCATENATION", "RESHAPE", "TRANSPOSE", "PAD", "PADV2", "MIRROR_PAD", "SLICE"),
     *("STRIDED_SLICE", "SPLIT", "SPLIT_V", "GATHER", "GATHER_ND", "PACK", "UNPACK", "SQUEEZE", "EXPAND_DIMS", "TILE"),
     *("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "REVERSE_V2", "MAXIMUM"),
@@ -69,7 +69,7 @@ def _tied(graph: Graph, names: Sequence[str]) -> list[list[str]]:
     """The tensors on one grid, in sets of those that operators tie together which cannot change a grid."""
     sets = [{name} for name in names]
     for op in graph.operators:
-        if op.kind not in _KEEPING:
+        if op.kind not in KEEPING:
             continue
         ends = {*op.inputs, *op.outputs}
         joined = [each for each in sets if each & ends]

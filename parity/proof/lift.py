@@ -33,6 +33,7 @@ _ANCHOR = 10.0  # an anchor is off when it is off by this many limits
 
 LEAST_HALF = float(np.finfo(np.float16).smallest_subnormal)
 
+SILENT = "the outputs hold one value in all elements of all cases, and show nothing of what is before them"
 NOT_THE_MODULE = "computes something else than the module, with the module's own weights"
 
 Case = Mapping[str, Array]
@@ -69,6 +70,7 @@ def lift(
         "eager_fp32": eager,
         "widened_by": dict.fromkeys(kept, noise),
         "replaced": len(weights),
+        "silent": silent(oracle),
     }
     if errors[worst] <= limit:
         return Link("lift", "proved", figures)
@@ -136,9 +138,19 @@ def _torch_values(audited: Audited) -> Iterator[Array]:
     yield audited.match.values
 
 
+def silent(rows: Sequence[Case]) -> bool:
+    """Whether every output holds one value in all its elements, in all cases: it shows nothing of what is before it, as
+    where a ReLU behind untrained weights gives 0 everywhere."""
+    together = (_flat([row[name] for row in rows]) for name in rows[0])
+    return all(np.array_equal(values, np.broadcast_to(values[:1], values.shape)) for values in together)
+
+
 def blind(link: Link, remains: float | None) -> Link:
-    """The link, unless its limit is so wide that it says no more than the noise ratio does: by what was not matched, to
-    the error of the file itself, quantisation and all; or because float32 itself cannot compute the module."""
+    """The link, unless it says no more than the noise ratio does: because no output moves; because its limit is so wide
+    by what was not matched, to the error of the file itself, quantisation and all; or because float32 itself cannot
+    compute the module."""
+    if link.state == "proved" and link.figures.get("silent"):
+        return Link("lift", "not possible", link.figures, reason=SILENT)
     eager = link.figures.get("eager_fp32", 0.0)
     if link.state == "proved" and eager > _UNTOLD and link.figures["relative_rms"] > LIMIT:
         reason = (
@@ -158,9 +170,12 @@ def blind(link: Link, remains: float | None) -> Link:
 
 def kept(links: Sequence[Link]) -> float:
     """What the rounding of constants that stay as they are may cost the outputs, relative rms, by the lift among these
-    links; 0 where it was not made."""
+    links: anything where there are some and no output moves; 0 where the lift was not made."""
     figures = next((link.figures for link in links if link.name == "lift"), {})
-    return max((float(noise) for noise in figures.get("widened_by", {}).values()), default=0.0)
+    widened: Mapping[str, float] = figures.get("widened_by", {})
+    if widened and figures.get("silent"):
+        return math.inf
+    return max((float(noise) for noise in widened.values()), default=0.0)
 
 
 def _widening(
@@ -343,4 +358,9 @@ def _differs(got: Array, want: Array, folds: bool) -> float:
 def whole_error(artefact: Artefact, cases: Sequence[Case], oracle: Sequence[Case], kernels: str = "") -> float:
     """Relative rms error of the artefact itself, on `kernels` or else as apps run it: what is left for the precision to
     answer for."""
-    return max(_errors(artefact.graph, artefact.whole(kernels or artefact.kernels[0]), cases, oracle).values())
+    return error_of(artefact, artefact.whole(kernels or artefact.kernels[0]), cases, oracle)
+
+
+def error_of(artefact: Artefact, run: Run, cases: Sequence[Case], oracle: Sequence[Case]) -> float:
+    """Relative rms error of the worst output of `run`, one of the artefact's."""
+    return max(_errors(artefact.graph, run, cases, oracle).values())

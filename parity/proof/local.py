@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parity.core.proof import Culprit, Link
-from parity.formats.graph import Array, Artefact, Graph, Operator, Run, Values, feed
+from parity.formats.graph import Array, Artefact, Graph, Grid, Operator, Run, Values, feed
 from parity.process.memory import give_back
-from parity.proof.lift import Case, whole_error
+from parity.proof.calibration import CLOSE, KEEPING, SHIFT
+from parity.proof.lift import Case, error_of, whole_error
 
 STEPS = 1.0  # integer kernels round their products once more; +-1 step is legal and differs between kernel sets
 FLOAT = 1e-4  # of the largest output: float kernels approximate transcendental functions and sum in another order
@@ -69,19 +70,36 @@ def local(artefact: Artefact, cases: Sequence[Case], whole: bool = True) -> Link
 
 def weighed(link: Link, artefact: Artefact, cases: Sequence[Case], oracle: Sequence[Case]) -> Link:
     """The link, unless all that fails in it is the runtime's fault and costs the outputs little: the file is right, and
-    the noise ratio has the last word. What it costs is the file's error over that on kernels without the fault."""
-    first = artefact.kernels[0]
-    right = [kernels for kernels in link.figures.get("right_on", ()) if kernels != first]
-    if link.state != "failed" or not right or any(culprit.kind != "runtime" for culprit in link.culprits):
+    the noise ratio has the last word. What it costs is the file's error over that without the fault; where the outputs
+    have none with it, it costs them nothing."""
+    if link.state != "failed" or any(culprit.kind != "runtime" for culprit in link.culprits):
         return link
-    least = min(whole_error(artefact, cases, oracle, kernels) for kernels in right)
-    error = whole_error(artefact, cases, oracle, first)
-    figures = {**link.figures, "runtime_costs": error / least if least else float("inf")}
+    error = whole_error(artefact, cases, oracle)
+    least, without = _without_fault(link, artefact, cases, oracle)
+    figures = {**link.figures, "runtime_costs": _ratio(error, least)}
     if not figures["runtime_costs"] <= RUNTIME_COST:
         return Link("local", "failed", figures, link.culprits)
     more = f" (and {len(link.culprits) - 1} more)" if len(link.culprits) > 1 else ""
-    words = f"the outputs are {figures['runtime_costs']:.2f} times as far off as on {' or '.join(right)}"
+    words = f"the outputs are {figures['runtime_costs']:.2f} times as far off as {without}"
+    words = words if error else "the outputs are exact all the same"
     return Link("local", "not possible", figures, reason=f"{link.culprits[0]}{more}; {words}")
+
+
+def _without_fault(link: Link, artefact: Artefact, cases: Sequence[Case], oracle: Sequence[Case]) -> tuple[float, str]:
+    """The error of the file without the faults of the runtime, and what computes it: the kernel sets that have none, or
+    else the file's graph in float with every activation rounded on its grid."""
+    right = [kernels for kernels in link.figures.get("right_on", ()) if kernels != artefact.kernels[0]]
+    if right:
+        least = min(whole_error(artefact, cases, oracle, kernels) for kernels in right)
+        return least, f"on {' or '.join(right)}"
+    rounded = artefact.rounded({}, artefact.graph.grids)
+    return error_of(artefact, rounded, cases, oracle), "with every operator exact on its grids"
+
+
+def _ratio(error: float, least: float) -> float:
+    if not error:
+        return 0.0
+    return error / least if least else float("inf")
 
 
 def _scores(artefact: Artefact, cases: Sequence[Case], whole: bool) -> dict[str, _Score]:
@@ -196,6 +214,10 @@ def _culprits(artefact: Artefact, scores: Mapping[str, _Score]) -> tuple[list[tu
         unit = "steps" if op.outputs[0] in graph.grids else "times what rounding allows"
         off = f"off by {max(wrong.values()):.3g} {unit}"
         where = f"operator {op.index}, {op.outputs[0]}"
+        if not right and _copied(graph, op, max(wrong.values())):
+            what = f"{off} on every kernel set ({where}): they copy what it reads from a grid that differs a little"
+            found.append((op.index, Culprit("runtime", f"{op.kind} {op.index}", what)))
+            continue
         if not right:
             found.append(
                 (op.index, Culprit("operator", f"{op.kind} {op.index}", f"{off} on every kernel set ({where})"))
@@ -208,3 +230,29 @@ def _culprits(artefact: Artefact, scores: Mapping[str, _Score]) -> tuple[list[tu
         else:
             elsewhere.append(culprit)
     return sorted(found, key=lambda pair: pair[1].kind != "operator"), elsewhere
+
+
+def _copied(graph: Graph, op: Operator, off: float) -> bool:
+    """Whether an operator that keeps a grid copies integers from one grid to another, and is `off` by what follows from
+    that alone. The two may differ as two calibrations of the same values do, and only inside the file: an app reads
+    the scales of inputs and outputs.
+    """
+    ports = {port.tensor for port in (*graph.inputs, *graph.outputs)}
+    written = graph.grids.get(op.outputs[0])
+    read = [graph.grids[name] for name in op.inputs if name in graph.grids]
+    if op.kind not in KEEPING or written is None or not read or ports & {*op.inputs, *op.outputs}:
+        return False
+    return all(_nearly(grid, written) for grid in read) and off <= max(_apart(grid, written) for grid in read) + STEPS
+
+
+def _nearly(grid: Grid, other: Grid) -> bool:
+    """Whether two grids, each of one scale, may be made of the same values."""
+    if grid.per_channel or other.per_channel:
+        return False
+    return bool(abs(grid.scale[0] / other.scale[0] - 1) <= CLOSE and abs(grid.zero[0] - other.zero[0]) <= SHIFT)
+
+
+def _apart(grid: Grid, other: Grid) -> float:
+    """How many steps of `other` an integer is off that was copied to it from `grid`, at most."""
+    integers = np.arange(grid.low, grid.high + 1)
+    return float(np.abs(other.nearest(grid.real(integers)) - integers).max())

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from parity.core.proof import Culprit, Link
-from parity.formats.graph import Array, Artefact, Graph, Grid, Run, Values, feed, relative_rms
+from parity.formats.graph import FLOAT_MAX, Array, Artefact, Graph, Grid, Run, Values, feed, relative_rms
 from parity.formats.kept import known
 from parity.proof import levels
 from parity.proof.audit import CLIP_COST
@@ -169,6 +169,7 @@ def _watched(
     """What each watched tensor did, and case by case the outputs with their parts. Only tensors on grids that the same
     lifted graph was not seen with before are run for."""
     graph = artefact.graph
+    ends = getattr(artefact, "widened_ends", False)  # where the lift holds float32's, the file holds fp16's own
     fed = [feed(graph, case) for case in cases]
     kept = known(run, fed)
     whole = _whole(graph)
@@ -191,6 +192,7 @@ def _watched(
                 if value.dtype.kind != "f" or not value.size:
                     continue
                 value = value[value != -np.inf] if name in masked else value
+                value = value[np.abs(value) != FLOAT_MAX] if ends else value
                 if not np.isfinite(value).all():
                     one.finite = False
                 elif value.size:

@@ -14,12 +14,14 @@ from torch import nn
 from torch.nn import functional
 
 from parity import formats as targets
+from parity.core.proof import Proof
 from parity.core.settings import ModelSpec
 from parity.proof import prove
 from parity.proof.messages import ProofRequest
 from tests.proof.seeded import ROOT, Subject, convert, notes
 
 pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
 
 
 def clipped(first: str = "ReLU6") -> nn.Module:
@@ -109,3 +111,67 @@ def test_a_resampled_picture_has_the_ends_of_pictures_whether_it_is_clamped_or_n
     reader = targets.get("onnx").graph
     found = prove(ProofRequest(spec[at_once], reader, "int8", str(folder), notes(folder), pictures(2), ["y"], flat(1)))
     assert (found.link("lift").state == "proved") is held, found.summary
+
+
+class Silent(nn.Module):
+    """A head whose ReLU no input reaches, alone or beside one that is alive; `dropped` leaves the ReLU out."""
+
+    def __init__(self, beside: bool, dropped: bool):
+        super().__init__()
+        self.beside = beside
+        self.body, self.head, self.other = nn.Linear(6, 16), nn.Linear(16, 4), nn.Linear(16, 4)
+        self.last = nn.Identity() if dropped else nn.ReLU()
+        with torch.no_grad():
+            self.head.weight *= 0.05
+            self.head.bias.fill_(-0.2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = torch.relu(self.body(x))
+        silent = self.last(self.head(features))
+        return self.other(features) + silent if self.beside else silent
+
+
+def silent(beside: bool, dropped: bool = False) -> nn.Module:
+    torch.manual_seed(0)
+    return Silent(beside, dropped).eval()
+
+
+def made_of_silent(folder: Path, beside: bool, dropped: bool) -> Path:
+    model = ModelSpec(str(ROOT), "tests.proof.test_clips:silent", {"beside": beside, "dropped": dropped})
+    contract = {"inputs": [{"name": "x", "shape": [1, 6], "dtype": "float32"}], "outputs": [{"name": "y"}]}
+    subject = Subject(f"silent-{beside}-{dropped}", model, contract, cases(1.0))
+    return convert(subject, folder, "onnx", ("int8",))["int8"]
+
+
+def of_silent(folder: Path, beside: bool) -> Proof:
+    """The proof of a file against the module that has its ReLU."""
+    model = ModelSpec(str(ROOT), "tests.proof.test_clips:silent", {"beside": beside})
+    reader = targets.get("onnx").graph
+    return prove(ProofRequest(model, reader, "int8", str(folder), notes(folder), cases(1.0), ["y"], cases(1.0)))
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside others", "alone"])
+def test_a_relu_that_is_silent_in_all_of_calibration_is_no_fault(tmp_path: Path, beside: bool) -> None:
+    """ONNX Runtime's quantiser drops the ReLU and gives its result a scale of 1: small values become 0 all the same."""
+    found = of_silent(made_of_silent(tmp_path, beside, dropped=False), beside)
+    assert found.state == ("proved" if beside else "not possible"), found.summary
+    if not beside:
+        lift = found.link("lift")
+        assert lift.state == "not possible" and "hold one value" in lift.reason, "a proof by nothing is none"
+        assert not found.complete
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside others", "alone"])
+def test_a_silent_relu_that_a_file_lacks_is_found(tmp_path: Path, beside: bool) -> None:
+    found = of_silent(made_of_silent(tmp_path, beside, dropped=True), beside)
+    assert found.link("lift").state == "failed", found.summary
+
+
+def test_a_layer_of_other_weights_behind_outputs_that_never_move_is_found(tmp_path: Path) -> None:
+    folder = made_of_silent(tmp_path, beside=False, dropped=False)
+    path = folder / notes(folder)["entry"]
+    model = onnx.load(str(path))
+    weights = next(i for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT8 and len(i.dims) == 2)
+    weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights)[::-1].copy(), weights.name))
+    onnx.save(model, str(path))
+    assert of_silent(folder, beside=False).state == "failed"

@@ -405,6 +405,14 @@ def test_every_reading_of_the_ends_of_grids_is_offered_once() -> None:
     assert (clips.of("below"), clips.of("resized")) == read[0]
 
 
+def test_a_grid_of_what_was_silent_rounds_only_in_a_reading_of_its_own() -> None:
+    silent, alive = (Grid(np.array([scale]), np.array([0.0]), 0, -128, 127) for scale in (1.0, 0.5))
+    clips = Clips({0.0}, {"silent": silent, "alive": alive})
+    assert not clips.rounds("silent")
+    assert clips.reread() and clips.rounds("silent") and not clips.rounds("alive")
+    assert not clips.reread() and not clips.rounds("silent")
+
+
 def test_a_hybrid_kernel_is_allowed_for_the_data_that_it_multiplies(weight: np.ndarray) -> None:
     """A transposed convolution of TFLite reads the shape of its output before its data."""
     from parity.proof.local import _deviation, _hybrid_reach

@@ -13,8 +13,8 @@ from parity.core.proof import Link
 from parity.formats.graph import Array, Graph, Grid, Operator, Port, Run, Values
 from parity.formats.kept import Lifted
 from parity.proof import _weighed
-from parity.proof.lift import blind, lift
-from parity.proof.local import local, weighed
+from parity.proof.lift import blind, kept, lift
+from parity.proof.local import _culprits, _Score, local, weighed
 from parity.proof.range import range_
 from parity.proof.range import weighed as weighed_range
 
@@ -75,10 +75,14 @@ class Costs(Double):
         self.errors = errors
 
     def whole(self, kernels: str) -> Run:
-        return lambda case: {"y": (1 + self.errors[kernels]) * self.factor * case["x"].astype(np.float64)}
+        return self.off_by(self.errors[kernels])
 
     def rounded(self, weights: Mapping[str, Array], grids: Mapping[str, Grid]) -> Run:
-        return lambda case: {"y": (1 + self.errors["clipped"]) * self.factor * case["x"].astype(np.float64)}
+        return self.off_by(self.errors["clipped"])
+
+    def off_by(self, error: float) -> Run:
+        port = self.graph.outputs[0].tensor
+        return lambda case: {port: (1 + error) * self.factor * case["x"].astype(np.float64)}
 
 
 class Remembered(Double):
@@ -143,6 +147,17 @@ def test_a_module_that_float32_cannot_compute_leaves_the_lift_blind(factor: floa
     assert blind(Link("local", "proved", {}), None).state == "proved"
 
 
+@pytest.mark.parametrize(("factor", "state"), [(0.0, "not possible"), (1e-3, "failed")])
+def test_an_output_that_never_moves_proves_nothing(factor: float, state: str) -> None:
+    inputs = cases()
+    oracle = [{"b": np.zeros((1, 50))} for _ in inputs]
+    link = blind(lift(Double(factor=factor), Torch(), {}, inputs, oracle, 1e-7), None)  # type: ignore[arg-type]
+    assert link.state == state
+    widened = replace(link, figures={**link.figures, "widened_by": {"w": 0.0}})
+    assert kept([widened]) == np.inf, "what a constant may cost is not seen"
+    assert kept([link]) == 0
+
+
 def test_lift_fails_on_an_output_of_another_shape() -> None:
     inputs = cases()
     oracle = [{"b": np.zeros((2, 50))} for _ in inputs]
@@ -168,6 +183,8 @@ def test_two_steps_on_the_first_kernel_set_are_the_runtimes_fault() -> None:
         ({"fast": 2}, {"fast": 0.12, "plain": 0.1}, "not possible"),
         ({"fast": 2}, {"fast": 0.2, "plain": 0.1}, "failed"),
         ({"fast": 2}, {"fast": np.nan, "plain": 0.1}, "failed"),
+        ({"fast": 2}, {"fast": 0.0, "plain": 0.0}, "not possible"),
+        ({"fast": 2}, {"fast": 0.1, "plain": 0.0}, "failed"),
         ({"fast": 2, "plain": 2}, {"fast": 0.1, "plain": 0.1}, "failed"),
         ({}, {"fast": 0.12, "plain": 0.1}, "proved"),
     ],
@@ -180,7 +197,8 @@ def test_a_fault_of_the_runtime_that_costs_little_is_told(
     link = weighed(local(artefact, inputs), artefact, inputs, oracle)
     assert link.state == state
     if state == "not possible":
-        assert "right on plain" in link.reason and "1.20 times as far off as on plain" in link.reason
+        cost = "1.20 times as far off as on plain" if errors["fast"] else "the outputs are exact all the same"
+        assert "right on plain" in link.reason and cost in link.reason
 
 
 @pytest.mark.parametrize(("cost", "state"), [(0.005, "proved"), (0.02, "failed"), (np.inf, "failed")])
@@ -208,6 +226,53 @@ def test_a_fault_that_cannot_be_weighed_stays_one() -> None:
 def test_two_steps_on_every_kernel_set_are_the_files_fault() -> None:
     link = local(Double({"fast": 2, "plain": 2}), cases(2, reach=4))
     assert link.culprits[0].kind == "operator"
+
+
+def copying(kind: str, scale: float, zero: float, errors: Mapping[str, float], off: int = 2) -> Costs:
+    """Three operators of which the middle one is wrong by `off` steps on every kernel set, and writes on another grid
+    than it reads from."""
+    artefact = Costs({"fast": off, "plain": off}, errors)
+    ends = [Operator(0, "MUL", ("x",), ("a",)), Operator(2, "MUL", ("b",), ("z",))]
+    operators = (ends[0], Operator(1, kind, ("a",), ("b",)), ends[1])
+    grids = {**dict.fromkeys(("x", "a", "z"), Y), "b": replace(Y, scale=Y.scale * scale, zero=Y.zero + zero)}
+    artefact.graph = replace(artefact.graph, operators=operators, grids=grids, outputs=(Port("b", "z"),))
+    return artefact
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "zero", "errors", "off", "state"),
+    [
+        ("REVERSE_V2", 1.005, 1, {"fast": 0.12, "clipped": 0.1}, 2, "not possible"),
+        ("REVERSE_V2", 1.005, 1, {"fast": 0.2, "clipped": 0.1}, 2, "failed"),  # the outputs feel it
+        ("REVERSE_V2", 1.005, 1, {"fast": 0.12, "clipped": 0.1}, 9, "failed"),  # more than copying explains
+        ("REVERSE_V2", 1.02, 0, {"fast": 0.12, "clipped": 0.1}, 2, "failed"),  # no calibration of the same values
+        ("REVERSE_V2", 1.0, 3, {"fast": 0.12, "clipped": 0.1}, 2, "failed"),
+        ("ADD", 1.005, 1, {"fast": 0.12, "clipped": 0.1}, 2, "failed"),  # changes grids for a living
+    ],
+)
+def test_a_copy_between_nearly_equal_grids_is_weighed_by_the_outputs(
+    kind: str, scale: float, zero: float, errors: Mapping[str, float], off: int, state: str
+) -> None:
+    artefact, inputs = copying(kind, scale, zero, errors, off), cases(2, reach=4)
+    link = copied_link(artefact, off)
+    oracle = [{"b": 2.0 * case["a"].astype(np.float64)} for case in inputs]
+    weighed_link = weighed(link, artefact, inputs, oracle)
+    assert (link.state, weighed_link.state) == ("failed", state), weighed_link
+    if state == "not possible":
+        assert "1.20 times as far off as with every operator exact on its grids" in weighed_link.reason
+
+
+@pytest.mark.parametrize("port", ["a", "b"])
+def test_a_copy_to_or_from_what_an_app_reads_is_a_fault(port: str) -> None:
+    artefact = copying("REVERSE_V2", 1.005, 1, {"fast": 0.12, "clipped": 0.1})
+    artefact.graph = replace(artefact.graph, outputs=(Port("b", port),))
+    assert copied_link(artefact, 2).culprits[0].kind == "operator"
+
+
+def copied_link(artefact: Costs, off: int) -> Link:
+    scores = {kernels: _Score(worst={0: 0.0, 1: float(off), 2: 0.0}) for kernels in artefact.kernels}
+    culprits, _ = _culprits(artefact, scores)  # type: ignore[arg-type]
+    return Link.judged("local", {"right_on": []}, [culprit for _, culprit in culprits])
 
 
 def test_a_fault_of_kernels_on_demand_is_told_and_does_not_fail() -> None:

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from parity import formats as targets
+from parity.core.settings import ModelSpec
 from parity.proof import prove
 from parity.proof.messages import ProofRequest
 from research.proof import names
@@ -58,6 +61,46 @@ def test_per_tensor_weights_raise_no_alarm(exports: Path, clean: dict[str, Path]
 def test_a_fault_in_the_file_is_found(clean: dict[str, Path], tmp_path: Path, edit: edits.Edit) -> None:
     result = proof(edits.edited(clean["int8"], tmp_path, edit))
     assert names(result, edit.links, edit.culprit), result.summary
+
+
+class Turned(nn.Module):
+    """Layers around another order in time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 64), nn.Linear(64, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(x))[:, [3, 1, 0, 2, *range(15, 3, -1)]])
+
+
+def turned() -> nn.Module:
+    torch.manual_seed(0)
+    return Turned().eval()
+
+
+@pytest.mark.parametrize(("factor", "by", "state"), [(1.008, 0, "not possible"), (1.03, 0, "failed")])
+def test_a_copy_from_a_grid_that_is_nearly_its_own_is_weighed(
+    exports: Path, tmp_path: Path, factor: float, by: int, state: str
+) -> None:
+    """LiteRT gathers integers whatever their grids are, and its quantiser may give two that differ."""
+
+    def beside(quantisation: Any) -> None:
+        edits._times(quantisation.scale, 0, factor)
+        edits._set(quantisation.zeroPoint, 0, quantisation.zeroPoint[0] + by)
+
+    rng = np.random.default_rng(0)
+    cases = [{"x": rng.uniform(-1, 1, (1, 16, 8)).astype(np.float32)} for _ in range(12)]
+    model = ModelSpec(str(seeded.ROOT), "tests.proof.test_tflite:turned", {})
+    contract = {"inputs": [{"name": "x", "shape": [1, 16, 8], "dtype": "float32"}], "outputs": [{"name": "y"}]}
+    folder = seeded.convert(seeded.Subject("turned", model, contract, cases), exports, "tflite", ("int8",))["int8"]
+    edit = edits.Edit(f"turned {factor}", edits._grid("GATHER", 0, 0, beside), "local", "GATHER")
+    edited = edits.edited(folder, tmp_path, edit)
+    reader = targets.get("tflite").graph
+    for file, expected in ((folder, "proved"), (edited, state)):
+        result = prove(ProofRequest(model, reader, "int8", str(file), seeded.notes(file), cases, ["y"]))
+        assert result.link("local").state == result.state == expected, result.summary
+    assert "GATHER" in result.summary
 
 
 def test_a_fault_of_the_runtime_is_not_blamed_on_the_file(exports: Path) -> None:

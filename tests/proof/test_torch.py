@@ -108,26 +108,46 @@ def test_a_buffer_of_float64_stays_one(tmp_path: Path, target: str) -> None:
 
 
 class OfItsType(Small):
-    """`Small` with a number and a mask that are made in the type of what it computes in, as in language models."""
+    """`Small` with numbers and a mask that are made in the type of what it computes in, as in language models."""
+
+    def __init__(self, root: float) -> None:
+        super().__init__()
+        self.root = root
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        scores = super().forward(image) * torch.tensor(48**0.5, dtype=image.dtype)
+        scores = super().forward(image) * torch.tensor(self.root**0.5, dtype=image.dtype)
+        scores = scores * scores.new_tensor([0.1, 0.3, 0.7, 1.1, 1.3]) + torch.zeros(5, dtype=image.dtype)
         return scores.masked_fill(scores > 1e4, torch.finfo(image.dtype).min)
 
 
-def of_its_type() -> nn.Module:
+def of_its_type(root: float) -> nn.Module:
     torch.manual_seed(0)
-    return OfItsType().eval().requires_grad_(False)
+    return OfItsType(root).eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize(("target", "precision"), [("torchscript", "fp32"), ("exported", "fp32"), ("exported", "fp16")])
-def test_numbers_of_the_code_follow_the_type(tmp_path: Path, target: str, precision: str) -> None:
+def of_its_type_proof(folder: Path, target: str, precision: str, made_with: float = 48.0) -> Proof:
+    """The proof of a file of the module with the root of `made_with`, against the module with that of 48."""
     function = convert.trace if target == "torchscript" else convert.export_program
     options = {"half": precision == "fp16", "dynamic": False}
-    spec = ModelSpec(SPEC.root, "tests.proof.test_torch:of_its_type", {})
-    notes, made = function(str(tmp_path), options, spec, CONTRACT, CASES[0]), targets.get(target)
-    request = ProofRequest(spec, made.graph, precision, str(tmp_path), notes, CASES, ["logits"], survey=made.survey)
-    result = prove(request)
+    spec = {
+        root: ModelSpec(SPEC.root, "tests.proof.test_torch:of_its_type", {"root": root}) for root in (48, made_with)
+    }
+    notes, made = function(str(folder), options, spec[made_with], CONTRACT, CASES[0]), targets.get(target)
+    request = ProofRequest(spec[48], made.graph, precision, str(folder), notes, CASES, ["logits"], survey=made.survey)
+    return prove(request)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("target", FILES)
+def test_another_number_in_the_code_is_found(tmp_path: Path, target: str, precision: str) -> None:
+    result = of_its_type_proof(tmp_path, target, precision, made_with=49.0)
+    assert result.state == "failed", result.summary
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("target", FILES)
+def test_numbers_of_the_code_follow_the_type(tmp_path: Path, target: str, precision: str) -> None:
+    result = of_its_type_proof(tmp_path, target, precision)
     links = {link.name: link.state for link in result.links}
     assert (links["match"], links["audit"], links["lift"]) == ("proved", "proved", "proved"), result.summary
     assert result.link("lift").figures["relative_rms"] < 1e-6

@@ -7,6 +7,7 @@ clips what the module does not, or the other way round.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -30,7 +31,10 @@ class Clips:
     resampled: Collection[str] = ()
     unclipped: bool = False  # a grid that ends well below a bound stands for no clip
     everywhere: bool = False  # the ends of resampled pictures stand for clips, too
-    _others: list[tuple[bool, bool]] = field(default_factory=lambda: [(True, False), (False, True), (True, True)])
+    silent: bool = False  # a grid of what was 0 in all of calibration makes 0 of small values
+    _others: list[tuple[bool, ...]] = field(default_factory=lambda: [*itertools.product((False, True), repeat=3)][1:])
+
+    _taken: list[dict[str, tuple[Ends, bool]]] = field(default_factory=list)
 
     def of(self, name: str) -> Ends:
         """The bounds for a tensor by this reading."""
@@ -38,18 +42,27 @@ class Clips:
             return {}
         return self._ends(self.grids[name])
 
+    def rounds(self, name: str) -> bool:
+        """Whether by this reading a tensor is rounded in the lift, too: the quantiser gives what was 0 in all of
+        calibration a scale of 1 and a zero point of 0, and where that was a ReLU's result nothing else is left of it.
+        """
+        grid = self.grids[name]
+        return self.silent and grid.scale.size == 1 and bool(grid.scale[0] == 1 and grid.zero[0] == 0)
+
     def reread(self) -> bool:
         """Take the next reading, by which other tensors are clipped; after the last the first, and False."""
-        before = self._all()
+        if not self._taken:
+            self._taken.append(self._all())
         while self._others:
-            self.unclipped, self.everywhere = self._others.pop(0)
-            if self._all() != before:
+            self.silent, self.everywhere, self.unclipped = self._others.pop(0)
+            if (reading := self._all()) not in self._taken:
+                self._taken.append(reading)
                 return True
-        self.unclipped = self.everywhere = False
+        self.silent = self.everywhere = self.unclipped = False
         return False
 
-    def _all(self) -> dict[str, Ends]:
-        return {name: self.of(name) for name in self.grids}
+    def _all(self) -> dict[str, tuple[Ends, bool]]:
+        return {name: (self.of(name), self.rounds(name)) for name in self.grids}
 
     def _ends(self, grid: Grid) -> Ends:
         """The module's own bounds that the ends of a grid stand for, none at both ends being no clipping at all.

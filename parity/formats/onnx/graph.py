@@ -20,7 +20,20 @@ import onnx.inliner
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from parity.formats.graph import Array, Constant, Graph, Grid, NotPossible, Operator, Port, Run, Slot, Values, feed
+from parity.formats.graph import (
+    Array,
+    Constant,
+    Graph,
+    Grid,
+    NotPossible,
+    Operator,
+    Port,
+    Run,
+    Slot,
+    Values,
+    feed,
+    widened_ends,
+)
 from parity.formats.kept import Lifted
 from parity.formats.onnx import branches, rewriting
 from parity.formats.onnx.clips import Clips
@@ -88,6 +101,7 @@ class OnnxArtefact:
                 self.readers.setdefault(name, []).append(node)
         self.plumbing = self._see_through()
         self.clips = Clips(bounds, self.plumbing.grids, self._resampled())
+        self.widened_ends = False  # a reading: fp16's largest and least number stand for those of any type
         self.graph = self._read(notes)
         self._tracer: Any = None
 
@@ -322,8 +336,8 @@ class OnnxArtefact:
                 lifted.attribute.extend(node.attribute)
                 nodes.append(lifted)
             else:
-                nodes.append(_widened(node))
-            if grids and kind == "QuantizeLinear" and (grid := grids.get(node.output[0])):
+                nodes.append(_widened(node, self.widened_ends))
+            if kind == "QuantizeLinear" and (grid := self._kept_grid(node.output[0], grids or {})):
                 nodes += _rounded(nodes.pop(), grid, constants, node.domain)
         for name, value in self.stored.items():
             if value.dtype == np.float16 or (name in weights and name not in constants and value.dtype.kind == "f"):
@@ -339,8 +353,15 @@ class OnnxArtefact:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT
         return model, {**self.stored, **constants}
 
+    def _kept_grid(self, name: str, grids: Mapping[str, Grid]) -> Grid | None:
+        """The grid that a tensor is rounded on in the lift: one of `grids`, or what is left of a silent ReLU."""
+        return grids.get(name) or (self.plumbing.grids[name] if self.clips.rounds(name) else None)
+
     def reread(self) -> bool:
-        return self.clips.reread()
+        if self.clips.reread():
+            return True
+        self.widened_ends = not self.widened_ends
+        return self.widened_ends
 
     def _resampled(self) -> set[str]:
         """Quantised results of resampling."""
@@ -351,7 +372,8 @@ class OnnxArtefact:
 
     def _real(self, name: str, weights: Mapping[str, Array]) -> Array:
         constant = self.plumbing.constants[name]
-        return np.asarray(weights.get(name, constant.real)).astype(np.float32)
+        values = np.asarray(weights.get(name, constant.real)).astype(np.float32)
+        return widened_ends(values) if self.widened_ends and constant.stored.dtype == np.float16 else values
 
     def alone(self, kernels: str, operators: Sequence[Operator]) -> Run:
         return self._cut(copy.deepcopy(self.model), self.stored, kernels, operators)
@@ -424,14 +446,15 @@ def _rounded_by_its_range(node: Any) -> list[Any]:
     ]
 
 
-def _widened(node: Any) -> Any:
-    """A node that makes fp16 makes float32."""
+def _widened(node: Any, ends: bool) -> Any:
+    """A node that makes fp16 makes float32; with `ends`, those of fp16 become those of float32."""
     node = copy.deepcopy(node)
     for attribute in node.attribute:
         if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT16:
             attribute.i = TensorProto.FLOAT
         if attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT16:
-            attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float32)))
+            values = numpy_helper.to_array(attribute.t).astype(np.float32)
+            attribute.t.CopyFrom(numpy_helper.from_array(widened_ends(values) if ends else values))
     return node
 
 

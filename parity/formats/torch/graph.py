@@ -7,7 +7,10 @@ The runtime is PyTorch itself, so no operator is judged alone.
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,21 @@ from torch import fx
 from parity.files.torch_archives import open_program, open_script
 from parity.files.torch_operators import schema_of
 from parity.files.torch_scripts import nodes as every_node
-from parity.formats.graph import Array, Constant, Graph, NotOffered, Operator, Port, Run, Slot, WholeOnly
+from parity.formats.graph import (
+    FLOAT_MAX,
+    Array,
+    Constant,
+    Graph,
+    NotOffered,
+    Operator,
+    Port,
+    Run,
+    Slot,
+    WholeOnly,
+    widened_ends,
+)
 from parity.formats.torch.runtime import ProgramSession, ScriptSession
+from parity.judging.floor import FP16_MAX
 from parity.reference.literals import Literals, bare, of_graph, of_node
 
 _ALONE = "PyTorch runs its own files with the kernels of the module itself"
@@ -27,6 +43,7 @@ _BETWEEN = "PyTorch does not show the values between the operators of its files"
 _LAYOUTS = {  # operator -> its weight's layout
     "conv1d": "OIW", "conv2d": "OIHW", "conv3d": "OIDHW", "linear": "OI", "embedding": "VD", "conv_transpose2d": "IOHW",
 }  # fmt: skip
+_Content = tuple[str, tuple[int, ...], bytes]  # type and shape of a tensor, and a digest of its values
 _HALF, _FLOAT = 5, 6  # float16 and float32 among TorchScript's numbers for types
 
 
@@ -37,6 +54,12 @@ class _TorchArtefact(WholeOnly):
 
     def __init__(self, folder: str, notes: Mapping[str, Any], bounds: Collection[float] = ()):
         self.folder, self.notes, self.path = folder, notes, Path(folder, notes["entry"])
+        self.widened_ends = False  # a reading: fp16's largest and least number stand for those of any type
+
+    def reread(self) -> bool:
+        half = any(constant.stored.dtype == np.float16 for constant in self.graph.constants.values())
+        self.widened_ends = half and not self.widened_ends
+        return self.widened_ends
 
     def _view(self, constants: Mapping[str, Constant], operators: Sequence[Operator], literals: Literals) -> Graph:
         inputs, outputs = (tuple(Port(name, name) for name in self.notes[side]) for side in ("inputs", "outputs"))
@@ -89,10 +112,13 @@ class ProgramArtefact(_TorchArtefact):
         session = ProgramSession(self.folder, self.notes)
         module = session.module._apply(_whole_float)
         for node in module.graph.nodes:
-            node.args, node.kwargs = fx.node.map_aggregate((node.args, dict(node.kwargs)), _in_float)
+            in_float = partial(_in_float, ends=self.widened_ends)
+            node.args, node.kwargs = fx.node.map_aggregate((node.args, dict(node.kwargs)), in_float)
         module.recompile()
         tensors = _code_in_float(module) | dict(module.named_parameters()) | dict(module.named_buffers())
         _widen(tensors, weights)
+        if self.widened_ends:
+            _widen(tensors, _ends_of(tensors))
         return lambda case: session.run(case) | case
 
 
@@ -111,8 +137,16 @@ def _code_in_float(module: fx.GraphModule) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _in_float(value: Any) -> Any:
+def _in_float(value: Any, ends: bool) -> Any:
+    if ends and isinstance(value, float) and abs(value) == FP16_MAX:
+        return math.copysign(FLOAT_MAX, value)
     return torch.float32 if value is torch.float16 else value
+
+
+def _ends_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, Array]:
+    """The tensors that hold an end of fp16, with float32's in its place."""
+    held = {name: tensor.detach().numpy() for name, tensor in tensors.items() if tensor.dtype == torch.float32}
+    return {name: widened_ends(values) for name, values in held.items() if (np.abs(values) == FP16_MAX).any()}
 
 
 def _fx_operators(module: fx.GraphModule, placed: Mapping[str, str]) -> tuple[list[Operator], dict[str, list[Slot]]]:
@@ -154,6 +188,7 @@ class ScriptArtefact(_TorchArtefact):
         self.tensors = dict(module.named_parameters()) | dict(module.named_buffers())
         self.values: dict[str, Any] = {}  # what a value of the graph is: a module's path, a tensor, a number
         self.names: dict[str, str] = {}  # the constant that a value stands for
+        self.in_code: dict[_Content, str] = {}  # the first constant of this content in the code
         graph = module.inlined_graph
         constants: dict[str, Array] = {}
         for name, tensor in self.tensors.items():
@@ -177,8 +212,10 @@ class ScriptArtefact(_TorchArtefact):
             elif node.kind() == "prim::Constant":
                 output = node.output().debugName()
                 value = self.values[output] = node.output().toIValue()
-                if isinstance(value, torch.Tensor) and (stored := _stored(value)) is not None and value.dim():
+                stored = _stored(value) if isinstance(value, torch.Tensor) else None
+                if stored is not None and (stored.ndim or stored.dtype == np.float16):
                     constants[f"%{output}"], self.names[output] = stored, f"%{output}"
+                    self.in_code.setdefault(_content(stored), f"%{output}")
 
     def _operators(self, graph: Any) -> tuple[list[Operator], dict[str, list[Slot]], Literals]:
         operators: list[Operator] = []
@@ -212,9 +249,13 @@ class ScriptArtefact(_TorchArtefact):
         session = ScriptSession(self.folder, self.notes)
         module: Any = session.module
         module._apply(_whole_float)
+        in_code = {content: weights[name] for content, name in self.in_code.items() if name in weights}
         for function in _functions(module):
-            _graph_in_float(function.graph, weights)
-        _widen(dict(module.named_parameters()) | dict(module.named_buffers()), weights)
+            _graph_in_float(function.graph, in_code, self.widened_ends)
+        tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+        _widen(tensors, weights)
+        if self.widened_ends:
+            _widen(tensors, _ends_of(tensors))
         return lambda case: session.run(case) | case
 
 
@@ -238,14 +279,28 @@ def _functions(module: Any) -> Iterator[Any]:
             yield part._c._get_method(name)
 
 
-def _graph_in_float(graph: Any, weights: Mapping[str, Array]) -> None:
-    """Make casts to float16 casts to float32, and half tensors of the code float ones with their `weights`."""
+def _content(stored: Array) -> _Content:
+    return stored.dtype.str, stored.shape, hashlib.sha256(stored.tobytes()).digest()
+
+
+def _graph_in_float(graph: Any, weights: Mapping[_Content, Array], ends: bool) -> None:
+    """Make casts to float16 casts to float32, half tensors of the code float ones with their `weights`, and with `ends`
+    those of fp16 those of float32.
+
+    By content: the graph of a method names its values otherwise than the one that has all methods in it.
+    """
     for node in list(every_node(graph)):
         if node.kind() == "prim::Constant" and node.hasAttribute("value") and node.kindOf("value") == "t":
             tensor = node.t("value")
-            name = f"%{node.output().debugName()}"
             if tensor.dtype == torch.float16:
-                node.t_("value", torch.from_numpy(weights[name]).float() if name in weights else tensor.float())
+                stored = tensor.cpu().numpy()
+                values = np.asarray(weights.get(_content(stored), stored)).astype(np.float32)
+                node.t_("value", torch.from_numpy(widened_ends(values) if ends else values))
+            elif ends and tensor.dtype == torch.float64 and not tensor.dim() and abs(float(tensor)) == FP16_MAX:
+                node.t_("value", tensor * (FLOAT_MAX / FP16_MAX))
+            continue
+        if ends and node.kind() == "prim::Constant" and isinstance(number := node.output().toIValue(), float):
+            node.f_("value", _in_float(number, ends))
             continue
         schema = schema_of(node.schema()) if node.kind().startswith("aten::") else None
         names = [argument.name for argument in schema.arguments] if schema is not None else []
