@@ -159,13 +159,26 @@ def _settle_on_host(cell: CellRecord, waived: Sequence[Waiver]) -> CellRecord:
 
 
 def warnings(cell: CellRecord) -> list[Check]:
-    """The broken checks of a completely proved cell that warn and do not refuse it. What another executor computed is
-    no part of the proof."""
+    """The broken checks of a completely proved cell that warn and do not refuse it."""
     if not tails.complete(cell):
         return []
+    return tails.warning([check for check in _of_proof(cell) if not passes(check)], cell.checks)
+
+
+def _of_proof(cell: CellRecord) -> list[Check]:
+    """The cell's checks less those of executions in a capsule: what another executor computed is no part of the
+    proof."""
     elsewhere = tuple(f"{execution.name}: " for execution in cell.executions if execution.from_capsule)
-    broken = [check for check in cell.checks if not passes(check) and not check.case.startswith(elsewhere)]
-    return tails.warning(broken, cell.checks)
+    return [check for check in cell.checks if not check.case.startswith(elsewhere)]
+
+
+def gating(cell: CellRecord) -> list[Check]:
+    """The checks that could refuse the cell: of a file that is proved, figures of the tail would only warn."""
+    if not tails.complete(cell):
+        return list(cell.checks)
+    of_proof = _of_proof(cell)
+    only_warn = {id(check) for check in tails.warning(of_proof, cell.checks)}
+    return [check for check in cell.checks if id(check) not in only_warn]
 
 
 def tail_warning(cell: CellRecord) -> str:

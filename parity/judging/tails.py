@@ -30,7 +30,8 @@ def complete(cell: CellRecord) -> bool:
 
 
 def warning(broken: Iterable[Check], checks: Sequence[Check]) -> list[Check]:
-    """Those of the `broken` checks of a file whose chain of proof is complete that warn and do not refuse it.
+    """Those of the `broken` checks of a file whose chain of proof is complete that warn and do not refuse it; of checks
+    that hold, those that would.
 
     `checks` are all of the cell or test: golden cases were a part of the proof, and a drawn input says with a check of
     its own that the lift was made on it.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from parity.core.exhibits import Exhibit, Picture
 from parity.core.record import CellRecord, Check, Finding, RunRecord, State
 from parity.judging.answer import repeats
-from parity.judging.gate import tail_warning, warnings
+from parity.judging.gate import gating, tail_warning, warnings
 from parity.report import text
 from parity.report.checks import Group, Points, Rank, group, rank, tightest, used
 from parity.report.executions import ExecutionView, execution_views
@@ -146,7 +146,8 @@ def cell_view(cell: CellRecord, reference: CellRecord | None, name: str, budget:
         listed = max(left - reserved, min(left, 3))
         groups.append(group(*key, grouped[key], metrics, listed, {s.metric: s for s in cell.natural}, warned))
         left -= len(groups[-1].lines)
-    tight, tight_share = tightest([(check, share) for check, share in measured if check not in warned])
+    gates = {id(check) for check in gating(cell)}
+    tight, tight_share = tightest([(check, share) for check, share in measured if id(check) in gates])
     bytes_, ms = _size(cell), cell.runtime.median_ms if cell.runtime else None
     seen = {check.kind for check in cell.checks if check.value is not None}
     return CellView(

@@ -29,6 +29,7 @@ from parity.report import terminal
 from parity.report.annotations import lines as annotations
 from parity.report.render import render
 from parity.report.summary import markdown
+from parity.report.view import Budget, cell_view
 from parity.suite.recorder import Recorder
 
 CELL = Cell("skin", "tflite", "int8")
@@ -124,6 +125,15 @@ def test_what_another_executor_computed_is_no_part_of_the_proof() -> None:
     there = ExecutionRecord("gpu", "fp16", ())
     record = cell(check("noise_ratio_case", 1.0, 2.5), replace(CASE, case="gpu fp16: a"), executions=(there,))
     assert record.state == "fail"
+
+
+def test_the_share_of_a_limit_is_of_one_that_gates() -> None:
+    near = check("noise_ratio_case", 2.49, 2.5)
+    used = {
+        name: cell_view(cell(near, proof=proof), None, "", Budget.for_cells(1)).used
+        for name, proof in (("proved", PROVED), ("open", OPEN))
+    }
+    assert used == {"proved": "44 %", "open": "99 %"}
 
 
 def test_a_drawn_input_needs_a_lift_of_its_own() -> None:
