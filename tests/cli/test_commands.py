@@ -309,8 +309,9 @@ def test_a_file_made_elsewhere_is_verified_as_it_is(golden, run):
 def test_a_table_that_speaks_of_other_cells_is_no_hindrance(golden, run):
     assert run("export", "tiny")[0] == 0
     config = golden / "pyproject.toml"
-    table = 'cells = ["onnx-fp32", "onnx-fp16"]\nartifacts = { "onnx-fp16" = "exports/tiny.onnx" }\nnightly = ["onnx-fp16"]\n'
-    config.write_text(config.read_text() + table)
+    artifacts = 'artifacts = { "onnx-fp16" = "exports/tiny.onnx" }'
+    table = ['cells = ["onnx-fp32", "onnx-fp16"]', artifacts, 'nightly = ["onnx-fp16"]']
+    config.write_text(config.read_text() + "\n".join(table))
     code, out, err = run("verify", str(golden / "exports" / "tiny.onnx"))
     assert code == 0, out + err
     assert "1 of 1 cell pass" in out
