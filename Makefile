@@ -8,6 +8,7 @@
 # make schemas  the JSON schema of records again, after a field of one changed
 # make pictures the README's two pictures again, after a whole make parity that passed
 # make site     the documentation site in build/site, in an environment of its own; fails on a warning
+# make package  wheel and sdist in dist, tried in fresh environments
 # make clean    remove .venv, reports and build leftovers (the artefact cache in your home stays)
 # Pass options on with ARGS: make parity ARGS="-k skin --parity-rebuild"
 
@@ -17,7 +18,7 @@ READY := .venv/.ready
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: parity test lint clean nightly strangers setup tools locks schemas conformance pictures pythons site
+.PHONY: parity test lint clean nightly strangers setup tools locks schemas conformance pictures pythons site package
 .DEFAULT_GOAL := parity
 
 parity: $(READY)
@@ -66,6 +67,9 @@ $(SITE)/.ready: docs/requirements.txt
 	"$(PYTHON)" -m venv $(SITE)
 	$(SITE)/bin/python -m pip install --quiet --requirement docs/requirements.txt
 	@touch $@
+
+package:
+	"$(PYTHON)" .ci/package.py
 
 conformance: $(READY)
 	$(PY) -m tests.conformance $(ARGS)

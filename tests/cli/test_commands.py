@@ -383,3 +383,20 @@ def test_a_reference_that_will_not_do_is_one_line(tmp_path, monkeypatch, run, ar
     code, _, err = run("verify", *arguments)
     assert code in (1, 2)
     one_line(err, *parts)
+
+
+def test_settings_are_checked_without_the_projects_code(project, run):
+    config = project / "pyproject.toml"
+    (project / "models.py").write_text("raise SystemExit('imported')")
+    assert run("schema", "config", str(config)) == (0, f"{config}: 1 model, 1 cell\n", "")
+    config.write_text(config.read_text().replace("range", "rage"))
+    code, out, err = run("schema", "config", str(config))
+    assert (code, out) == (2, "")
+    one_line(err, "pyproject.toml:9", "unknown key 'rage'", "did you mean 'range'")
+
+
+def test_records_are_checked(project, run):
+    (project / "parity.json").write_text("{}")
+    code, _, err = run("schema", "record", "parity.json")
+    assert code == 1
+    one_line(err, "parity.json", "schema")
