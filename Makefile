@@ -7,6 +7,8 @@
 # make locks    the locks of all toolchains again, by uv
 # make schemas  the JSON schema of records again, after a field of one changed
 # make pictures the README's two pictures again, after a whole make parity that passed
+# make site     the documentation site in build/site, in an environment of its own; fails on a warning
+# make package  wheel and sdist in dist, tried in fresh environments
 # make clean    remove .venv, reports and build leftovers (the artefact cache in your home stays)
 # Pass options on with ARGS: make parity ARGS="-k skin --parity-rebuild"
 
@@ -16,7 +18,7 @@ READY := .venv/.ready
 WORKERS ?= auto
 ARGS ?=
 
-.PHONY: parity test lint clean nightly strangers setup tools locks schemas conformance pictures pythons
+.PHONY: parity test lint clean nightly strangers setup tools locks schemas conformance pictures pythons site package
 .DEFAULT_GOAL := parity
 
 parity: $(READY)
@@ -54,6 +56,20 @@ pythons: $(READY)
 # The README's two pictures: of the last whole run that passed, and of parity demo.
 pictures: $(READY)
 	$(PY) docs/pictures.py
+
+# The generator lies in an environment of its own: it would move packages that converters pin.
+SITE := build/site-env
+site: $(SITE)/.ready
+	$(SITE)/bin/python docs/site.py build/pages
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
+
+$(SITE)/.ready: docs/requirements.txt
+	"$(PYTHON)" -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet --requirement docs/requirements.txt
+	@touch $@
+
+package:
+	"$(PYTHON)" .ci/package.py
 
 conformance: $(READY)
 	$(PY) -m tests.conformance $(ARGS)

@@ -10,6 +10,7 @@ from parity.commands import (
     bisect,
     cache,
     capsule,
+    completion,
     demo,
     diff,
     doctor,
@@ -45,6 +46,7 @@ COMMANDS = (
     capsule,
     cache,
     schema,
+    completion,
 )
 
 
@@ -65,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for command in COMMANDS:
         command.add(commands)
+    top.set_defaults(parser=top)  # what `parity completion` describes
     return top
 
 

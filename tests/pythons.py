@@ -1,4 +1,6 @@
-"""What holds on every supported Python that this machine has: `python -m tests.pythons [core] [users] [3.10 3.12 ...]`.
+"""What holds on every supported Python that this machine has.
+
+    python -m tests.pythons [core] [users] [lowest] [3.10 3.12 ...]
 
 Plan, compare, limits, gate, record, report and capsules promise to run without torch and without any converter, on
 Python 3.10 to 3.13. Each interpreter gets an environment with the package's own dependencies only, and runs the tests
@@ -6,6 +8,8 @@ of that core.
 
 An install of all runtimes leaves a user's environment as it was: one usual environment for each Python, from the oldest
 torch and NumPy to the newest. torch alone is gigabytes from PyPI; name PyTorch's own index to pip for its CPU build.
+
+The core's tests also hold with the lowest versions that pyproject.toml admits, found by uv: `lowest`, when asked for.
 
 An interpreter that is not here is named, and is no failure; none at all is one.
 """
@@ -25,6 +29,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
 TORCH = re.compile(r"^(import|from) (torch|fixtures)|importorskip..torch", re.MULTILINE)
+# Without an import of torch, these still ask for what only an environment with runtimes has.
+RUNTIMES = ("bisect", "code_key", "doctor", "formats", "processor", "public_names", "toolchains")
 PAGES = ("page", "summary", "words")
 
 # By Python: what a user has, and imports. NumPy 1.26 and protobuf 5 are what newer releases of onnx would move.
@@ -62,8 +68,10 @@ def net():
 
 
 def tests() -> list[str]:
-    """The unit tests that need no torch, and those of the report that need no browser."""
-    unit = [p for p in sorted(ROOT.glob("tests/unit/test_*.py")) if not TORCH.search(p.read_text(encoding="utf-8"))]
+    """The unit tests that need neither torch nor a runtime, and those of the report that need no browser."""
+    others = {f"test_{name}.py" for name in RUNTIMES}
+    core = [p for p in sorted(ROOT.glob("tests/unit/test_*.py")) if p.name not in others]
+    unit = [p for p in core if not TORCH.search(p.read_text(encoding="utf-8"))]
     return [str(p.relative_to(ROOT)) for p in unit] + [f"tests/report/test_report_{name}.py" for name in PAGES]
 
 
@@ -115,6 +123,19 @@ def passes(version: str, python: Path) -> bool:
     return code == 0
 
 
+def passes_with_lowest(version: str, python: Path) -> bool:
+    """Whether the core's tests pass with the lowest version of each of the package's own dependencies."""
+    uv = [path] if (path := shutil.which("uv")) else [sys.executable, "-m", "uv"]
+    with tempfile.TemporaryDirectory() as scratch:
+        own = environment(python, scratch)
+        install = ["pip", "install", "--quiet", "--resolution", "lowest-direct", "--python", str(own), str(ROOT)]
+        subprocess.run([*uv, *install], check=True)
+        print(listed(own), flush=True)
+        code = tested(own, tests())
+    print(f"Python {version}, lowest versions: {'pass' if code == 0 else f'pytest exit {code}'}", flush=True)
+    return code == 0
+
+
 def listed(python: Path) -> str:
     """Every installed distribution with its version, as pip takes them for constraints."""
     asked = [python, "-m", "pip", "list", "--format=freeze"]
@@ -162,7 +183,7 @@ def reaches_a_verdict(python: Path, folder: Path) -> bool:
 
 
 def main(chosen: list[str]) -> int:
-    checks = {"core": passes, "users": left_as_it_was}
+    checks = {"core": passes, "users": left_as_it_was, "lowest": passes_with_lowest}
     only = [name for name in chosen if name in checks]
     versions = [name for name in chosen if name not in checks] or SUPPORTED
     results = []
@@ -171,7 +192,7 @@ def main(chosen: list[str]) -> int:
         if python is None:
             print(f"Python {version}: not on this machine")
             continue
-        results += [checks[name](version, python) for name in only or checks]
+        results += [checks[name](version, python) for name in only or ("core", "users")]
     return 0 if results and all(results) else 1
 
 

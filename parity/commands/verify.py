@@ -84,8 +84,10 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
     model = config.models[choose("model", name, config.models)]
     cell = _cell(model, options)
     key = f'"{cell.target}-{cell.precision}"'
+    # The model's other cells stay in the plan, for its table may speak of them; the options narrow the run to this one.
+    keys = [key, *(other for c in model.cells if (other := f'"{c.target}-{c.precision}"') != key)]
     settings = [
-        f"models.{name}.cells = [{key}]",
+        f"models.{name}.cells = [{', '.join(keys)}]",
         f"models.{name}.artifacts = {{ {key} = {_artifact(model, options)} }}",
     ]
     settings += _executors(name, cell, options)
@@ -96,7 +98,8 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
         command = [
             sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=short", "-rN", "-m", "parity", "-p",
             "no:cacheprovider",
-            f"--rootdir={scratch}", "-c", os.devnull, "--parity-models", name, "--parity-report", str(html),
+            f"--rootdir={scratch}", "-c", os.devnull, "--parity-models", name, "--parity-targets", cell.target,
+            "--parity-precisions", cell.precision, "--parity-report", str(html),
             *(f"--parity-set={setting}" for setting in settings), f"--parity-rerun={_again(options)}", str(test),
         ]  # fmt: skip
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}

@@ -292,7 +292,7 @@ def test_a_file_made_elsewhere_is_verified_as_it_is(golden, run):
     code, out, err = run("verify", str(file))
     assert code == 0, out + err
     assert "tiny.onnx as tiny-onnx-fp32: pass: " in out
-    assert f"of a narrowed plan (parity verify {shlex.quote(str(file))}; models tiny)" in out
+    assert f"of a narrowed plan (parity verify {shlex.quote(str(file))}; models tiny; " in out
     assert "--parity-set" not in out + (golden / "reports" / "verify.md").read_text()
     renamed = file.read_bytes().replace(b"logits", b"logitz")
     file.write_bytes(renamed)
@@ -304,6 +304,17 @@ def test_a_file_made_elsewhere_is_verified_as_it_is(golden, run):
     assert "test_verify.py" not in out
     code, out, err = run("verify", str(file), "--tensor", "logits=logitz")
     assert code == 0, out + err
+
+
+def test_a_table_that_speaks_of_other_cells_is_no_hindrance(golden, run):
+    assert run("export", "tiny")[0] == 0
+    config = golden / "pyproject.toml"
+    artifacts = 'artifacts = { "onnx-fp16" = "exports/tiny.onnx" }'
+    table = ['cells = ["onnx-fp32", "onnx-fp16"]', artifacts, 'nightly = ["onnx-fp16"]']
+    config.write_text(config.read_text() + "\n".join(table))
+    code, out, err = run("verify", str(golden / "exports" / "tiny.onnx"))
+    assert code == 0, out + err
+    assert "1 of 1 cell pass" in out
 
 
 @pytest.mark.parametrize(
@@ -372,3 +383,20 @@ def test_a_reference_that_will_not_do_is_one_line(tmp_path, monkeypatch, run, ar
     code, _, err = run("verify", *arguments)
     assert code in (1, 2)
     one_line(err, *parts)
+
+
+def test_settings_are_checked_without_the_projects_code(project, run):
+    config = project / "pyproject.toml"
+    (project / "models.py").write_text("raise SystemExit('imported')")
+    assert run("schema", "config", str(config)) == (0, f"{config}: 1 model, 1 cell\n", "")
+    config.write_text(config.read_text().replace("range", "rage"))
+    code, out, err = run("schema", "config", str(config))
+    assert (code, out) == (2, "")
+    one_line(err, "pyproject.toml:9", "unknown key 'rage'", "did you mean 'range'")
+
+
+def test_records_are_checked(project, run):
+    (project / "parity.json").write_text("{}")
+    code, _, err = run("schema", "record", "parity.json")
+    assert code == 1
+    one_line(err, "parity.json", "schema")

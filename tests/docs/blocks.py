@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
+TOP = ("README.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md")
+PAGES = sorted([*(ROOT / name for name in TOP), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
 
 
 @dataclass(frozen=True)

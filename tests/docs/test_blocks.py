@@ -194,3 +194,27 @@ def test_your_own_model_as_the_readme_says(tmp_path: Path) -> None:
     assert "verdict: pass" in done.stdout
     toml = next(b for b in blocks("toml") if "[tool.parity.models.classifier]" in b.text and b.page == "README.md")
     assert tomllib.loads((tmp_path / "pyproject.toml").read_text()) == tomllib.loads(toml.text)
+
+
+@pytest.mark.nightly
+def test_a_tflite_from_a_colleague_as_the_tutorial_says(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    pytest.importorskip("onnx2tf")
+    typed = [c for b in blocks("console") if b.page == "docs/tutorial-colleague.md" for c in commands(b.text)]
+    answers = {
+        "parity verify theirs/shapes.fp32.tflite --model shapes": "it looks like NHWC: --tensor image=:NHWC",
+        "parity verify theirs/shapes.fp32.tflite --model shapes --tensor image=:NHWC --fixed": "audit: head.weight",
+        "parity verify mine/shapes.fp32.tflite --model shapes --tensor image=:NHWC --fixed": "1 of 1 cell pass",
+        "parity verify mine/shapes.fp32.tflite --reference shipped.onnx --tensor image=:NHWC --fixed": "RGB for BGR",
+    }
+    assert set(answers) <= set(typed)
+    folder, bin = tmp_path, str(Path(sys.executable).parent)
+    for command in typed:
+        if command.startswith("cd "):
+            folder /= command.removeprefix("cd ")
+        elif not command.startswith("pip "):
+            words = ["bash", "-c", f'PATH="{bin}:$PATH" {command}']
+            done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+            answer = answers.get(command, "")
+            assert answer in done.stdout, command + "\n" + done.stdout + done.stderr
+            assert done.returncode == (0 if answer in ("", "1 of 1 cell pass") else 1), command

@@ -7,7 +7,6 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 import parity
@@ -19,6 +18,8 @@ from parity.config.table import Table
 from parity.core.record import CellRecord, Check, Environment, RunRecord, dumps, plain
 from parity.files import toml_lines
 from tests.docs.blocks import ROOT, blocks
+
+jsonschema = pytest.importorskip("jsonschema")
 
 EVERYTHING = """\
 [tool.parity]
