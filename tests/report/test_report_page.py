@@ -108,7 +108,7 @@ def test_models_with_the_worst_cells_come_first_and_unplanned_slots_say_so() -> 
     tree = read(render(records.run([records.cell("good-onnx-fp32"), records.cell("bad-tflite-fp16", "crash")])))
     table = tree.one("table", class_="matrix")
     assert [row.one("b").text for row in table.all("tr", class_="model")] == ["bad", "good"]
-    assert [slot.text for slot in table.all("td", class_="none")] == ["not planned", "not planned"]
+    assert [slot.text for slot in table.all("td", class_="none")] == ["–", "–"]
 
 
 def test_a_check_shows_value_limit_headroom_worst_case_and_who_set_the_limit() -> None:
