@@ -368,6 +368,19 @@ _FAMILIES: Mapping[Meaning, Family] = {
 }
 
 
+def recurrent(
+    place: str, results: Sequence[str], clip: tuple[str, float], activations: Iterable[str], constants: dict[str, Array]
+) -> Iterator[Node]:
+    """What a recurrent operator does to its own values besides what PyTorch's layers do, as nodes on its `results`: the
+    bound that it keeps them inside of, where `clip`, its attribute and number, is above zero, and `activations`."""
+    attribute, bound = clip
+    if bound > 0:
+        name = f"{place}/{attribute}"
+        constants[name] = np.asarray(bound)
+        yield Node("clip", name, (*results[:1], name), ())
+    yield from (Node(word, place, tuple(results[:1]), ()) for word in dict.fromkeys(activations))
+
+
 def distinct(values: Array) -> tuple[float, ...]:
     """The distinct values of an array, in order, as floats."""
     return tuple(float(value) for value in np.unique(np.asarray(values)).astype(np.float64))

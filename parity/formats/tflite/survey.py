@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from parity.formats.graph import Array, Constant
-from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
+from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked, recurrent
 from parity.formats.tflite.graph import constant, grid_of, kind, parsed, unique
 from parity.formats.tflite.signatures import definition
 
@@ -142,7 +142,7 @@ def _small(tensor: Any) -> bool:
     return int(np.prod([int(n) for n in (tensor.shape if tensor.shape is not None else ())])) <= MOST
 
 
-def _nodes(model: Any, graph: int, op: Any, constants: Mapping[str, Array]) -> Iterator[Node]:
+def _nodes(model: Any, graph: int, op: Any, constants: dict[str, Array]) -> Iterator[Node]:
     operator = kind(model, op)
     inputs = tuple(_name(graph, int(i)) for i in op.inputs if i >= 0)
     outputs = tuple(_name(graph, int(i)) for i in op.outputs)
@@ -154,6 +154,9 @@ def _nodes(model: Any, graph: int, op: Any, constants: Mapping[str, Array]) -> I
         fused = getattr(op.builtinOptions, "fusedActivationFunction", 0)
         if fused in _FUSED:
             yield Node(_FUSED[fused], place, outputs, ())
+        for attribute in ("cellClip", "projClip"):
+            bound = float(getattr(op.builtinOptions, attribute, 0) or 0)
+            yield from recurrent(place, outputs, (attribute, bound), (), constants)
 
 
 def _place(model: Any, graph: int, op: Any) -> str:
