@@ -1,4 +1,4 @@
-"""What an ONNX graph computes from its constants alone, computed once, so that the proof reads it as the constant it is.
+"""What an ONNX graph computes from its constants alone, computed once, so that the proof reads it as a constant.
 
     table -> Slice -> Concat -> Gather(ids)        becomes        table' -> Gather(ids)
 
@@ -18,7 +18,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from parity.formats.graph import Array, NotPossible
+from parity.formats.graph import Array, NotPossible, moved_or_precise
 from parity.formats.onnx import rewriting
 from parity.formats.survey import RANDOM
 
@@ -147,10 +147,12 @@ class _Folding:
 
     def _quantised(self, name: str, value: Array) -> tuple[Array, Any] | None:
         """What to store, and the operator that dequantises it where it lies on the grid that its parts were stored on;
-        None where these had several grids."""
+        None where these had several grids, or half precision has rounded it several times."""
         readers = [node for node in self._ancestors([name]) if node.op_type == "DequantizeLinear"]
         if not readers:
-            return value, None
+            half = value.dtype == np.float16
+            stored = (numpy_helper.to_array(i) for i in self.stored.values()) if half else ()
+            return (value, None) if moved_or_precise(value, stored) else None
         grids = [tuple(map(self._content, node.input[1:])) for node in readers]
         scale = self._content(readers[0].input[1])
         if len(set(grids)) > 1 or scale is None or len(scale[1]) != 1 or value.dtype.kind != "f":
