@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,11 +23,12 @@ from parity.core.proof import Proof
 from parity.core.settings import ModelSpec
 from parity.formats.onnx import folding
 from parity.formats.onnx import graph as onnx_graph
+from parity.formats.tflite import graph as tflite
 from parity.proof import prove
 from parity.proof.messages import ProofRequest
 from tests.proof import test_tables as tables
 from tests.proof.edits import Edit, edited
-from tests.proof.seeded import ROOT
+from tests.proof.seeded import ROOT, notes
 
 ROWS = 120
 CASES = [{"ids": np.arange(3, 9)[None] + number} for number in range(3)]
@@ -65,6 +68,7 @@ def made(kind: str = "") -> nn.Module:
 
 def write(folder: Path, target: str, kind: str = "", how: str = "plain") -> None:
     module, path, ids = made(kind), folder / FILES[target], torch.from_numpy(CASES[0]["ids"])
+    module = Half(module).eval() if how == "half" else module
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if target == "torchscript":
@@ -79,11 +83,11 @@ def write(folder: Path, target: str, kind: str = "", how: str = "plain") -> None
             torch.onnx.export(module, (ids,), path, input_names=["ids"], output_names=["y"], **more)
 
 
-def proof(folder: Path, target: str) -> Proof:
+def proof(folder: Path, target: str, precision: str = "fp32") -> Proof:
     part = targets.get(target)
     given = {"entry": FILES[target], "inputs": {"ids": {"name": "ids"}}, "outputs": {"y": {"name": "y"}}}
     spec = ModelSpec(str(ROOT), "tests.proof.test_folding:made", {})
-    return prove(ProofRequest(spec, part.graph, "fp32", str(folder), given, CASES, ["y"], survey=part.survey,
+    return prove(ProofRequest(spec, part.graph, precision, str(folder), given, CASES, ["y"], survey=part.survey,
                               constants=part.constants))  # fmt: skip
 
 
@@ -108,6 +112,25 @@ def test_a_row_that_movers_change_is_named(tmp_path: Path, target: str, how: str
     link = proof(tmp_path, target).link("audit")
     assert link.state == "failed"
     assert any("table.weight" in str(culprit) for culprit in link.culprits), link.culprits
+
+
+class Half(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.half()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.module(ids).float()
+
+
+@pytest.mark.parametrize("kind", ["", "another row"])
+@pytest.mark.parametrize("target", ["torchscript", "exported"])
+def test_what_half_precision_computes_is_held_where_it_is_moved(tmp_path: Path, target: str, kind: str) -> None:
+    """A weight that is normalised in half precision rounds several times."""
+    write(tmp_path, target, kind, "half")
+    link = proof(tmp_path, target, "fp16").link("audit")
+    assert link.state == ("failed" if kind else "proved"), link.culprits
+    assert all("table.weight" in str(culprit) for culprit in link.culprits)
 
 
 # Integers, which are moved before or behind their DequantizeLinear.
@@ -176,6 +199,44 @@ def test_folding_keeps_the_grid_and_gives_the_same_to_the_bit(moved: str) -> Non
     folding.fold(model)
     assert sorted(n.op_type for n in model.graph.node) == ["DequantizeLinear", "Gather"]
     np.testing.assert_array_equal(onnx_graph._open(model, {}, "as written").run(None, ids)[0], want)
+
+
+def test_a_table_that_no_reader_folds_is_looked_at_row_by_row(exports: Path, tmp_path: Path) -> None:
+    """table -> GATHER(ids) becomes table -> REVERSE_V2 -> REVERSE_V2 -> GATHER(ids), all constants right."""
+
+    def turned(model: Any) -> None:
+        graph = model.subgraphs[0]
+        place = next(i for i, op in enumerate(graph.operators) if tflite.kind(model, op) == "GATHER")
+        table = int(graph.operators[place].inputs[0])
+        given = graph.tensors[table]
+        model.buffers.append(copy.deepcopy(model.buffers[0]))
+        model.buffers[-1].data = np.frombuffer(np.array([0], np.int32).tobytes(), np.uint8)
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.REVERSE_V2
+        code.version = 1
+        model.operatorCodes.append(code)
+        axis = schema.TensorT()
+        axis.shape, axis.type, axis.buffer, axis.name = [1], schema.TensorType.INT32, len(model.buffers) - 1, b"axis"
+        graph.tensors.append(axis)
+        number = len(graph.tensors) - 1
+        for step in range(2):
+            result = copy.deepcopy(given)
+            result.buffer, result.name = 0, f"turned{step}".encode()
+            graph.tensors.append(result)
+            op = schema.OperatorT()
+            op.opcodeIndex, op.inputs = len(model.operatorCodes) - 1, [table, number]
+            op.outputs = [len(graph.tensors) - 1]
+            graph.operators.insert(place + step, op)
+            table = len(graph.tensors) - 1
+        reader = graph.operators[place + 2]
+        reader.inputs = [table, *reader.inputs[1:]]
+
+    folder = edited(tables.file(exports, "bag", "tflite", "fp32"), tmp_path, Edit("turned", turned, "copies", "embed"))
+    part = targets.get("tflite")
+    given = tables.cases(tables.WORDS, 2)
+    found = prove(ProofRequest(tables.spec("bag"), part.graph, "fp32", str(folder), notes(folder), given, ["y"],
+                               constants=part.constants))  # fmt: skip
+    assert found.link("copies").figures["unaudited"] == {"ids": tables.WORDS}
 
 
 # Sparse constants.
