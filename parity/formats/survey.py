@@ -87,6 +87,7 @@ class Survey:
     stored: dict[str, Constant] = field(default_factory=dict)  # all constants, where the reader was asked for them
     results: set[str] = field(default_factory=set)  # the outputs, where the reader gives them
     saturated: bool = False  # whether results of operators lie on grids, whose ends bound them
+    ports: dict[str, str] = field(default_factory=dict)  # the file's name of an input, where `inputs` has another
     taken: Callable[[Mapping[str, Array]], Survey] | None = None  # with the branches alone that sizes of inputs take
 
     def random(self) -> list[Node]:
@@ -236,6 +237,28 @@ class Survey:
                 pairs.update((given, table) for given in indices & set(self.inputs) for table in tables)
         return pairs
 
+    def made_tables(self) -> dict[str, int]:
+        """By input, the most rows of a table whose rows its values choose, directly, and which the file computes from
+        constants: what it holds there, no stored constant says."""
+        makers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in node.outputs:
+                makers.setdefault(name, []).append(node)
+        data = self.data()
+        rows: dict[str, int] = {}
+        for node in self.nodes:
+            if not _LOOK_UP.search(node.operator) or data.isdisjoint(node.inputs):
+                continue
+            parts: set[str] = set()
+            for name in set(node.inputs) - data:
+                if not self._sources(name, makers, _is_copy) & self.stored.keys():
+                    parts |= self._sources(name, makers, lambda _: True) & self.stored.keys()
+            lengths = [len(self.stored[part].stored) for part in parts if self.stored[part].stored.ndim > 1]
+            if lengths:
+                indices = {name for start in node.inputs for name in self._sources(start, makers, _is_direct)}
+                rows.update({name: max(rows.get(name, 0), *lengths) for name in indices & set(self.inputs)})
+        return rows
+
     def _sources(self, start: str, makers: Mapping[str, Sequence[Node]], through: Callable[[Node], bool]) -> set[str]:
         """The tensors that one follows from by nodes that `through` lets pass, itself among them."""
         seen: set[str] = set()
@@ -352,6 +375,11 @@ def _is_copy(node: Node) -> bool:
     return node.meaning == "same" or not node.operator
 
 
+def looks_up(operator: str) -> bool:
+    """Whether an operator takes rows of one operand by the numbers of another."""
+    return _LOOK_UP.search(operator) is not None
+
+
 def _is_direct(node: Node) -> bool:
     return _is_copy(node) or bool(_DIRECT.search(node.operator))
 
@@ -366,6 +394,19 @@ _FAMILIES: Mapping[Meaning, Family] = {
     "table": "table",
     **{family: family for family in STEPS},
 }
+
+
+def recurrent(
+    place: str, results: Sequence[str], clip: tuple[str, float], activations: Iterable[str], constants: dict[str, Array]
+) -> Iterator[Node]:
+    """What a recurrent operator does to its own values besides what PyTorch's layers do, as nodes on its `results`: the
+    bound that it keeps them inside of, where `clip`, its attribute and number, is above zero, and `activations`."""
+    attribute, bound = clip
+    if bound > 0:
+        name = f"{place}/{attribute}"
+        constants[name] = np.asarray(bound)
+        yield Node("clip", name, (*results[:1], name), ())
+    yield from (Node(word, place, tuple(results[:1]), ()) for word in dict.fromkeys(activations))
 
 
 def distinct(values: Array) -> tuple[float, ...]:

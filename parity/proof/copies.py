@@ -20,7 +20,7 @@ import torch
 from parity.core.case import Array
 from parity.core.proof import Culprit, Link
 from parity.formats.graph import TABLE, Constant, Graph
-from parity.formats.survey import Survey
+from parity.formats.survey import Survey, looks_up
 from parity.formats.target import load_part
 from parity.proof import audit
 from parity.proof.match import Match
@@ -85,20 +85,22 @@ def copies(request: ProofRequest, audited: Collection[str] | None, source: Sourc
     """
     survey = _read(request.constants, request.folder, request.notes)
     pairs = survey.look_ups()
-    names = {entry["name"]: name for name, entry in request.notes.get("inputs", {}).items()}
+    ports = {entry["name"]: name for name, entry in request.notes.get("inputs", {}).items()}
+    names = {given: ports.get(survey.ports.get(given, given), given) for given in survey.inputs}
     constants = survey.tables(pairs)
+    made = {names.get(name, name): count for name, count in survey.made_tables().items()}
     known = {n for n, c in constants.items() if c.name in set(audited or ())}
     if audited is not None:
         tables = {table for _, table in pairs}
         constants = {n: c for n, c in constants.items() if n in tables - known}
-        if not constants:
+        if not constants and not made:
             return None
     module = modelling.load(request.model)
     large = {n: c for n, c in constants.items() if _is_large(c)}
     tensors, module_pairs = _of_module(request, module, source, {c.stored.size for c in large.values()})
     nearest = {n: copy for n, c in large.items() if (copy := _nearest(c, tensors)) is not None}
     readable = known | {n for n, copy in nearest.items() if copy.readable}
-    rows: dict[str, int] = {}
+    rows = dict(made)
     for given, table in pairs:
         if table not in readable:
             name = names.get(given, given)
@@ -262,6 +264,15 @@ def _culprit(copy: Copy) -> Culprit:
 
 
 def open_tables(graph: Graph, audited: Iterable[str]) -> bool:
-    """Whether the graph looks something up in a constant that was not audited."""
+    """Whether the graph looks something up in a constant that was not audited, or in what it computes from some."""
     known = set(audited)
+    data = {port.tensor for port in graph.inputs}
+    made: set[str] = set()
+    for operator in graph.operators:  # each stands behind those that it reads
+        if data.isdisjoint(operator.inputs):
+            made.update(operator.outputs)
+        elif looks_up(operator.kind) and not made.isdisjoint(operator.inputs):
+            return True
+        else:
+            data.update(operator.outputs)
     return any(slot.layout == TABLE for name, c in graph.constants.items() if name not in known for slot in c.slots)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from parity.formats.graph import NotPossible
-from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
+from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked, recurrent
 from parity.mil.package import Package
 from parity.mil.values import decode
 
@@ -25,6 +26,9 @@ _MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(("floor", "ceil", "round"), "round"),
     "one_hot": "onehot",
 }
+
+_RECURRENT = {"gru": ("sigmoid", "tanh"), "lstm": ("sigmoid", "tanh"), "rnn": ("tanh", "relu")}
+"""The activations of PyTorch's recurrent layers."""
 
 _FLOATS = (10, 11, 12)  # of 16, 32 and 64 bits, as MIL numbers its types
 
@@ -92,6 +96,19 @@ class _Reader:
         else:
             meaning = self._meaning(kind, reads)
             self.survey.nodes.append(Node(kind, place, inputs, outputs, meaning, inner=not always))
+        if kind in _RECURRENT:
+            self.survey.nodes += (replace(part, inner=not always) for part in self._beside(kind, place, reads, outputs))
+
+    def _beside(
+        self, kind: str, place: str, reads: Mapping[str, list[str]], outputs: tuple[str, ...]
+    ) -> Iterator[Node]:
+        """What a recurrent operator's arguments add to what PyTorch's layers compute."""
+        keys = ("recurrent_activation", "cell_activation", "activation")
+        given = [self._text(name) for key in keys for name in reads.get(key, ())]
+        bounds = [self.survey.constants.get(name) for name in reads.get("clip", ())]
+        clip = next((float(value) for value in bounds if value is not None), 0.0)
+        other = [name for name in given if name and name not in _RECURRENT[kind]]
+        yield from recurrent(place, outputs, ("clip", clip), other, self.survey.constants)
 
     def _state(self, kind: str, reads: Mapping[str, list[str]], outputs: Sequence[str], always: bool) -> None:
         """Note the state that an operator reads or writes. What is read after every call has written it anew carries

@@ -35,7 +35,7 @@ from parity.formats.graph import (
     widened_ends,
 )
 from parity.formats.kept import Lifted
-from parity.formats.onnx import branches, rewriting
+from parity.formats.onnx import branches, folding, rewriting
 from parity.formats.onnx.clips import Clips
 
 _FUSED = {"DynamicQuantizeLSTM", "QAttention", "DynamicQuantizeMatMul", "MatMulNBits"}
@@ -88,7 +88,9 @@ class OnnxArtefact:
             raise NotPossible(f"the file has sub-graphs ({', '.join(nested)})")
         if fused := sorted({n.op_type for n in model.graph.node} & _FUSED):
             raise NotPossible(f"{', '.join(fused)} holds quantised weights that this reader does not follow")
+        folding.densify(model.graph)
         rewriting.constants_to_initializers(model)
+        folding.fold(model)
         rewriting.dequantise_first(model.graph)
         del model.graph.value_info[:]
         self.stored = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}

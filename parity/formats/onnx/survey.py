@@ -13,8 +13,8 @@ import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
 from parity.formats.graph import Array, Constant, Grid
-from parity.formats.onnx import branches, rewriting
-from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
+from parity.formats.onnx import branches, folding, rewriting
+from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked, recurrent
 
 _MOVING = ("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 _MEANINGS: Mapping[str, Meaning] = {
@@ -41,6 +41,9 @@ _EDGES = (  # attributes whose numbers an operator compares its data with
 _ATTRIBUTED = ("TreeEnsemble", "Binarizer", "Shrink", "ThresholdedRelu", "LabelEncoder", "CategoryMapper",
                "OneHotEncoder", "TfIdfVectorizer", "Clip")  # fmt: skip
 
+_RECURRENT = {"GRU": ("sigmoid", "tanh"), "LSTM": ("sigmoid", "tanh"), "RNN": ("tanh", "relu")}
+"""The activations of PyTorch's recurrent layers. What only one of these differs by shows on any input."""
+
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 _WHOLE = (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8,
           TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64)  # fmt: skip
@@ -66,6 +69,9 @@ def _read(folder: str, notes: Mapping[str, Any], whole: bool, case: Mapping[str,
     if case is not None:
         names = notes.get("inputs", {})
         branches.take(model, {names.get(name, {"name": name})["name"]: value for name, value in case.items()})
+    folding.densify(model.graph)
+    if whole:
+        folding.fold(model)
     read = _Reader(whole)
     read.types = _types(model)
     read.graph(model.graph, "")
@@ -154,8 +160,21 @@ class _Reader:
         if node.op_type.startswith(_ATTRIBUTED):
             inputs += self._edges(place, attributes)
         kind = node.op_type + _choosing(attributes)
-        meaning = self._meaning(node, attributes)
-        self.survey.nodes.append(Node(kind, place, inputs, outputs, meaning, inner=len(self.names) > 1))
+        meaning, nested = self._meaning(node, attributes), len(self.names) > 1
+        self.survey.nodes.append(Node(kind, place, inputs, outputs, meaning, inner=nested))
+        if node.op_type in _RECURRENT:
+            self.survey.nodes += (replace(part, inner=nested) for part in self._beside(node, place, attributes))
+
+    def _beside(self, node: Any, place: str, attributes: Mapping[str, Any]) -> Iterator[Node]:
+        """What a recurrent operator's attributes add to what PyTorch's layers compute."""
+        results = [self._name(name) for name in node.output if name]
+        given = [name.decode("utf-8", "replace").lower() for name in
+                 (attributes["activations"].strings if "activations" in attributes else ())]  # fmt: skip
+        other = [name for name in given if name not in _RECURRENT[node.op_type]]
+        if node.op_type == "GRU" and not ("linear_before_reset" in attributes and attributes["linear_before_reset"].i):
+            other.append("reset before product")
+        clip = float(attributes["clip"].f) if "clip" in attributes else 0.0
+        yield from recurrent(place, results, ("clip", clip), other, self.survey.constants)
 
     def _controlled(
         self, node: Any, inner: list[tuple[str, Any]], inputs: tuple[str, ...], outputs: tuple[str, ...], place: str

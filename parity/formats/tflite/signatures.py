@@ -30,6 +30,11 @@ def definition(model: Any, notes: Mapping[str, Any]) -> Any | None:
     return by_key.get(chosen(names, notes))
 
 
+def inputs_of(entry: Any) -> dict[int, str]:
+    """The names of a signature's inputs, by the number of the tensor."""
+    return {number: name for name, number in _ports(entry, "inputs").items()}
+
+
 def others(content: bytes, measured: str) -> list[str]:
     """The signatures of a file that give something else than the one that was `measured`: they are in another graph, or
     give a name to another tensor. `GRAPH` is among them where an interpreter that is asked for no signature takes or

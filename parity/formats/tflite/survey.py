@@ -11,9 +11,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from parity.formats.graph import Array, Constant
-from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked
+from parity.formats.survey import MOST, RANDOM, Meaning, Node, Survey, linked, recurrent
+from parity.formats.tflite import signatures
 from parity.formats.tflite.graph import constant, grid_of, kind, parsed, unique
-from parity.formats.tflite.signatures import definition
 
 _MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(("EQUAL", "NOT_EQUAL"), "equal"),
@@ -51,9 +51,12 @@ def constants(folder: str, notes: Mapping[str, Any]) -> Survey:
 
 def _read(folder: str, notes: Mapping[str, Any], whole: bool) -> Survey:
     model = parsed(Path(folder, notes["entry"]).read_bytes())
-    signature = definition(model, notes)
+    signature = signatures.definition(model, notes)
     entered = int(signature.subgraphIndex) if signature is not None else 0
     result = Survey([_name(entered, int(i)) for i in model.subgraphs[entered].inputs])
+    given = signatures.inputs_of(signature) if signature is not None else {}
+    for index in map(int, model.subgraphs[entered].inputs):
+        result.ports[_name(entered, index)] = given.get(index, _label(model.subgraphs[entered].tensors[index]))
     for number, graph in enumerate(model.subgraphs):
         labels = unique([_label(tensor) for tensor in graph.tensors])
         for index, tensor in enumerate(graph.tensors):
@@ -142,7 +145,7 @@ def _small(tensor: Any) -> bool:
     return int(np.prod([int(n) for n in (tensor.shape if tensor.shape is not None else ())])) <= MOST
 
 
-def _nodes(model: Any, graph: int, op: Any, constants: Mapping[str, Array]) -> Iterator[Node]:
+def _nodes(model: Any, graph: int, op: Any, constants: dict[str, Array]) -> Iterator[Node]:
     operator = kind(model, op)
     inputs = tuple(_name(graph, int(i)) for i in op.inputs if i >= 0)
     outputs = tuple(_name(graph, int(i)) for i in op.outputs)
@@ -154,6 +157,9 @@ def _nodes(model: Any, graph: int, op: Any, constants: Mapping[str, Array]) -> I
         fused = getattr(op.builtinOptions, "fusedActivationFunction", 0)
         if fused in _FUSED:
             yield Node(_FUSED[fused], place, outputs, ())
+        for attribute in ("cellClip", "projClip"):
+            bound = float(getattr(op.builtinOptions, attribute, 0) or 0)
+            yield from recurrent(place, outputs, (attribute, bound), (), constants)
 
 
 def _place(model: Any, graph: int, op: Any) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from parity.formats.graph import (
     WholeOnly,
     widened_ends,
 )
+from parity.formats.torch import folding
+from parity.formats.torch.folding import Computed
 from parity.formats.torch.runtime import ProgramSession, ScriptSession
 from parity.judging.floor import FP16_MAX
 from parity.reference.literals import Literals, bare, of_graph, of_node
@@ -100,8 +103,9 @@ class ProgramArtefact(_TorchArtefact):
             stored = _stored(tensors[name]) if isinstance(tensors.get(name), torch.Tensor) else None
             if stored is not None:
                 constants[name] = Constant(name, stored, None, tuple(slots.get(name, ())))
-        by_node = {node: tensors[name] for node, name in placed.items() if name in constants}
-        self.graph = self._view(constants, operators, of_graph(program.graph_module, by_node))
+        plain = {node: tensors[name] for node, name in placed.items() if name in constants}
+        constants |= _computed(folding.of_program(program.graph_module, plain), operators, placed)
+        self.graph = self._view(constants, operators, of_graph(program.graph_module, plain))
 
     def whole(self, kernels: str) -> Run:
         return ProgramSession(self.folder, self.notes).run
@@ -179,6 +183,20 @@ def _slot(operator: int, kind: str, argument: str, weight: str, data: str) -> Sl
     return Slot(operator, "operand")
 
 
+def _computed(found: Iterable[Computed], operators: list[Operator], placed: Mapping[str, str]) -> dict[str, Constant]:
+    """The tensors that follow from constants alone as constants. Their readers are added to `operators`."""
+    constants: dict[str, Constant] = {}
+    for each in found:
+        kind, index = bare(each.schema.name), len(operators)
+        operators.append(Operator(index, kind, (each.name,), ()))
+        weight = each.given.get("weight", "")
+        data = each.given.get("indices" if kind == "embedding" else "input", "")
+        slot = _slot(index, kind, each.argument, placed.get(weight, ""), data)
+        before = constants.get(each.name, Constant(each.name, each.values.detach().numpy(), None, ()))
+        constants[each.name] = replace(before, slots=(*before.slots, slot))
+    return constants
+
+
 class ScriptArtefact(_TorchArtefact):
     """One TorchScript file, traced or scripted, frozen or not."""
 
@@ -197,6 +215,7 @@ class ScriptArtefact(_TorchArtefact):
         self._resolve(graph, constants)
         operators, slots, literals = self._operators(graph)
         held = {n: Constant(n, v, None, tuple(slots.get(n, ()))) for n, v in constants.items()}
+        held |= _computed(folding.of_script(module, list(constants.values())), operators, {})
         self.graph = self._view(held, operators, literals)
 
     def _resolve(self, graph: Any, constants: dict[str, Array]) -> None:
