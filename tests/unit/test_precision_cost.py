@@ -59,13 +59,13 @@ def test_a_precision_that_leaves_nothing_fails_and_the_file_is_not_blamed() -> N
 
 def test_a_wrong_file_fails_by_itself_and_its_precision_is_told() -> None:
     cell = judged(moved(1.0), moved(0.05))
-    assert cell.state == "fail" and cell.reason.startswith("logits: noise_ratio")
+    assert cell.state == "fail" and cell.reason.startswith("logits: 20 times as far off as")
     assert cell.reason.endswith("; the precision itself costs 5.09 % of logits's rms")
 
 
 def test_a_wrong_file_at_a_useless_precision_is_told_as_wrong() -> None:
     cell = judged(moved(9.0), moved(0.9))
-    assert cell.state == "fail" and cell.reason.startswith("logits: noise_ratio")
+    assert cell.state == "fail" and cell.reason.startswith("logits: 10 times as far off as")
 
 
 def test_a_file_that_is_better_than_its_twin_is_not_refused_for_the_twin() -> None:

@@ -37,8 +37,13 @@ def test_a_check_that_breaks_is_kept_and_the_test_goes_on() -> None:
     assert r.check("y", ONE, ONE + 1, max_abs=0.2) is False
     assert r.check("y", ONE, ONE, max_abs=0.2) is True
     text = r.verdict()
-    assert text.startswith("1 of 2 checks broken; worst: y: max_abs 1 > 0.2 (case case), limit from the test")
-    assert text.splitlines()[1] == "  y max_abs: 1 > 0.2 in case; worst at [0]: got 1, want 2; limit from the test"
+    assert text.splitlines() == [
+        "y: max_abs 1 > 0.2 (case case), limit from the test",
+        "  1 of 2 checks broken",
+        "  y max_abs: 1 > 0.2 in case; worst at [0]: got 1, want 2; limit from the test",
+    ]
+    assert r.verdict("the cause").startswith("the cause; y: max_abs 1 > 0.2")
+    assert r.brief() == [f"1 of 2 checks broken; {text.splitlines()[2].strip()}"]
 
 
 def test_nothing_recorded_is_a_failure() -> None:
@@ -139,8 +144,8 @@ def test_many_cases_of_a_metric_are_one_line_that_tells_the_worst() -> None:
     r = recorder()
     for i in range(30):
         r.check("y", ONE, ONE + (i + 1 if i else 0), max_abs=0.5, case=f"c{i:02}")
-    first, line = r.verdict().splitlines()
-    assert first.startswith("29 of 30 checks broken") and "(case c29)" in first
+    first, count, line = r.verdict().splitlines()
+    assert count == "  29 of 30 checks broken" and "(case c29)" in first
     assert line.startswith("  y max_abs: 30 > 0.5 in c29; worst at")
     assert line.endswith("; 29 of 30 cases, also c28, c27 and 26 more")
 
@@ -150,7 +155,7 @@ def test_many_metrics_are_cut_and_the_worst_come_first() -> None:
     for i in range(30):
         r.check(f"y{i}", ONE, ONE + i + 1, max_abs=0.5)
     lines = r.verdict().splitlines()
-    assert len(lines) == 22 and lines[-1] == "  and 10 more metrics, in the report" and lines[1].startswith("  y29 max")
+    assert len(lines) == 23 and lines[-1] == "  and 10 more metrics, in the report" and lines[2].startswith("  y29 max")
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,9 @@ def test_each_line_of_a_failing_test_stays_one(text: str) -> None:
     recorder = Recorder(Cell("m", "onnx", "fp32"), "golden")
     recorder.add(Check("golden", text, text, "max_abs", 2.0, 1.0, "max", False, source=text, detail=text))
     recorder.explain(text)
-    lines = recorder.verdict().split("\n")
-    assert len(lines) == 3
+    lines = recorder.verdict(text).split("\n")
+    assert len(lines) == 4
+    lines += recorder.brief()
     assert not any(MARKS.search(line) for line in lines)
 
 
@@ -73,7 +74,8 @@ def test_output_that_nobody_takes_is_one_line(tmp_path: Path, capsys: pytest.Cap
         patch.setattr(sys, "stdout", full)
         assert main(["gate", str(tmp_path / "a.json")]) == 1
         patch.setattr(full, "close", lambda: None)
-    assert capsys.readouterr().err == "parity gate: output: No space left on device\n"
+    note = "note: not here, and so not compared with the record: the project\n"
+    assert capsys.readouterr().err == f"{note}parity gate: output: No space left on device\n"
 
 
 @pytest.mark.parametrize("name", ["record.html", "record.md"])
