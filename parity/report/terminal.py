@@ -24,6 +24,8 @@ def lines(record: RunRecord, *, blocking: bool = True) -> list[Line]:
         style = {"unavailable": "", "waived": "yellow", "missing": "yellow"}.get(cell.state, "red")
         found.append((style, f"{cell.state:<11} {cell.id}: {cell.reason}"))
         more = [f.text for f in cell.findings if f.text.startswith(CAUSES) and not answer.repeats(cell, f)]
+        if cell.proof is not None and cell.proof.state == "failed" and cell.proof.summary not in cell.reason:
+            more.append(f"chain of proof: {cell.proof.summary}")
         told += bool(more)
         found += [("", f"{'':<11} {text}") for text in more if told <= RERUN]
     found += [("yellow", line) for line in warnings(record)]

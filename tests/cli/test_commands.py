@@ -267,7 +267,9 @@ def test_the_demonstration_fails_for_the_reason_that_was_seeded(run, tmp_path, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     code, out, err = run("demo")
     assert code == 0, out + err
-    assert "fail: " in out and "not faithful" in out and "logits: noise_ratio" in out
+    reason = out.partition("\n  fail: ")[2].splitlines()[0]
+    assert "opposite order" in reason and "first wrong at features.0 (shapes.py:" in reason
+    assert "chain of proof: fp32: not faithful" in out and "logits: " in reason and "noise_ratio" in reason
     assert "opposite order" in out.partition("diagnosis:")[2]
     assert (tmp_path / "parity-demo" / "reports" / "parity.html").is_file()
     code, out, err = run("demo")

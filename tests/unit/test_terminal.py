@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from parity.core.record import CellRecord, Environment, ExecutionRecord, Finding, RunRecord
+from dataclasses import replace
+
+from parity.core.record import CellRecord, Environment, ExecutionRecord, Finding, ProofRecord, RunRecord
 from parity.report.terminal import RERUN, WARNINGS, lines, warnings
 
 
@@ -41,6 +43,13 @@ def test_an_execution_warns_under_its_own_name() -> None:
         "warning     a-onnx-fp16@arm64:cortex-a76: noise",
         "warning     a-onnx-fp16@gpu: the accelerator refuses this file",
     ]
+
+
+def test_what_the_chain_of_proof_says_is_never_hidden() -> None:
+    proof = ProofRecord("failed", "fp32: not faithful: audit: stem.weight")
+    cell = replace(failing("a-onnx-fp32"), reason="the file behaves as if BGR", proof=proof)
+    assert f"{'':<11} chain of proof: {proof.summary}" in run_of(cell)
+    assert not any("chain of proof" in line for line in run_of(replace(cell, reason=f"{proof.summary}; far off")))
 
 
 def test_a_note_is_no_warning() -> None:
