@@ -47,7 +47,7 @@ def overflows(survey: Survey, own: Behaviour) -> list[Decision]:
     computing = survey.computing()
     several = [entry for entry in computing if entry.word in _EXPONENTIAL and _meets_itself(entry, computing)]
     explained = sum(count * _CALLS.get(call, 0) for call, count in own.calls.items())
-    return surplus(_decisions(several), max(len(several) - explained, 0))
+    return surplus(_decisions(several, "NaN where it overflows"), max(len(several) - explained, 0))
 
 
 def placed_by_values(survey: Survey, own: Behaviour) -> list[Decision]:
@@ -61,11 +61,11 @@ def placed_by_values(survey: Survey, own: Behaviour) -> list[Decision]:
         first = _PARAMETERS.get(entry.word)
         if first is not None and not data.isdisjoint(entry.node.inputs[first:]):
             several.append(entry)
-    return _decisions(several)
+    return _decisions(several, "placed by values")
 
 
-def _decisions(several: Sequence[Computed]) -> list[Decision]:
-    return [Decision("order", (), entry.node.operator, entry.node.place) for entry in several]
+def _decisions(several: Sequence[Computed], why: str) -> list[Decision]:
+    return [Decision("order", (), entry.node.operator, f"{entry.node.place} ({why})") for entry in several]
 
 
 def _matches(call: str, name: str) -> bool:
