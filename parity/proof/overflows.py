@@ -11,6 +11,7 @@ No input of a project need reach such a place, so the operators themselves are c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from parity.core.decisions import Decision
 from parity.formats.survey import Computed, Survey
@@ -23,9 +24,12 @@ _CALLS: Mapping[str, int] = {"exp": 1, "exp2": 1, "expm1": 1, "pow": 1, "sinh": 
 _QUOTIENT = ("div", "divide", "true_divide", "real_div", "realdiv", "floatdiv")
 _INVERSE = ("reciprocal", "inverse")
 _PRODUCT = ("mul", "multiply")
-_DIFFERENCE = ("sub", "subtract", "rsub", "add", "add_n", "addn")
-_SUMMED = ("sum", "reduce_sum", "reducesum", "mean", "reduce_mean", "reducemean", "cumsum", "neg", "negative", "log",
-           "log1p", "sqrt", "relu", "abs")  # fmt: skip
+_DIFFERENCES = ("sub", "subtract", "rsub")
+_KEEPS_LARGE = (
+    *(*_PRODUCT, *_DIFFERENCES),
+    *("add", "add_n", "addn", "sum", "reduce_sum", "reducesum", "mean", "reduce_mean", "reducemean", "cumsum"),
+    *("neg", "negative", "log", "log1p", "sqrt", "relu", "abs"),
+)
 _LARGEST = ("reducemax", "reduce_max", "amax", "max", "reduce_log_sum_exp", "reducelogsumexp", "logsumexp")
 _POSITIVE = ("abs", "relu", "square", "sum_square", "reducesumsquare", "pow")
 
@@ -73,45 +77,65 @@ def _matches(call: str, name: str) -> bool:
 
 
 def _meets_itself(exponential: Computed, computing: Sequence[Computed]) -> bool:
-    """Whether an infinite result would be divided by itself, multiplied by its inverse, or taken from itself.
-
-    `large` are the tensors that are infinite with it, `small` those that are 0 then: what else they are computed with
-    is finite. An operator that bounds its data, such as a product of matrices, ends the way.
-    """
+    """Whether an infinite result would be divided by itself, multiplied by its inverse, or taken from itself."""
     if _is_bounded(exponential, computing):
         return False
-    large, small = set(exponential.node.outputs), set[str]()
-    grew = True
-    while grew:
-        before = len(large) + len(small)
+    overflow = _Overflow(set(exponential.node.outputs))
+    reached = 0
+    while overflow.reach > reached:  # nodes stand in any order
+        reached = overflow.reach
         for entry in computing:
-            inputs = entry.node.inputs
-            high, low = [name for name in inputs if name in large], [name for name in inputs if name in small]
-            if not high and not low:
-                continue
-            if entry.word in _QUOTIENT and len(inputs) > 1:
-                if inputs[0] in large and inputs[1] in large:
-                    return True
-                if inputs[1] in large:
-                    small.update(entry.node.outputs)
-                elif inputs[0] in large:
-                    large.update(entry.node.outputs)
-            elif entry.word in _INVERSE and high:
-                small.update(entry.node.outputs)
-            elif entry.word in _PRODUCT:
-                if high and low:
-                    return True
-                (large if high else small).update(entry.node.outputs)
-            elif entry.word in _DIFFERENCE and high:
-                if len(set(high)) > 1 and "sub" in entry.word:
-                    return True
-                large.update(entry.node.outputs)
-            elif high and (entry.word in _SUMMED or entry.node.meaning == "same"):
-                large.update(entry.node.outputs)
-            elif low and entry.node.meaning == "same":
-                small.update(entry.node.outputs)
-        grew = len(large) + len(small) > before
+            if overflow.meets_itself(entry):
+                return True
+            overflow.spread(entry)
     return False
+
+
+@dataclass
+class _Overflow:
+    """How far an overflow goes: `large` are the tensors that are infinite with it, `small` those that are 0 then.
+
+    What else they are computed with is finite. An operator that bounds its data, or mixes it as a product of matrices
+    does, ends the way.
+    """
+
+    large: set[str]
+    small: set[str] = field(default_factory=set)
+
+    @property
+    def reach(self) -> int:
+        return len(self.large) + len(self.small)
+
+    def meets_itself(self, entry: Computed) -> bool:
+        """Whether an operator gives NaN: infinity over infinity, times 0, or less infinity."""
+        inputs = entry.node.inputs
+        if entry.word in _QUOTIENT:
+            return len(inputs) > 1 and set(inputs[:2]) <= self.large
+        if entry.word in _PRODUCT:
+            return not self.large.isdisjoint(inputs) and not self.small.isdisjoint(inputs)
+        return entry.word in _DIFFERENCES and len(self.large.intersection(inputs)) > 1
+
+    def spread(self, entry: Computed) -> None:
+        """Take in what an operator computes."""
+        if self._is_large(entry):
+            self.large.update(entry.node.outputs)
+        elif self._is_small(entry):
+            self.small.update(entry.node.outputs)
+
+    def _is_large(self, entry: Computed) -> bool:
+        if entry.word in _QUOTIENT:
+            return entry.node.inputs[0] in self.large
+        if self.large.isdisjoint(entry.node.inputs):
+            return False
+        return entry.word in _KEEPS_LARGE or entry.node.meaning == "same"
+
+    def _is_small(self, entry: Computed) -> bool:
+        inputs = entry.node.inputs
+        if entry.word in _QUOTIENT:
+            return len(inputs) > 1 and inputs[1] in self.large
+        if entry.word in _INVERSE:
+            return not self.large.isdisjoint(inputs)
+        return not self.small.isdisjoint(inputs) and (entry.word in _PRODUCT or entry.node.meaning == "same")
 
 
 def _is_bounded(exponential: Computed, computing: Sequence[Computed]) -> bool:
