@@ -201,11 +201,12 @@ def _other(word: str) -> bool:
 
 def _count(own: Behaviour, calls: Mapping[str, int]) -> int:
     """How many operators the module's calls may be written out in."""
-    return sum(count * max((times for name, times in calls.items() if _is(call, name)), default=0)
+    return sum(count * max((times for name, times in calls.items() if matches(call, name)), default=0)
                for call, count in own.calls.items())  # fmt: skip
 
 
-def _is(call: str, name: str) -> bool:
+def matches(call: str, name: str) -> bool:
+    """Whether a call of PyTorch is the one of this name; `*` at either end of the name stands for anything."""
     if name.startswith("*"):
         return call.endswith(name[1:])
     return call.startswith(name[:-1]) if name.endswith("*") else call == name

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from parity.core.decisions import Decision
 from parity.formats.survey import Computed, Survey
+from parity.proof.bends import matches
 from parity.proof.explaining import surplus
 from parity.reference.decisions import Behaviour
 
@@ -57,7 +58,7 @@ def overflows(survey: Survey, own: Behaviour) -> list[Decision]:
 def placed_by_values(survey: Survey, own: Behaviour) -> list[Decision]:
     """The operators of a file that move or make values by numbers that follow from values of inputs, where no call of
     the module does so."""
-    if any(_matches(call, name) for call in own.calls for name in _BY_VALUES):
+    if any(matches(call, name) for call in own.calls for name in _BY_VALUES):
         return []
     data = survey.data()
     several = []
@@ -70,10 +71,6 @@ def placed_by_values(survey: Survey, own: Behaviour) -> list[Decision]:
 
 def _decisions(several: Sequence[Computed], why: str) -> list[Decision]:
     return [Decision("order", (), entry.node.operator, f"{entry.node.place} ({why})") for entry in several]
-
-
-def _matches(call: str, name: str) -> bool:
-    return call.startswith(name[:-1]) if name.endswith("*") else call == name
 
 
 def _meets_itself(exponential: Computed, computing: Sequence[Computed]) -> bool:

@@ -11,7 +11,6 @@ import numpy as np
 
 from parity import formats as targets
 from parity.core.case import Array, Case
-from parity.core.errors import ParityError
 from parity.core.plan import Cell
 from parity.core.proof import Proof
 from parity.core.record import Divergence, Drift
@@ -19,7 +18,7 @@ from parity.divergence import Bounds, DivergenceRequest, Located
 from parity.judging import answer
 from parity.judging.floor import natural
 from parity.session.evaluations import Reference
-from parity.session.proof import proof_of
+from parity.session.proof import proof_if_any
 from parity.session.session import Session
 
 
@@ -38,6 +37,7 @@ def first_divergence(
     measured = natural(cell.target, cell.precision)
     folder = session.submodels / cell.id if session.submodels else None
     session.progress(cell.id, "first divergence")
+    proof = proof_if_any(session, cell, cases)
     request = DivergenceRequest(
         session.model_spec(model),
         steps,
@@ -49,7 +49,7 @@ def first_divergence(
         measured.flavour if measured else None,
         [c.inputs for c in session.quantising(model, cell.precision) or ()],
         str(folder) if folder else None,
-        _bounds(session, cell, cases),
+        bounds_of(proof) if proof is not None else None,
     )
     located = session.children.call("proof", "parity.divergence:locate", request, Located, stage="divergence")
     drift = tuple(located.drift)
@@ -62,17 +62,6 @@ def first_divergence(
     saved = str(folder / located.submodel) if folder and located.submodel else ""
     divergence = replace(divergence, source=source, case=case.id, submodel=saved)
     return divergence, drift, sentence(divergence)
-
-
-def _bounds(session: Session, cell: Cell, cases: Sequence[Case]) -> Bounds | None:
-    """Where the chain of proof of the cell's artefact says that the fault is; None where it does not."""
-    if not targets.get(cell.target).graph or not session.config.models[cell.model].proof:
-        return None
-    try:
-        proof = proof_of(session, cell, cases)
-    except ParityError:  # the test of the chain itself says why
-        return None
-    return bounds_of(proof)
 
 
 def bounds_of(proof: Proof) -> Bounds | None:

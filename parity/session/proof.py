@@ -31,12 +31,18 @@ PROVE = "parity.proof:prove"
 
 def proved(session: Session, cell: Cell, cases: Sequence[Case]) -> bool:
     """Whether the chain of proof on golden `cases` is complete; False where there can be none."""
+    proof = proof_if_any(session, cell, cases)
+    return proof is not None and proof.complete
+
+
+def proof_if_any(session: Session, cell: Cell, cases: Sequence[Case]) -> Proof | None:
+    """The chain of proof on golden `cases`; None where there can be none, or it was switched off."""
     if not cases or not targets.get(cell.target).graph or not session.config.models[cell.model].proof:
-        return False
+        return None
     try:
-        return proof_of(session, cell, cases).complete
+        return proof_of(session, cell, cases)
     except ParityError:  # the test of the chain itself says why
-        return False
+        return None
 
 
 def decides(session: Session, cell: Cell, cases: Sequence[Case]) -> Mapping[str, Any]:
