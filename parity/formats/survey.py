@@ -224,26 +224,19 @@ class Survey:
 
     def look_ups(self) -> set[tuple[str, str]]:
         """Pairs of an input and a constant of `stored` whose rows the input's values choose, directly."""
-        makers: dict[str, list[Node]] = {}
-        for node in self.nodes:
-            for name in node.outputs:
-                makers.setdefault(name, []).append(node)
+        makers = self._makers()
         pairs: set[tuple[str, str]] = set()
         for node in self.nodes:
             if _LOOK_UP.search(node.operator):
                 reads = [self._sources(name, makers, _is_copy) for name in node.inputs]
                 tables = {name for names in reads for name in names & self.stored.keys()}
-                indices = {name for start in node.inputs for name in self._sources(start, makers, _is_direct)}
-                pairs.update((given, table) for given in indices & set(self.inputs) for table in tables)
+                pairs.update((given, table) for given in self._choosing(node, makers) for table in tables)
         return pairs
 
     def made_tables(self) -> dict[str, int]:
         """By input, the most rows of a table whose rows its values choose, directly, and which the file computes from
         constants: what it holds there, no stored constant says."""
-        makers: dict[str, list[Node]] = {}
-        for node in self.nodes:
-            for name in node.outputs:
-                makers.setdefault(name, []).append(node)
+        makers = self._makers()
         data = self.data()
         rows: dict[str, int] = {}
         for node in self.nodes:
@@ -255,9 +248,21 @@ class Survey:
                     parts |= self._sources(name, makers, lambda _: True) & self.stored.keys()
             lengths = [len(self.stored[part].stored) for part in parts if self.stored[part].stored.ndim > 1]
             if lengths:
-                indices = {name for start in node.inputs for name in self._sources(start, makers, _is_direct)}
-                rows.update({name: max(rows.get(name, 0), *lengths) for name in indices & set(self.inputs)})
+                rows.update({name: max(rows.get(name, 0), *lengths) for name in self._choosing(node, makers)})
         return rows
+
+    def _makers(self) -> dict[str, list[Node]]:
+        """The nodes that write each tensor: several, where sub-graphs give it."""
+        makers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in node.outputs:
+                makers.setdefault(name, []).append(node)
+        return makers
+
+    def _choosing(self, look_up: Node, makers: Mapping[str, Sequence[Node]]) -> set[str]:
+        """The inputs whose values choose the rows of a look-up, directly."""
+        indices = {name for start in look_up.inputs for name in self._sources(start, makers, _is_direct)}
+        return indices & set(self.inputs)
 
     def _sources(self, start: str, makers: Mapping[str, Sequence[Node]], through: Callable[[Node], bool]) -> set[str]:
         """The tensors that one follows from by nodes that `through` lets pass, itself among them."""
